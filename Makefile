@@ -1,0 +1,48 @@
+# What people type. Each target works as the first thing on a fresh clone: it makes .venv by itself.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+BUILT := $(VENV)/built
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test bench lint clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | column -t -s:
+
+setup: $(BUILT)  ## the environment alone: .venv, pinned packages, the C++ extension
+
+train: $(BUILT)  ## train a VAE on the embedded digits; ARGS="..." adds flags of `fastvae train`
+	$(BIN)/fastvae train --epochs 400 $(ARGS)
+
+test: $(BUILT)  ## every test; ARGS="-m 'not slow'" for the quick ones
+	FASTVAE_REQUIRE_BACKENDS=native,triton $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+bench: $(BUILT)  ## every benchmark
+	$(BIN)/pytest benchmarks --benchmark-only $(ARGS)
+
+lint: $(BUILT)  ## ruff and the type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "fastvae needs Python 3.10 or later: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "no venv in $(PYTHON): install it (Debian: apt install python3-venv)"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision --group build --group dev
+	@touch $@
+
+# An editable install: Python files are used as they lie; the extension is built again when its sources change.
+$(BUILT): $(READY) CMakeLists.txt pyproject.toml $(wildcard csrc/*) $(wildcard kernels/*.py)
+	@command -v $${CXX:-c++} >/dev/null || \
+	  echo "No C++ compiler: the CPU will run the slower eager reference (Debian: apt install g++, then make setup)."
+	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt --editable .
+	@touch $@

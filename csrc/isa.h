@@ -1,0 +1,37 @@
+// Which instruction set a kernel is compiled for, and which one runs.
+//
+// Every kernel file is compiled once per instruction set, with FASTVAE_ISA naming the namespace its code lives in.
+// Only the portable compile defines FASTVAE_REGISTER and sees torch's headers. Code in the other compiles must not
+// emit a symbol that another object may share (an inline function of the standard library, say): the linker keeps one
+// copy, and a copy full of AVX-512 would crash a machine without it. So kernels include <cstdint> and each other only.
+#pragma once
+
+#include <cstdint>
+
+#define FASTVAE_INLINE [[gnu::always_inline]] static inline
+
+namespace fastvae {
+
+enum class Isa { portable, avx2, avx512 };
+
+// The instruction set chosen at load: the best of the machine, or what FASTVAE_CPU_CAPABILITY asks for.
+// Throws std::runtime_error where that variable asks for something that is not there.
+Isa isa();
+
+}  // namespace fastvae
+
+// Declare a kernel in every namespace; FASTVAE_RUN calls the one that fits the machine.
+#ifdef FASTVAE_X86
+#define FASTVAE_KERNEL(result, name, ...)                 \
+  namespace fastvae::portable { result name(__VA_ARGS__); } \
+  namespace fastvae::avx2 { result name(__VA_ARGS__); }     \
+  namespace fastvae::avx512 { result name(__VA_ARGS__); }
+#define FASTVAE_RUN(isa, name, ...)                                                      \
+  ((isa) == ::fastvae::Isa::avx512 ? ::fastvae::avx512::name(__VA_ARGS__)                \
+   : (isa) == ::fastvae::Isa::avx2 ? ::fastvae::avx2::name(__VA_ARGS__)                  \
+                                   : ::fastvae::portable::name(__VA_ARGS__))
+#else
+#define FASTVAE_KERNEL(result, name, ...) \
+  namespace fastvae::portable { result name(__VA_ARGS__); }
+#define FASTVAE_RUN(isa, name, ...) ((void)(isa), ::fastvae::portable::name(__VA_ARGS__))
+#endif

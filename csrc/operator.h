@@ -1,0 +1,177 @@
+// What every operator's entry point shares: its view of torch's tensors, and how work and sums are split.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <memory>
+#include <optional>
+#include <tuple>
+
+#include "block.h"
+
+namespace fastvae {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// The codes of fastvae/ops/_check.py.
+enum Reduction : int64_t { kNone = 0, kSum = 1, kBatchmean = 2 };
+
+// One partial sum each: large enough to hide a call, small enough to share a 100 x 784 batch among 16 threads.
+constexpr int64_t kChunk = 4096;
+
+inline Dtype dtype_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float: return Dtype::f32;
+    case ScalarType::Double: return Dtype::f64;
+    case ScalarType::BFloat16: return Dtype::bf16;
+    case ScalarType::Half: return Dtype::f16;
+    case ScalarType::Byte: return Dtype::u8;
+    default: STD_TORCH_CHECK(false, "unsupported dtype");
+  }
+}
+
+inline int64_t batch_of(const Tensor& tensor) {
+  STD_TORCH_CHECK(tensor.dim() > 0, "expected a tensor (B, ...)");
+  return tensor.size(0);
+}
+
+inline int64_t event_of(const Tensor& tensor) {
+  int64_t event = 1;
+  for (int64_t d = 1; d < tensor.dim(); ++d) event *= tensor.size(d);
+  return event;
+}
+
+// A tensor (B, ...) with dense rows, B and the row stride as they come. `like` gives the shape that it must have.
+inline Source source(const Tensor& tensor, const Tensor& like) {
+  STD_TORCH_CHECK(tensor.is_cpu() && tensor.dim() == like.dim(), "expected tensors of one shape on the CPU");
+  int64_t event = 1;
+  for (int64_t d = tensor.dim() - 1; d > 0; --d) {
+    STD_TORCH_CHECK(tensor.size(d) == like.size(d), "expected tensors of one shape");
+    STD_TORCH_CHECK(tensor.size(d) <= 1 || tensor.stride(d) == event || tensor.numel() == 0, "expected dense rows");
+    event *= tensor.size(d);
+  }
+  STD_TORCH_CHECK(batch_of(tensor) == batch_of(like), "expected tensors of one shape");
+  return {tensor.data_ptr(), dtype_of(tensor), event, tensor.size(0) > 1 ? tensor.stride(0) : event};
+}
+
+inline Sink sink(const Tensor& tensor) { return {tensor.data_ptr(), dtype_of(tensor)}; }
+
+// Straight to the allocator: torch::stable::new_empty goes through the dispatcher, which costs a small batch dearly.
+inline Tensor dense(const int64_t* sizes, int64_t dim, ScalarType dtype) {
+  constexpr int64_t kMaxDim = 64;
+  STD_TORCH_CHECK(dim <= kMaxDim, "more than 64 dimensions");
+  int64_t strides[kMaxDim], stride = 1;
+  for (int64_t d = dim - 1; d >= 0; --d) {
+    strides[d] = stride;
+    stride *= sizes[d] > 1 ? sizes[d] : 1;
+  }
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      dim, sizes, strides, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
+      aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
+inline Tensor dense_like(const Tensor& tensor, bool wanted = true) {
+  const int64_t none = 0;
+  return wanted ? dense(tensor.sizes().data(), tensor.dim(), tensor.scalar_type())
+                : dense(&none, 1, tensor.scalar_type());
+}
+
+// One fp32 or fp64 value of a dense tensor.
+inline double value_at(const Tensor& tensor, int64_t index) {
+  STD_TORCH_CHECK(tensor.is_cpu() && index < tensor.numel(), "expected one value a row on the CPU");
+  if (tensor.scalar_type() == ScalarType::Double) return static_cast<const double*>(tensor.data_ptr())[index];
+  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float, "expected fp32 or fp64");
+  return static_cast<const float*>(tensor.data_ptr())[index];
+}
+
+// How a loss over (B, event) is reduced. Chunks depend on the shape alone, never on the number of threads, and their
+// sums are added in order: the same call gives the same bits.
+struct Reduce {
+  int64_t code, batch, event;
+  double weight;
+
+  Reduce(const Tensor& like, int64_t code, double weight, const std::optional<Tensor>& weight_tensor)
+      : code(code), batch(batch_of(like)), event(event_of(like)),
+        weight(weight_tensor ? weight * value_at(*weight_tensor, 0) : weight) {
+    STD_TORCH_CHECK(code == kNone || code == kSum || code == kBatchmean, "unknown reduction code");
+  }
+
+  int64_t spans() const { return code == kNone ? batch : 1; }
+  int64_t length() const { return code == kNone ? event : batch * event; }
+  int64_t chunks_per_span() const { return (length() + kChunk - 1) / kChunk; }
+
+  // The factor of the elements' gradients, for the gradient of the loss in a row (any row, unless code is kNone).
+  double factor(double grad_output = 1.0) const {
+    return grad_output * (code == kBatchmean ? weight / static_cast<double>(batch) : weight);
+  }
+
+  // Calls body(begin, end, span, chunk) for every chunk, in parallel from `grain` elements a thread.
+  template <typename F>
+  void for_chunks(int64_t grain, const F& body) const {
+    const int64_t per_span = chunks_per_span(), size = length() < kChunk ? length() : kChunk;
+    const auto run = [&](int64_t first, int64_t last) {
+      for (int64_t chunk = first; chunk < last; ++chunk) {
+        const int64_t span = chunk / per_span, start = chunk % per_span * kChunk, rest = length() - start;
+        const int64_t begin = span * length() + start;
+        body(begin, begin + (rest < kChunk ? rest : kChunk), span, chunk);
+      }
+    };
+    const int64_t chunks = spans() * per_span;
+    // Asked only where it can help: the call itself costs a small batch half a microsecond.
+    if (chunks * size <= grain) return run(0, chunks);
+    torch::stable::parallel_for(0, chunks, (grain + size - 1) / size, run);
+  }
+
+  // The loss: body(begin, end) gives a chunk's sum; each element adds `constant` to `scale` times its value.
+  template <typename F>
+  Tensor sum(ScalarType input, int64_t grain, double scale, double constant, const F& body) const {
+    const int64_t per_span = chunks_per_span();
+    double single = 0.0;
+    const std::unique_ptr<double[]> many(spans() * per_span > 1 ? new double[spans() * per_span] : nullptr);
+    double* partial = many ? many.get() : &single;
+    for_chunks(grain, [&](int64_t begin, int64_t end, int64_t, int64_t chunk) { partial[chunk] = body(begin, end); });
+
+    const bool wide = input == ScalarType::Double;
+    const Tensor loss = dense(&batch, code == kNone, wide ? ScalarType::Double : ScalarType::Float);
+    void* out = loss.data_ptr();
+    for (int64_t span = 0; span < spans(); ++span) {
+      double total = 0.0;
+      for (int64_t chunk = 0; chunk < per_span; ++chunk) total += partial[span * per_span + chunk];
+      total = total * scale + constant * static_cast<double>(length());
+      if (code == kBatchmean) total /= static_cast<double>(batch);  // an empty batch has no mean: NaN, as in torch
+      total *= weight;
+      if (wide) static_cast<double*>(out)[span] = total;
+      else static_cast<float*>(out)[span] = static_cast<float>(total);
+    }
+    return loss;
+  }
+};
+
+// The factor of each span's gradients in backward, checked before threads start: they must not throw.
+class Factors {
+ public:
+  Factors(const Reduce& reduce, const Tensor& grad_output) : reduce_(reduce), grad_output_(grad_output) {
+    STD_TORCH_CHECK(grad_output.is_contiguous() && grad_output.dim() == (reduce.code == kNone ? 1 : 0),
+                    "expected one gradient a loss");
+    if (reduce.spans() > 0) value_at(grad_output, reduce.spans() - 1);
+    wide_ = grad_output.scalar_type() == ScalarType::Double;
+    data_ = grad_output.data_ptr();
+  }
+  double operator[](int64_t span) const {
+    return reduce_.factor(wide_ ? static_cast<const double*>(data_)[span] : static_cast<const float*>(data_)[span]);
+  }
+
+ private:
+  const Reduce& reduce_;
+  Tensor grad_output_;
+  bool wide_;
+  const void* data_;
+};
+
+}  // namespace fastvae

@@ -1,0 +1,36 @@
+"""fastvae: fused ELBO operations and a trainer for variational autoencoders.
+
+Importing it is cheap: every public name is loaded at its first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import data as data
+    from . import models as models
+    from . import nn as nn
+    from . import ops as ops
+    from . import reference as reference
+    from . import train as train
+    from .models import VAE as VAE
+    from .ops import Noise as Noise
+
+_MODULES = ("data", "models", "nn", "ops", "reference", "train")
+_NAMES = {"VAE": "models", "Noise": "ops"}
+
+__all__ = ["VAE", "Noise", "__version__", "data", "models", "nn", "ops", "reference", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"fastvae.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"fastvae.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'fastvae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,73 @@
+"""``fastvae doctor``: what is here, what is missing, and how to get it."""
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import platform
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import fastvae
+
+from .ops import capability, has_native, has_triton
+from .train.folder import device_name
+
+
+def examine() -> int:
+    """Print a table of findings. Returns 0 if everything that this machine could use is there, else 1."""
+    table = Table("", "found", "to mend", title="fastvae doctor", title_justify="left")
+    findings = [*_versions(), *_devices(), *_backends(), _data()]
+    for name, found, remedy in findings:
+        table.add_row(name, found, remedy)
+    Console(highlight=False).print(table)
+    return 1 if any(remedy for _, _, remedy in findings) else 0
+
+
+def _versions() -> list[tuple[str, str, str]]:
+    rows = [("fastvae", fastvae.__version__, ""), ("Python", platform.python_version(), "")]
+    for package, wanted in (("torch", ""), ("torchvision", ""), ("triton", "pip install triton"), ("numpy", "")):
+        try:
+            rows.append((package, importlib.metadata.version(package), ""))
+        except importlib.metadata.PackageNotFoundError:
+            rows.append((package, "missing", wanted or f"pip install {package}"))
+    return rows
+
+
+def _devices() -> list[tuple[str, str, str]]:
+    cpu = f"{device_name(torch.device('cpu'))}, {torch.get_num_threads()} threads"
+    rows = [("CPU", cpu, "")]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            memory = torch.cuda.get_device_properties(index).total_memory / 2**30
+            rows.append((f"GPU {index}", f"{device_name(torch.device('cuda', index))}, {memory:.0f} GiB", ""))
+    elif os.path.exists("/dev/nvidiactl"):
+        rows.append(("GPU", "there, but torch cannot use it", "install torch's CUDA build and a matching driver"))
+    else:
+        rows.append(("GPU", "none: training runs on the CPU", ""))
+    return rows
+
+
+def _backends() -> list[tuple[str, str, str]]:
+    if has_native():
+        native = ("native (C++)", f"ready, {capability()} code", "")
+    else:
+        native = ("native (C++)", "not built: the CPU runs the eager reference", "install g++, then `make setup`")
+    if not has_triton():
+        triton = ("triton", "missing", "pip install triton")
+    elif torch.cuda.is_available():
+        triton = ("triton", "ready", "")
+    else:
+        triton = ("triton", "ready, but needs a GPU", "")
+    return [native, triton, ("reference", "ready", "")]
+
+
+def _data() -> tuple[str, str, str]:
+    folder = os.environ.get("FASTVAE_DATA")
+    if folder is None:
+        return "FASTVAE_DATA", "not set: data sets are downloaded, digits is embedded", ""
+    if not os.path.isdir(folder):
+        return "FASTVAE_DATA", f"{folder} is no folder", "set it to a folder, or unset it"
+    return "FASTVAE_DATA", folder, ""

@@ -1,0 +1,67 @@
+"""Looking at a trained run: the work behind ``fastvae sample``, ``reconstruct`` and ``evaluate``."""
+
+from pathlib import Path
+
+from rich.bar import Bar
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from .errors import InputError
+from .ops import Noise
+from .train.objective import SAMPLE_STREAM
+from .train.pictures import reconstruction_grid, sample_grid, write_image
+from .train.saved import SavedRun, evaluate
+from .train.world import resolve_device
+
+_console = Console(highlight=False, soft_wrap=True)
+
+
+def sample(path: Path, count: int, seed: int, out: Path | None, device: str) -> None:
+    """Write ``count`` pictures drawn from the prior."""
+    _at_least_one(count)
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed is {seed}: it must be in [0, 2**63)")
+    run = SavedRun.open(path, resolve_device(device))
+    noise = Noise(seed, stream=SAMPLE_STREAM)
+    _write(sample_grid(run.model.sample(count, noise)), out or path / "samples.png")
+
+
+def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None, device: str) -> None:
+    """Write the first ``count`` test pictures above their reconstructions."""
+    _at_least_one(count)
+    place = resolve_device(device)
+    run = SavedRun.open(path, place)
+    images = run.data(data_dir).test[:count].to(place)
+    _write(reconstruction_grid(images, run.model.reconstruct(images)), out or path / "reconstructions.png")
+
+
+def show_evaluation(path: Path, data_dir: Path | None, device: str) -> None:
+    """Print the test ELBO, its terms, and what each latent dimension carries."""
+    run = SavedRun.open(path, resolve_device(device))
+    dataset = run.data(data_dir)
+    result = evaluate(run, dataset.test)
+    terms, active = result.terms, int(result.active.sum())
+    _console.print(f"{path}: preset {run.settings['preset']}, {run.epoch} epochs, on {len(dataset.test):,} test images")
+    _console.print(f"test ELBO {-terms.loss:.3f} nats = -(nll {terms.nll:.3f} + kl {terms.kl:.3f})")
+    _console.print(f"active units {active} of {len(result.active)}")
+    table = Table("dimension", "KL (nats)", "active", "", title="KL of each latent dimension, largest first")
+    largest = result.kl_per_dimension.max().item()
+    for dimension in result.kl_per_dimension.argsort(descending=True).tolist():
+        kl = result.kl_per_dimension[dimension].item()
+        mark = "yes" if result.active[dimension] else "no"
+        table.add_row(str(dimension), f"{kl:.3f}", mark, Bar(max(largest, 1e-9), 0, kl, width=30))
+    _console.print(table)
+
+
+def _at_least_one(count: int) -> None:
+    if count < 1:
+        raise InputError(f"--count is {count}: it must be at least 1")
+
+
+def _write(grid: Tensor, path: Path) -> None:
+    try:
+        write_image(grid, path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot write {path} ({error}): choose another --out, ending in .png") from error
+    _console.print(str(path))

@@ -1,0 +1,8 @@
+"""The VAE that ties an encoder, a decoder and a likelihood together, and the presets."""
+
+from .mlp import mlp_vae as mlp_vae
+from .presets import PRESETS as PRESETS
+from .presets import Preset as Preset
+from .presets import build as build
+from .vae import VAE as VAE
+from .vae import VAEOutput as VAEOutput

@@ -1,0 +1,98 @@
+"""Validation shared by the operators: what is wrong, both offending values, and what to do."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Reduction = Literal["batchmean", "sum", "none"]
+REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2}  # the codes that the kernels know; csrc/common.h has the same
+
+_FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def pair(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
+    """Two tensors of one shape (B, ...) and one device, the first of a supported floating type."""
+    if first.dtype not in _FLOATING:
+        raise TypeError(f"{first_name} must be fp32, bf16, fp16 or fp64, not {first.dtype}")
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{first_name} has shape {tuple(first.shape)}, but {second_name} has {tuple(second.shape)}: "
+            "both need the same shape (B, ...)"
+        )
+    if first.ndim == 0:
+        raise ValueError(f"{first_name} and {second_name} need a batch dimension (B, ...), but have shape ()")
+    if first.device != second.device:
+        raise ValueError(f"{first_name} is on {first.device}, but {second_name} is on {second.device}: move one")
+
+
+def latents(mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
+    """Check mu and logvar; return them with dense rows (a row stride is free, so a packed head needs no copy)."""
+    pair("mu", mu, "logvar", logvar)
+    if mu.dtype != logvar.dtype:
+        raise TypeError(f"mu is {mu.dtype}, but logvar is {logvar.dtype}: both need the same type")
+    return _dense_rows(mu), _dense_rows(logvar)
+
+
+def _dense_rows(tensor: Tensor) -> Tensor:
+    expected = 1
+    for size, stride in zip(reversed(tensor.shape[1:]), reversed(tensor.stride()[1:]), strict=True):
+        if size != 1 and stride != expected:
+            return tensor.contiguous()
+        expected *= size
+    return tensor
+
+
+def pixels(name: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Check a prediction and its target; return both dense, the target as uint8, fp32 or the prediction's type."""
+    pair(name, prediction, "target", target)
+    if target.dtype not in (torch.uint8, *_FLOATING):
+        raise TypeError(
+            f"target must be uint8 (0..255, read as x/255) or a floating type, not {target.dtype}: "
+            "convert it with .to(torch.uint8) or .float()"
+        )
+    if target.requires_grad:
+        raise ValueError("target requires a gradient, but the likelihood has none for it: pass target.detach()")
+    if target.dtype not in (torch.uint8, torch.float32, prediction.dtype):
+        target = target.to(prediction.dtype)
+    return prediction.contiguous(), target.contiguous()
+
+
+def unit_interval(target: Tensor) -> None:
+    """Refuse Bernoulli targets outside [0, 1]; not on an accelerator, where looking would stall the queue."""
+    if (
+        target.dtype == torch.uint8
+        or target.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or not target.numel()
+    ):
+        return
+    low, high = (bound.item() for bound in torch.aminmax(target))
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"target spans [{low:g}, {high:g}], but a Bernoulli likelihood needs pixels in [0, 1]: "
+            "leave out the normalisation to mean and deviation, or use a Gaussian likelihood"
+        )
+
+
+def reduction_code(reduction: str) -> int:
+    try:
+        return REDUCTIONS[reduction]
+    except KeyError:
+        raise ValueError(f"reduction must be 'batchmean', 'sum' or 'none', not {reduction!r}") from None
+
+
+def split_weight(weight: float | Tensor, device: torch.device) -> tuple[float, Tensor | None]:
+    """A weight as a host factor and, for a 0-d tensor, a factor that is read on the device when the kernel runs."""
+    if not isinstance(weight, Tensor):
+        if isinstance(weight, float) and math.isnan(weight):
+            raise ValueError("weight is NaN: it must be a number")
+        return float(weight), None
+    if weight.ndim != 0:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, but must be a number or a 0-d tensor")
+    if weight.requires_grad:
+        raise ValueError("weight requires a gradient, but is a constant factor here: pass weight.detach()")
+    if weight.device != device:
+        raise ValueError(f"weight is on {weight.device}, but the inputs are on {device}: move it there once")
+    return 1.0, weight.to(torch.float32)

@@ -1,0 +1,100 @@
+"""One schema per operator, in Python, so that the package works unbuilt; implementations join by device key.
+
+CPU: the C++ extension registers itself when it is loaded here. CUDA: the Triton launcher of the same name and
+signature in ``fastvae.kernels``, imported at its first call. Where neither fits, ``backend="auto"`` takes the eager
+reference.
+"""
+
+import functools
+import importlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Backend = Literal["auto", "triton", "native", "reference"]
+
+_library = torch.library.Library("fastvae", "DEF")
+_modules: dict[str, str] = {}
+
+
+def define(schema: str, fake: Callable[..., Any], *, module: str) -> None:
+    """Declare an operator: its schema, its shape function, and the module of ``fastvae.kernels`` that launches it."""
+    name = schema.partition("(")[0]
+    _modules[name] = module
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.register_fake(f"fastvae::{name}", fake, lib=_library)
+    _library.impl(name, lambda *args: _launcher(name)(*args), "CUDA")  # noqa: PLW0108 -- looked up at the first call
+
+
+@functools.cache
+def _launcher(name: str) -> Callable[..., Any]:
+    """The Triton launcher of an operator. Triton is first imported here."""
+    launcher: Callable[..., Any] = getattr(importlib.import_module(f"fastvae.kernels.{_modules[name]}"), name)
+    return launcher
+
+
+@functools.cache
+def has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@functools.cache
+def has_native() -> bool:
+    """Load the extension if it was built. A build that does not load is said, never hidden."""
+    spec = importlib.util.find_spec("fastvae._native")
+    if spec is None or spec.origin is None:
+        return False
+    try:
+        torch.ops.load_library(spec.origin)
+    except OSError as error:
+        warnings.warn(
+            f"fastvae's C++ extension does not load ({error}); the CPU runs the eager reference. "
+            "Build it for this torch with `make setup`.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+@functools.cache
+def _launchers() -> SimpleNamespace:
+    return SimpleNamespace(**{name: _launcher(name) for name in _modules})
+
+
+def resolve(backend: str, tensor: Tensor) -> Any:
+    """The operators of a backend as attributes, or None for the eager reference.
+
+    Raises ValueError for an unknown backend, or for one that cannot serve the tensor's device; the message says what
+    can.
+    """
+    device = tensor.device.type
+    if backend == "auto":
+        served = (device == "cpu" and has_native()) or (device == "cuda" and has_triton())
+        return torch.ops.fastvae if served else None
+    if backend == "reference":
+        return None
+    if backend == "native":
+        if device != "cpu":
+            raise ValueError(f"backend='native' needs CPU tensors, but they are on {tensor.device}: use 'auto'")
+        if not has_native():
+            raise ValueError("backend='native' needs the C++ extension, which is not built: run `make setup`")
+        return torch.ops.fastvae
+    if backend == "triton":
+        if not has_triton():
+            raise ValueError("backend='triton' needs Triton, which is not installed: `pip install triton`")
+        if device == "cuda":
+            return torch.ops.fastvae
+        if os.environ.get("TRITON_INTERPRET") != "1":
+            raise ValueError(
+                f"backend='triton' needs a CUDA device, but the tensors are on {tensor.device}: use 'auto' "
+                "(or start Python with TRITON_INTERPRET=1 to run the kernels in Triton's interpreter)"
+            )
+        return _launchers()
+    raise ValueError(f"backend must be 'auto', 'triton', 'native' or 'reference', not {backend!r}")

@@ -1,0 +1,70 @@
+"""Binary cross-entropy on logits."""
+
+from torch import Tensor
+
+from .. import reference
+from . import _check, _library
+from ._autograd import Reduce, fused_loss, gradient_shape, loss_shape
+
+_library.define(
+    "bernoulli_nll(Tensor logits, Tensor target, int reduction, float weight, Tensor? weight_tensor, bool with_grad)"
+    " -> (Tensor, Tensor)",
+    lambda logits, target, reduction, weight, weight_tensor, with_grad: (
+        loss_shape(logits, reduction),
+        gradient_shape(logits, reduction, with_grad),
+    ),
+    module="bernoulli_nll",
+)
+_library.define(
+    "bernoulli_nll_backward(Tensor grad_output, Tensor logits, Tensor target, int reduction, float weight,"
+    " Tensor? weight_tensor) -> Tensor",
+    lambda grad_output, logits, *_: logits.new_empty(logits.shape),
+    module="bernoulli_nll",
+)
+
+
+def bernoulli_nll(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    reduction: _check.Reduction = "batchmean",
+    weight: float | Tensor = 1.0,
+    backend: _library.Backend = "auto",
+) -> Tensor:
+    r"""Negative log-likelihood of pixels in [0, 1] under a Bernoulli decoder, from its logits, in nats.
+
+    .. math:: -\log p(x \mid l) = \sum_j \max(l_j, 0) - l_j x_j + \log(1 + e^{-|l_j|})
+
+    (Kingma & Welling 2013, appendix C.1, in the form that does not overflow.) One pass reads logits and target and
+    writes the gradient ``weight * (sigmoid(logits) - target)``; backward is then free.
+
+    Args:
+        logits: (B, ...) fp32, bf16, fp16 or fp64; any strides.
+        target: same shape; uint8 (0..255, read as x/255) or floating in [0, 1].
+        reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
+        weight: a factor folded into loss and gradient; a number, or a 0-d tensor read on the device.
+        backend: "auto", "triton", "native" or "reference".
+
+    Returns:
+        The loss in fp32 (fp64 for fp64), summed in a fixed order: the same call gives the same bits.
+
+    Raises:
+        ValueError: shapes or devices differ, a float target on the CPU leaves [0, 1], or an option is unknown.
+        TypeError: an unsupported dtype.
+
+    An infinite or NaN logit gives an infinite or NaN loss. Differentiating twice raises a RuntimeError; the
+    "reference" backend can.
+
+    >>> import torch
+    >>> logits = torch.tensor([[0.0, 2.0], [-3.0, 17.0]], requires_grad=True)
+    >>> loss = bernoulli_nll(logits, torch.tensor([[0, 255], [255, 0]], dtype=torch.uint8))
+    >>> round(loss.item(), 4)
+    10.4343
+    """
+    _check.unit_interval(target)
+    logits, target = _check.pixels("logits", logits, target)
+    reduce = Reduce.of(reduction, weight, logits)
+    operators = _library.resolve(backend, logits)
+    if operators is None:
+        return reference.bernoulli_nll(logits, target, reduction=reduction, weight=weight)
+    return fused_loss(operators, "bernoulli_nll", (logits, target), (), reduce)

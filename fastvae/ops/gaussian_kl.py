@@ -1,0 +1,67 @@
+"""KL divergence of a diagonal Gaussian posterior from the standard normal prior."""
+
+from torch import Tensor
+
+from .. import reference
+from . import _check, _library
+from ._autograd import Reduce, fused_loss, gradient_shape, loss_shape
+
+_library.define(
+    "gaussian_kl(Tensor mu, Tensor logvar, int reduction, float weight, Tensor? weight_tensor, bool with_grad)"
+    " -> (Tensor, Tensor, Tensor)",
+    lambda mu, logvar, reduction, weight, weight_tensor, with_grad: (
+        loss_shape(mu, reduction),
+        gradient_shape(mu, reduction, with_grad),
+        gradient_shape(mu, reduction, with_grad),
+    ),
+    module="gaussian_kl",
+)
+_library.define(
+    "gaussian_kl_backward(Tensor grad_output, Tensor mu, Tensor logvar, int reduction, float weight,"
+    " Tensor? weight_tensor) -> (Tensor, Tensor)",
+    lambda grad_output, mu, *_: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
+    module="gaussian_kl",
+)
+
+
+def gaussian_kl(
+    mu: Tensor,
+    logvar: Tensor,
+    *,
+    reduction: _check.Reduction = "batchmean",
+    weight: float | Tensor = 1.0,
+    backend: _library.Backend = "auto",
+) -> Tensor:
+    r"""KL(N(mu, exp(logvar)) || N(0, I)) in nats.
+
+    .. math:: \mathrm{KL} = \tfrac12 \sum_j \mu_j^2 + \mathrm{expm1}(\log\sigma_j^2) - \log\sigma_j^2
+
+    (Kingma & Welling 2013, appendix B; with ``expm1``, which keeps the digits where logvar is near 0.)
+
+    Args:
+        mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
+        logvar: same shape and type.
+        reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
+        weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device.
+        backend: "auto", "triton", "native" or "reference".
+
+    Returns:
+        The loss in fp32 (fp64 for fp64), summed in a fixed order: the same call gives the same bits.
+
+    Raises:
+        ValueError: shapes or devices differ, or an option is unknown.
+        TypeError: an unsupported dtype.
+
+    Computed in fp32: a logvar over 88.7 gives an infinite KL, a NaN gives NaN. Differentiating twice raises a
+    RuntimeError; the "reference" backend can.
+
+    >>> import torch
+    >>> gaussian_kl(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2))
+    tensor(2.5000)
+    """
+    mu, logvar = _check.latents(mu, logvar)
+    reduce = Reduce.of(reduction, weight, mu)
+    operators = _library.resolve(backend, mu)
+    if operators is None:
+        return reference.gaussian_kl(mu, logvar, reduction=reduction, weight=weight)
+    return fused_loss(operators, "gaussian_kl", (mu, logvar), (), reduce)

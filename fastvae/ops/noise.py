@@ -1,0 +1,118 @@
+"""Where the noise of the latent operators comes from; :mod:`fastvae.reference.noise` has the specification."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..reference.noise import standard_normal
+
+
+class Noise:
+    """The key of a draw: ``eps`` is a pure function of (seed, step, stream, row_offset + row, column).
+
+    Two calls with the same key draw the same noise, on any device, for any split of the batch over processes.
+
+    Args:
+        seed: 0 <= seed < 2**63.
+        step: 0 <= step < 2**32; a new step draws fresh noise.
+        row_offset: the place of this tensor's first row in the global batch.
+        stream: 0 <= stream < 2**31; separates draws that share a seed and a step (two latent levels, say).
+        device: where ``state`` lives. Put it where the latents are, and no call copies anything.
+
+    ``state`` is the int64 tensor ``[seed, step]``. Kernels read it on the device when they run, so a CUDA graph or a
+    compiled step that advances it in place (:meth:`advance`) replays with fresh noise.
+
+    >>> import torch, fastvae
+    >>> mu = logvar = torch.zeros(4, 3)
+    >>> z = fastvae.ops.reparameterize(mu, logvar, fastvae.Noise(seed=1, step=2))
+    >>> tail = fastvae.ops.reparameterize(mu[2:], logvar[2:], fastvae.Noise(seed=1, step=2, row_offset=2))
+    >>> torch.equal(z[2:], tail)
+    True
+    """
+
+    __slots__ = ("row_offset", "state", "stream")
+
+    def __init__(
+        self,
+        seed: int,
+        step: int = 0,
+        row_offset: int = 0,
+        *,
+        stream: int = 0,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be in [0, 2**63), not {seed}")
+        if not 0 <= step < 2**32:
+            raise ValueError(f"step must be in [0, 2**32), not {step}")
+        _check_place(row_offset, stream)
+        self.state = torch.tensor([seed, step], dtype=torch.int64, device=device)
+        self.row_offset = row_offset
+        self.stream = stream
+
+    @classmethod
+    def from_state(cls, state: Tensor, row_offset: int = 0, *, stream: int = 0) -> Noise:
+        """A key that shares an existing ``[seed, step]`` tensor, for another place in the batch or another stream."""
+        if state.dtype != torch.int64 or state.shape != (2,):
+            raise ValueError(f"state must be int64 of shape (2,), not {state.dtype} of {tuple(state.shape)}")
+        _check_place(row_offset, stream)
+        noise = cls.__new__(cls)
+        noise.state, noise.row_offset, noise.stream = state, row_offset, stream
+        return noise
+
+    def advance(self, steps: int = 1) -> None:
+        """Move to a later step, in place and on the device. Call it after backward, which draws the noise again."""
+        self.state[1] += steps
+
+    def draw(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+        """The noise itself, shape (B, ...), from the eager reference: what the fused operators use and never store."""
+        return standard_normal(self.state, shape, self.row_offset, self.stream, dtype)
+
+
+def _check_place(row_offset: int, stream: int) -> None:
+    if row_offset < 0:
+        raise ValueError(f"row_offset must not be negative, but is {row_offset}")
+    if not 0 <= stream < 2**31:
+        raise ValueError(f"stream must be in [0, 2**31), not {stream}")
+
+
+class NoiseArguments(NamedTuple):
+    """Noise as the operators' schemas take it: explicit ``eps``, or a key."""
+
+    eps: Tensor | None
+    state: Tensor | None
+    row_offset: int
+    stream: int
+
+    def draw(self, mu: Tensor) -> Tensor:
+        """``eps`` for the eager reference."""
+        if self.eps is not None:
+            return self.eps
+        assert self.state is not None
+        dtype = torch.float64 if mu.dtype == torch.float64 else torch.float32
+        return standard_normal(self.state, mu.shape, self.row_offset, self.stream, dtype)
+
+
+def noise_arguments(noise: Noise | Tensor | None, mu: Tensor) -> NoiseArguments:
+    """Turn what a caller may pass as ``noise`` into the operators' arguments.
+
+    None draws a fresh key from torch's default generator of the device, so that ``torch.manual_seed`` rules it and
+    gradient checkpointing, which restores that generator, recomputes with the same noise.
+    """
+    if noise is None:
+        state = torch.randint(0, 2**32, (2,), dtype=torch.int64, device=mu.device)
+        return NoiseArguments(None, state, 0, 0)
+    if isinstance(noise, Noise):
+        return NoiseArguments(None, noise.state.to(mu.device), noise.row_offset, noise.stream)
+    if not isinstance(noise, Tensor):
+        raise TypeError(f"noise must be a fastvae.Noise, a tensor eps or None, not {type(noise).__name__}")
+    if noise.shape != mu.shape:
+        raise ValueError(f"eps has shape {tuple(noise.shape)}, but mu has {tuple(mu.shape)}: both need the same shape")
+    if noise.device != mu.device:
+        raise ValueError(f"eps is on {noise.device}, but mu is on {mu.device}: move one")
+    if noise.requires_grad:
+        raise ValueError("eps requires a gradient, but noise has none: pass eps.detach()")
+    return NoiseArguments(noise.to(mu.dtype).contiguous(), None, 0, 0)

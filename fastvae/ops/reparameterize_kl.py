@@ -1,0 +1,118 @@
+"""The latent term of the ELBO: the reparameterisation step and its KL in one pass."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .. import reference
+from . import _check, _library
+from ._autograd import Reduce, loss_shape
+from .noise import Noise, noise_arguments
+
+_library.define(
+    "reparameterize_kl(Tensor mu, Tensor logvar, Tensor? eps, Tensor? state, SymInt row_offset, int stream,"
+    " int reduction, float weight, Tensor? weight_tensor) -> (Tensor, Tensor)",
+    lambda mu, logvar, eps, state, row_offset, stream, reduction, *_: (
+        mu.new_empty(mu.shape),
+        loss_shape(mu, reduction),
+    ),
+    module="reparameterize_kl",
+)
+_library.define(
+    "reparameterize_kl_backward(Tensor? grad_z, Tensor? grad_kl, Tensor mu, Tensor logvar, Tensor? eps, Tensor? state,"
+    " SymInt row_offset, int stream, int reduction, float weight, Tensor? weight_tensor) -> (Tensor, Tensor)",
+    lambda grad_z, grad_kl, mu, *_: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
+    module="reparameterize_kl",
+)
+
+
+class _ReparameterizeKL(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        forward: Any,
+        backward: Any,
+        mu: Tensor,
+        logvar: Tensor,
+        eps: Tensor | None,
+        state: Tensor | None,
+        row_offset: int,
+        stream: int,
+        code: int,
+        weight: float,
+        weight_tensor: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(mu, logvar, eps, state, weight_tensor)
+        ctx.operator, ctx.constants = backward, (row_offset, stream, code, weight)
+        z, kl = forward(mu, logvar, eps, state, row_offset, stream, code, weight, weight_tensor)
+        return z, kl
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> tuple[Tensor | None, ...]:
+        mu, logvar, eps, state, weight_tensor = ctx.saved_tensors
+        row_offset, stream, code, weight = ctx.constants
+        gradients = ctx.operator(
+            None if grad_z is None else grad_z.contiguous(),
+            None if grad_kl is None else grad_kl.contiguous(),
+            mu, logvar, eps, state, row_offset, stream, code, weight, weight_tensor,
+        )  # fmt: skip
+        return (None, None, *gradients, *(None,) * 7)
+
+
+def reparameterize_kl(
+    mu: Tensor,
+    logvar: Tensor,
+    noise: Noise | Tensor | None = None,
+    *,
+    reduction: _check.Reduction = "batchmean",
+    weight: float | Tensor = 1.0,
+    backend: _library.Backend = "auto",
+) -> tuple[Tensor, Tensor]:
+    r"""Draw ``z ~ N(mu, exp(logvar))`` and count KL(N(mu, exp(logvar)) || N(0, I)), in one pass each way.
+
+    The same values as :func:`reparameterize` and :func:`gaussian_kl`, for the bytes of one of them: forward reads mu
+    and logvar and writes z, backward reads them again with the gradient of z and writes both gradients. The noise is
+    drawn twice and stored never.
+
+    Args:
+        mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
+        logvar: same shape and type.
+        noise: a :class:`fastvae.Noise` key; a tensor ``eps`` of the same shape; or None for a fresh key from torch's
+            default generator, which ``torch.manual_seed`` rules.
+        reduction: of the KL: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
+        weight: a factor folded into the KL and its gradients (beta); a number, or a 0-d tensor read on the device.
+        backend: "auto", "triton", "native" or "reference".
+
+    Returns:
+        z, dense, in the shape and type of ``mu``; and the KL in nats, in fp32 (fp64 for fp64), summed in a fixed
+        order: the same call gives the same bits.
+
+    Raises:
+        ValueError: shapes or devices differ, or an option is unknown.
+        TypeError: an unsupported dtype.
+
+    Computed in fp32 or better; a logvar over 88.7 gives an infinite KL. Differentiating twice raises a RuntimeError;
+    the "reference" backend can.
+
+    >>> import torch
+    >>> z, kl = reparameterize_kl(torch.ones(1, 2), torch.zeros(1, 2), torch.tensor([[0.5, -1.0]]))
+    >>> z, kl
+    (tensor([[1.5000, 0.0000]]), tensor(1.))
+    """
+    mu, logvar = _check.latents(mu, logvar)
+    arguments = noise_arguments(noise, mu)
+    reduce = Reduce.of(reduction, weight, mu)
+    operators = _library.resolve(backend, mu)
+    if operators is None:
+        return reference.reparameterize_kl(mu, logvar, arguments.draw(mu), reduction=reduction, weight=weight)
+    if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
+        z, kl = _ReparameterizeKL.apply(
+            operators.reparameterize_kl, operators.reparameterize_kl_backward, mu, logvar, *arguments, *reduce
+        )
+    else:
+        z, kl = operators.reparameterize_kl(mu, logvar, *arguments, *reduce)
+    return z, kl

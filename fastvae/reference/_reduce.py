@@ -1,0 +1,25 @@
+"""What all losses share: the type they are computed in, and how they are reduced."""
+
+import torch
+from torch import Tensor
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """fp64 stays fp64; everything else is computed and summed in fp32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def unit_interval(target: Tensor, dtype: torch.dtype) -> Tensor:
+    """Pixels as numbers: uint8 is read as ``x / 255`` (a true division, in every backend)."""
+    x = target.to(dtype)
+    return x / 255 if target.dtype == torch.uint8 else x
+
+
+def reduce(elementwise: Tensor, reduction: str, weight: float | Tensor) -> Tensor:
+    """Sum over the event dimensions, then over the batch as torch's ``reduction`` words say."""
+    per_sample = elementwise.flatten(1).sum(1) if elementwise.ndim > 1 else elementwise
+    if reduction == "none":
+        return per_sample * weight
+    if reduction == "sum":
+        return per_sample.sum() * weight
+    return per_sample.sum() / per_sample.shape[0] * weight

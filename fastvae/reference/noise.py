@@ -1,0 +1,88 @@
+r"""The noise: standard normals as a pure function of (seed, step, stream, global row).
+
+This is the specification. The Triton and C++ kernels implement it word for word.
+
+For a tensor of shape ``(B, ...)`` with ``D`` elements a row, element ``(row, j)`` has the global index
+``e = (row_offset + row) * D + j``, where ``row_offset`` is the place of the first row in the **global** batch.
+Element ``e`` is lane ``e % 4`` of quad ``q = e // 4``, and a quad is one call of Philox4x32-10 (Salmon et al. 2011,
+"Parallel random numbers: as easy as 1, 2, 3"):
+
+    key     = (seed mod 2**32, seed div 2**32)
+    counter = (q mod 2**32, q div 2**32, step mod 2**32, stream)
+
+``stream`` separates draws that share a step (training 0, evaluation 1, ...). The four words ``w0..w3`` become
+uniforms by one rounding to nearest-even from an integer to fp32 and one addition in fp32, exact to the bit anywhere,
+with or without a fused multiply-add:
+
+    u(w) = fp32(w) * 2**-32 + 2**-33                      in [2**-33, 1]
+
+and normals by Box and Muller (1958), two from each pair of words:
+
+    lane 0 = sqrt(-2 ln u(w0)) * cos(2 pi u(w1))          lane 1 = sqrt(-2 ln u(w0)) * sin(2 pi u(w1))
+    lane 2 = sqrt(-2 ln u(w2)) * cos(2 pi u(w3))          lane 3 = sqrt(-2 ln u(w2)) * sin(2 pi u(w3))
+
+Words and uniforms are equal to the bit in every backend; the transcendental functions may differ by a few units in
+the last place of the type they are evaluated in (fp64 for fp64 latents, fp32 or better for all others).
+The largest value that can be drawn is sqrt(-2 ln 2**-33) = 6.76.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = 0xFFFFFFFF
+
+
+def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Philox4x32-10. Words are int64 tensors holding 0 .. 2**32 - 1; shapes broadcast.
+
+    >>> import torch
+    >>> zero = torch.zeros((), dtype=torch.int64)
+    >>> [f"{int(word):08x}" for word in philox4x32((zero,) * 4, (zero, zero))]
+    ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        # The product wraps modulo 2**64, which leaves all 64 bits right; the mask undoes the sign extension.
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (p1 >> 32 & _LOW) ^ c1 ^ k0, p1 & _LOW, (p0 >> 32 & _LOW) ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = k0 + _WEYL[0] & _LOW, k1 + _WEYL[1] & _LOW
+    return c0, c1, c2, c3
+
+
+def uniform(word: Tensor) -> Tensor:
+    """The uint32-to-uniform map of the specification, in fp32."""
+    return word.to(torch.float32) * 2.0**-32 + 2.0**-33
+
+
+def standard_normal(
+    state: Tensor,
+    shape: Sequence[int],
+    row_offset: int = 0,
+    stream: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Draw ``eps`` of ``shape`` (B, ...) from ``state``, an int64 tensor ``[seed, step]``, on its device.
+
+    Evaluated in fp64 and rounded once to ``dtype``.
+    """
+    event = math.prod(shape[1:])
+    first, count = row_offset * event, shape[0] * event
+    quad = torch.arange(first // 4, (first + count + 3) // 4, dtype=torch.int64, device=state.device)
+    seed, step = state[0], state[1]
+    counter = (quad & _LOW, quad >> 32 & _LOW, step & _LOW, torch.full_like(step, stream))
+    w0, w1, w2, w3 = philox4x32(counter, (seed & _LOW, seed >> 32 & _LOW))
+
+    def pair(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:
+        radius = torch.sqrt(-2.0 * torch.log(uniform(radius_word).double()))
+        angle = 2.0 * math.pi * uniform(angle_word).double()
+        return radius * torch.cos(angle), radius * torch.sin(angle)
+
+    lanes = torch.stack((*pair(w0, w1), *pair(w2, w3)), dim=-1).flatten()
+    skip = first % 4
+    return lanes[skip : skip + count].reshape(tuple(shape)).to(dtype)

@@ -1,0 +1,42 @@
+"""From a command line to an exit status: what ``fastvae train`` and ``python -m fastvae.train`` share."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+
+from ..errors import InputError
+from .config import TrainConfig, resolve
+from .launch import launch
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse the flags of ``train``, start the processes, train. Returns the exit status."""
+    return guarded(lambda: _train(arguments))
+
+
+def _train(arguments: Sequence[str]) -> int:
+    # torchrun may hand on the "--" that keeps its parser away from our flags (see fastvae/_torchrun.py).
+    arguments = [argument for argument in arguments if argument != "--"]
+    config = resolve(tyro.cli(TrainConfig, args=arguments, prog="fastvae train"))
+
+    def work() -> int:
+        from .run import run  # noqa: PLC0415 -- plots and TensorBoard take a second to load: not for --help
+
+        return run(config)
+
+    return launch(config.nproc, arguments, lambda: guarded(work))
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Run ``work``; turn bad input into one line and status 2, and Ctrl-C into status 130."""
+    try:
+        return work()
+    except InputError as error:
+        if os.environ.get("RANK", "0") == "0":  # all processes find the same fault: one of them says so
+            print(f"fastvae: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT

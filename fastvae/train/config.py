@@ -1,0 +1,92 @@
+"""What a training run is told: one flag for each field."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..errors import InputError
+from ..models import PRESETS, Preset
+from ..ops import Backend
+
+Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a variational autoencoder.
+
+    The defaults train a small one on scikit-learn's digits, offline. Values left at "preset's" come from the preset.
+    """
+
+    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic"] = "classic"
+    """Network and training recipe; the README has the table."""
+    data: str = "digits"
+    """digits (embedded), mnist, fashion-mnist, kmnist, cifar10, or a FILE.npy."""
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
+    """Folder with the data set's files; else $FASTVAE_DATA, else they are downloaded."""
+    epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
+    """Passes over the training set."""
+    batch_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
+    """Global batch size: all processes together."""
+    lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the preset's)")] = None
+    """Learning rate."""
+    latent_dim: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
+    """Dimensions of z."""
+    beta: float = 1.0
+    """Factor of the KL term (beta-VAE)."""
+    precision: Precision = "fp32"
+    """Type of the matrix products; weights, losses and optimiser state stay in fp32 (in fp64 for fp64)."""
+    compile: bool = False
+    """Run the step through torch.compile: pays off on GPUs and in long runs."""
+    backend: Backend = "auto"
+    """Which fused operations: triton on a GPU and native on a CPU where there is a choice."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    nproc: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1)")] = None
+    """Processes on this machine; torchrun's own --nproc-per-node does the same."""
+    seed: int = 0
+    """Decides initial weights, order of the batches and noise."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET-DATA-TIME)")] = (
+        None
+    )
+    """The run's folder."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; one is always written at the end and on Ctrl-C."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out."""
+
+    @property
+    def recipe(self) -> Preset:
+        """The preset by value."""
+        return PRESETS[self.preset]
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Fill in the preset's values and check ranges. Raises InputError naming the flag, its value and the remedy."""
+    recipe = config.recipe
+    config = replace(
+        config,
+        epochs=recipe.epochs if config.epochs is None else config.epochs,
+        batch_size=recipe.batch_size if config.batch_size is None else config.batch_size,
+        lr=recipe.lr if config.lr is None else config.lr,
+        latent_dim=recipe.latent_dim if config.latent_dim is None else config.latent_dim,
+    )
+    for flag, least in (("epochs", 1), ("batch_size", 1), ("latent_dim", 1), ("checkpoint_every", 1)):
+        if (value := getattr(config, flag)) < least:
+            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be at least {least}")
+    if not 0 <= config.seed < 2**63:
+        raise InputError(f"--seed is {config.seed}: it must be in [0, 2**63)")
+    for flag, low in (("lr", "above 0"), ("beta", "0 or more")):
+        value = getattr(config, flag)
+        if not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf"):
+            raise InputError(f"--{flag} is {value}: it must be a finite number, {low}")
+    if config.resume and config.out is None:
+        raise InputError("--resume needs the folder of the run to go on with: add --out DIR")
+    if config.device == "cuda" and config.backend == "native":
+        raise InputError(f"--backend native runs on the CPU, but --device is {config.device}: use --backend auto")
+    if config.backend == "triton" and config.device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise InputError("--backend triton needs a GPU, but --device is cpu: use --backend auto")
+    return config

@@ -1,0 +1,146 @@
+"""The run's folder: settings, metrics, TensorBoard events, checkpoints, pictures."""
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+import fastvae
+
+from ..data import Dataset
+from ..errors import InputError
+from .config import TrainConfig
+from .engine import Terms
+from .world import World
+
+# What decides a run's numbers: --resume refuses to change it.
+_FIXED = ("preset", "data", "batch_size", "lr", "latent_dim", "beta", "seed")
+
+_SCALARS = {"loss": "Total Loss", "nll": "Reconstruction Error", "kl": "KL-Divergence"}
+
+
+class RunFolder:
+    """Where one run keeps everything it writes. Only the main process has one."""
+
+    def __init__(self, path: Path, config: TrainConfig, dataset: Dataset, world: World) -> None:
+        """Make the folder, or open it to go on. Raises InputError if it cannot be used that way."""
+        self.path = path
+        self.metrics_file = path / "metrics.jsonl"
+        self._writer: SummaryWriter | None = None
+        if config.resume:
+            _check_same(read_config(path), config)
+        elif (path / "config.json").exists():
+            raise InputError(f"{path} already holds a run: add --resume to go on with it, or choose another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomically(path / "config.json", json.dumps(_description(config, dataset, world), indent=2) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def forget_after(self, step: int) -> None:
+        """Drop what was measured after a checkpoint, so that going on from it leaves no line twice."""
+        kept = [line for line in self.metrics() if line["step"] <= step]
+        write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+        self._writer = SummaryWriter(str(self.path), purge_step=step + 1)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl so far."""
+        if not self.metrics_file.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+
+    def log(self, epoch: int, step: int, split: str, terms: Terms, images_per_s: float) -> None:
+        """Add one line to metrics.jsonl."""
+        line = {"epoch": epoch, "step": step, "split": split, **terms._asdict(), "images_per_s": images_per_s}
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def scalars(self, split: str, terms: Terms, step: int) -> None:
+        """Write the three terms to TensorBoard, in nats per sample."""
+        for name, value in terms._asdict().items():
+            self.writer.add_scalar(f"{split.capitalize()}/{_SCALARS[name]}", value, step)
+
+    @property
+    def writer(self) -> SummaryWriter:
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self.path))
+        return self._writer
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def default_path(config: TrainConfig) -> Path:
+    """``runs/<preset>-<data>-<time>``."""
+    return Path("runs") / f"{config.preset}-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The config.json of a run. Raises InputError if there is none that can be read."""
+    file = path / "config.json"
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+        content["settings"], content["data"]["shape"]
+    except FileNotFoundError as error:
+        raise InputError(f"{path} holds no run (no {file.name} in it): name the folder of one") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read as a run's settings ({error}): name the folder of a run") from error
+    return content
+
+
+def write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def _check_same(old: dict[str, Any], config: TrainConfig) -> None:
+    for name in _FIXED:
+        before, now = old["settings"].get(name), getattr(config, name)
+        if before != now:
+            raise InputError(
+                f"--resume: {config.out} was trained with --{name.replace('_', '-')} {before}, not {now}: "
+                "use the same value, or another --out"
+            )
+
+
+def _description(config: TrainConfig, dataset: Dataset, world: World) -> dict[str, Any]:
+    settings = {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+    return {
+        "settings": settings,
+        "data": {"shape": list(dataset.shape), "train": len(dataset.train), "test": len(dataset.test)},
+        "world_size": world.size,
+        "device": device_name(world.device),
+        "versions": {
+            "fastvae": fastvae.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
+def device_name(device: torch.device) -> str:
+    """The device as people know it: the GPU's name, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()} ({len(os.sched_getaffinity(0))} cores)"

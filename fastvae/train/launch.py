@@ -1,0 +1,135 @@
+"""`--nproc N`: one command, N processes, through torch's own elastic agent."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from ..errors import InputError
+from .world import read_ranks
+
+_AGENT = "FASTVAE_AGENT_PID"
+_TORCHRUN_VARIABLES = {
+    "GROUP_RANK",
+    "GROUP_WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "RANK",
+    "ROLE_NAME",
+    "ROLE_RANK",
+    "ROLE_WORLD_SIZE",
+    "WORLD_SIZE",
+}
+# Seconds that signalled workers get to save a checkpoint; under torchrun, which kills this process after 30.
+_GRACE = "25"
+_PR_SET_PDEATHSIG = 1
+
+
+def launch(
+    nproc: int | None, arguments: Sequence[str], main: Callable[[], int], *, module: str = "fastvae.train"
+) -> int:
+    """Run `main` here if this is one of `nproc` processes, else start them as `python -m MODULE ARGUMENTS`.
+
+    They are started where torchrun did not start several: without it, or under `torchrun -m fastvae.train --nproc N`.
+    SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to each process started, which may see one more SIGTERM after
+    it, and has 25 seconds (TORCH_ELASTIC_SHUTDOWN_TIMEOUT) to exit. None outlives this process: should this one be
+    killed, they get SIGTERM.
+
+    Returns:
+        The exit status: what `main` returns, or that of the process that failed first (128 + N if signal N killed
+        it), or 128 + N if this process got signal N.
+
+    Raises:
+        InputError: `nproc` is below 1 or contradicts torchrun, or torchrun's environment variables are malformed.
+    """
+    if nproc is not None and nproc < 1:
+        raise InputError(f"--nproc {nproc} is less than 1: give the number of processes, one for each GPU")
+    ranks = read_ranks()
+    size = ranks.size if ranks else 1
+    if nproc is None or nproc == size:
+        _follow_agent()
+        return main()
+    if size > 1:
+        raise InputError(
+            f"--nproc {nproc}, but torchrun started {size} processes: leave --nproc out, or use --nproc-per-node"
+        )
+    return _run_workers(nproc, ["-u", "-m", module, *arguments])
+
+
+def _run_workers(nproc: int, command: list[str]) -> int:
+    with _agent_settings():
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=nproc,
+            run_id=uuid.uuid4().hex,
+            role="fastvae",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",  # the host's own name may not resolve
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # else an empty folder stays in /tmp
+        )
+        # The agent expands ${local_rank} and $$ in arguments; ours are literal.
+        literal = [argument.replace("$", "$$") for argument in command]
+        try:
+            elastic_launch(config, sys.executable)(*literal)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            if failure.exitcode >= 0:
+                return int(failure.exitcode)
+            name = signal.Signals(-failure.exitcode).name
+            print(f"fastvae: process {rank} of {nproc} was killed by {name}", file=sys.stderr)
+            return 128 - int(failure.exitcode)
+        except SignalException as error:
+            return 128 + error.sigval
+        except KeyboardInterrupt:  # before the agent took over the signals
+            return 128 + signal.SIGINT
+    return 0
+
+
+@contextmanager
+def _agent_settings() -> Iterator[None]:
+    """Hide an outer torchrun from the agent and its workers, keep the agent quiet, and restore its signal handlers."""
+    environment = dict(os.environ)
+    for name in environment:
+        if name in _TORCHRUN_VARIABLES or name.startswith("TORCHELASTIC_"):
+            del os.environ[name]
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _GRACE)
+    os.environ[_AGENT] = str(os.getpid())
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    handlers = {number: signal.getsignal(number) for number in handled}
+    # Each of the agent's modules has a logger with a level of its own, below this one: it can only be cut off here.
+    logger = logging.getLogger("torch.distributed.elastic")
+    propagate, silent = logger.propagate, logging.NullHandler()
+    logger.addHandler(silent)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(silent)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _follow_agent() -> None:
+    """In a process that `launch` started: get SIGTERM when the agent dies, which can't send it if it is killed."""
+    agent = os.environ.pop(_AGENT, None)
+    if agent is None:
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(agent):  # dead already
+        signal.raise_signal(signal.SIGTERM)

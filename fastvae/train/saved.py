@@ -1,0 +1,89 @@
+"""A finished (or stopped) run, opened again to look at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data import Dataset, ResidentLoader, load
+from ..errors import InputError
+from ..models import PRESETS, VAE, build
+from ..ops import Noise, gaussian_kl
+from . import checkpoint
+from .engine import Terms, load_weights
+from .folder import read_config
+from .objective import EVAL_STREAM
+
+_BATCH = 1000  # images at a time; the noise belongs to the image, so this changes nothing but the speed
+_ACTIVE = 0.01  # the variance over the data of a unit's posterior mean, above which it is called active
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """The model of a run as its newest checkpoint has it, and what it was trained with."""
+
+    path: Path
+    model: VAE
+    settings: dict[str, Any]
+    shape: tuple[int, ...]
+    epoch: int
+
+    @classmethod
+    def open(cls, path: Path, device: torch.device) -> "SavedRun":
+        """Raises InputError if the folder holds no run, or no checkpoint that is whole."""
+        config = read_config(path)
+        settings, shape = config["settings"], tuple(config["data"]["shape"])
+        try:
+            model = build(PRESETS[settings["preset"]], shape, settings["latent_dim"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{path / 'config.json'} does not describe a preset's model ({error!r})") from error
+        _, found, _ = checkpoint.newest(path / "checkpoints")
+        load_weights(model, found)
+        return cls(path, model.float().to(device).eval(), settings, shape, found.values["epoch"])
+
+    def data(self, data_dir: Path | None) -> Dataset:
+        """The data set that the run was trained on, read again."""
+        kept = self.settings.get("data_dir")
+        dataset = load(self.settings["data"], data_dir or (Path(kept) if kept else None))
+        if dataset.shape != self.shape:
+            raise InputError(
+                f"{dataset.name} has images of shape {dataset.shape}, but {self.path} was trained on {self.shape}: "
+                "name the data of the run"
+            )
+        return dataset
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The test ELBO in nats per sample, and how much each latent dimension carries.
+
+    kl_per_dimension: (latent_dim,) nats, averaged over the images.
+    active: (latent_dim,) bool: whether Var_x[mu] > 0.01 (Burda, Grosse & Salakhutdinov 2015, section 5.2).
+    """
+
+    terms: Terms
+    kl_per_dimension: Tensor
+    active: Tensor
+
+
+@torch.no_grad()
+def evaluate(run: SavedRun, images: Tensor) -> Evaluation:
+    """Evaluate on images (N, C, H, W): with the noise of the run's last epoch, so that its own figure comes again."""
+    device = next(run.model.parameters()).device
+    noise = Noise(run.settings["seed"], run.epoch, device=device)
+    loader = ResidentLoader(images, batch_size=_BATCH, seed=0, shuffle=False, device=device)
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    kl: list[Tensor] = []
+    means: list[Tensor] = []
+    seen = 0
+    for batch in loader:
+        elbo = run.model.loss(batch.images, Noise.from_state(noise.state, seen, stream=EVAL_STREAM), reduction="sum")
+        sums += torch.stack((elbo.nll, elbo.kl))
+        mu, logvar = run.model.encode(batch.images)
+        kl.append(gaussian_kl(mu.flatten().double(), logvar.flatten().double(), reduction="none").view(mu.shape))
+        means.append(mu.double())
+        seen += batch.rows
+    spread = torch.cat(means).var(0, correction=0)
+    return Evaluation(Terms.of(sums, seen, 1.0), torch.cat(kl).mean(0).cpu(), (spread > _ACTIVE).cpu())

@@ -1,0 +1,190 @@
+"""The loop: epochs, evaluation, logging, checkpoints, and how a run ends."""
+
+import signal
+import time
+
+import torch
+from rich.console import Console
+
+from ..data import Batch, Dataset, ResidentLoader
+from ..errors import InputError
+from ..models import build
+from . import checkpoint
+from .checkpoint import Checkpoint
+from .config import TrainConfig
+from .engine import Engine, Terms
+from .folder import RunFolder
+from .interrupt import Interrupt
+from .pictures import reconstruction_grid
+from .progress import RunProgress
+from .world import World
+
+EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes nothing but the speed
+LOG_EVERY = 50  # steps between looks at the device's sums, which wait for it
+
+
+class Trainer:
+    """Trains a preset on a data set, in one process or as one of many.
+
+    The main process has a ``folder``, and alone logs and saves. Raises InputError for data that the preset's
+    likelihood does not allow.
+    """
+
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, world: World, folder: RunFolder | None, console: Console
+    ) -> None:
+        assert config.batch_size is not None
+        assert config.epochs is not None
+        _check_pixels(config, dataset)
+        self.config, self.dataset, self.world, self.folder, self.console = config, dataset, world, folder, console
+        self.epochs = config.epochs
+        torch.manual_seed(config.seed)
+        self.engine = Engine(build(config.recipe, dataset.shape, config.latent_dim), config, config.recipe, world)
+        self.loader = ResidentLoader(
+            dataset.train,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            device=world.device,
+            rank=world.rank,
+            world_size=world.size,
+        )
+        self.test_loader = ResidentLoader(
+            dataset.test,
+            batch_size=EVAL_BATCH,
+            seed=config.seed,
+            shuffle=False,
+            device=world.device,
+            rank=world.rank,
+            world_size=world.size,
+        )
+        self.step = 0
+        self.epoch = 0  # finished ones
+        self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
+        self._meter = _Meter()
+
+    def fit(self) -> int:
+        """Train to the last epoch. Returns the exit status: 0, or 128 + the signal that ended it early."""
+        with (
+            Interrupt() as interrupt,
+            RunProgress(self.console, self.epochs * len(self.loader), self.epochs) as progress,
+        ):
+            while self.epoch < self.epochs:
+                self._meter.resume()
+                for batch in self.loader:
+                    self._train_step(batch, progress)
+                    if self._should_stop(interrupt):
+                        self.save()
+                        return 128 + (interrupt.signal or signal.SIGINT)
+                self._finish_epoch(progress)
+        self.save()
+        return 0
+
+    def _train_step(self, batch: Batch, progress: RunProgress) -> None:
+        self.engine.train_step(batch)
+        self.step += 1
+        self._meter.images += batch.rows
+        if self.step % LOG_EVERY == 0:
+            terms = self._interval_terms()
+            progress.show(self.step, self.epoch + 1, terms, self._meter.rate())
+            if self.folder is not None:
+                self.folder.scalars("train", terms, self.step)
+        if self.step % self.config.checkpoint_every == 0:
+            self._meter.pause()
+            self.save()
+            self._meter.resume()
+
+    def _interval_terms(self) -> Terms:
+        """The means since the last look, over all processes."""
+        images = self._meter.images - self._meter.logged_images
+        sums = self.engine.sums.clone()
+        since = sums if self._meter.logged_sums is None else sums - self._meter.logged_sums
+        self._meter.logged_sums, self._meter.logged_images = sums, self._meter.images
+        self.world.sum(since)
+        return Terms.of(since, images, self.config.beta)
+
+    def _finish_epoch(self, progress: RunProgress) -> None:
+        sums = self.engine.sums.clone()
+        self.world.sum(sums)
+        train = Terms.of(sums, self._meter.images, self.config.beta)  # waits for the device, then the clock stops
+        self._meter.pause()
+        self.epoch_seconds.append(self._meter.seconds)
+        self.epoch += 1
+        started = time.perf_counter()
+        test = self.engine.evaluate(self.test_loader, self.epoch)
+        test_rate = len(self.dataset.test) / (time.perf_counter() - started)
+        progress.show(self.step, self.epoch, train, self._meter.rate())
+        progress.epoch(self.epoch, train, test, self._meter.rate())
+        if self.folder is not None:
+            self.folder.log(self.epoch, self.step, "train", train, self._meter.rate())
+            self.folder.log(self.epoch, self.step, "test", test, test_rate)
+            self.folder.scalars("test", test, self.step)
+            pictures = self.test_loader.images[:8]
+            grid = reconstruction_grid(pictures, self.engine.model.reconstruct(pictures))
+            self.folder.writer.add_image("Test image - above: real data, below: reconstruction", grid, self.epoch)
+        self.engine.sums.zero_()
+        self._meter = _Meter()
+        self.loader.set_epoch(self.epoch)
+
+    def _should_stop(self, interrupt: Interrupt) -> bool:
+        """Whether all processes stop here: one looks after every step, several agree now and then."""
+        if self.world.size == 1:
+            return interrupt.signal is not None
+        return self.step % LOG_EVERY == 0 and self.world.any(interrupt.signal is not None)
+
+    def save(self) -> None:
+        """Write a checkpoint. All processes come here, the main one writes."""
+        sums = self.engine.sums.clone()
+        self.world.sum(sums)
+        if self.folder is None:
+            return
+        state = self.engine.state()
+        values = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "loader": self.loader.state_dict(),
+            "meter": {"seconds": self._meter.seconds, "images": self._meter.images},
+        }
+        saved = Checkpoint({**state.tensors, "sums": sums}, {**state.values, **values})
+        checkpoint.save(self.folder.checkpoints, self.step, saved)
+
+    def restore(self, found: Checkpoint) -> None:
+        """Go on from a checkpoint: weights, optimiser, noise, and the place in the epoch."""
+        self.engine.load_state(found)
+        if self.world.is_main:  # the others add nothing to what all had summed together
+            self.engine.sums.copy_(found.tensors["sums"])
+        self.step, self.epoch = found.values["step"], found.values["epoch"]
+        self.loader.load_state_dict(found.values["loader"])
+        self._meter = _Meter(**found.values["meter"])
+
+
+class _Meter:
+    """What the running epoch has seen and how long it took, pauses left out."""
+
+    def __init__(self, seconds: float = 0.0, images: int = 0) -> None:
+        self._before = seconds
+        self._since: float | None = None
+        self.images = self.logged_images = images
+        self.logged_sums: torch.Tensor | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self._before + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+    def resume(self) -> None:
+        self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        self._before, self._since = self.seconds, None
+
+    def rate(self) -> float:
+        """Images per second."""
+        return self.images / max(self.seconds, 1e-9)
+
+
+def _check_pixels(config: TrainConfig, dataset: Dataset) -> None:
+    low, high = dataset.span
+    if config.recipe.likelihood == "bernoulli" and (low < 0 or high > 1):
+        raise InputError(
+            f"{dataset.name} has pixels in [{low:g}, {high:g}], but preset {config.preset} has a Bernoulli likelihood, "
+            "which needs [0, 1]: leave out the normalisation, or use --preset gaussian"
+        )

@@ -1,0 +1,151 @@
+"""The processes of one run: which of them this is, its device, and how they agree."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What torchrun's environment says of this process."""
+
+    rank: int
+    local_rank: int
+    size: int
+    local_size: int
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among `size`: `rank` counts over all machines, `local_rank` on this one."""
+
+    rank: int
+    local_rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that prints and writes files (rank 0)."""
+        return self.rank == 0
+
+    def sum(self, tensor: torch.Tensor) -> None:
+        """Sum `tensor` over the processes, in place; a single process leaves it as it is."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says `flag`: every process gets the same answer. Waits for all, and for the device."""
+        if self.size == 1:
+            return flag
+        votes = torch.tensor(int(flag), dtype=torch.int32, device=self.device)
+        dist.all_reduce(votes)
+        return bool(votes.item())
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def open_world(device: str) -> Iterator[World]:
+    """Join the processes that torchrun (or `--nproc`) started, on `device`: "auto", "cpu" or "cuda".
+
+    A single process needs no environment and gets no process group. Several talk over NCCL on CUDA and over gloo on
+    the CPU, where each also gets its share of the cores, unless the user set OMP_NUM_THREADS. The group is closed on
+    the way out, also on an error, without waiting for the other processes.
+
+    Raises:
+        InputError: the device is unknown or absent, has fewer GPUs than processes, or the environment is malformed.
+    """
+    ranks = read_ranks() or Ranks(rank=0, local_rank=0, size=1, local_size=1)
+    place = _resolve_device(device, ranks)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    world = World(ranks.rank, ranks.local_rank, ranks.size, place)
+    if world.size == 1:
+        yield world
+        return
+
+    if place.type == "cpu" and not _user_set_threads():
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_size))
+    if place.type == "cuda":
+        dist.init_process_group("nccl", device_id=place)
+    else:
+        dist.init_process_group("gloo")
+    try:
+        yield world
+    except BaseException:
+        # NCCL's orderly shutdown waits for collectives which the other processes may never join.
+        if place.type == "cuda" and dist.group.WORLD is not None:
+            dist.group.WORLD.abort()
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def read_ranks() -> Ranks | None:
+    """Read torchrun's environment variables, or return None if none is set.
+
+    Raises:
+        InputError: a variable is missing beside the others, is no whole number, or is out of range.
+    """
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    given = [name for name in names if name in os.environ]
+    if not given:
+        return None
+    absent = [name for name in names if name not in given]
+    if absent:
+        raise InputError(f"the environment has {given[0]} but no {absent[0]}: unset {given[0]}, or start with torchrun")
+    size = _read_integer("WORLD_SIZE", 1, None)
+    if size > 1:
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            if name not in os.environ:
+                raise InputError(f"the environment has WORLD_SIZE={size} but no {name}: start with torchrun")
+    local_size = _read_integer("LOCAL_WORLD_SIZE", 1, size) if "LOCAL_WORLD_SIZE" in os.environ else size
+    return Ranks(_read_integer("RANK", 0, size - 1), _read_integer("LOCAL_RANK", 0, local_size - 1), size, local_size)
+
+
+def _read_integer(name: str, low: int, high: int | None) -> int:
+    text = os.environ[name]
+    bounds = f"at least {low}" if high is None else f"{low} to {high}"
+    if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
+        raise InputError(f"{name}={text!r} in the environment is not a whole number, {bounds}: start with torchrun")
+    return int(text)
+
+
+def _resolve_device(device: str, ranks: Ranks) -> torch.device:
+    if device not in {"auto", "cpu", "cuda"}:
+        raise InputError(f"--device {device!r} is not one of auto, cpu, cuda")
+    has_cuda = torch.cuda.is_available()
+    if device == "cpu" or (device == "auto" and not has_cuda):
+        return torch.device("cpu")
+    if not has_cuda:
+        raise InputError("--device cuda, but torch sees no CUDA GPU: use --device cpu, or see `fastvae doctor`")
+    gpus = torch.cuda.device_count()
+    if gpus < ranks.local_size:
+        raise InputError(
+            f"{ranks.local_size} processes need as many GPUs, torch sees {gpus}: use --nproc {gpus}, or --device cpu"
+        )
+    return torch.device("cuda", ranks.local_rank)
+
+
+def _user_set_threads() -> bool:
+    # torchrun gives its workers OMP_NUM_THREADS=1 when the user set none. It leaves no mark, but the environment that
+    # torchrun itself, our parent, was started with does tell: Linux keeps it in /proc, as it was.
+    value = os.environ.get("OMP_NUM_THREADS")
+    if value != "1" or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return value is not None
+    try:
+        parents = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return any(variable.startswith(b"OMP_NUM_THREADS=") for variable in parents)

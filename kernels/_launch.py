@@ -1,0 +1,146 @@
+"""How work is cut into programs, and the ordered second stage of every reduction.
+
+A tensor is ``rows`` segments of ``length`` elements: one segment for a scalar loss, one a sample for
+``reduction="none"``. Each segment is shared by ``chunks`` programs, of which program k takes tiles k, k + chunks, ...
+and sums them into one partial; a second kernel adds the partials in order. The cut depends on the shape alone, never
+on the device, and nothing is atomic: the same call gives the same bits.
+
+A tile is (TILE, VECTOR): VECTOR elements are one 128-bit access of the prediction's type (64 bits in the latents'
+16-bit types where quads decide), and consecutive threads take consecutive vectors. The narrow second axis keeps
+Triton from giving a thread 16 elements in a row for the sake of the uint8 target, which would split every fp32
+access into strided quarters.
+"""
+
+import contextlib
+import math
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+NONE, SUM, BATCHMEAN = range(3)
+
+# Tile sizes are reasoned, NOT YET MEASURED ON A GPU: (elements up to, vectors a program, warps). Small tensors are
+# cut finely, so that 512 x 64 latents make 128 programs; large ones give each thread two vectors in flight.
+_TILES = ((2**18, 64, 2), (2**21, 128, 4), (2**63, 512, 8))
+_MAX_CHUNKS = 4096  # partials of a scalar loss: one tile of the second stage; about 4 waves of an H100
+
+
+class Plan(NamedTuple):
+    rows: int
+    length: int
+    chunks: int
+    event: int
+    first: int
+    meta: dict[str, Any]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.rows, self.chunks
+
+    @property
+    def empty(self) -> bool:
+        return self.rows * self.length == 0
+
+
+def plan(
+    like: Tensor, per_row: bool, *, strides: tuple[int, ...] = (), row_offset: int = 0, max_chunks: int = _MAX_CHUNKS
+) -> Plan:
+    """Cut ``like`` (B, ...). ``strides`` are the row strides of the inputs where they may not be dense.
+
+    ALIGNED says that vectors never straddle the end of a segment, a row or a quad; then one comparison masks a whole
+    vector, and accesses are wide without anything being known about the batch size.
+    """
+    batch, numel = like.shape[0], like.numel()
+    event = math.prod(like.shape[1:])
+    first = row_offset * event  # the global index of element 0, from which the noise counts
+    rows, length = (batch, event) if per_row else (1, numel)
+    vector = 8 if like.dtype in (torch.bfloat16, torch.float16) else 4
+    tile, warps = next((tile, warps) for limit, tile, warps in _TILES if numel <= limit)
+    if per_row:
+        tile = min(tile, max(32, triton.next_power_of_2(triton.cdiv(length, vector))))
+        warps = min(warps, tile // 32)
+        max_chunks = 1 if rows >= 256 else min(max_chunks, triton.cdiv(1024, max(rows, 1)))
+    dense = per_row or batch <= 1 or all(stride == event for stride in strides)
+    widths = (length, first, *((event, *strides) if not dense or rows > 1 else ()))
+    # Headroom below 2**31 for the last step of the loop over tiles.
+    reach = max(numel, *(batch * abs(stride) for stride in strides), 0)
+    meta = {
+        "TILE": tile,
+        "VECTOR": vector,
+        "ALIGNED": all(width % vector == 0 for width in widths),
+        "INDEX": tl.int32 if reach < 2**30 else tl.int64,
+        "COMPUTE": tl.float64 if like.dtype == torch.float64 else tl.float32,
+        "num_warps": warps,
+        "num_stages": 1,
+    }
+    if strides:
+        meta["DENSE"] = dense
+    # One more vector than the length needs: a segment that starts inside a quad is read from that quad's start.
+    chunks = triton.cdiv(length + (0 if meta["ALIGNED"] else 3), tile * vector)
+    return Plan(rows, length, max(1, min(chunks, max_chunks)), event, first, meta)
+
+
+def row_stride(tensor: Tensor) -> int:
+    """Of a tensor with dense rows; that of a single row is never used, whatever torch calls it."""
+    return tensor.stride(0) if tensor.shape[0] > 1 else math.prod(tensor.shape[1:])
+
+
+def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Triton launches on the current device; make that the tensor's. Free where it is already, which is the rule."""
+    if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
+        return torch.cuda.device(tensor.device)
+    return contextlib.nullcontext()
+
+
+def folded_weight(weight: float, reduction: int, batch: int) -> float:
+    return weight / batch if reduction == BATCHMEAN and batch else weight
+
+
+def empty_gradient(tensor: Tensor, reduction: int, with_grad: bool) -> Tensor:
+    return tensor.new_empty(tensor.shape if with_grad and reduction != NONE else (0,))
+
+
+def loss_and_partials(like: Tensor, reduction: int, cut: Plan) -> tuple[Tensor, Tensor]:
+    """The loss, and where the first stage writes: the loss itself if each segment has one program."""
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    shape = (like.shape[0],) if reduction == NONE else ()
+    if cut.empty:
+        mean_of_nothing = reduction == BATCHMEAN and like.shape[0] == 0
+        loss = like.new_full(shape, math.nan if mean_of_nothing else 0.0, dtype=dtype)
+    else:
+        loss = like.new_empty(shape, dtype=dtype)
+    return loss, loss if cut.chunks == 1 else like.new_empty((cut.rows, cut.chunks), dtype=dtype)
+
+
+@triton.jit
+def scalar(value, tensor, dtype: tl.constexpr):
+    """A host factor times an optional 0-d device tensor; in fp64 up to here, since hosts pass fp64."""
+    value = tl.full((), value, tl.float64)
+    if tensor is not None:
+        value = value * tl.load(tensor).to(tl.float64)
+    return value.to(dtype)
+
+
+@triton.jit(do_not_specialize=["chunks"])
+def _finish(
+    partials,  # (rows, chunks)
+    loss,  # (rows,)
+    weight_tensor,  # () or None
+    chunks: tl.int64,
+    weight: tl.float64,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    k = tl.arange(0, BLOCK)
+    total = tl.sum(tl.load(partials + row * chunks + k, mask=k < chunks, other=0.0).to(tl.float64), axis=0)
+    tl.store(loss + row, total * scalar(weight, weight_tensor, tl.float64))
+
+
+def finish(partials: Tensor, loss: Tensor, weight_tensor: Tensor | None, weight: float, cut: Plan) -> None:
+    """The second stage: add each segment's partials in order, in fp64, and apply the weight."""
+    if cut.chunks > 1:
+        block = 128 if cut.chunks <= 128 else 1024 if cut.chunks <= 1024 else _MAX_CHUNKS
+        _finish[(cut.rows,)](partials, loss, weight_tensor, cut.chunks, weight, BLOCK=block, num_warps=4)

@@ -1,0 +1,83 @@
+"""What every test shares: a seeded, small process, and the backends that this machine can run.
+
+``FASTVAE_REQUIRE_BACKENDS=native,triton`` turns the skip of a missing backend into a failure, so that CI cannot lose
+one in silence.
+"""
+
+import importlib.util
+import os
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported, which is at the first launch
+
+torch.set_num_threads(2 if "PYTEST_XDIST_WORKER" not in os.environ else 1)
+
+settings.register_profile(
+    "fastvae",
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    # The contract's tests run once for every operator (differing_executors) and every backend, with a seeded torch.
+    suppress_health_check=[
+        HealthCheck.differing_executors,
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+    ],
+)
+settings.load_profile("fastvae")
+
+
+class Place(NamedTuple):
+    """A backend, and the device whose tensors it takes on this machine."""
+
+    backend: str
+    device: str
+
+
+def _missing(backend: str) -> str | None:
+    """Why a backend cannot run here, or None."""
+    from fastvae.ops import _library
+
+    if backend == "native" and not _library.has_native():
+        return "the C++ extension is not built: run `make setup`"
+    if backend == "triton":
+        if not _library.has_triton():
+            return "Triton is not installed"
+        if importlib.util.find_spec("fastvae.kernels") is None:
+            return "fastvae.kernels is not installed: run `make setup`"
+        for module in sorted(set(_library._modules.values())):
+            if importlib.util.find_spec(f"fastvae.kernels.{module}") is None:
+                return f"fastvae.kernels.{module} does not exist"
+    return None
+
+
+@pytest.fixture(scope="session")
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(scope="session", params=["reference", "native", "triton"])
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    reason = _missing(name)
+    if reason is not None:
+        required = os.environ.get("FASTVAE_REQUIRE_BACKENDS", "").split(",")
+        (pytest.fail if name in required else pytest.skip)(f"backend {name}: {reason}")
+    return name
+
+
+@pytest.fixture(scope="session")
+def place(backend: str, device: str) -> Place:
+    """Each backend, on the device that it serves: native on the CPU, Triton on the GPU (or its interpreter)."""
+    return Place(backend, "cpu" if backend == "native" else device)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)

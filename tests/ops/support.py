@@ -1,0 +1,186 @@
+"""The operators as data, so that one contract serves all five; and the accuracy rule."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastvae import ops, reference
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+SHAPES = ((1, 1), (3, 5), (7, 784), (5, 2), (4, 3, 8, 8), (6,), (0, 4), (4, 0))
+REDUCTIONS = ("batchmean", "sum", "none")
+
+# What a backend may lose beyond what same-type eager loses, by the type of the tensor that is compared: a loss comes
+# back in fp32 from bf16 inputs, and is held to fp32.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-3, torch.float64: 1e-12}
+
+Tensors = tuple[Tensor, ...]
+
+
+class Inputs(NamedTuple):
+    """What an operator is called with: the tensors it differentiates, and those it does not (target, eps)."""
+
+    tensors: Tensors
+    constants: Tensors
+
+    def to(self, where: torch.device | torch.dtype | str) -> "Inputs":
+        """On another device, or in another type; pixels in uint8 stay what they are."""
+
+        def move(tensor: Tensor) -> Tensor:
+            keep = isinstance(where, torch.dtype) and not tensor.is_floating_point()
+            return tensor if keep else tensor.to(where)
+
+        return Inputs(tuple(map(move, self.tensors)), tuple(map(move, self.constants)))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
+        return Inputs(tuple(map(change, self.tensors)), tuple(map(change, self.constants)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator, its eager twin, and what to call them with. Both return a tuple of outputs."""
+
+    name: str
+    fused: Callable[..., Tensors]
+    eager: Callable[..., Tensors]
+    make: Callable[[tuple[int, ...], torch.dtype, torch.Generator], Inputs]
+    reductions: tuple[str | None, ...] = REDUCTIONS
+
+    def inputs(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, device: str = "cpu") -> Inputs:
+        return self.make(shape, dtype, torch.Generator().manual_seed(1234)).to(device)
+
+    def options(self, reduction: str | None = "batchmean", weight: Any = 1.0) -> dict[str, Any]:
+        """The keywords of a call; none for an operator that reduces nothing."""
+        return {} if self.reductions == (None,) else {"reduction": reduction, "weight": weight}
+
+
+def _tuple(function: Callable[..., Any]) -> Callable[..., Tensors]:
+    def call(*args: Any, **options: Any) -> Tensors:
+        outputs = function(*args, **options)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    return call
+
+
+def random_pixels(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    if dtype == torch.uint8:
+        return torch.randint(0, 256, shape, dtype=dtype, generator=generator)
+    return torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def _pixel_inputs(scale: float) -> Callable[..., Inputs]:
+    def make(
+        shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, target: torch.dtype = torch.uint8
+    ) -> Inputs:
+        prediction = scale * torch.randn(shape, generator=generator, dtype=torch.float64)
+        return Inputs((prediction.to(dtype),), (random_pixels(shape, target, generator),))
+
+    return make
+
+
+def _latents(draw_eps: bool) -> Callable[..., Inputs]:
+    def make(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+        mu, logvar, eps = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3))
+        return Inputs((mu, logvar), (eps,) if draw_eps else ())
+
+    return make
+
+
+def _case(name: str, make: Callable[..., Inputs], reductions: tuple[str | None, ...] = REDUCTIONS) -> Case:
+    return Case(name, _tuple(getattr(ops, name)), _tuple(getattr(reference, name)), make, reductions)
+
+
+BERNOULLI_NLL = _case("bernoulli_nll", _pixel_inputs(4.0))
+GAUSSIAN_NLL = _case("gaussian_nll", _pixel_inputs(1.0))
+GAUSSIAN_KL = _case("gaussian_kl", _latents(draw_eps=False))
+REPARAMETERIZE = _case("reparameterize", _latents(draw_eps=True), (None,))
+REPARAMETERIZE_KL = _case("reparameterize_kl", _latents(draw_eps=True))
+CASES = (BERNOULLI_NLL, GAUSSIAN_NLL, GAUSSIAN_KL, REPARAMETERIZE, REPARAMETERIZE_KL)
+
+
+def leaves(tensors: Tensors) -> Tensors:
+    return tuple(tensor.detach().clone().requires_grad_() for tensor in tensors)
+
+
+def cotangents(outputs: Tensors, scalar: float = 1.0) -> Tensors:
+    """A gradient for every output: ``scalar`` for a reduced loss, seeded noise of both signs for all others."""
+    generator = torch.Generator().manual_seed(99)
+    return tuple(
+        torch.full_like(output, scalar)
+        if output.ndim == 0
+        else torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+        for output in outputs
+    )
+
+
+def value_and_grad(
+    function: Callable[..., Tensors], inputs: Inputs, scalar: float = 1.0, **options: Any
+) -> tuple[Tensors, Tensors]:
+    """Outputs of a call, and the gradients of its differentiable tensors for the :func:`cotangents`."""
+    tensors = leaves(inputs.tensors)
+    outputs = function(*tensors, *inputs.constants, **options)
+    gradients = torch.autograd.grad(outputs, tensors, cotangents(outputs, scalar))
+    return tuple(output.detach() for output in outputs), gradients
+
+
+def error(actual: Tensor, truth: Tensor) -> float:
+    """The largest deviation, relative to the largest magnitude of the truth: ``max|a - t| / max|t|``.
+
+    Where the truth is not finite the value must be the very same (NaN for NaN, inf of the same sign), or the error
+    is infinite. Where the truth is all zeros, the deviation itself.
+    """
+    actual, truth = actual.detach().double().cpu(), truth.detach().double().cpu()
+    assert actual.shape == truth.shape
+    if not truth.numel():
+        return 0.0
+    finite = truth.isfinite()
+    if not torch.equal(actual[~finite].nan_to_num(7.0), truth[~finite].nan_to_num(7.0)):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    scale = truth[finite].abs().max().item()
+    deviation = (actual[finite] - truth[finite]).abs().max().item()
+    return float("inf") if deviation != deviation else deviation / (scale or 1.0)
+
+
+def assert_accurate(case: Case, inputs: Inputs, backend: str, scalar: float = 1.0, **options: Any) -> None:
+    """The accuracy rule, for every output and gradient: error <= error of same-type eager + TOLERANCE.
+
+    Both errors are measured against eager in fp64 on the same inputs.
+    """
+    actual = value_and_grad(case.fused, inputs, scalar, backend=backend, **options)
+    eager = value_and_grad(case.eager, inputs, scalar, **options)
+    truth = value_and_grad(case.eager, inputs.to(torch.float64), scalar, **options)
+    for kind, ours, theirs, exact in zip(("output", "gradient"), actual, eager, truth, strict=True):
+        for index, (a, e, t) in enumerate(zip(ours, theirs, exact, strict=True)):
+            assert a.dtype == e.dtype
+            loss, allowed = error(a, t), error(e, t) + TOLERANCE[a.dtype]
+            assert loss <= allowed, f"{kind} {index} of {case.name}: error {loss:.3g}, allowed {allowed:.3g}"
+
+
+def assert_close(actual: Tensors, expected: Tensors, factor: float = 1.0) -> None:
+    """Two results that should differ by rounding alone, within the tolerance of their type (times ``factor``)."""
+    for a, e in zip(actual, expected, strict=True):
+        assert a.dtype == e.dtype
+        assert error(a, e) <= factor * TOLERANCE[a.dtype]
+
+
+def assert_same_bits(actual: Tensors, expected: Tensors) -> None:
+    for a, e in zip(actual, expected, strict=True):
+        assert a.dtype == e.dtype
+        assert torch.equal(a.nan_to_num(7.0), e.nan_to_num(7.0))
+
+
+def layouts(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The same numbers, as a caller may hold them: in other strides, among other data."""
+    batch, *event = tensor.shape
+    yield "transposed", tensor.movedim(0, -1).contiguous().movedim(-1, 0)
+    yield "every second row", torch.stack((tensor, torch.zeros_like(tensor)), 1).flatten(0, 1)[::2]
+    yield "first half of a packed head", torch.cat((tensor, torch.zeros_like(tensor)), 1)[:, : event[0]]
+    yield "second half of a packed head", torch.cat((torch.zeros_like(tensor), tensor), 1)[:, event[0] :]
+    yield "a view that starts unaligned", torch.cat((tensor.new_zeros(1), tensor.flatten()))[1:].view(batch, *event)
+    if tensor.ndim == 4:
+        yield "channels last", tensor.to(memory_format=torch.channels_last)

@@ -1,0 +1,110 @@
+import functools
+from typing import Any
+
+import pytest
+import torch
+
+from fastvae import ops
+
+from . import support
+from .contract import LossContract
+from .support import BERNOULLI_NLL, assert_accurate, assert_same_bits, leaves
+
+LN2 = 0.6931471805599453
+
+
+class TestBernoulliNLL(LossContract):
+    case = BERNOULLI_NLL
+
+    @pytest.mark.parametrize("target", [torch.uint8, torch.float32, "same"], ids=str)
+    @pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
+    def test_accuracy_for_every_target_type(self, place: Any, dtype: torch.dtype, target: Any) -> None:
+        make = functools.partial(self.case.make, target=dtype if target == "same" else target)
+        inputs = make((7, 784), dtype, torch.Generator().manual_seed(5)).to(place.device)
+        for reduction in support.REDUCTIONS:
+            assert_accurate(self.case, inputs, place.backend, reduction=reduction)
+
+    def test_a_target_of_another_float_type_is_converted(self, place: Any) -> None:
+        logits, target = torch.randn(4, 9, device=place.device), torch.rand(4, 9, device=place.device)
+        expected = ops.bernoulli_nll(logits, target, backend=place.backend)
+        for dtype, allowed in ((torch.float64, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)):
+            loss = ops.bernoulli_nll(logits, target.to(dtype), backend=place.backend)
+            assert loss.dtype == torch.float32
+            assert support.error(loss, expected) <= allowed
+
+    def test_every_uint8_value_is_its_quotient_by_255_to_the_bit(self, place: Any) -> None:
+        pixels = torch.arange(256, dtype=torch.uint8, device=place.device)[:, None]
+        quotient = pixels.float() / 255
+        assert not torch.equal(quotient, pixels.float() * (1 / 255)), "else this test shows nothing"
+        logits = torch.full((256, 1), 1.0, device=place.device)
+        for reduction in support.REDUCTIONS:
+            results = []
+            for target in (pixels, quotient):
+                (leaf,) = leaves((logits,))
+                loss = ops.bernoulli_nll(leaf, target, reduction=reduction, backend=place.backend)
+                loss.backward(torch.ones_like(loss))
+                results.append((loss.detach(), leaf.grad))
+            assert_same_bits(*results)
+
+    @pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
+    def test_gradient_at_logit_zero_is_half_minus_x(self, place: Any, dtype: torch.dtype) -> None:
+        x = torch.tensor([[0.0, 0.25, 0.5, 0.75, 1.0]], dtype=dtype, device=place.device)
+        for zero in (0.0, -0.0):
+            logits = torch.full_like(x, zero).requires_grad_()
+            loss = ops.bernoulli_nll(logits, x, reduction="sum", backend=place.backend)
+            loss.backward()
+            assert torch.equal(logits.grad, 0.5 - x)
+            assert loss.item() == pytest.approx(5 * LN2, rel=1e-6)
+
+    @pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
+    def test_extreme_logits_stay_right(self, place: Any, dtype: torch.dtype) -> None:
+        # fp16 ends at 65504: 1e4 is in the range of every type, and exact in none but fp32 and fp64.
+        big = torch.tensor(1e4, dtype=dtype).item()
+        logits = torch.tensor([[big], [big], [-big], [-big], [17.0]], dtype=dtype, device=place.device)
+        target = torch.tensor([[0], [255], [0], [255], [0]], dtype=torch.uint8, device=place.device)
+        logits.requires_grad_()
+        loss = ops.bernoulli_nll(logits, target, reduction="none", backend=place.backend)
+        # One element a row, so that no neighbour hides a loss of digits.
+        assert loss.tolist() == [big, 0.0, 0.0, big, pytest.approx(17.0 + 4.1399e-8, rel=1e-6)]
+        loss.sum().backward()
+        assert logits.grad.flatten().tolist() == [1.0, 0.0, 0.0, -1.0, pytest.approx(1.0, rel=1e-6)]
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_small_losses_keep_their_digits(self, place: Any, dtype: torch.dtype) -> None:
+        # -log sigmoid(15) = 3.06e-7: log(1 + exp(-15)) has rounded it to 3.6e-7 in fp32, log1p has not.
+        logits = torch.tensor([[15.0], [-15.0], [30.0]], dtype=dtype, device=place.device)
+        target = torch.tensor([[255], [0], [255]], dtype=torch.uint8, device=place.device)
+        loss = ops.bernoulli_nll(logits, target, reduction="none", backend=place.backend)
+        exact = torch.log1p(torch.exp(-logits.double().abs())).flatten()
+        naive = torch.log(1 + torch.exp(-logits.float().abs())).flatten()
+        assert ((loss.double() - exact).abs() / exact).max().item() < 1e-5
+        assert ((naive.double() - exact).abs() / exact).max().item() > 1e-2, "else this test shows nothing"
+
+    @pytest.mark.parametrize("reduction", support.REDUCTIONS)
+    @pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+    def test_what_is_not_finite_stays_so(self, place: Any, bad: float, reduction: str) -> None:
+        # A soft target, for which both infinities are infinitely wrong.
+        logits = torch.zeros(3, 40, device=place.device)
+        logits[1, 17] = bad
+        target = torch.full_like(logits, 0.5)
+        loss = ops.bernoulli_nll(logits, target, reduction=reduction, backend=place.backend)
+        assert not (loss[1] if reduction == "none" else loss).isfinite()
+        if reduction == "none":
+            assert loss[[0, 2]].isfinite().all()
+
+    def test_a_nan_pixel_is_seen(self, place: Any) -> None:
+        target = torch.full((3, 40), 0.5, device=place.device)
+        target[2, 39] = float("nan")
+        assert ops.bernoulli_nll(torch.zeros_like(target), target, backend=place.backend).isnan()
+
+    def test_under_autocast_the_loss_is_fp32(self, place: Any) -> None:
+        layer = torch.nn.Linear(8, 12, device=place.device)
+        target = torch.randint(0, 256, (5, 12), dtype=torch.uint8, device=place.device)
+        with torch.autocast(place.device, torch.bfloat16):
+            logits = layer(torch.randn(5, 8, device=place.device))
+            loss = ops.bernoulli_nll(logits, target, backend=place.backend)
+        assert logits.dtype == torch.bfloat16
+        assert loss.dtype == torch.float32
+        loss.backward()
+        assert layer.weight.grad.dtype == torch.float32
+        assert layer.weight.grad.isfinite().all()

@@ -1,0 +1,103 @@
+"""The registered operators themselves: torch's own checks, and the one that mutates."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from fastvae.ops import _library
+from fastvae.reference import gaussian_kl
+
+
+@pytest.fixture(scope="module")
+def operators() -> Any:
+    """The registered operators, on a device that has them."""
+    if torch.cuda.is_available() or _library.has_native():
+        return torch.ops.fastvae
+    return pytest.skip("neither the C++ extension nor a CUDA device")
+
+
+def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Arguments of every operator, in the order of its schema: without noise and with, each reduction."""
+
+    def new(*size: int) -> torch.Tensor:
+        return torch.randn(size, device=device).to(dtype)
+
+    loss_type = torch.float64 if dtype == torch.float64 else torch.float32
+    weight = torch.tensor(0.5, device=device)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    state = torch.tensor([3, 4], device=device)
+    reductions = [(0, 1.0, None), (1, 0.5, None), (2, 1.0, weight)]
+    noises = [(new(*shape), None, 0, 0), (None, state, 5, 1)]
+
+    def incoming(code: int) -> torch.Tensor:
+        return torch.rand(shape[:1] if code == 0 else (), device=device, dtype=loss_type)
+
+    mu, logvar = new(*shape), new(*shape)
+    return {
+        "bernoulli_nll": [(mu, pixels, *r, grad) for r in reductions for grad in (False, True)],
+        "bernoulli_nll_backward": [(incoming(r[0]), mu, pixels, *r) for r in reductions],
+        "gaussian_nll": [(mu, pixels, 0.5, True, *r, grad) for r in reductions for grad in (False, True)],
+        "gaussian_nll_backward": [(incoming(r[0]), mu, pixels, 0.5, True, *r) for r in reductions],
+        "gaussian_kl": [(mu, logvar, *r, grad) for r in reductions for grad in (False, True)],
+        "gaussian_kl_backward": [(incoming(r[0]), mu, logvar, *r) for r in reductions],
+        "reparameterize": [(mu, logvar, *noise) for noise in noises],
+        "reparameterize_backward": [(new(*shape), logvar, *noise) for noise in noises],
+        "reparameterize_kl": [(mu, logvar, *noise, *r) for noise in noises for r in reductions],
+        "reparameterize_kl_backward": [
+            (grad_z, grad_kl, mu, logvar, *noise, *r)
+            for noise in noises
+            for r in reductions
+            for grad_z, grad_kl in ((new(*shape), incoming(r[0])), (None, incoming(r[0])), (new(*shape), None))
+        ],
+        "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
+    }
+
+
+NAMES = tuple(samples((1, 1), torch.float32, "cpu"))
+
+
+def test_every_operator_is_checked_here() -> None:
+    assert set(NAMES) == set(_library._modules)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_opcheck(operators: Any, device: str, name: str, dtype: torch.dtype) -> None:
+    # test_aot_dispatch_dynamic runs autograd through the operator itself; ours is a Function around it.
+    for shape in ((3, 5), (4, 3, 2, 2)):
+        for arguments in samples(shape, dtype, device)[name]:
+            torch.library.opcheck(getattr(operators, name).default, arguments)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fake_tensor_of_strided_inputs_has_the_strides_of_the_real(operators: Any, device: str, name: str) -> None:
+    for arguments in samples((4, 6), torch.float32, device)[name]:
+        strided = tuple(
+            torch.cat((a, a), 1)[:, : a.shape[1]] if isinstance(a, torch.Tensor) and a.shape == (4, 6) else a
+            for a in arguments
+        )
+        if name == "reparameterize" or name.startswith(("gaussian_kl", "reparameterize_kl")):
+            torch.library.opcheck(getattr(operators, name).default, strided, test_utils=("test_faketensor",))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_scale_gradient_multiplies_in_place(operators: Any, device: str, dtype: torch.dtype) -> None:
+    for shape in ((7, 33), (0,), (1,), (3, 1027)):
+        gradient = torch.randn(shape, device=device).to(dtype)
+        original, address = gradient.clone(), gradient.data_ptr()
+        loss_type = torch.float64 if dtype == torch.float64 else torch.float32
+        operators.scale_gradient_(gradient, torch.ones((), dtype=loss_type, device=device))
+        assert torch.equal(gradient, original)
+        operators.scale_gradient_(gradient, torch.full((), -1.5, dtype=loss_type, device=device))
+        assert torch.equal(gradient, (original.to(loss_type) * -1.5).to(dtype))
+        assert gradient.data_ptr() == address
+
+
+def test_auto_takes_the_fused_path(operators: Any, device: str) -> None:
+    mu = torch.randn(4, 5, device=device, requires_grad=True)
+    from fastvae import ops
+
+    loss = ops.gaussian_kl(mu, mu.detach())
+    assert "FusedLoss" in type(loss.grad_fn).__name__
+    assert torch.allclose(loss, gaussian_kl(mu, mu.detach()))
