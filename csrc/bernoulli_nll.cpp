@@ -29,7 +29,7 @@ double range(const BernoulliNll& op, int64_t begin, int64_t end, A scale) {
     for (int i = 0; i < count; ++i) {
       const A l = logits[i], x = target[i];
       const A u = exp(l > 0 ? -l : l);  // in [0, 1]: nothing here overflows
-      if constexpr (kLoss) sum += ((l > 0 ? l : 0) - l * x) + log1p_unit(u);
+      if constexpr (kLoss) sum += fma(-l, x, l > 0 ? l : 0) + log1p_unit(u);
       if constexpr (kGrad) {
         // The smaller side of the sigmoid; 1 - x, not 1 - tail - x, keeps the digits of a confident, right decoder.
         const A tail = u / (1 + u);

@@ -82,7 +82,7 @@ template <> struct Stored<Dtype::u8> {
   using type = uint8_t;
   FASTVAE_INLINE float load(uint8_t x) {
     const float value = static_cast<float>(static_cast<int32_t>(x));
-    return value * (257.0f / 65536.0f) + value * (1.0f / 255.0f / 65536.0f);
+    return fma(value, 257.0f / 65536.0f, value * (1.0f / 255.0f / 65536.0f));
   }
 };
 

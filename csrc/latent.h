@@ -18,11 +18,12 @@ struct Latent {
 namespace fastvae::FASTVAE_ISA {
 namespace {
 
-// 0.5 * (mu^2 + expm1(logvar) - logvar), where h is the exponential of half = logvar / 2. With expm1(2 half) =
-// expm1(half) * (expm1(half) + 2), the terms that cancel near 0 cancel on paper.
+// 0.5 * (mu^2 + expm1(logvar) - logvar) from expm1 and excess of half = logvar / 2. With expm1(2 half) =
+// expm1(half) * (expm1(half) + 2), the terms that cancel near 0 cancel on paper. (Scalars, not the struct: a struct
+// that is passed on keeps GCC from vectorising the loop, which costs a factor of 10.)
 template <typename A>
-FASTVAE_INLINE A kl_of(A mu, const Exponential<A>& h) {
-  return A(0.5) * (mu * mu + (h.expm1 * h.expm1 + 2 * h.excess));
+FASTVAE_INLINE A kl_of(A mu, A expm1, A excess) {
+  return A(0.5) * fma(mu, mu, fma(expm1, expm1, 2 * excess));
 }
 
 // Over elements [begin, end): z if kSample; the return value is the sum of the KL if kKl.
@@ -40,8 +41,8 @@ double latent_forward(const Latent& op, int64_t begin, int64_t end) {
 #pragma omp simd reduction(+ : sum)
     for (int i = 0; i < count; ++i) {
       const Exponential<A> h = exponential(A(0.5) * logvar[i]);
-      if constexpr (kSample) z[i] = mu[i] + h.exp * eps[i];
-      if constexpr (kKl) sum += kl_of(mu[i], h);
+      if constexpr (kSample) z[i] = fma(h.exp, eps[i], mu[i]);
+      if constexpr (kKl) sum += kl_of(mu[i], h.expm1, h.excess);
     }
     if constexpr (kSample) store(op.z, at, count, z);
     total += static_cast<double>(sum);
@@ -74,12 +75,12 @@ double latent_backward(const Latent& op, int64_t begin, int64_t end, A weight) {
         of_logvar = h.exp * eps[i] * grad_z[i];
       }
       if constexpr (kKl) {
-        of_mu += weight * mu[i];
-        of_logvar += weight * (h.expm1 * (h.expm1 + 2));
+        of_mu = fma(weight, mu[i], of_mu);
+        of_logvar = fma(weight, h.expm1 * (h.expm1 + 2), of_logvar);
         grad_mu[i] = of_mu;
       }
       grad_logvar[i] = A(0.5) * of_logvar;
-      if constexpr (kValue) sum += kl_of(mu[i], h);
+      if constexpr (kValue) sum += kl_of(mu[i], h.expm1, h.excess);
     }
     if constexpr (kKl) store(op.grad_mu, at, count, grad_mu);
     store(op.grad_logvar, at, count, grad_logvar);

@@ -45,15 +45,16 @@ FASTVAE_INLINE float uniform(uint32_t word) {
 
 template <typename A>
 struct Draw {
-  static constexpr int kQuads = kBlock / 4 + 1;  // a block may start and end inside a quad
-  alignas(64) uint32_t words[4][kQuads + 15];
+  static constexpr int kQuads = kBlock / 4 + 16;  // a block may start and end inside a quad
+  alignas(64) uint32_t words[4][kQuads];
   alignas(64) A normals[4 * kQuads];
 
   // Noise of elements [at, at + count): valid until the next call.
   const A* operator()(const Noise& noise, int64_t at, int count) {
     if (noise.explicit_eps) return load(noise.eps, at, count, normals);
     const uint64_t element = noise.first + static_cast<uint64_t>(at), quad = element / 4;
-    const int skip = static_cast<int>(element % 4), quads = (skip + count + 3) / 4;
+    // Whole vectors, a few normals too many: cheaper than the remainder of a loop this heavy.
+    const int skip = static_cast<int>(element % 4), quads = ((skip + count + 3) / 4 + 15) / 16 * 16;
     const uint32_t low = static_cast<uint32_t>(quad), high = static_cast<uint32_t>(quad >> 32);
     const uint32_t k0 = noise.key[0], k1 = noise.key[1], step = noise.step, stream = noise.stream;
     uint32_t *__restrict w0 = words[0], *__restrict w1 = words[1];

@@ -11,6 +11,17 @@ namespace fastvae::FASTVAE_ISA {
 FASTVAE_INLINE float as_float(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 FASTVAE_INLINE uint32_t as_bits(float value) { return __builtin_bit_cast(uint32_t, value); }
 
+// a * b + c, rounded once where the instruction set can. Written out, with the compiler's own contraction off: it would
+// contract the vector body and the remainder of a loop differently, and a row's z would depend on its place in a batch.
+FASTVAE_INLINE float fma(float a, float b, float c) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+FASTVAE_INLINE double fma(double a, double b, double c) { return a * b + c; }
+
 // Added to |x| < 2**22, leaves x rounded to an integer in the low bits.
 constexpr float kRound = 12582912.0f;
 constexpr uint32_t kRoundBits = 0x4b400000;
@@ -27,21 +38,21 @@ FASTVAE_INLINE Exponential<float> exponential(float x) {
   // x = n ln2 + r with |r| <= ln2 / 2. Comparisons are written so that a NaN stays.
   float c = -87.5f > x ? -87.5f : x;
   c = 89.0f < c ? 89.0f : c;
-  const float shifted = c * 1.44269504f + kRound;
+  const float shifted = fma(c, 1.44269504f, kRound);
   const float n = shifted - kRound;
-  const float r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
+  const float r = fma(n, 2.12194440e-4f, fma(n, -0.693359375f, c));
   float q = 0.000198462454f;
-  q = q * r + 0.00139407301f;
-  q = q * r + 0.00833338872f;
-  q = q * r + 0.0416663587f;
-  q = q * r + 0.166666657f;
-  q = q * r + 0.5f;
+  q = fma(q, r, 0.00139407301f);
+  q = fma(q, r, 0.00833338872f);
+  q = fma(q, r, 0.0416663587f);
+  q = fma(q, r, 0.166666657f);
+  q = fma(q, r, 0.5f);
   const float tail = q * r * r;
   const float p = r + tail;
   // 2**(n - 1), since 2**128 is no float; at the low end, n = -126, the bits are those of 0.
   const float s = as_float((as_bits(shifted) - kRoundBits + 126u) << 23);
-  const float expm1 = (s * p + (s - 0.5f)) * 2.0f;
-  return {(s * p + s) * 2.0f, expm1, n == 0.0f ? tail : expm1 - x};
+  const float expm1 = fma(s, p, s - 0.5f) * 2.0f;
+  return {fma(s, p, s) * 2.0f, expm1, n == 0.0f ? tail : expm1 - x};
 }
 
 FASTVAE_INLINE Exponential<double> exponential(double x) {
@@ -55,15 +66,15 @@ FASTVAE_INLINE double exp(double x) { return __builtin_exp(x); }
 // log(1 + u) for u in [0, 1].
 FASTVAE_INLINE float log1p_unit(float u) {
   float q = -0.00331816939f;
-  q = q * u + 0.0202032197f;
-  q = q * u - 0.0576618835f;
-  q = q * u + 0.10680297f;
-  q = q * u - 0.153552443f;
-  q = q * u + 0.196953475f;
-  q = q * u - 0.249585778f;
-  q = q * u + 0.333305091f;
-  q = q * u - 0.499999315f;
-  return u + u * u * q;
+  q = fma(q, u, 0.0202032197f);
+  q = fma(q, u, -0.0576618835f);
+  q = fma(q, u, 0.10680297f);
+  q = fma(q, u, -0.153552443f);
+  q = fma(q, u, 0.196953475f);
+  q = fma(q, u, -0.249585778f);
+  q = fma(q, u, 0.333305091f);
+  q = fma(q, u, -0.499999315f);
+  return fma(u * u, q, u);
 }
 FASTVAE_INLINE double log1p_unit(double u) { return __builtin_log1p(u); }
 
@@ -74,16 +85,16 @@ FASTVAE_INLINE float log(float u) {
   const int32_t e = (bits - 0x3f3504f3) >> 23;
   const float f = as_float(static_cast<uint32_t>(bits - (e << 23))) - 1.0f;
   float q = -0.0763410777f;
-  q = q * f + 0.1276142f;
-  q = q * f - 0.131602556f;
-  q = q * f + 0.142017841f;
-  q = q * f - 0.166233525f;
-  q = q * f + 0.200012252f;
-  q = q * f - 0.250008225f;
-  q = q * f + 0.333333313f;
+  q = fma(q, f, 0.1276142f);
+  q = fma(q, f, -0.131602556f);
+  q = fma(q, f, 0.142017841f);
+  q = fma(q, f, -0.166233525f);
+  q = fma(q, f, 0.200012252f);
+  q = fma(q, f, -0.250008225f);
+  q = fma(q, f, 0.333333313f);
   const float n = static_cast<float>(e);
-  const float low = n * -2.12194440e-4f + (q * f - 0.5f) * (f * f);
-  return n * 0.693359375f + (f + low);
+  const float low = fma(n, -2.12194440e-4f, fma(q, f, -0.5f) * (f * f));
+  return fma(n, 0.693359375f, f + low);
 }
 FASTVAE_INLINE double log(double u) { return __builtin_log(u); }
 
@@ -94,18 +105,18 @@ struct Turn {
 
 // cos and sin of 2 pi u for u in [0, 1]: quarter turns are exact, the rest is within an eighth of a turn.
 FASTVAE_INLINE Turn<float> turn(float u) {
-  const float shifted = u * 4.0f + kRound;
+  const float shifted = fma(u, 4.0f, kRound);
   const float f = u * 4.0f - (shifted - kRound);
   const uint32_t quarter = as_bits(shifted);
   const float t = f * f;
   float s = -0.00460165786f;
-  s = s * t + 0.079680033f;
-  s = s * t - 0.64596349f;
-  s = (s * t + 1.57079637f) * f;
+  s = fma(s, t, 0.079680033f);
+  s = fma(s, t, -0.64596349f);
+  s = fma(s, t, 1.57079637f) * f;
   float c = 0.000903766311f;
-  c = c * t - 0.0208601654f;
-  c = c * t + 0.253669232f;
-  c = (c * t - 1.23370051f) * t + 1.0f;
+  c = fma(c, t, -0.0208601654f);
+  c = fma(c, t, 0.253669232f);
+  c = fma(fma(c, t, -1.23370051f), t, 1.0f);
   const bool swap = quarter & 1u;
   const float cosine = swap ? s : c, sine = swap ? c : s;
   return {as_float(as_bits(cosine) ^ ((quarter + 1u) & 2u) << 30), as_float(as_bits(sine) ^ (quarter & 2u) << 30)};

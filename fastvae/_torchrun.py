@@ -35,7 +35,7 @@ def protect(argv: list[str]) -> list[str]:
     """Return torchrun's `argv` with a `--` before the module's name if that is fastvae.train, else `argv` itself."""
     is_module = False
     position = 1
-    while position < len(argv) and argv[position].startswith("-") and argv[position] != "--":
+    while position < len(argv) and argv[position].startswith("-") and argv[position] not in {"-", "--"}:
         flag = argv[position].replace("_", "-")
         is_module = is_module or flag in {"-m", "--module"}
         # `--flag=value` and `-r3` hold their value; a switch may be shortened, as in `--stand`.

@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     """Carry out a command line. Returns the exit status: 2 for bad input, which is one line on stderr."""
     if arguments[:1] == ["train"]:
         return train_main(arguments[1:])
-    command: object = tyro.cli(_Command, args=arguments, prog="fastvae", description=__doc__)  # type: ignore[call-overload]
+    command: object = tyro.cli(_Command, args=arguments, prog="fastvae", description=__doc__)
     return guarded(lambda: _carry_out(command))
 
 

@@ -1,6 +1,5 @@
 """``fastvae doctor``: what is here, what is missing, and how to get it."""
 
-import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -12,7 +11,7 @@ from rich.table import Table
 
 import fastvae
 
-from .ops import capability, has_native, has_triton
+from .ops._library import capability, has_native, has_triton
 from .train.folder import device_name
 
 

@@ -5,10 +5,10 @@ A tensor is ``rows`` segments of ``length`` elements: one segment for a scalar l
 and sums them into one partial; a second kernel adds the partials in order. The cut depends on the shape alone, never
 on the device, and nothing is atomic: the same call gives the same bits.
 
-A tile is (TILE, VECTOR): VECTOR elements are one 128-bit access of the prediction's type (64 bits in the latents'
-16-bit types where quads decide), and consecutive threads take consecutive vectors. The narrow second axis keeps
-Triton from giving a thread 16 elements in a row for the sake of the uint8 target, which would split every fp32
-access into strided quarters.
+A tile is (TILE, VECTOR): VECTOR elements are one 128-bit access of the prediction's type (two for fp64) and one or
+two quads of noise, and consecutive threads take consecutive vectors. The narrow second axis keeps Triton from giving
+a thread 16 elements in a row for the sake of the uint8 target, which would split every fp32 access into strided
+quarters.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ NONE, SUM, BATCHMEAN = range(3)
 # Tile sizes are reasoned, NOT YET MEASURED ON A GPU: (elements up to, vectors a program, warps). Small tensors are
 # cut finely, so that 512 x 64 latents make 128 programs; large ones give each thread two vectors in flight.
 _TILES = ((2**18, 64, 2), (2**21, 128, 4), (2**63, 512, 8))
+_INT32_REACH = 2**30  # elements up to which offsets are int32, with headroom for the last step of a loop over tiles
 _MAX_CHUNKS = 4096  # partials of a scalar loss: one tile of the second stage; about 4 waves of an H100
 
 
@@ -46,7 +47,7 @@ class Plan(NamedTuple):
 
 
 def plan(
-    like: Tensor, per_row: bool, *, strides: tuple[int, ...] = (), row_offset: int = 0, max_chunks: int = _MAX_CHUNKS
+    like: Tensor, per_row: bool, *, strides: tuple[int, ...] = (), row_offset: int = 0, max_chunks: int | None = None
 ) -> Plan:
     """Cut ``like`` (B, ...). ``strides`` are the row strides of the inputs where they may not be dense.
 
@@ -58,6 +59,7 @@ def plan(
     first = row_offset * event  # the global index of element 0, from which the noise counts
     rows, length = (batch, event) if per_row else (1, numel)
     vector = 8 if like.dtype in (torch.bfloat16, torch.float16) else 4
+    max_chunks = max_chunks or _MAX_CHUNKS
     tile, warps = next((tile, warps) for limit, tile, warps in _TILES if numel <= limit)
     if per_row:
         tile = min(tile, max(32, triton.next_power_of_2(triton.cdiv(length, vector))))
@@ -65,13 +67,12 @@ def plan(
         max_chunks = 1 if rows >= 256 else min(max_chunks, triton.cdiv(1024, max(rows, 1)))
     dense = per_row or batch <= 1 or all(stride == event for stride in strides)
     widths = (length, first, *((event, *strides) if not dense or rows > 1 else ()))
-    # Headroom below 2**31 for the last step of the loop over tiles.
     reach = max(numel, *(batch * abs(stride) for stride in strides), 0)
     meta = {
         "TILE": tile,
         "VECTOR": vector,
         "ALIGNED": all(width % vector == 0 for width in widths),
-        "INDEX": tl.int32 if reach < 2**30 else tl.int64,
+        "INDEX": tl.int32 if reach < _INT32_REACH else tl.int64,
         "COMPUTE": tl.float64 if like.dtype == torch.float64 else tl.float32,
         "num_warps": warps,
         "num_stages": 1,

@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, settings
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported, which is at the first launch
 
+from fastvae.ops import _library
+
 torch.set_num_threads(2 if "PYTEST_XDIST_WORKER" not in os.environ else 1)
 
 settings.register_profile(
@@ -42,8 +44,6 @@ class Place(NamedTuple):
 
 def _missing(backend: str) -> str | None:
     """Why a backend cannot run here, or None."""
-    from fastvae.ops import _library
-
     if backend == "native" and not _library.has_native():
         return "the C++ extension is not built: run `make setup`"
     if backend == "triton":

@@ -7,14 +7,16 @@ A loss operator ``name`` and its partner keep one calling convention, in the sch
 
 The gradients belong to the first of the tensors, in order; the rest (targets) have none. Asked without ``with_grad``,
 and for ``reduction="none"``, where the factor of each row is unknown until backward, the gradients come back empty.
+In fp16 the forward writes none either: a gradient that fits fp16 only once a loss scale has multiplied it (that is
+what the scale is for) must not be rounded before.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import _library
 from ._check import reduction_code, split_weight
@@ -67,6 +69,37 @@ def fused_loss(
     return value
 
 
+class _Refuse(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(_ctx: Any, *_: Any) -> Any:
+        raise RuntimeError("a fused operator of fastvae cannot be differentiated twice: use backend='reference'")
+
+
+Gradients = tuple[Tensor | None, ...]
+
+
+def first_order(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
+    """A backward that is not differentiable itself: a second-order gradient through its result is an error.
+
+    torch's ``once_differentiable`` raises only where the incoming gradient requires a gradient. For that of a loss,
+    a one, it does not, and the second-order term of a gradient penalty would be zero in silence.
+    """
+
+    @functools.wraps(backward)
+    def wrapper(ctx: Any, *incoming: Tensor | None) -> Gradients:
+        with torch.no_grad():
+            gradients = backward(ctx, *incoming)
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return gradients
+        return tuple(None if g is None else _Refuse.apply(g.detach().requires_grad_()) for g in gradients)
+
+    return wrapper
+
+
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -80,7 +113,7 @@ class _FusedLoss(torch.autograd.Function):
         weight_tensor: Tensor | None,
         *tensors: Tensor,
     ) -> Tensor:
-        with_grad = code != 0
+        with_grad = code != 0 and tensors[0].dtype != torch.float16
         value: Tensor
         value, *gradients = forward(*tensors, *constants, code, weight, weight_tensor, with_grad)
         ctx.operators = backward, scale_
@@ -96,8 +129,8 @@ class _FusedLoss(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    @first_order
+    def backward(ctx: Any, grad_output: Tensor) -> Gradients:
         gradients: Sequence[Tensor]
         backward, scale_ = ctx.operators
         constants, code, weight = ctx.arguments
@@ -109,7 +142,7 @@ class _FusedLoss(torch.autograd.Function):
                 scale_(gradient, grad_output)
             ctx.fresh = None
         else:
-            # Per-sample factors, or a second backward: the first one's result is the caller's now, so compute anew.
+            # Per-sample factors, fp16, or a second backward, where the first one's result is the caller's now.
             gradients = _as_sequence(
                 backward(grad_output.contiguous(), *tensors, *constants, code, weight, weight_tensor)
             )

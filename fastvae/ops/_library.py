@@ -5,6 +5,7 @@ signature in ``fastvae.kernels``, imported at its first call. Where neither fits
 reference.
 """
 
+import ctypes
 import functools
 import importlib
 import importlib.util
@@ -61,6 +62,19 @@ def has_native() -> bool:
         )
         return False
     return True
+
+
+def capability() -> str:
+    """The instruction set that the built extension chose on this machine: avx512, avx2 or default.
+
+    FASTVAE_CPU_CAPABILITY asks for one of them; where the machine lacks it, this says so.
+    """
+    spec = importlib.util.find_spec("fastvae._native")
+    assert spec is not None
+    function = ctypes.CDLL(spec.origin).fastvae_cpu_capability
+    function.restype = ctypes.c_char_p
+    name: bytes = function()
+    return name.decode()
 
 
 @functools.cache

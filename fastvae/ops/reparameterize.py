@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import reference
 from . import _check, _library
+from ._autograd import first_order
 from .noise import Noise, noise_arguments
 
 _library.define(
@@ -42,7 +42,7 @@ class _Reparameterize(torch.autograd.Function):
         return z
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad_z: Tensor) -> tuple[Tensor | None, ...]:
         logvar, eps, state = ctx.saved_tensors
         grad_logvar = ctx.operator(grad_z.contiguous(), logvar, eps, state, *ctx.place)

@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import reference
 from . import _check, _library
-from ._autograd import Reduce, loss_shape
+from ._autograd import Reduce, first_order, loss_shape
 from .noise import Noise, noise_arguments
 
 _library.define(
@@ -51,7 +50,7 @@ class _ReparameterizeKL(torch.autograd.Function):
         return z, kl
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> tuple[Tensor | None, ...]:
         mu, logvar, eps, state, weight_tensor = ctx.saved_tensors
         row_offset, stream, code, weight = ctx.constants

@@ -10,3 +10,4 @@ from .noise import philox4x32 as philox4x32
 from .noise import standard_normal as standard_normal
 from .reparameterize import reparameterize as reparameterize
 from .reparameterize_kl import reparameterize_kl as reparameterize_kl
+from .training import train as train

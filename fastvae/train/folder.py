@@ -33,9 +33,7 @@ class RunFolder:
         self.path = path
         self.metrics_file = path / "metrics.jsonl"
         self._writer: SummaryWriter | None = None
-        if config.resume:
-            _check_same(read_config(path), config)
-        elif (path / "config.json").exists():
+        if not config.resume and (path / "config.json").exists():
             raise InputError(f"{path} already holds a run: add --resume to go on with it, or choose another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -105,12 +103,14 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _check_same(old: dict[str, Any], config: TrainConfig) -> None:
+def check_same(path: Path, config: TrainConfig) -> None:
+    """Raise InputError if the run in a folder was trained with other settings than those to go on with."""
+    settings = read_config(path)["settings"]
     for name in _FIXED:
-        before, now = old["settings"].get(name), getattr(config, name)
+        before, now = settings.get(name), getattr(config, name)
         if before != now:
             raise InputError(
-                f"--resume: {config.out} was trained with --{name.replace('_', '-')} {before}, not {now}: "
+                f"--resume: {path} was trained with --{name.replace('_', '-')} {before}, not {now}: "
                 "use the same value, or another --out"
             )
 

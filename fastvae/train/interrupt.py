@@ -7,8 +7,7 @@ from types import FrameType, TracebackType
 class Interrupt:
     """While entered, SIGINT and SIGTERM only set ``signal``; the loop looks at it between steps.
 
-    A second signal changes nothing: under torchrun a single Ctrl-C arrives twice, from the terminal and from the
-    launcher.
+    A second signal changes nothing: the launcher sends several, and the checkpoint is being written.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)

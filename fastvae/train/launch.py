@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,11 +64,12 @@ def launch(
         raise InputError(
             f"--nproc {nproc}, but torchrun started {size} processes: leave --nproc out, or use --nproc-per-node"
         )
-    return _run_workers(nproc, ["-u", "-m", module, *arguments])
+    return _run_workers(nproc, ["-m", module, *arguments])
 
 
 def _run_workers(nproc: int, command: list[str]) -> int:
-    with _agent_settings():
+    # The agent wants a folder, for logs and error files which ours don't write.
+    with _agent_settings(), tempfile.TemporaryDirectory(prefix="fastvae-") as logs:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -78,7 +80,7 @@ def _run_workers(nproc: int, command: list[str]) -> int:
             rdzv_endpoint="localhost:0",
             local_addr="localhost",  # the host's own name may not resolve
             max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # else an empty folder stays in /tmp
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
         )
         # The agent expands ${local_rank} and $$ in arguments; ours are literal.
         literal = [argument.replace("$", "$$") for argument in command]

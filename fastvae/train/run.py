@@ -2,19 +2,19 @@
 
 import signal
 import statistics
-from pathlib import Path
 
 from rich.console import Console
 
 from ..data import load
 from ..ops import Noise
 from . import checkpoint
+from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .folder import RunFolder, default_path
+from .folder import RunFolder, check_same, default_path
 from .objective import SAMPLE_STREAM
 from .pictures import reconstruction_grid, sample_grid, write_curves, write_image
 from .progress import table
-from .trainer import Trainer
+from .trainer import Trainer, check_pixels
 from .world import open_world
 
 
@@ -26,11 +26,14 @@ def run(config: TrainConfig) -> int:
         dataset = load(config.data, config.data_dir)
         if world.is_main:
             world.barrier()  # it loads first, so that a download happens once
+        check_pixels(config, dataset)
         console = Console(quiet=not world.is_main, highlight=False, soft_wrap=True)
+        # The folder comes after all that can be wrong: a refused run leaves nothing behind.
+        found = _find(config, console)
         folder = RunFolder(config.out or default_path(config), config, dataset, world) if world.is_main else None
         trainer = Trainer(config, dataset, world, folder, console)
-        if config.resume:
-            _resume(trainer, config.out, folder)
+        if found is not None:
+            trainer.restore(found)
         console.print(
             f"fastvae: preset {config.preset} on {dataset.name}, {len(dataset.train):,} images, "
             f"{config.precision} on {world.device}, {world.size} process{'es' if world.size > 1 else ''}"
@@ -48,15 +51,16 @@ def run(config: TrainConfig) -> int:
     return status
 
 
-def _resume(trainer: Trainer, path: Path | None, folder: RunFolder | None) -> None:
-    assert path is not None
-    file, found, skipped = checkpoint.newest(path / "checkpoints")
-    trainer.restore(found)
+def _find(config: TrainConfig, console: Console) -> Checkpoint | None:
+    """The checkpoint to go on from, if that is asked for."""
+    if not config.resume or config.out is None:
+        return None
+    check_same(config.out, config)
+    file, found, skipped = checkpoint.newest(config.out / "checkpoints")
     for reason in skipped:
-        trainer.console.print(f"skipped: {reason}", style="yellow")
-    trainer.console.print(f"going on from {file}, step {trainer.step}")
-    if folder is not None:
-        folder.forget_after(trainer.step)
+        console.print(f"skipped: {reason}", style="yellow")
+    console.print(f"going on from {file}, step {found.values['step']}")
+    return found
 
 
 def _finish(trainer: Trainer, folder: RunFolder, console: Console) -> None:

@@ -26,8 +26,7 @@ LOG_EVERY = 50  # steps between looks at the device's sums, which wait for it
 class Trainer:
     """Trains a preset on a data set, in one process or as one of many.
 
-    The main process has a ``folder``, and alone logs and saves. Raises InputError for data that the preset's
-    likelihood does not allow.
+    The main process has a ``folder``, and alone logs and saves.
     """
 
     def __init__(
@@ -35,7 +34,6 @@ class Trainer:
     ) -> None:
         assert config.batch_size is not None
         assert config.epochs is not None
-        _check_pixels(config, dataset)
         self.config, self.dataset, self.world, self.folder, self.console = config, dataset, world, folder, console
         self.epochs = config.epochs
         torch.manual_seed(config.seed)
@@ -148,13 +146,15 @@ class Trainer:
         checkpoint.save(self.folder.checkpoints, self.step, saved)
 
     def restore(self, found: Checkpoint) -> None:
-        """Go on from a checkpoint: weights, optimiser, noise, and the place in the epoch."""
+        """Go on from a checkpoint: weights, optimiser, noise, the place in the epoch, and what was logged up to it."""
         self.engine.load_state(found)
         if self.world.is_main:  # the others add nothing to what all had summed together
             self.engine.sums.copy_(found.tensors["sums"])
         self.step, self.epoch = found.values["step"], found.values["epoch"]
         self.loader.load_state_dict(found.values["loader"])
         self._meter = _Meter(**found.values["meter"])
+        if self.folder is not None:
+            self.folder.forget_after(self.step)
 
 
 class _Meter:
@@ -181,7 +181,8 @@ class _Meter:
         return self.images / max(self.seconds, 1e-9)
 
 
-def _check_pixels(config: TrainConfig, dataset: Dataset) -> None:
+def check_pixels(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise InputError for data that the preset's likelihood does not allow."""
     low, high = dataset.span
     if config.recipe.likelihood == "bernoulli" and (low < 0 or high > 1):
         raise InputError(

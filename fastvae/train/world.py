@@ -22,6 +22,9 @@ class Ranks:
     local_size: int
 
 
+_ALONE = Ranks(rank=0, local_rank=0, size=1, local_size=1)
+
+
 @dataclass(frozen=True)
 class World:
     """One process among `size`: `rank` counts over all machines, `local_rank` on this one."""
@@ -66,8 +69,8 @@ def open_world(device: str) -> Iterator[World]:
     Raises:
         InputError: the device is unknown or absent, has fewer GPUs than processes, or the environment is malformed.
     """
-    ranks = read_ranks() or Ranks(rank=0, local_rank=0, size=1, local_size=1)
-    place = _resolve_device(device, ranks)
+    ranks = read_ranks() or _ALONE
+    place = resolve_device(device, ranks)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     world = World(ranks.rank, ranks.local_rank, ranks.size, place)
@@ -122,7 +125,12 @@ def _read_integer(name: str, low: int, high: int | None) -> int:
     return int(text)
 
 
-def _resolve_device(device: str, ranks: Ranks) -> torch.device:
+def resolve_device(device: str, ranks: Ranks = _ALONE) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" means for this process.
+
+    Raises:
+        InputError: the device is unknown or absent, or has fewer GPUs than processes.
+    """
     if device not in {"auto", "cpu", "cuda"}:
         raise InputError(f"--device {device!r} is not one of auto, cpu, cuda")
     has_cuda = torch.cuda.is_available()

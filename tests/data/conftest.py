@@ -63,7 +63,7 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def idx_bytes() -> Callable[..., bytes]:
     def build(images: np.ndarray, code: int = 0x08) -> bytes:
         return struct.pack(f">BBBB{images.ndim}I", 0, 0, code, images.ndim, *images.shape) + images.tobytes()

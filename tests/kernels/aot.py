@@ -1,0 +1,102 @@
+"""Compile every Triton kernel ahead of time, with no GPU, and print what it needs as JSON.
+
+    python tests/kernels/aot.py ARCH DTYPE VARIANT      one combination, on standard output
+    python tests/kernels/aot.py --record                the committed table, resources.json
+
+Arguments are what a launch on real tensors gives: pointers divisible by 16, no sizes known. VARIANT: "dense";
+"packed" (mu and logvar are halves of one head); "ragged" (nothing aligned); "int64" (packed, over 2**30 elements).
+"""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+# Kernel, and the optional pointers that are absent: noise comes from the key, weights from the device.
+KERNELS = {
+    "bernoulli_nll._forward": (),
+    "bernoulli_nll._backward": (),
+    "gaussian_nll._forward": (),
+    "gaussian_nll._backward": (),
+    "gaussian_kl._forward": (),
+    "gaussian_kl._backward": (),
+    "reparameterize._forward": ("eps",),
+    "reparameterize._backward": ("eps",),
+    "reparameterize_kl._forward": ("eps",),
+    "reparameterize_kl._backward": ("eps",),
+    "scale_gradient._scale": (),
+    "_launch._finish": (),
+}
+TABLE = Path(__file__).with_name("resources.json")
+RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
+_INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "first", "stream"}
+_FLOATS = {"weight", "half_precision", "constant"}
+
+
+def compiled(kernel: str, arch: int, dtype: str, variant: str) -> Any:
+    module, _, name = kernel.partition(".")
+    function = getattr(importlib.import_module(f"fastvae.kernels.{module}"), name)
+    wide = "*fp64" if dtype == "fp64" else "*fp32"
+    types = {"target": "*u8", "state": "*i64", "weight_tensor": "*fp32"}
+    types |= dict.fromkeys(("partials", "loss", "grad_output", "grad_kl"), wide)
+    meta = {
+        "TILE": 512,
+        "VECTOR": 8 if dtype in ("bf16", "fp16") else 4,
+        "ALIGNED": variant != "ragged",
+        "DENSE": variant == "dense",
+        "INDEX": tl.int64 if variant == "int64" else tl.int32,
+        "COMPUTE": tl.float64 if dtype == "fp64" else tl.float32,
+        "FINAL": False,
+        "BLOCK": 4096,
+    }
+    signature, constants, attributes = {}, {}, {}
+    for position, argument in enumerate(function.arg_names):
+        if argument in meta or argument in KERNELS[kernel]:
+            signature[argument], constants[argument] = "constexpr", meta.get(argument)
+        elif argument in _INTEGERS or argument in _FLOATS:
+            signature[argument] = "i64" if argument in _INTEGERS else "fp64"
+        else:
+            signature[argument] = types.get(argument, f"*{dtype}")
+            attributes[position,] = [["tt.divisibility", 16]]
+    source = ASTSource(function, signature, constants, attributes)
+    warps = 4 if name == "_finish" else 8
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps, "num_stages": 1})
+
+
+def resources(binary: Any) -> dict[str, Any]:
+    """Registers, bytes of stack and local memory (spills), of shared memory, and counts of the memory instructions."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        command = [str(tool), "--dump-resource-usage", file.name]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    numbers = {key: int(re.search(rf"\b{key}:(\d+)", usage)[1]) for key in ("REG", "STACK", "LOCAL")}
+    accesses: dict[str, int] = {}
+    for access in re.findall(r"\b(?:ld|st)\.(?:global|shared|local)[.:\w]*", binary.asm["ptx"]):
+        accesses[access] = accesses.get(access, 0) + 1
+    return {**numbers, "shared": binary.metadata.shared, "accesses": dict(sorted(accesses.items()))}
+
+
+def table(arch: int, dtype: str, variant: str) -> dict[str, Any]:
+    return {kernel: resources(compiled(kernel, arch, dtype, variant)) for kernel in KERNELS}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--record":
+        rows = {f"sm_{arch} {dtype} {variant}": table(arch, dtype, variant) for arch, dtype, variant in RECORDED}
+        lines = [f'"triton": "{triton.__version__}"']
+        for key, kernels in rows.items():
+            lines.append(f'"{key}": {{\n ' + ",\n ".join(f'"{k}": {json.dumps(v)}' for k, v in kernels.items()) + "}")
+        TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    else:
+        print(json.dumps(table(int(sys.argv[1]), sys.argv[2], sys.argv[3])))

@@ -1,0 +1,152 @@
+"""Every kernel against the eager reference in fp64: types, reductions, ragged and packed shapes, extremes."""
+
+from collections.abc import Callable
+
+import fastvae.kernels._launch as launch
+import pytest
+import torch
+from torch import Tensor
+
+from fastvae import ops
+
+# The interpreter truncates fp32 to bf16 where a GPU rounds to nearest: two roundings of a full ulp each.
+BOUND = {torch.float32: 1e-6, torch.bfloat16: 1.7e-2, torch.float16: 1.5e-3, torch.float64: 1e-14}
+LATENTS = [(1, 1), (3, 5), (5, 2), (3, 40), (2, 3, 4), (7,), (0, 4), (4, 0)]
+PIXELS = [(1, 1), (3, 5), (2, 784), (0, 4), (4, 0)]
+# NumPy warns where a GPU just computes an infinity.
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+dtypes = pytest.mark.parametrize("dtype", BOUND, ids=lambda dtype: str(dtype)[6:])
+reductions = pytest.mark.parametrize("reduction", ["batchmean", "sum", "none"])
+
+
+def packed(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """mu and logvar as the halves of one head: dense rows, a stride of twice their length."""
+    generator = torch.Generator().manual_seed(len(shape) + sum(shape))
+    head = torch.randn(shape[0], 2, *shape[1:], generator=generator, dtype=torch.float64).to(dtype)
+    return head[:, 0], head[:, 1]
+
+
+def both(run: Callable[[str, list[Tensor]], list[Tensor]], inputs: list[Tensor]) -> None:
+    """Outputs and gradients of ``run(backend, inputs)`` on Triton against fp64 eager."""
+    results = {}
+    for backend in ("triton", "reference"):
+        leaves = [(x if backend == "triton" else x.double()).detach().requires_grad_() for x in inputs]
+        outputs = run(backend, leaves)
+        factors = [torch.linspace(0.5, 1.5, max(y.numel(), 1), dtype=torch.float64)[: y.numel()] for y in outputs]
+        total = sum((y.flatten() * f.to(y.dtype)).sum() for y, f in zip(outputs, factors, strict=True))
+        results[backend] = [*outputs, *torch.autograd.grad(total, leaves, allow_unused=True)]
+    for actual, expected in zip(results["triton"], results["reference"], strict=True):
+        if expected is None:
+            assert actual is None
+            continue
+        scale = max(1.0, float(expected.detach().abs().amax())) if expected.numel() else 1.0
+        bound = BOUND[inputs[0].dtype] * scale
+        torch.testing.assert_close(actual.double(), expected, rtol=0, atol=bound, equal_nan=True)
+
+
+@dtypes
+@reductions
+@pytest.mark.parametrize("shape", LATENTS, ids=str)
+def test_latents(shape: tuple[int, ...], dtype: torch.dtype, reduction: str) -> None:
+    noise = ops.Noise(5, 3, row_offset=3, stream=1)
+    eps = noise.draw(shape, torch.float64)
+
+    def run(backend: str, leaves: list[Tensor]) -> list[Tensor]:
+        source = noise if backend == "triton" else eps
+        options = {"reduction": reduction, "weight": torch.tensor(0.3), "backend": backend}
+        z, kl = ops.reparameterize_kl(*leaves, source, **options)
+        return [z, kl, ops.gaussian_kl(*leaves, **options), ops.reparameterize(*leaves, source, backend=backend)]
+
+    both(run, list(packed(shape, dtype)))
+
+
+@dtypes
+@reductions
+@pytest.mark.parametrize("shape", PIXELS, ids=str)
+@pytest.mark.parametrize("target", ["uint8", "float"])
+def test_pixels(shape: tuple[int, ...], dtype: torch.dtype, reduction: str, target: str) -> None:
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    x = x if target == "uint8" else (x / 255).to(dtype)
+
+    def run(backend: str, leaves: list[Tensor]) -> list[Tensor]:
+        here = x.double() if backend == "reference" and target == "float" else x
+        options = {"reduction": reduction, "weight": 0.3, "backend": backend}
+        return [ops.bernoulli_nll(*leaves, here, **options), ops.gaussian_nll(*leaves, here, 0.7, full=True, **options)]
+
+    both(run, [4 * packed(shape, dtype)[0].contiguous()])
+
+
+@reductions
+@pytest.mark.parametrize(("shape", "reach"), [((3, 24), 2**30), ((5, 7), 2**30), ((5, 7), 0)], ids=str)
+def test_programs_that_loop_over_tiles(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], reduction: str, reach: int
+) -> None:
+    monkeypatch.setattr(launch, "_TILES", ((2**63, 2, 1),))
+    monkeypatch.setattr(launch, "_MAX_CHUNKS", 3)
+    monkeypatch.setattr(launch, "_INT32_REACH", reach)
+    test_latents(shape, torch.float32, reduction)
+    test_pixels(shape, torch.float32, reduction, "uint8")
+
+
+@pytest.mark.parametrize("used", ["z", "kl"])
+def test_one_gradient_of_the_latent_term(used: str) -> None:
+    eps = torch.linspace(-2, 2, 24, dtype=torch.float64).view(4, 6)
+
+    def run(backend: str, leaves: list[Tensor]) -> list[Tensor]:
+        z, kl = ops.reparameterize_kl(*leaves, eps.to(leaves[0].dtype), reduction="none", backend=backend)
+        return [z if used == "z" else kl]
+
+    both(run, [x.contiguous() for x in packed((4, 6), torch.float32)])
+
+
+def test_rows_of_a_global_batch() -> None:
+    mu, logvar = packed((6, 5), torch.float32)
+    whole = ops.reparameterize(mu, logvar, ops.Noise(1, 2, row_offset=7), backend="triton")
+    for first in range(1, 6):
+        part = ops.reparameterize(mu[first:], logvar[first:], ops.Noise(1, 2, row_offset=7 + first), backend="triton")
+        assert torch.equal(part, whole[first:])
+
+
+def test_a_second_backward_gives_the_same_gradient() -> None:
+    logits = torch.linspace(-3, 3, 24).view(2, 12).requires_grad_()
+    loss = ops.bernoulli_nll(logits, torch.ones(2, 12), backend="triton")
+    first = torch.autograd.grad(loss, logits, torch.tensor(2.0), retain_graph=True)[0]
+    assert torch.equal(first, torch.autograd.grad(loss, logits, torch.tensor(2.0))[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_extreme_logits(dtype: torch.dtype) -> None:
+    inf, nan = float("inf"), float("nan")
+    values = torch.tensor([1e4, -1e4, 88, -88, 17, -17, 1e-4, -1e-4, 0.0, -0.0, inf, -inf, nan], dtype=dtype)
+    for x in (0.0, 1.0, 0.25):
+        results = []
+        for backend in ("triton", "reference"):
+            logits = values[:, None].clone().requires_grad_()
+            target = torch.full_like(logits, x).detach()
+            loss = ops.bernoulli_nll(logits, target, reduction="none", backend=backend)
+            squared = ops.gaussian_nll(logits, target, reduction="none", backend=backend)
+            gradients = [torch.autograd.grad(y.sum(), logits)[0] for y in (loss, squared)]
+            results.append([loss, squared, *gradients])
+        for actual, expected in zip(*results, strict=True):
+            torch.testing.assert_close(actual, expected, rtol=2e-6, atol=1e-7, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_extreme_latents(dtype: torch.dtype) -> None:
+    inf, nan = float("inf"), float("nan")
+    logvar = torch.tensor(
+        [-90, -60, -20, -1, -1e-3, -1e-6, 0, 1e-6, 1e-3, 1, 20, 60, 85, 90, 170, 1e4, -1e4, inf, -inf, nan], dtype=dtype
+    )[:, None]
+    for mean in (0.0, 1.5, inf, nan):
+        results = []
+        for backend in ("triton", "reference"):
+            mu = torch.full_like(logvar, mean).requires_grad_()
+            leaf = logvar.clone().requires_grad_()
+            z, kl = ops.reparameterize_kl(mu, leaf, torch.full_like(logvar, -1.25), reduction="none", backend=backend)
+            gradients = [torch.autograd.grad(y.sum(), leaf, retain_graph=True)[0] for y in (z, kl)]
+            results.append([z, kl, *gradients])
+        for name, actual, expected in zip(("z", "kl", "dz", "dkl"), *results, strict=True):
+            # Near logvar 0, KL is a difference of two numbers of that size, and the slope that autograd finds for the
+            # reference is one of two numbers near 1/2 (the kernel's keeps its digits). z is right to its last digits.
+            slack = 1e-6 if mean else {"kl": 1e-9, "dkl": 1e-7}.get(name, 1e-30)
+            torch.testing.assert_close(actual, expected, rtol=4e-6, atol=slack, equal_nan=True)

@@ -1,0 +1,84 @@
+"""Every kernel compiles for sm_80, sm_90 and sm_100, spills nothing and moves 128 bits an access, with no GPU."""
+
+import functools
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+pytest.importorskip("triton", reason="the kernels need Triton")
+
+# Registers a thread; with 256 threads a block, 128 leave 2 blocks on an SM, 64 leave 4.
+REGISTERS = {"fp32": 64, "bf16": 96, "fp16": 96, "fp64": 160}
+RAGGED = 168  # a row and a column for each element, not for each vector: one block an SM, a slow path
+NOISY = ("reparameterize._forward", "reparameterize._backward")
+MAIN = [(90, "fp32", "dense"), (90, "bf16", "dense"), (90, "fp32", "packed")]
+REST = [(arch, dtype, "dense") for arch in (80, 100) for dtype in ("fp32", "bf16")] + [
+    (90, "bf16", "packed"),
+    (90, "fp32", "ragged"),
+    (90, "bf16", "ragged"),
+    (90, "fp32", "int64"),
+    (90, "fp16", "dense"),
+    (90, "fp64", "dense"),
+]
+combinations = pytest.mark.parametrize(
+    ("arch", "dtype", "variant"), [*MAIN, *(pytest.param(*row, marks=pytest.mark.slow) for row in REST)]
+)
+
+
+@functools.cache
+def table(arch: int, dtype: str, variant: str) -> dict[str, Any]:
+    """In a process of its own: this one may have Triton's interpreter switched on."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, str(HERE / "aot.py"), str(arch), dtype, variant]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-4000:]
+    return json.loads(run.stdout)
+
+
+@combinations
+def test_nothing_spills_and_registers_are_bounded(arch: int, dtype: str, variant: str) -> None:
+    for kernel, used in table(arch, dtype, variant).items():
+        # A spill would show as LOCAL and as .local accesses. The subroutine of an fp64 division keeps 8 bytes of stack.
+        assert used["LOCAL"] == 0, (kernel, used)
+        assert used["STACK"] <= (8 if dtype == "fp64" else 0), (kernel, used)
+        assert not any(".local" in access for access in used["accesses"]), (kernel, used)
+        assert used["REG"] <= (RAGGED if variant == "ragged" else REGISTERS[dtype]), (kernel, used)
+
+
+@combinations
+def test_accesses_are_128_bits(arch: int, dtype: str, variant: str) -> None:
+    if variant == "ragged":
+        pytest.skip("rows that are no multiple of a vector are read element by element")
+    wide = "v2.b64" if dtype == "fp64" else "v4.b32"
+    for kernel, used in table(arch, dtype, variant).items():
+        accesses = used["accesses"]
+        if kernel == "_launch._finish":
+            continue
+        assert f"ld.global.{wide}" in accesses, (kernel, accesses)
+        assert f"st.global.{wide}" in accesses, (kernel, accesses)
+        # Bytes apart from scalars (weights, the key, one partial): only the uint8 target is narrower than 128 bits.
+        assert not any(access.startswith(("ld.global.b8", "ld.global.b16", "st.global.b16")) for access in accesses)
+
+
+@combinations
+def test_noise_stays_in_registers(arch: int, dtype: str, variant: str) -> None:
+    if dtype == "fp64" or variant == "ragged":
+        pytest.skip("a thread's accesses are narrower than a quad there, so the noise changes threads")
+    for kernel in NOISY:
+        assert table(arch, dtype, variant)[kernel]["shared"] == 0
+
+
+@combinations
+def test_resources_are_the_recorded_ones(arch: int, dtype: str, variant: str) -> None:
+    recorded = json.loads((HERE / "resources.json").read_text())
+    key = f"sm_{arch} {dtype} {variant}"
+    if key not in recorded or recorded["triton"] != importlib.metadata.version("triton"):
+        pytest.skip("recorded for other combinations, or another Triton")
+    assert table(arch, dtype, variant) == recorded[key], "if meant: python tests/kernels/aot.py --record"

@@ -1,0 +1,110 @@
+"""Bad input: one line that names both values and the remedy, status 2, no traceback, nothing written."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastvae.train.command import main
+
+BAD = {
+    "preset": (["--preset", "huge"], r"huge"),
+    "unknown flag": (["--momentum", "3"], r"momentum"),
+    "epochs": (["--epochs", "0"], r"--epochs is 0: it must be at least 1"),
+    "epochs text": (["--epochs", "many"], r"many"),
+    "batch": (["--batch-size", "-1"], r"--batch-size is -1: it must be at least 1"),
+    "latent": (["--latent-dim", "0"], r"--latent-dim is 0: it must be at least 1"),
+    "checkpoints": (["--checkpoint-every", "0"], r"--checkpoint-every is 0: it must be at least 1"),
+    "lr": (["--lr", "0"], r"--lr is 0.0: it must be a finite number, above 0"),
+    "lr nan": (["--lr", "nan"], r"--lr is nan"),
+    "lr inf": (["--lr", "inf"], r"--lr is inf"),
+    "beta": (["--beta", "-1"], r"--beta is -1.0: it must be a finite number, 0 or more"),
+    "seed": (["--seed", "-1"], r"--seed is -1: it must be in \[0, 2\*\*63\)"),
+    "precision": (["--precision", "fp8"], r"fp8"),
+    "device": (["--device", "tpu"], r"tpu"),
+    "no gpu": (["--device", "cuda"], r"cuda.*--device cpu"),
+    "backend": (["--backend", "magic"], r"magic"),
+    "native on a gpu": (["--backend", "native", "--device", "cuda"], r"native runs on the CPU, but --device is cuda"),
+    "nproc": (["--nproc", "0"], r"--nproc 0 is less than 1"),
+    "resume alone": (["--resume"], r"--resume needs .* --out DIR"),
+    "data": (["--data", "imagenet"], r"imagenet"),
+    "data file": (["--data", "nowhere.npy"], r"nowhere.npy"),
+    "data dir": (["--data", "mnist", "--data-dir", "nowhere"], r"nowhere"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_flags(case, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags, message = BAD[case]
+    if case == "no gpu":
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    try:
+        status = main(flags)
+    except SystemExit as stop:  # the parser's own
+        status = stop.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert re.search(message, " ".join((captured.err + captured.out).split()))
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def refused(flags, message, capsys):
+    assert main(flags) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(rf"fastvae: error: .*{message}.*\n", error), error
+
+
+def test_a_folder_that_holds_a_run_already(train, capsys):
+    _, folder = train("--epochs", "1")
+    before = (folder / "metrics.jsonl").read_text()
+    refused(["--out", str(folder)], "already holds a run: add --resume", capsys)
+    assert (folder / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--batch-size", "64"), ("--seed", "5"), ("--preset", "deep"), ("--lr", "1")]
+)
+def test_resuming_with_other_settings(train, capsys, flag, value):
+    _, folder = train("--epochs", "1")
+    refused(["--out", str(folder), "--resume", flag, value], rf"trained with {flag} .*, not {value}", capsys)
+
+
+def test_resuming_nothing(tmp_path, capsys):
+    refused(["--out", str(tmp_path), "--resume"], "holds no run", capsys)
+
+
+def test_resuming_without_a_checkpoint(train, capsys):
+    _, folder = train("--epochs", "1")
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    refused(["--out", str(folder), "--resume", "--epochs", "2"], "no checkpoint to go on from", capsys)
+
+
+def test_a_broken_config(train, capsys):
+    _, folder = train("--epochs", "1")
+    (folder / "config.json").write_text("{")
+    refused(["--out", str(folder), "--resume"], "cannot be read as a run's settings", capsys)
+
+
+def test_out_is_a_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    refused(["--out", str(tmp_path / "file" / "run")], "cannot write to .* choose another --out", capsys)
+
+
+def test_normalised_pixels(tmp_path, capsys):
+    np.save(tmp_path / "normal.npy", np.random.default_rng(0).normal(size=(40, 4, 4)).astype("float32"))
+    flags = ["--data", str(tmp_path / "normal.npy"), "--out", str(tmp_path / "run"), "--epochs", "1"]
+    refused(flags, r"pixels in \[-.*Bernoulli.*leave out the normalisation, or use --preset gaussian", capsys)
+    assert main([*flags, "--preset", "gaussian"]) == 0
+
+
+def test_the_process_itself_exits_with_2():
+    command = [sys.executable, "-m", "fastvae.train", "--epochs", "0"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == "fastvae: error: --epochs is 0: it must be at least 1\n"
+    assert done.stdout == ""

@@ -1,0 +1,130 @@
+"""Whole runs: what they leave behind, that they learn, and that stopping them loses nothing."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fastvae.train import checkpoint
+from fastvae.train.engine import Engine
+
+
+def weights(folder):
+    return checkpoint.newest(folder / "checkpoints")[1].tensors
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_a_run_leaves_everything_that_the_design_names(train, metrics):
+    status, folder = train("--epochs", "3")
+    assert status == 0
+    lines = metrics(folder)
+    assert [(line["epoch"], line["split"]) for line in lines] == [(e, s) for e in (1, 2, 3) for s in ("train", "test")]
+    assert set(lines[0]) == {"epoch", "step", "split", "loss", "nll", "kl", "images_per_s"}
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["nll"] + line["kl"])
+        assert line["images_per_s"] > 0
+    assert lines[-1]["loss"] < lines[1]["loss"] < 40  # 64 ln 2 = 44.4 nats is knowing nothing
+    config = json.loads((folder / "config.json").read_text())
+    assert config["world_size"] == 1
+    assert config["settings"]["batch_size"] == 128
+    assert {"torch", "fastvae", "python"} <= set(config["versions"])
+    for name in ("loss.png", "samples.png", "reconstructions.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_has_the_tutorials_scalars_and_image(train):
+    _, folder = train("--epochs", "5", "--preset", "leaky")
+    events = EventAccumulator(str(folder)).Reload()
+    names = ("Reconstruction Error", "KL-Divergence", "Total Loss")
+    assert {f"{split}/{name}" for split in ("Train", "Test") for name in names} == set(events.Tags()["scalars"])
+    assert len(events.Scalars("Test/Total Loss")) == 5
+    assert [event.step for event in events.Scalars("Train/Total Loss")] == [50]
+    assert events.Tags()["images"] == ["Test image - above: real data, below: reconstruction"]
+
+
+def test_the_same_seed_is_the_same_run_and_another_is_not(train):
+    runs = [weights(train("--epochs", "1", "--seed", seed, out=f"run{i}")[1]) for i, seed in enumerate("112")]
+    assert_same(runs[0], runs[1])
+    assert not torch.equal(runs[0]["model.decoder.0.weight"], runs[2]["model.decoder.0.weight"])
+
+
+def test_going_on_for_more_epochs_is_the_longer_run(train, metrics):
+    whole, parts = train("--epochs", "4", out="whole")[1], train("--epochs", "2", out="parts")[1]
+    assert train("--epochs", "4", "--resume", out="parts")[0] == 0
+    assert_same(weights(whole), weights(parts))
+    assert without_rates(metrics(whole)) == without_rates(metrics(parts))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_mid_epoch_loses_nothing(train, metrics, monkeypatch, number, capsys):
+    whole = train("--epochs", "3", out="whole")[1]
+    taken = []
+    step = Engine.train_step
+
+    def interrupted(self, batch):
+        taken.append(batch)
+        if len(taken) == 17:
+            os.kill(os.getpid(), number)
+        step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "train_step", interrupted)
+        status, parts = train("--epochs", "3", out="parts")
+    assert status == 128 + number
+    assert len(taken) == 17
+    assert "at step 17, nothing is lost" in capsys.readouterr().out
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+    assert train("--epochs", "3", "--resume", out="parts")[0] == 0
+    assert_same(weights(whole), weights(parts))
+    assert without_rates(metrics(whole)) == without_rates(metrics(parts))
+
+
+def test_a_kill_costs_no_more_than_the_steps_since_the_checkpoint(train, metrics, monkeypatch):
+    whole = train("--epochs", "3", out="whole")[1]
+
+    def killed(self, loader, epoch):
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "evaluate", killed)
+        with pytest.raises(SystemExit):
+            train("--epochs", "3", "--checkpoint-every", "5", out="parts")
+    status, parts = train("--epochs", "3", "--checkpoint-every", "5", "--resume", out="parts")
+    assert status == 0
+    assert_same(weights(whole), weights(parts))
+    assert without_rates(metrics(whole)) == without_rates(metrics(parts))
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(train, capsys):
+    _, folder = train("--epochs", "2", "--checkpoint-every", "6")
+    whole = weights(folder)
+    newest = checkpoint.newest(folder / "checkpoints")[0]
+    newest.write_bytes(newest.read_bytes()[:-5])
+    assert train("--epochs", "2", "--checkpoint-every", "6", "--resume")[0] == 0
+    assert f"skipped: {newest}" in capsys.readouterr().out
+    assert_same(whole, weights(folder))
+
+
+@pytest.mark.parametrize("flags", [("--precision", "bf16"), ("--precision", "fp16"), ("--backend", "reference")])
+def test_other_precisions_and_backends_learn_the_same(train, metrics, flags):
+    plain, other = train("--epochs", "4", out="plain")[1], train("--epochs", "4", *flags, out="other")[1]
+    assert metrics(other)[-1]["loss"] == pytest.approx(metrics(plain)[-1]["loss"], rel=0.01)
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_the_eager_ones(train, metrics):
+    plain, other = train("--epochs", "2", out="plain")[1], train("--epochs", "2", "--compile", out="other")[1]
+    assert metrics(other)[-1]["loss"] == pytest.approx(metrics(plain)[-1]["loss"], rel=1e-4)
+
+
+def without_rates(lines):
+    return [{key: value for key, value in line.items() if key != "images_per_s"} for line in lines]
