@@ -76,7 +76,7 @@ template <> struct Stored<Dtype::f16> {
   }
 };
 
-// x / 255 to the bit, for a third of a division's time: 1/255 = 257/65536 + 1/(255 * 65536), and x * 257/65536 is
+// x / 255 to the bit, without a division: 1/255 = 257/65536 + 1/(255 * 65536), and x * 257/65536 is
 // exact. No quotient of the 255 is near enough to a rounding boundary for the second term's own rounding to matter.
 template <> struct Stored<Dtype::u8> {
   using type = uint8_t;

@@ -65,8 +65,9 @@ namespace {
 
 constexpr int64_t kGrain = 32768;
 
-std::tuple<Tensor, Tensor> forward(const Tensor& mean, const Tensor& target, double variance, bool full, int64_t reduction,
-                                   double weight, const std::optional<Tensor>& weight_tensor, bool with_grad) {
+std::tuple<Tensor, Tensor> forward(const Tensor& mean, const Tensor& target, double variance, bool full,
+                                   int64_t reduction, double weight, const std::optional<Tensor>& weight_tensor,
+                                   bool with_grad) {
   const Isa chosen = isa();
   const Reduce reduce(mean, reduction, weight, weight_tensor);
   const Want want = with_grad && reduction != kNone ? Want::both : Want::loss;

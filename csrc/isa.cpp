@@ -35,7 +35,7 @@ Capability choose() {
   for (const Isa isa : {Isa::avx512, Isa::avx2, Isa::portable}) {
     if (free_choice ? machine_has(isa) : std::string(asked) == name_of(isa)) {
       if (machine_has(isa)) return {isa, name_of(isa)};
-      return {isa, "FASTVAE_CPU_CAPABILITY=" + std::string(asked) + ", but this CPU lacks it: unset the variable", true};
+      return {isa, "FASTVAE_CPU_CAPABILITY=" + std::string(asked) + ", but this CPU lacks it: unset it", true};
     }
   }
   return {Isa::portable,

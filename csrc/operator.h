@@ -123,7 +123,7 @@ struct Reduce {
       }
     };
     const int64_t chunks = spans() * per_span;
-    // Asked only where it can help: the call itself costs a small batch half a microsecond.
+    // A small batch skips even the question of how many threads there are.
     if (chunks * size <= grain) return run(0, chunks);
     torch::stable::parallel_for(0, chunks, (grain + size - 1) / size, run);
   }

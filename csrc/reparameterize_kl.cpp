@@ -72,7 +72,8 @@ std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_z, const s
   const Isa chosen = isa();
   const Incoming incoming{grad_z.has_value(), grad_kl.has_value()};
   const Reduce reduce(mu, reduction, weight, weight_tensor);
-  const std::optional<Factors> factors = grad_kl ? std::optional<Factors>(std::in_place, reduce, *grad_kl) : std::nullopt;
+  std::optional<Factors> factors;
+  if (grad_kl) factors.emplace(reduce, *grad_kl);
   const Tensor grad_mu = dense_like(mu), grad_logvar = dense_like(mu);
   Latent op{};
   op.mu = source(mu, mu), op.logvar = source(logvar, mu);

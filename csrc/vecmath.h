@@ -1,6 +1,7 @@
 // Elementary functions that the compiler vectorises: no branch, no call, no table.
 //
-// The float versions are polynomials (minimax fits) within 2 ulp where they are used; NaN goes in, NaN comes out.
+// The float versions are minimax polynomials; NaN goes in, NaN comes out. Largest errors seen with AVX-512, against
+// fp64: exp 1 ulp; expm1(2 x) as the latent terms build it 3.1 ulp; log(1 + exp(-|x|)) 1.7 ulp; a normal 5e-7.
 // The double versions are libm's: fp64 is there for checking, not for speed.
 #pragma once
 

@@ -1,6 +1,8 @@
 """A user's own .npy files: shapes, types, the split, and every refusal."""
 
 import contextlib
+import os
+import pickle
 import zipfile
 
 import numpy as np
@@ -134,7 +136,30 @@ def test_refuses_pixels_that_are_no_numbers(saved, refuses, place, pixel):
         load(path)
 
 
-def test_refuses_objects_unread(saved, refuses):
+class Payload:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, mark):
+        self.mark = str(mark)
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+def test_a_pickle_runs_no_code(tmp_path, saved, refuses):
+    mark = tmp_path / "code-ran"
+    array = np.empty(2, dtype=object)
+    array[0] = Payload(mark)
+    path = saved(array)
+    with refuses(path, "object", "numpy.save"):
+        load(path)
+    (tmp_path / "plain.npy").write_bytes(pickle.dumps(Payload(mark)))
+    with refuses(tmp_path / "plain.npy", "is not an .npy file"):
+        load(str(tmp_path / "plain.npy"))
+    assert not mark.exists()
+
+
+def test_refuses_images_of_differing_sizes(saved, refuses):
     ragged = np.empty(2, dtype=object)
     ragged[:] = [np.zeros((2, 2)), np.zeros((3, 3))]
     path = saved(ragged)

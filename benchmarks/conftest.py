@@ -1,0 +1,52 @@
+"""What every benchmark shares: contenders timed in turn, and one closing table with the ratios to the baselines."""
+
+import platform
+import statistics
+
+import pytest
+import torch
+
+from fastvae.train.folder import device_name
+
+
+@pytest.fixture(scope="session")
+def device():
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    machine_info["device"] = device_name(device)
+    machine_info["torch"] = torch.__version__
+    machine_info["threads"] = torch.get_num_threads()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print each group's medians, their spread, and the speed relative to every baseline of the group."""
+    session = getattr(config, "_benchmarksession", None)
+    benchmarks = [bench for bench in (session.benchmarks if session else []) if bench.stats.data]
+    if not benchmarks:
+        return
+    write = terminalreporter.write_line
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    terminalreporter.section("fastvae benchmarks")
+    write(f"{device_name(device)}; torch {torch.__version__}; Python {platform.python_version()}")
+    for group in dict.fromkeys(bench.group for bench in benchmarks):
+        members = [bench for bench in benchmarks if bench.group == group]
+        medians = {bench.extra_info["name"]: statistics.median(bench.stats.data) for bench in members}
+        write("")
+        write(f"{group}")
+        for bench in members:
+            name, info = bench.extra_info["name"], bench.extra_info
+            median, steps = medians[name], info.get("per", 1)
+            quartiles = statistics.quantiles(bench.stats.data, n=4) if len(bench.stats.data) > 1 else [median] * 3
+            ratios = "  ".join(
+                f"{medians[base] / median:6.2f}x {base}"
+                for base in (other.extra_info["name"] for other in members if other.extra_info.get("baseline"))
+                if base != name
+            )
+            rate = f"{info['bytes'] / median / 1e9:7.1f} GB/s  " if "bytes" in info else ""
+            write(
+                f"  {name:<34} {median / steps * 1e3:9.3f} ms  "
+                f"(quartiles {quartiles[0] / steps * 1e3:.3f} to {quartiles[2] / steps * 1e3:.3f})  {rate}{ratios}"
+            )
