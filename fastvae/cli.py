@@ -66,7 +66,7 @@ class Doctor:
     """Say what this machine and this installation have, what is missing, and how to get it."""
 
 
-_Command = (
+COMMAND = (
     Annotated[TrainConfig, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     """Carry out a command line. Returns the exit status: 2 for bad input, which is one line on stderr."""
     if arguments[:1] == ["train"]:
         return train_main(arguments[1:])
-    command: object = tyro.cli(_Command, args=arguments, prog="fastvae", description=__doc__)
+    command: object = tyro.cli(COMMAND, args=arguments, prog="fastvae", description=__doc__)
     return guarded(lambda: _carry_out(command))
 
 

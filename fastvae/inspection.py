@@ -60,8 +60,10 @@ def _at_least_one(count: int) -> None:
 
 
 def _write(grid: Tensor, path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--out is {path}, but pictures are written as PNG: name it {path.with_suffix('.png')}")
     try:
         write_image(grid, path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write {path} ({error}): choose another --out, ending in .png") from error
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}): choose another --out") from error
     _console.print(str(path))

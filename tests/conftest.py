@@ -21,7 +21,7 @@ torch.set_num_threads(2 if "PYTEST_XDIST_WORKER" not in os.environ else 1)
 
 settings.register_profile(
     "fastvae",
-    max_examples=10,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     database=None,
@@ -32,6 +32,7 @@ settings.register_profile(
         HealthCheck.too_slow,
     ],
 )
+settings.register_profile("interpreter", settings.get_profile("fastvae"), max_examples=3)
 settings.load_profile("fastvae")
 
 
@@ -40,6 +41,11 @@ class Place(NamedTuple):
 
     backend: str
     device: str
+
+    @property
+    def interpreted(self) -> bool:
+        """Triton without a GPU: right, but a thousand times slower. Tests take smaller inputs."""
+        return self == ("triton", "cpu")
 
 
 def _missing(backend: str) -> str | None:
@@ -75,7 +81,9 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def place(backend: str, device: str) -> Place:
     """Each backend, on the device that it serves: native on the CPU, Triton on the GPU (or its interpreter)."""
-    return Place(backend, "cpu" if backend == "native" else device)
+    place = Place(backend, "cpu" if backend == "native" else device)
+    settings.load_profile("interpreter" if place.interpreted else "fastvae")
+    return place
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ class OpContract:
             assert_accurate(self.case, inputs, place.backend, scalar=-2.5, **options)
 
     def test_a_large_ragged_input_is_accurate(self, place: Any) -> None:
-        inputs = self.case.inputs((33, 2051), torch.float32, place.device)
+        inputs = self.case.inputs((9, 1031) if place.interpreted else (33, 4099), torch.float32, place.device)
         assert_accurate(self.case, inputs, place.backend, **self.case.options("sum"))
 
     def test_gradcheck(self, place: Any) -> None:
@@ -213,7 +213,7 @@ class OpContract:
     # Determinism and properties.
 
     def test_the_same_call_gives_the_same_bits(self, place: Any) -> None:
-        inputs = self.case.inputs((65, 4099) if place.backend != "triton" else (9, 2051), torch.float32, place.device)
+        inputs = self.case.inputs((5, 1031) if place.interpreted else (65, 4099), torch.float32, place.device)
         threads = torch.get_num_threads()
         try:
             for reduction in self.case.reductions:
@@ -278,6 +278,7 @@ class LossContract(OpContract):
             for n, t in zip(by_number, by_tensor, strict=True):
                 assert_close(t, n)
 
+    @support.not_finite
     def test_an_empty_batch_sums_to_zero_and_has_no_mean(self, place: Any) -> None:
         inputs = self.case.inputs((0, 4), torch.float32, place.device)
         assert self.loss(inputs, place, reduction="sum").item() == 0

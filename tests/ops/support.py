@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -16,6 +17,9 @@ REDUCTIONS = ("batchmean", "sum", "none")
 # What a backend may lose beyond what same-type eager loses, by the type of the tensor that is compared: a loss comes
 # back in fp32 from bf16 inputs, and is held to fp32.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-3, torch.float64: 1e-12}
+
+# Triton's interpreter is NumPy, which warns of the infinities and NaNs that some tests are about.
+not_finite = pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide by zero) encountered:RuntimeWarning")
 
 Tensors = tuple[Tensor, ...]
 

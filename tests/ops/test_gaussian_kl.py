@@ -51,6 +51,7 @@ class TestGaussianKL(LossContract):
         kl.sum().backward()
         assert torch.allclose(logvar.grad.double(), 0.5 * torch.expm1(logvar.detach().double()), rtol=1e-5, atol=0)
 
+    @support.not_finite
     def test_logvar_past_fp32_is_infinite_and_not_wrong(self, place: Any) -> None:
         logvar = torch.tensor([[88.0], [89.0], [200.0]], device=place.device).requires_grad_()
         kl = ops.gaussian_kl(torch.zeros_like(logvar), logvar, reduction="none", backend=place.backend)
@@ -59,6 +60,7 @@ class TestGaussianKL(LossContract):
         kl.sum().backward()
         assert logvar.grad.isinf().flatten().tolist() == [False, True, True]
 
+    @support.not_finite
     def test_fp16_is_computed_in_fp32(self, place: Any) -> None:
         # exp(12) = 162755 is past fp16 (65504); the loss in fp32 holds it, the gradient in fp16 cannot.
         mu, logvar = (torch.tensor([[v]], dtype=torch.float16, device=place.device) for v in (0.0, 12.0))
@@ -67,6 +69,7 @@ class TestGaussianKL(LossContract):
         assert kl.item() == pytest.approx(0.5 * (162754.791419 - 1 - 12), rel=1e-6)
         assert_accurate(self.case, self.case.inputs((7, 33), torch.float16, place.device), place.backend)
 
+    @support.not_finite
     @pytest.mark.parametrize("reduction", support.REDUCTIONS)
     @pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
     @pytest.mark.parametrize("which", [0, 1])
@@ -103,7 +106,7 @@ class TestGaussianKL(LossContract):
 
     @pytest.mark.slow
     def test_past_two_to_the_31_elements(self, place: Any) -> None:
-        if place.backend == "reference" or (place.backend == "triton" and place.device == "cpu"):
+        if place.backend == "reference" or place.interpreted:
             pytest.skip("needs a backend that reads an expanded row without a copy, at speed")
         rows, columns = 2**15 + 3, 2**16
         mu = torch.ones(1, columns, dtype=torch.bfloat16, device=place.device).expand(rows, columns)

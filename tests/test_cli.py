@@ -1,0 +1,139 @@
+"""The commands that look at a trained run."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from fastvae import doctor
+from fastvae.cli import run
+from fastvae.data import load
+from fastvae.train.pictures import reconstruction_grid, write_image
+
+COMMANDS = ("sample", "reconstruct", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    assert run(["train", "--epochs", "8", "--device", "cpu", "--latent-dim", "5", "--out", str(folder)]) == 0
+    return folder
+
+
+def read_image(path):
+    """(3, H, W) uint8."""
+    return pil_to_tensor(Image.open(path).convert("RGB"))
+
+
+def last_test_line(folder):
+    return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+def test_evaluate_gives_the_runs_own_figure(trained, capsys):
+    assert run(["evaluate", str(trained)]) == 0
+    output = capsys.readouterr().out
+    elbo, nll, kl = map(
+        float, re.search(r"test ELBO (-[\d.]+) nats = -\(nll ([\d.]+) \+ kl ([\d.]+)\)", output).groups()
+    )
+    line = last_test_line(trained)
+    assert (elbo, nll, kl) == pytest.approx((-line["loss"], line["nll"], line["kl"]), abs=6e-4)
+    rows = re.findall(r"│ (\d+) +│ ([\d.]+) +│ (yes|no)", output)
+    assert sorted(int(row[0]) for row in rows) == list(range(5))
+    assert sum(float(row[1]) for row in rows) == pytest.approx(line["kl"], abs=6e-3)
+    active = int(re.search(r"active units (\d+) of 5", output).group(1))
+    assert active == sum(row[2] == "yes" for row in rows) >= 1
+
+
+def test_pictures_have_the_asked_size(trained, tmp_path, capsys):
+    assert run(["sample", str(trained), "--count", "24", "--out", str(tmp_path / "s.png")]) == 0
+    assert run(["reconstruct", str(trained), "--count", "16", "--out", str(tmp_path / "r.png")]) == 0
+    tile = 56 + 2  # a picture of the digits enlarged, and its margin
+    assert read_image(tmp_path / "s.png").shape[1:] == (3 * tile + 2, 8 * tile + 2)
+    assert read_image(tmp_path / "r.png").shape[1:] == (4 * tile + 2, 8 * tile + 2)
+    assert capsys.readouterr().out.split() == [str(tmp_path / "s.png"), str(tmp_path / "r.png")]
+
+
+def test_real_pictures_stand_above_their_reconstructions(trained, tmp_path):
+    test = load("digits").test[:8]
+    grid = reconstruction_grid(test, torch.zeros(8, 1, 8, 8))
+    write_image(grid, tmp_path / "g.png")
+    image = read_image(tmp_path / "g.png").float()
+    middle = image.shape[1] // 2
+    assert image[:, 4 : middle - 4].mean() > 60
+    assert image[:, middle + 4 : -4].mean() < 5  # black, but for the margins between the tiles
+
+
+def test_samples_follow_their_seed(trained, tmp_path):
+    images = []
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        assert run(["sample", str(trained), "--seed", seed, "--out", str(tmp_path / f"{name}.png")]) == 0
+        images.append(read_image(tmp_path / f"{name}.png"))
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(images[0], images[2])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["sample", "RUN", "--count", "0"], "--count is 0: it must be at least 1"),
+        (["reconstruct", "RUN", "--count", "-3"], "--count is -3: it must be at least 1"),
+        (["sample", "RUN", "--seed", "-1"], "--seed is -1"),
+        (["sample", "RUN", "--out", "nowhere/at/all.png"], "cannot write nowhere/at/all.png"),
+        (
+            ["sample", "RUN", "--out", "picture.xyz"],
+            "--out is picture.xyz, but pictures are written as PNG: name it picture.png",
+        ),
+        (["evaluate", "RUN", "--device", "tpu"], "'tpu' is not one of auto, cpu, cuda"),
+        *[([command, "nowhere"], "nowhere holds no run") for command in COMMANDS],
+    ],
+)
+def test_bad_calls_are_one_line(trained, flags, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert run([str(trained) if flag == "RUN" else flag for flag in flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fastvae: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [[], ["paint"], ["sample"]])
+def test_bad_commands_exit_with_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        run(arguments)
+    assert stop.value.code == 2
+
+
+def test_settings_of_a_stranger_are_refused(trained, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps({"settings": {"preset": "evil"}, "data": {"shape": [1, 8, 8]}}))
+    assert run(["sample", str(tmp_path)]) == 2
+    assert "does not describe a preset's model" in capsys.readouterr().err
+
+
+def test_doctor_says_what_is_here(capsys):
+    status = run(["doctor"])
+    output = capsys.readouterr().out
+    for name in ("fastvae", "torch", "triton", "native (C++)", "GPU", "CPU"):
+        assert name in output
+    assert status in (0, 1)
+
+
+def test_doctor_says_what_is_missing_and_how_to_get_it(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "has_native", lambda: False)
+    assert run(["doctor"]) == 1
+    output = capsys.readouterr().out
+    assert "not built" in output
+    assert "g++" in output
+
+
+def test_help_lists_the_commands():
+    script = Path(sys.executable).parent / "fastvae"
+    done = subprocess.run([script, "--help"], check=True, capture_output=True, text=True, timeout=120)
+    for command in ("train", "doctor", *COMMANDS):
+        assert command in done.stdout

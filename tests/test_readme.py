@@ -1,0 +1,52 @@
+"""The README's commands parse, its files exist, and its targets are the Makefile's. Its Python runs as a doctest."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import tyro
+
+from fastvae import cli
+from fastvae.models import PRESETS
+from fastvae.train import TrainConfig, resolve
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) > 10
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_commands_parse(words):
+    match words:
+        case ["make", target]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        case ["fastvae", "train", *flags] | ["python", "-m", "fastvae.train", *flags]:
+            resolve(tyro.cli(TrainConfig, args=flags))
+        case ["torchrun", *options]:
+            flags = options[options.index("fastvae.train") + 1 :]
+            resolve(tyro.cli(TrainConfig, args=flags))
+        case ["fastvae", *arguments]:
+            tyro.cli(cli.COMMAND, args=arguments)
+        case _:
+            pytest.fail(f"what is {words}?")
+
+
+def test_links_and_pictures_are_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_every_preset_is_in_the_table():
+    for name, preset in PRESETS.items():
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{name}`"))
+        assert f"| {preset.epochs} |" in row
