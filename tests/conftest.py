@@ -32,7 +32,7 @@ settings.register_profile(
         HealthCheck.too_slow,
     ],
 )
-settings.register_profile("interpreter", settings.get_profile("fastvae"), max_examples=3)
+settings.register_profile("interpreter", settings.get_profile("fastvae"), max_examples=2)
 settings.load_profile("fastvae")
 
 

@@ -85,10 +85,7 @@ def test_samples_follow_their_seed(trained, tmp_path):
         (["reconstruct", "RUN", "--count", "-3"], "--count is -3: it must be at least 1"),
         (["sample", "RUN", "--seed", "-1"], "--seed is -1"),
         (["sample", "RUN", "--out", "nowhere/at/all.png"], "cannot write nowhere/at/all.png"),
-        (
-            ["sample", "RUN", "--out", "picture.xyz"],
-            "--out is picture.xyz, but pictures are written as PNG: name it picture.png",
-        ),
+        (["sample", "RUN", "--out", "a.xyz"], "--out is a.xyz, but pictures are written as PNG: name it a.png"),
         (["evaluate", "RUN", "--device", "tpu"], "'tpu' is not one of auto, cpu, cuda"),
         *[([command, "nowhere"], "nowhere holds no run") for command in COMMANDS],
     ],

@@ -40,13 +40,7 @@ def _launcher(name: str) -> Callable[..., Any]:
     return launcher
 
 
-@functools.cache
-def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
-@functools.cache
-def has_native() -> bool:
+def _load_extension() -> bool:
     """Load the extension if it was built. A build that does not load is said, never hidden."""
     spec = importlib.util.find_spec("fastvae._native")
     if spec is None or spec.origin is None:
@@ -62,6 +56,21 @@ def has_native() -> bool:
         )
         return False
     return True
+
+
+# Found out once, at import: torch.compile may not trace the search.
+_NATIVE = _load_extension()
+_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def has_native() -> bool:
+    """Whether the C++ operators are built and loaded."""
+    return _NATIVE
+
+
+def has_triton() -> bool:
+    """Whether Triton is installed; it is imported at the first launch."""
+    return _TRITON
 
 
 def capability() -> str:

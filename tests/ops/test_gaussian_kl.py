@@ -44,7 +44,7 @@ class TestGaussianKL(LossContract):
         assert relative_error(naive, exact) > 1e-6, "else this test shows nothing"
 
     def test_from_vanishing_to_overflowing_variance(self, place: Any) -> None:
-        logvar = torch.linspace(-90, 80, 171, device=place.device)[:, None].requires_grad_()
+        logvar = torch.linspace(-90, 80, 35, device=place.device)[:, None].requires_grad_()
         kl = ops.gaussian_kl(torch.zeros_like(logvar), logvar, reduction="none", backend=place.backend)
         exact = 0.5 * (torch.expm1(logvar.double()) - logvar.double()).flatten()
         assert torch.allclose(kl.double(), exact, rtol=1e-5, atol=0)
