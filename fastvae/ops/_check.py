@@ -82,7 +82,7 @@ def reduction_code(reduction: str) -> int:
 def split_weight(weight: float | Tensor, device: torch.device) -> tuple[float, Tensor | None]:
     """A weight as a host factor and, for a 0-d tensor, a factor that is read on the device when the kernel runs."""
     if not isinstance(weight, Tensor):
-        if isinstance(weight, float) and math.isnan(weight):
+        if not weight <= math.inf:  # is it NaN? math.isnan would not do: to torch.compile a changing float is a symbol
             raise ValueError("weight is NaN: it must be a number")
         return float(weight), None
     if weight.ndim != 0:

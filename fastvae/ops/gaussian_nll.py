@@ -64,7 +64,7 @@ def gaussian_nll(
     >>> gaussian_nll(torch.tensor([[0.0, 0.5]]), torch.tensor([[1.0, 0.5]]), variance=0.5)
     tensor(1.)
     """
-    if not (variance > 0 and math.isfinite(variance)):
+    if not 0 < variance < math.inf:
         raise ValueError(f"variance must be a positive finite number, not {variance}")
     mean, target = _check.pixels("mean", mean, target)
     reduce = Reduce.of(reduction, weight, mean)

@@ -1,0 +1,29 @@
+"""Building without what it needs: a clear line, and no failure."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.skipif(shutil.which("cmake", path=Path(sys.executable).parent) is None, reason="cmake is not installed")
+def test_no_compiler_is_said_and_not_fatal(tmp_path):
+    cmake = shutil.which("cmake", path=Path(sys.executable).parent)
+    done = subprocess.run(
+        [cmake, "-S", str(ROOT), "-B", str(tmp_path), f"-DPython_EXECUTABLE={sys.executable}"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "CXX": "/nonexistent/c++"},
+    )
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert "no working C++ compiler" in said
+    assert "install g++" in said
+    assert "make setup" in said

@@ -1,0 +1,165 @@
+"""What importing costs, and which way imports point."""
+
+import ast
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "fastvae"
+
+# A layer may import those below it. kernels and reference import nothing of fastvae but themselves; data and models
+# stand side by side.
+LAYERS = {
+    "kernels": set(),
+    "reference": set(),
+    "ops": {"kernels", "reference"},
+    "nn": {"ops", "reference"},
+    "models": {"nn", "ops", "reference"},
+    "data": {"nn", "ops", "reference"},
+    "train": {"data", "models", "nn", "ops", "reference"},
+}
+EVERYBODY = {"errors", "__version__"}
+
+
+def python(code: str, **environment: str) -> str:
+    """What a fresh interpreter prints."""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_importing_fastvae_imports_neither_torch_nor_numpy() -> None:
+    assert python("import sys, fastvae; print(sorted({'torch', 'numpy', 'triton'} & set(sys.modules)))") == "[]"
+
+
+def test_importing_the_operators_starts_no_gpu_and_no_kernel() -> None:
+    code = """
+import sys, torch
+before = set(sys.modules)
+import fastvae, fastvae.ops, fastvae.reference
+new = set(sys.modules) - before
+assert "fastvae.ops.bernoulli_nll" in sys.modules
+print(torch.cuda.is_initialized(), sorted(n for n in new if n.split(".")[0] == "triton" or "fastvae.kernels" in n))
+"""
+    assert python(code) == "False []"
+
+
+def test_everything_works_with_the_extension_and_triton_hidden() -> None:
+    code = """
+import importlib.util, sys
+hidden = ("fastvae._native", "fastvae.kernels", "triton")
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith(hidden):
+            raise ModuleNotFoundError(name, name=name)
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *package: None if name.startswith(hidden) else find(name, *package)
+sys.meta_path.insert(0, Hide())
+
+import torch, fastvae
+from fastvae import ops
+from fastvae.ops import _library
+assert not _library.has_native() and not _library.has_triton()
+x = torch.randn(3, 4, requires_grad=True)
+z, kl = ops.reparameterize_kl(x, x * 0.5, fastvae.Noise(1))
+z = z + ops.reparameterize(x, x) + ops.gaussian_kl(x, x)
+(z.sum() + kl + ops.bernoulli_nll(x, torch.rand(3, 4)) + ops.gaussian_nll(x, x.detach())).backward()
+print(x.grad.isfinite().all().item())
+"""
+    assert python(code) == "True"
+
+
+def test_importing_takes_under_300_ms_beyond_torch() -> None:
+    code = """
+import time, torch
+start = time.perf_counter()
+import fastvae, fastvae.ops
+print(time.perf_counter() - start)
+"""
+    seconds = [float(python(code)) for _ in range(3)]
+    assert statistics.median(seconds) < 0.3, seconds
+
+
+def sources() -> list[Path]:
+    return sorted([*PACKAGE.glob("**/*.py"), *(ROOT / "kernels").glob("**/*.py")])
+
+
+def module_of(path: Path) -> list[str]:
+    """The parts of a module's name; ``kernels/`` is installed as ``fastvae.kernels``."""
+    relative = path.relative_to(ROOT)
+    parts = [*(("fastvae",) if relative.parts[0] == "kernels" else ()), *relative.with_suffix("").parts]
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def _literal(node: ast.expr) -> str:
+    """The constant start of a string: all of it, or what stands before the first value of an f-string."""
+    if isinstance(node, ast.JoinedStr) and node.values:
+        node = node.values[0]
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def imports_of(source: str, module: list[str], is_package: bool) -> set[str]:
+    """The parts of fastvae that a source imports: ``ops`` for ``fastvae.ops.noise``; names, for ``from . import x``."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module.split(".") if node.module else []
+            if node.level:
+                base = module[: len(module) - node.level + is_package] + base
+            names = [".".join([*base, alias.name]) for alias in node.names]
+        elif isinstance(node, ast.Call) and node.args:
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            names = [_literal(node.args[0])] if function in ("import_module", "__import__") else []
+        found |= {name.split(".")[1] for name in names if name.startswith("fastvae.") and name.count(".")}
+    return found
+
+
+def test_the_scan_sees_every_kind_of_import() -> None:
+    source = """
+import fastvae.train.engine
+from fastvae import data
+from ..models import VAE
+from .. import nn
+from . import sibling
+def late():
+    importlib.import_module(f"fastvae.kernels.{name}")
+"""
+    module = ["fastvae", "ops", "noise"]
+    assert imports_of(source, module, is_package=False) == {"train", "data", "models", "nn", "ops", "kernels"}
+    assert imports_of("from .x import y", ["fastvae", "ops"], is_package=True) == {"ops"}
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    module = module_of(path)
+    used = imports_of(path.read_text(), module, path.name == "__init__.py") - EVERYBODY
+    if len(module) > 1 and module[1] in LAYERS:
+        layer = module[1]
+        wrong = used - LAYERS[layer] - {layer}
+        assert not wrong, f"{'.'.join(module)} is of the layer {layer}, and imports {sorted(wrong)}"
+    if module == ["fastvae", "errors"]:
+        assert not used
+
+
+def test_every_folder_of_the_package_has_its_layer() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"kernels"}
+    assert folders <= set(LAYERS)
+
+
+def test_nothing_imports_the_tests_or_the_benchmarks() -> None:
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"tests", "benchmarks", "pytest"}, path
