@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from fastvae.train import checkpoint
 
 BIN = Path(sys.executable).parent
 SPELLINGS = {
@@ -44,3 +48,30 @@ def test_two_processes_train_the_same_curve(spelling, tmp_path, alone):
     for line, single in zip(lines, alone, strict=True):
         for term in ("loss", "nll", "kl"):
             assert line[term] == pytest.approx(single[term], rel=1e-9, abs=0)
+
+
+@pytest.mark.xdist_group("spellings")
+@pytest.mark.parametrize("spelling", ["torchrun, literally", "fastvae train"])
+def test_ctrl_c_saves_for_all_and_one_process_goes_on(spelling, tmp_path):
+    folder = tmp_path / "run"
+    flags = ["--epochs", "100000", "--device", "cpu", "--out", str(folder)]
+    with subprocess.Popen(
+        [*map(str, SPELLINGS[spelling]), *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (folder / "metrics.jsonl").exists():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert "nothing is lost" in output, errors
+    if spelling == "fastvae train":  # torchrun has an exit status and a traceback of its own
+        assert process.returncode == 128 + signal.SIGINT
+        assert "Traceback" not in errors
+    step = int(checkpoint.newest(folder / "checkpoints")[0].stem.partition("-")[2])
+    done = step // 12  # steps in an epoch of digits
+    command = [sys.executable, "-m", "fastvae.train", "--resume", "--out", str(folder), "--epochs", str(done + 1)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if line["split"] == "test"] == list(range(1, done + 2))
