@@ -11,7 +11,7 @@ ARGS ?=
 .PHONY: help setup train test bench lint clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | column -t -s:
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
 
 setup: $(BUILT)  ## the environment alone: .venv, pinned packages, the C++ extension
 
@@ -21,8 +21,8 @@ train: $(BUILT)  ## train a VAE on the embedded digits; ARGS="..." adds flags of
 test: $(BUILT)  ## every test; ARGS="-m 'not slow'" for the quick ones
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
-bench: $(BUILT)  ## every benchmark
-	$(BIN)/pytest benchmarks --benchmark-only $(ARGS)
+bench: $(BUILT)  ## every benchmark; FASTVAE_DATA=DIR for real MNIST; RESULT=FILE.json keeps the figures
+	$(BIN)/pytest benchmarks --benchmark-only $(if $(RESULT),--benchmark-json=$(RESULT)) $(ARGS)
 
 lint: $(BUILT)  ## ruff and the type checker
 	$(BIN)/ruff check .

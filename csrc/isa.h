@@ -20,18 +20,19 @@ Isa isa();
 
 }  // namespace fastvae
 
-// Declare a kernel in every namespace; FASTVAE_RUN calls the one that fits the machine.
+// Declare a kernel in every namespace; FASTVAE_CHOSEN is the one for an instruction set, FASTVAE_RUN calls it.
 #ifdef FASTVAE_X86
 #define FASTVAE_KERNEL(result, name, ...)                 \
   namespace fastvae::portable { result name(__VA_ARGS__); } \
   namespace fastvae::avx2 { result name(__VA_ARGS__); }     \
   namespace fastvae::avx512 { result name(__VA_ARGS__); }
-#define FASTVAE_RUN(isa, name, ...)                                                      \
-  ((isa) == ::fastvae::Isa::avx512 ? ::fastvae::avx512::name(__VA_ARGS__)                \
-   : (isa) == ::fastvae::Isa::avx2 ? ::fastvae::avx2::name(__VA_ARGS__)                  \
-                                   : ::fastvae::portable::name(__VA_ARGS__))
+#define FASTVAE_CHOSEN(isa, name)                                \
+  ((isa) == ::fastvae::Isa::avx512 ? ::fastvae::avx512::name     \
+   : (isa) == ::fastvae::Isa::avx2 ? ::fastvae::avx2::name       \
+                                   : ::fastvae::portable::name)
 #else
 #define FASTVAE_KERNEL(result, name, ...) \
   namespace fastvae::portable { result name(__VA_ARGS__); }
-#define FASTVAE_RUN(isa, name, ...) ((void)(isa), ::fastvae::portable::name(__VA_ARGS__))
+#define FASTVAE_CHOSEN(isa, name) ((void)(isa), ::fastvae::portable::name)
 #endif
+#define FASTVAE_RUN(isa, name, ...) FASTVAE_CHOSEN(isa, name)(__VA_ARGS__)

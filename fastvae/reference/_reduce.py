@@ -22,4 +22,6 @@ def reduce(elementwise: Tensor, reduction: str, weight: float | Tensor) -> Tenso
         return per_sample * weight
     if reduction == "sum":
         return per_sample.sum() * weight
-    return per_sample.sum() / per_sample.shape[0] * weight
+    if reduction == "batchmean":
+        return per_sample.sum() / per_sample.shape[0] * weight
+    raise ValueError(f"reduction must be 'batchmean', 'sum' or 'none', not {reduction!r}")

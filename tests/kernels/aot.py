@@ -1,4 +1,4 @@
-"""Compile every Triton kernel ahead of time, with no GPU, and print what it needs as JSON.
+"""Compile the Triton kernels of every operator ahead of time, with no GPU, and print what it needs as JSON.
 
     python tests/kernels/aot.py ARCH DTYPE VARIANT      one combination, on standard output
     python tests/kernels/aot.py --record                the committed table, resources.json
@@ -21,30 +21,34 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-# Kernel, and the optional pointers that are absent: noise comes from the key, weights from the device.
+# An operator's kernel, and the optional pointers that are absent: noise comes from the key, weights from the device.
 KERNELS = {
-    "bernoulli_nll._forward": (),
-    "bernoulli_nll._backward": (),
-    "gaussian_nll._forward": (),
-    "gaussian_nll._backward": (),
-    "gaussian_kl._forward": (),
-    "gaussian_kl._backward": (),
-    "reparameterize._forward": ("eps",),
-    "reparameterize._backward": ("eps",),
-    "reparameterize_kl._forward": ("eps",),
-    "reparameterize_kl._backward": ("eps",),
-    "scale_gradient._scale": (),
-    "_launch._finish": (),
+    "bernoulli_nll": ("_pixel._forward", ()),
+    "bernoulli_nll_backward": ("_pixel._backward", ()),
+    "gaussian_nll": ("_pixel._forward", ()),
+    "gaussian_nll_backward": ("_pixel._backward", ()),
+    "gaussian_kl": ("_latent._forward", ("z", "eps", "state")),
+    "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
+    "reparameterize": ("_latent._forward", ("partials", "grad_mu", "grad_logvar", "eps", "weight_tensor")),
+    "reparameterize_backward": ("_latent._backward", ("grad_kl", "mu", "grad_mu", "eps", "weight_tensor")),
+    "reparameterize_kl": ("_latent._forward", ("grad_mu", "grad_logvar", "eps")),
+    "reparameterize_kl_backward": ("_latent._backward", ("eps",)),
+    "scale_gradient_": ("scale_gradient._scale", ()),
+    "second stage": ("_launch._finish", ()),
 }
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
 _INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "first", "stream"}
-_FLOATS = {"weight", "half_precision", "constant"}
+_FLOATS = {"weight", "p", "q"}
 
 
-def compiled(kernel: str, arch: int, dtype: str, variant: str) -> Any:
-    module, _, name = kernel.partition(".")
-    function = getattr(importlib.import_module(f"fastvae.kernels.{module}"), name)
+def member(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"fastvae.kernels.{module}"), name)
+
+
+def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
+    kernel, absent = KERNELS[operator]
+    function = member(*kernel.split("."))
     wide = "*fp64" if dtype == "fp64" else "*fp32"
     types = {"target": "*u8", "state": "*i64", "weight_tensor": "*fp32"}
     types |= dict.fromkeys(("partials", "loss", "grad_output", "grad_kl"), wide)
@@ -58,9 +62,11 @@ def compiled(kernel: str, arch: int, dtype: str, variant: str) -> Any:
         "FINAL": False,
         "BLOCK": 4096,
     }
+    if "TERMS" in function.arg_names:
+        meta["TERMS"] = member(operator.removesuffix("_backward"), "_terms")
     signature, constants, attributes = {}, {}, {}
     for position, argument in enumerate(function.arg_names):
-        if argument in meta or argument in KERNELS[kernel]:
+        if argument in meta or argument in absent:
             signature[argument], constants[argument] = "constexpr", meta.get(argument)
         elif argument in _INTEGERS or argument in _FLOATS:
             signature[argument] = "i64" if argument in _INTEGERS else "fp64"
@@ -68,7 +74,7 @@ def compiled(kernel: str, arch: int, dtype: str, variant: str) -> Any:
             signature[argument] = types.get(argument, f"*{dtype}")
             attributes[position,] = [["tt.divisibility", 16]]
     source = ASTSource(function, signature, constants, attributes)
-    warps = 4 if name == "_finish" else 8
+    warps = 4 if operator == "second stage" else 8
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps, "num_stages": 1})
 
 
@@ -88,7 +94,7 @@ def resources(binary: Any) -> dict[str, Any]:
 
 
 def table(arch: int, dtype: str, variant: str) -> dict[str, Any]:
-    return {kernel: resources(compiled(kernel, arch, dtype, variant)) for kernel in KERNELS}
+    return {operator: resources(compiled(operator, arch, dtype, variant)) for operator in KERNELS}
 
 
 if __name__ == "__main__":
