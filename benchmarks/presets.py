@@ -1,6 +1,6 @@
 """Train every preset on MNIST, as its recipe says, and keep the README's figures.
 
-    FASTVAE_DATA=DIR python benchmarks/presets.py benchmarks/results/presets-mnist-cpu.json
+FASTVAE_DATA=DIR python benchmarks/presets.py benchmarks/results/presets-mnist-cpu.json
 """
 
 import json

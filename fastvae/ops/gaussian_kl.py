@@ -42,7 +42,8 @@ def gaussian_kl(
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
-        weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device.
+        weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device
+            (which torch.compile does not compile anew when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:

@@ -44,6 +44,8 @@ class Noise:
         stream: int = 0,
         device: torch.device | str | None = None,
     ) -> None:
+        if not isinstance(seed, int) or not isinstance(step, int):
+            raise TypeError(f"seed and step must be whole numbers, not {seed!r} and {step!r}")
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed must be in [0, 2**63), not {seed}")
         if not 0 <= step < 2**32:

@@ -83,7 +83,8 @@ def reparameterize_kl(
         noise: a :class:`fastvae.Noise` key; a tensor ``eps`` of the same shape; or None for a fresh key from torch's
             default generator, which ``torch.manual_seed`` rules.
         reduction: of the KL: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
-        weight: a factor folded into the KL and its gradients (beta); a number, or a 0-d tensor read on the device.
+        weight: a factor folded into the KL and its gradients (beta); a number, or a 0-d tensor read on the device
+            (which torch.compile does not compile anew when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
