@@ -1,7 +1,9 @@
 """The README's commands parse, its files exist, and its targets are the Makefile's. Its Python runs as a doctest."""
 
+import json
 import re
 import shlex
+import statistics
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,27 @@ def test_every_preset_is_in_the_table():
     for name, preset in PRESETS.items():
         row = next(line for line in README.splitlines() if line.startswith(f"| `{name}`"))
         assert f"| {preset.epochs} |" in row
+
+
+def results(name):
+    return json.loads((ROOT / "benchmarks" / "results" / name).read_text())
+
+
+def test_the_preset_table_is_what_was_measured():
+    for run in results("presets-mnist-cpu.json")["runs"]:
+        figures = f"{run['test']['loss']:.2f}", f"{run['epoch_s']:.1f}"
+        if run["precision"] == "fp32":
+            row = next(line for line in README.splitlines() if line.startswith(f"| `{run['preset']}`"))
+            assert row.endswith(f"| {figures[0]} | {figures[1]} |")
+        else:
+            assert f"`{run['preset']}` in {run['precision']} ends at {figures[0]}, {figures[1]} s an epoch" in README
+        if run["preset"] == "classic":
+            assert run["test"]["loss"] == pytest.approx(105.6, abs=0.5)  # pytorch/examples, in two public logs
+
+
+def test_the_speed_table_is_what_was_measured():
+    measured = results("training-leaky-cpu.json")["benchmarks"]
+    steps = {b["extra_info"]["name"]: 1e3 * statistics.median(b["stats"]["data"]) / 600 for b in measured}
+    baseline = min(time for name, time in steps.items() if name.startswith("tutorial"))
+    for name, time in steps.items():
+        assert f"| {name} | {time:.1f} | {baseline / time:.1f}x |" in README

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 Reduction = Literal["batchmean", "sum", "none"]
-REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2}  # the codes that the kernels know; csrc/common.h has the same
+REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2}  # the codes that the kernels know; csrc/operator.h has the same
 
 _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
