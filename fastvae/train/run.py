@@ -74,8 +74,9 @@ def _finish(trainer: Trainer, folder: RunFolder, console: Console) -> None:
     last = next(line for line in reversed(folder.metrics()) if line["split"] == "test")
     rows = {
         "test loss (negative ELBO)": f"{last['loss']:.2f} nats = nll {last['nll']:.2f} + kl {last['kl']:.2f}",
-        "pictures": ", ".join(str(path) for path in pictures),
-        "look closer": f"fastvae evaluate {folder.path}; tensorboard --logdir {folder.path}",
+        "run's folder": str(folder.path),
+        "pictures in it": ", ".join(path.name for path in pictures),
+        "look closer": f"fastvae evaluate {folder.path}",
     }
     if trainer.epoch_seconds:
         seconds = statistics.median(trainer.epoch_seconds)
