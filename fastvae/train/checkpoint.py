@@ -55,7 +55,8 @@ def load(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a dict
+            # Copies: what safetensors gives is a view of the mapped file, which changes if somebody changes that.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 -- not a dict
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} is not a readable checkpoint ({_one_line(error)}): use another one") from error
     if metadata.get("format") != str(FORMAT):

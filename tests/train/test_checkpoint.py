@@ -27,6 +27,13 @@ def test_what_is_saved_comes_back(tmp_path, saved):
     assert found.part("model").keys() == {"a", "empty"}
 
 
+def test_what_was_loaded_does_not_change_with_the_file(tmp_path, saved):
+    path = checkpoint.save(tmp_path, 5, saved)
+    found = checkpoint.load(path)
+    path.write_bytes(bytes(len(path.read_bytes())))
+    assert torch.equal(found.tensors["model.a"], saved.tensors["model.a"])
+
+
 def test_the_weights_are_plain_safetensors(tmp_path, saved):
     path = checkpoint.save(tmp_path, 5, saved)
     assert torch.equal(load_file(path)["model.a"], saved.tensors["model.a"])

@@ -291,7 +291,7 @@ def test_device_of_the_local_rank(device: str, expected: str, monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
 
-    assert world._resolve_device(device, Ranks(1, 1, 4, 4)) == torch.device(expected)
+    assert world.resolve_device(device, Ranks(1, 1, 4, 4)) == torch.device(expected)
 
 
 @pytest.mark.parametrize(

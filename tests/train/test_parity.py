@@ -59,17 +59,35 @@ def reference_losses(config, data, dtype):
     yield model
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-9), ("fp32", 1e-5)])
-def test_every_step_of_the_fused_trainer_is_the_references(preset, precision, tolerance):
+def run(preset, precision):
+    """The losses of both loops and their models after STEPS steps."""
     config = resolve(TrainConfig(preset=preset, precision=precision, seed=7, beta=1.5))
     data = images()
-    dtype = torch.float64 if precision == "fp64" else torch.float32
     *fused, fused_model = fused_losses(config, data)
-    *truth, truth_model = reference_losses(config, data, dtype)
+    *truth, truth_model = reference_losses(config, data, torch.float64 if precision == "fp64" else torch.float32)
     assert len(fused) == len(truth) == STEPS
+    assert fused[-1].loss < 0.75 * fused[0].loss  # it learned something, so the steps were not idle
+    return fused, truth, fused_model.state_dict(), truth_model.state_dict()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_in_fp64_every_step_is_the_references(preset):
+    fused, truth, fused_weights, truth_weights = run(preset, "fp64")
     for step, (ours, theirs) in enumerate(zip(fused, truth, strict=True)):
-        assert ours == pytest.approx(theirs, rel=tolerance, abs=0), f"step {step}"
-    assert fused[-1].loss < fused[0].loss - 5  # it learned something, so the steps were not idle
-    for name, tensor in truth_model.state_dict().items():
-        torch.testing.assert_close(fused_model.state_dict()[name], tensor, rtol=tolerance, atol=tolerance)
+        assert ours == pytest.approx(theirs, rel=1e-9, abs=0), f"step {step}"
+    for name, tensor in truth_weights.items():
+        torch.testing.assert_close(fused_weights[name], tensor, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_in_fp32_no_loss_is_further_from_the_truth_than_eagers(preset):
+    # The rule of the operators: against fp64, no worse than eager fp32 has been so far, and 1e-5 of the loss. Not the
+    # weights: where a gradient is nothing but rounding (a pixel that is always black), Adam and RMSprop make full
+    # steps of it, and any two fp32 runs that round differently part there.
+    fused, eager, _, _ = run(preset, "fp32")
+    _, truth, _, _ = run(preset, "fp64")
+    lost = 0.0
+    for step, (ours, theirs, exact) in enumerate(zip(fused, eager, truth, strict=True)):
+        lost = max(lost, abs(theirs[0] - exact[0]))
+        assert abs(ours.loss - exact[0]) <= lost + 1e-5 * exact[0], f"step {step}"
+    assert lost < 1e-3 * truth[-1][0]
