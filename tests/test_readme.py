@@ -76,3 +76,14 @@ def test_the_speed_table_is_what_was_measured():
     baseline = min(time for name, time in steps.items() if name.startswith("tutorial"))
     for name, time in steps.items():
         assert f"| {name} | {time:.1f} | {baseline / time:.1f}x |" in README
+
+
+def test_the_table_of_operations_is_what_was_measured():
+    groups = {}
+    for bench in results("ops-cpu.json")["benchmarks"]:
+        median = 1e3 * statistics.median(bench["stats"]["data"])
+        groups.setdefault(bench["group"].partition(" fp32")[0], {})[bench["extra_info"]["name"]] = median
+    for group, medians in groups.items():
+        ours = medians["fastvae"]
+        eager = min(time for name, time in medians.items() if name.startswith("eager"))
+        assert f"| {group} | {ours:.3f} | {eager / ours:.1f}x | {medians['torch.compile'] / ours:.1f}x |" in README
