@@ -13,6 +13,7 @@ import pytest
 from fastvae.train import checkpoint
 
 BIN = Path(sys.executable).parent
+pytestmark = pytest.mark.slow
 SPELLINGS = {
     "torchrun, literally": [BIN / "torchrun", "-m", "fastvae.train", "--nproc", "2"],
     "torchrun": [BIN / "torchrun", "--nproc-per-node", "2", "-m", "fastvae.train"],
