@@ -180,6 +180,7 @@ def test_under_torchrun_the_environment_is_cleaned(tmp_path: Path) -> None:
     assert output == ["[] " + str({"WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_OF_OLD": None})] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [[], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]])
 def test_two_processes_agree(command: list[str], tmp_path: Path) -> None:
     status, output, _ = run(tmp_path, WORLD, *command, str(tmp_path / "worker.py"))
@@ -189,6 +190,7 @@ def test_two_processes_agree(command: list[str], tmp_path: Path) -> None:
     assert output == [f"{main} cpu [3.0, 3.0, 3.0] (True, False, True) {threads}" for main in (False, True)]
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_the_other(tmp_path: Path) -> None:
     status, _, _ = run(tmp_path, WORLD, str(tmp_path / "worker.py"), "fail")
 
