@@ -40,7 +40,7 @@ class TrainConfig:
     precision: Precision = "fp32"
     """Type of the matrix products; weights, losses and optimiser state stay in fp32 (in fp64 for fp64)."""
     compile: bool = False
-    """Run the step through torch.compile: pays off on GPUs and in long runs."""
+    """Run the step through torch.compile: whether that is faster depends on the machine, so measure both."""
     backend: Backend = "auto"
     """Which fused operations: triton on a GPU and native on a CPU where there is a choice."""
     device: str = "auto"

@@ -10,12 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 
 from fastvae.errors import InputError
-from fastvae.train import world
 from fastvae.train.launch import launch
-from fastvae.train.world import Ranks, open_world, read_ranks
 
 TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 
@@ -215,106 +212,3 @@ def test_refuses_a_contradiction(nproc: int, size: str, says: str, monkeypatch: 
 
     with pytest.raises(InputError, match=says):
         launch(nproc, [], lambda: 3)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"RANK": "abc"}, "RANK='abc'"),
-        ({"RANK": "4"}, "RANK='4'.* 0 to 3"),
-        ({"RANK": "-1"}, "RANK='-1'"),
-        ({"LOCAL_RANK": ""}, "LOCAL_RANK=''"),
-        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "1"}, "LOCAL_RANK='1'.* 0 to 0"),
-        ({"LOCAL_WORLD_SIZE": "5"}, "LOCAL_WORLD_SIZE='5'.* 1 to 4"),
-        ({"WORLD_SIZE": "0"}, "WORLD_SIZE='0'"),
-        ({"WORLD_SIZE": "4.0"}, "WORLD_SIZE='4.0'"),
-        ({"RANK": None}, "no RANK"),
-        ({"RANK": None, "LOCAL_RANK": None}, "WORLD_SIZE but no RANK"),
-        ({"WORLD_SIZE": None}, "no WORLD_SIZE"),
-        ({"MASTER_PORT": None}, "WORLD_SIZE=4 but no MASTER_PORT"),
-    ],
-)
-def test_refuses_a_malformed_environment(
-    changes: dict[str, str | None], says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (TORCHRUN | changes).items():
-        if value is not None:
-            monkeypatch.setenv(name, value)
-
-    with pytest.raises(InputError, match=says) as caught, open_world("cpu"):
-        pass
-    assert "\n" not in str(caught.value)
-
-
-def test_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_ranks() is None
-    for name, value in (TORCHRUN | {"RANK": "3", "LOCAL_WORLD_SIZE": "2"}).items():
-        monkeypatch.setenv(name, value)
-    assert read_ranks() == Ranks(rank=3, local_rank=1, size=4, local_size=2)
-
-
-def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    threads = torch.get_num_threads()
-
-    with open_world("auto") as here:
-        values = torch.ones(2)
-        here.sum(values)
-        here.barrier()
-
-        assert (here.rank, here.local_rank, here.size, here.device) == (0, 0, 1, torch.device("cpu"))
-        assert here.is_main
-        assert (values.tolist(), here.any(True), here.any(False)) == ([1.0, 1.0], True, False)
-        assert not torch.distributed.is_initialized()
-    assert torch.get_num_threads() == threads
-
-
-@pytest.mark.parametrize(
-    ("device", "gpus", "says"),
-    [
-        ("gpu", 8, "'gpu' is not one of auto, cpu, cuda"),
-        ("cuda", 0, "no CUDA GPU"),
-        ("cuda", 2, "4 processes .* 2"),
-        ("auto", 2, "4 processes .* 2"),
-    ],
-)
-def test_refuses_a_device(device: str, gpus: int, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    for name, value in TORCHRUN.items():
-        monkeypatch.setenv(name, value)
-
-    with pytest.raises(InputError, match=says), open_world(device):
-        pass
-
-
-@pytest.mark.parametrize(("device", "expected"), [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cpu", "cpu")])
-def test_device_of_the_local_rank(device: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-
-    assert world.resolve_device(device, Ranks(1, 1, 4, 4)) == torch.device(expected)
-
-
-@pytest.mark.parametrize(
-    ("own", "parents", "expected"),
-    [
-        ({}, {}, False),
-        ({"OMP_NUM_THREADS": "3"}, {}, True),
-        ({"OMP_NUM_THREADS": "1"}, {}, True),
-        ({"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "x"}, {"OMP_NUM_THREADS": "1"}, True),
-        ({"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "x"}, {"X": "OMP_NUM_THREADS=1"}, False),
-    ],
-)
-def test_tells_torchruns_thread_count_from_the_users(
-    own: dict[str, str], parents: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in own.items():
-        monkeypatch.setenv(name, value)
-    parent = subprocess.Popen(["sleep", "30"], env=parents)
-    try:
-        monkeypatch.setattr(os, "getppid", lambda: parent.pid)
-        assert world._user_set_threads() == expected
-    finally:
-        parent.kill()
-        parent.wait()
