@@ -36,12 +36,14 @@ Likelihood likelihood(double variance, bool full) {
 std::tuple<Tensor, Tensor> forward(const Tensor& mean, const Tensor& target, double variance, bool full,
                                    int64_t reduction, double weight, const std::optional<Tensor>& weight_tensor,
                                    bool with_grad) {
-  return pixel_forward(likelihood(variance, full), mean, target, reduction, weight, weight_tensor, with_grad);
+  return pixel_forward(likelihood(variance, full), pixels(mean, target), mean, reduction, weight, weight_tensor,
+                       with_grad);
 }
 
 Tensor backward(const Tensor& grad_output, const Tensor& mean, const Tensor& target, double variance, bool full,
                 int64_t reduction, double weight, const std::optional<Tensor>& weight_tensor) {
-  return pixel_backward(likelihood(variance, full), grad_output, mean, target, reduction, weight, weight_tensor);
+  return pixel_backward(likelihood(variance, full), pixels(mean, target), grad_output, mean, reduction, weight,
+                        weight_tensor);
 }
 
 }  // namespace

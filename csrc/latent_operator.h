@@ -2,6 +2,7 @@
 #pragma once
 
 #include "latent.h"
+#include "noise_operator.h"
 #include "operator.h"
 
 namespace fastvae {
@@ -14,17 +15,8 @@ inline Noise noise(const Tensor& like, const std::optional<Tensor>& eps, const s
     STD_TORCH_CHECK(eps->is_contiguous() && eps->scalar_type() == like.scalar_type(), "expected eps like mu, dense");
     return {true, source(*eps, like), {0, 0}, 0, 0, 0};
   }
-  STD_TORCH_CHECK(state && state->is_cpu() && state->is_contiguous() && state->numel() == 2 &&
-                      state->scalar_type() == ScalarType::Long,
-                  "expected eps or a state [seed, step]");
-  const auto* words = static_cast<const int64_t*>(state->data_ptr());
-  const auto seed = static_cast<uint64_t>(words[0]);
-  return {false,
-          {},
-          {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)},
-          static_cast<uint32_t>(words[1]),
-          static_cast<uint32_t>(stream),
-          static_cast<uint64_t>(row_offset) * static_cast<uint64_t>(event_of(like))};
+  STD_TORCH_CHECK(state, "expected eps or a state [seed, step]");
+  return noise_of_key(*state, row_offset * event_of(like), stream);
 }
 
 }  // namespace fastvae

@@ -43,29 +43,43 @@ FASTVAE_INLINE float uniform(uint32_t word) {
   return value * 0x1p-32f + 0x1p-33f;
 }
 
-template <typename A>
-struct Draw {
+// The words of the quads that hold a block.
+struct WordBlock {
   static constexpr int kQuads = kBlock / 4 + 16;  // a block may start and end inside a quad
   alignas(64) uint32_t words[4][kQuads];
-  alignas(64) A normals[4 * kQuads];
+  int skip, quads;  // elements of the first quad that come before the block; quads drawn
 
-  // Noise of elements [at, at + count): valid until the next call.
-  const A* operator()(const Noise& noise, int64_t at, int count) {
-    if (noise.explicit_eps) return load(noise.eps, at, count, normals);
+  // For elements [at, at + count).
+  void draw(const Noise& noise, int64_t at, int count) {
     const uint64_t element = noise.first + static_cast<uint64_t>(at), quad = element / 4;
-    // Whole vectors, a few normals too many: cheaper than the remainder of a loop this heavy.
-    const int skip = static_cast<int>(element % 4), quads = ((skip + count + 3) / 4 + 15) / 16 * 16;
+    // Whole vectors, a few words too many: cheaper than the remainder of a loop this heavy.
+    skip = static_cast<int>(element % 4), quads = ((skip + count + 3) / 4 + 15) / 16 * 16;
     const uint32_t low = static_cast<uint32_t>(quad), high = static_cast<uint32_t>(quad >> 32);
     const uint32_t k0 = noise.key[0], k1 = noise.key[1], step = noise.step, stream = noise.stream;
     uint32_t *__restrict w0 = words[0], *__restrict w1 = words[1];
     uint32_t *__restrict w2 = words[2], *__restrict w3 = words[3];
-    A* __restrict out = normals;
 #pragma omp simd
     for (int i = 0; i < quads; ++i) {
       const uint32_t c0 = low + static_cast<uint32_t>(i);
       const Words w = philox<10>({c0, high + (c0 < low ? 1u : 0u), step, stream}, k0, k1);
       w0[i] = w.w0, w1[i] = w.w1, w2[i] = w.w2, w3[i] = w.w3;
     }
+  }
+};
+
+template <typename A>
+struct Draw {
+  WordBlock block;
+  alignas(64) A normals[4 * WordBlock::kQuads];
+
+  // Noise of elements [at, at + count): valid until the next call.
+  const A* operator()(const Noise& noise, int64_t at, int count) {
+    if (noise.explicit_eps) return load(noise.eps, at, count, normals);
+    block.draw(noise, at, count);
+    const uint32_t *__restrict w0 = block.words[0], *__restrict w1 = block.words[1];
+    const uint32_t *__restrict w2 = block.words[2], *__restrict w3 = block.words[3];
+    const int quads = block.quads;
+    A* __restrict out = normals;
 #pragma omp simd
     for (int i = 0; i < quads; ++i) {
       const A radius0 = sqrt(-2 * log(static_cast<A>(uniform(w0[i]))));
@@ -76,7 +90,34 @@ struct Draw {
       out[4 * i + 2] = radius1 * turn1.cos;
       out[4 * i + 3] = radius1 * turn1.sin;
     }
-    return out + skip;
+    return out + block.skip;
+  }
+};
+
+// Pixels drawn from their intensities: 1 with probability x / 255, which is exact but for x / 255 * 2**-32.
+template <typename A>
+struct Binarized {
+  WordBlock block;
+  alignas(64) uint32_t flat[4 * WordBlock::kQuads];
+  alignas(64) A pixels[kBlock];
+
+  // Of elements [at, at + count) of a dense uint8 target: valid until the next call.
+  const A* operator()(const Noise& noise, const Source& target, int64_t at, int count) {
+    block.draw(noise, at, count);
+    uint32_t* __restrict out = flat;
+    for (int lane = 0; lane < 4; ++lane) {
+      const uint32_t* __restrict words = block.words[lane];
+      for (int i = 0; i < block.quads; ++i) out[4 * i + lane] = words[i];
+    }
+    const uint8_t* __restrict x = static_cast<const uint8_t*>(target.data) + at;
+    const uint32_t* __restrict words = flat + block.skip;
+#pragma omp simd
+    for (int i = 0; i < count; ++i) {
+      // 255 * 0x01010101 is 2**32 - 1: the largest word steps back, so that 255 is always 1 and 0 never.
+      const uint32_t word = words[i] < 0xfffffffeu ? words[i] : 0xfffffffeu;
+      pixels[i] = word < static_cast<uint32_t>(x[i]) * 0x01010101u ? A(1) : A(0);
+    }
+    return pixels;
   }
 };
 

@@ -29,7 +29,7 @@ def _degree(coefficients):
 
 
 @triton.jit
-def _horner(x, COEFFICIENTS: tl.constexpr):
+def horner(x, COEFFICIENTS: tl.constexpr):
     DEGREE: tl.constexpr = _degree(COEFFICIENTS)
     value = x * 0 + COEFFICIENTS[DEGREE]
     for k in tl.static_range(DEGREE):
@@ -54,12 +54,12 @@ def exp_expm1(x):
         count = tl.floor(x * _LOG2_E + 0.5)
         # ln 2 in two parts, of which count times the first is exact.
         rest = (x - count * 0.693147180369123816490) - count * 1.90821492927058770002e-10
-        p = rest * _horner(rest, _EXP_64)
+        p = rest * horner(rest, _EXP_64)
     else:
         x = tl.where(x > 89.0, 89.0, tl.where(x < -104.0, -104.0, x))
         count = tl.floor(x * _LOG2_E + 0.5)
         rest = (x - count * 0.693145751953125) - count * 1.42860682030941723212e-6
-        p = rest * _horner(rest, _EXP_32)
+        p = rest * horner(rest, _EXP_32)
     # 2**count in two factors: one alone would overflow, or be subnormal, where the result is neither.
     half = count.to(tl.int32) >> 1
     one, other = _power_of_two(half, x.dtype), _power_of_two(count.to(tl.int32) - half, x.dtype)
@@ -72,7 +72,7 @@ def exp_expm1(x):
 def log1p_unit(y):
     """``log(1 + y)`` for y in [0, 1], as ``2 atanh(y / (2 + y))``: no digits are lost for small y."""
     s = y / (2.0 + y)
-    return s * (_horner(s * s, _ATANH_64) if y.dtype == tl.float64 else _horner(s * s, _ATANH_32))
+    return s * (horner(s * s, _ATANH_64) if y.dtype == tl.float64 else horner(s * s, _ATANH_32))
 
 
 @triton.jit
@@ -82,9 +82,9 @@ def sincos_turns(turns):
     angle = (turns - count * 0.25) * _TWO_PI
     square = angle * angle
     if turns.dtype == tl.float64:
-        sine, cosine = angle * _horner(square, _SIN_64), _horner(square, _COS_64)
+        sine, cosine = angle * horner(square, _SIN_64), horner(square, _COS_64)
     else:
-        sine, cosine = angle * _horner(square, _SIN_32), _horner(square, _COS_32)
+        sine, cosine = angle * horner(square, _SIN_32), horner(square, _COS_32)
     quarter = count.to(tl.int32)
     swap = (quarter & 1) == 1
     sin, cos = tl.where(swap, cosine, sine), tl.where(swap, sine, cosine)

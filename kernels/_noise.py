@@ -40,15 +40,36 @@ def _lanes(state, stream, quad, dtype: tl.constexpr):
 
 
 @triton.jit
+def _interleave(n0, n1, n2, n3, TILE: tl.constexpr, VECTOR: tl.constexpr):
+    """Lanes of quads as a (TILE, VECTOR) tile. ``join`` stacks in the registers of one thread, and a vector is one or
+    two whole quads of one thread, so the tile has the layout of the loads and nothing passes through shared memory.
+    """
+    return tl.reshape(tl.join(tl.join(n0, n2), tl.join(n1, n3)), (TILE, VECTOR))
+
+
+@triton.jit
 def normals(state, stream, first, TILE: tl.constexpr, VECTOR: tl.constexpr, dtype: tl.constexpr):
     """The (TILE, VECTOR) tile of noise from global element ``first`` (int64), which is the first of its quad.
 
-    All four normals of each quad are used. ``join`` stacks in the registers of one thread and a vector is one or two
-    whole quads of one thread, so the tile has the layout of the loads, and nothing passes through shared memory.
+    All four normals of each quad are used.
     """
     quad = first // 4 + tl.arange(0, TILE)[:, None] * (VECTOR // 4)
     n0, n1, n2, n3 = _lanes(state, stream, quad, dtype)
     if VECTOR == 8:
         m0, m1, m2, m3 = _lanes(state, stream, quad + 1, dtype)
         n0, n1, n2, n3 = tl.join(n0, m0), tl.join(n1, m1), tl.join(n2, m2), tl.join(n3, m3)
-    return tl.reshape(tl.join(tl.join(n0, n2), tl.join(n1, n3)), (TILE, VECTOR))
+    return _interleave(n0, n1, n2, n3, TILE, VECTOR)
+
+
+@triton.jit
+def binarized(x, state, stream, first, TILE: tl.constexpr, VECTOR: tl.constexpr):
+    """A (TILE, VECTOR) tile of uint8 pixels drawn black (0) or white (255), white with probability x / 255."""
+    quad = first // 4 + tl.arange(0, TILE)[:, None] * (VECTOR // 4)
+    w0, w1, w2, w3 = words(state, stream, quad)
+    if VECTOR == 8:
+        v0, v1, v2, v3 = words(state, stream, quad + 1)
+        w0, w1, w2, w3 = tl.join(w0, v0), tl.join(w1, v1), tl.join(w2, v2), tl.join(w3, v3)
+    word = _interleave(w0, w1, w2, w3, TILE, VECTOR).to(tl.uint32)
+    # 255 * 0x01010101 is 2**32 - 1: the largest word steps back, so that 255 is always 1 and 0 never.
+    word = tl.where(word == 0xFFFFFFFF, 0xFFFFFFFE, word)
+    return tl.where(word < x.to(tl.uint32) * 0x01010101, 255, 0).to(tl.uint8)

@@ -1,9 +1,15 @@
-"""The loop of every pixel likelihood: one pass reads the prediction and the target and writes the gradient.
+"""The loop of every pixel likelihood: one pass reads one or two predictions and the target and writes the gradients.
 
-A likelihood is its terms, a jit function of elements ``terms(prediction, x, p, q) -> (loss, slope)``: the loss and its
-derivative in the prediction. ``x`` is the target as a number, all are of the type computed in, and p and q are two
-numbers of the call (a variance, say), 0 where the likelihood has none.
+A likelihood is its terms, a jit function of elements: the loss and its derivatives in the predictions.
+
+    terms(prediction, x, p, q) -> (loss, slope)
+    terms(first, second, x, p, q) -> (loss, first_slope, second_slope)
+
+``x`` is the target as a number, all are of the type computed in, and p and q are two numbers of the call (a variance,
+say), 0 where the likelihood has none. A pointer that is None leaves its part of a kernel out.
 """
+
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
@@ -11,18 +17,32 @@ from torch import Tensor
 
 from ._launch import NONE, empty_gradient, finish, folded_weight, loss_and_partials, on_device_of, plan, scalar
 from ._math import pixel
+from ._noise import binarized
 from ._tile import multiple, span
 
 
-@triton.jit(do_not_specialize=["length", "chunks"])
+@triton.jit
+def _target(target, state, stream, first, place, mask, TILE: tl.constexpr, VECTOR: tl.constexpr, dtype: tl.constexpr):
+    x = tl.load(target + place, mask=mask, other=0)
+    if state is not None:
+        x = binarized(x, state, stream, first, TILE, VECTOR)
+    return pixel(x, dtype)
+
+
+@triton.jit(do_not_specialize=["length", "chunks", "first", "stream"])
 def _forward(
     prediction,  # (rows, length)
+    second,  # (rows, length) or None
     target,  # (rows, length) uint8 or floating
     gradient,  # (rows, length) or None
+    second_gradient,  # (rows, length) or None
     partials,  # (rows, chunks)
+    state,  # (2,) int64 [seed, step], or None: the target as it is
     weight_tensor,  # () or None
     length: tl.int64,
     chunks: tl.int64,
+    first: tl.int64,
+    stream: tl.int64,
     weight: tl.float64,
     p: tl.float64,
     q: tl.float64,
@@ -40,11 +60,21 @@ def _forward(
     factor = scalar(weight, weight_tensor, COMPUTE)
     p, q = scalar(p, None, COMPUTE), scalar(q, None, COMPUTE)
     total = tl.zeros((TILE, VECTOR), COMPUTE)
-    for start in range(chunk * (TILE * VECTOR), length, step):
+    # Quads cross rows, so a segment may start inside one; ALIGNED ones never do.
+    lead = 0 if ALIGNED or state is None else ((first + base) % 4).to(INDEX)
+    for tile in range(chunk * (TILE * VECTOR), length + lead, step):
+        start = tile - lead
         place, mask = span(start, length, VECTOR, TILE, ALIGNED)
         value = tl.load(prediction + base + place, mask=mask, other=0.0).to(COMPUTE)
-        x = pixel(tl.load(target + base + place, mask=mask, other=0), COMPUTE)
-        loss, slope = TERMS(value, x, p, q)
+        x = _target(target + base, state, stream, first + base + start, place, mask, TILE, VECTOR, COMPUTE)
+        if second is None:
+            loss, slope = TERMS(value, x, p, q)
+        else:
+            other = tl.load(second + base + place, mask=mask, other=0.0).to(COMPUTE)
+            loss, slope, second_slope = TERMS(value, other, x, p, q)
+            if second_gradient is not None:
+                second_slope = (factor * second_slope).to(second_gradient.dtype.element_ty)
+                tl.store(second_gradient + base + place, second_slope, mask=mask)
         total += tl.where(mask, loss, 0.0)
         if gradient is not None:
             tl.store(gradient + base + place, (factor * slope).to(gradient.dtype.element_ty), mask=mask)
@@ -54,15 +84,20 @@ def _forward(
     tl.store(partials + row * chunks + chunk, partial)
 
 
-@triton.jit(do_not_specialize=["length", "chunks"])
+@triton.jit(do_not_specialize=["length", "chunks", "first", "stream"])
 def _backward(
     grad_output,  # (rows,)
     prediction,  # (rows, length)
+    second,  # (rows, length) or None
     target,  # (rows, length) uint8 or floating
     gradient,  # (rows, length)
+    second_gradient,  # (rows, length) or None
+    state,  # (2,) int64 [seed, step], or None: the target as it is
     weight_tensor,  # () or None
     length: tl.int64,
     chunks: tl.int64,
+    first: tl.int64,
+    stream: tl.int64,
     weight: tl.float64,
     p: tl.float64,
     q: tl.float64,
@@ -78,57 +113,90 @@ def _backward(
     base = row * length
     factor = scalar(weight, weight_tensor, COMPUTE) * tl.load(grad_output + row).to(COMPUTE)
     p, q = scalar(p, None, COMPUTE), scalar(q, None, COMPUTE)
-    for start in range(chunk * (TILE * VECTOR), length, step):
+    lead = 0 if ALIGNED or state is None else ((first + base) % 4).to(INDEX)
+    for tile in range(chunk * (TILE * VECTOR), length + lead, step):
+        start = tile - lead
         place, mask = span(start, length, VECTOR, TILE, ALIGNED)
         value = tl.load(prediction + base + place, mask=mask, other=0.0).to(COMPUTE)
-        x = pixel(tl.load(target + base + place, mask=mask, other=0), COMPUTE)
-        _, slope = TERMS(value, x, p, q)
+        x = _target(target + base, state, stream, first + base + start, place, mask, TILE, VECTOR, COMPUTE)
+        if second is None:
+            _, slope = TERMS(value, x, p, q)
+        else:
+            other = tl.load(second + base + place, mask=mask, other=0.0).to(COMPUTE)
+            _, slope, second_slope = TERMS(value, other, x, p, q)
+            second_slope = (factor * second_slope).to(second_gradient.dtype.element_ty)
+            tl.store(second_gradient + base + place, second_slope, mask=mask)
         tl.store(gradient + base + place, (factor * slope).to(gradient.dtype.element_ty), mask=mask)
 
 
+class Key(NamedTuple):
+    """The key by which a uint8 target is binarized, as the schema has it."""
+
+    state: Tensor | None
+    row_offset: int
+    stream: int
+
+
+_NO_KEY = Key(None, 0, 0)
+
+
+class Likelihood(NamedTuple):
+    """The terms and their two numbers; the key of the target's binarization."""
+
+    terms: triton.JITFunction
+    p: float = 0.0
+    q: float = 0.0
+    key: Key = _NO_KEY
+
+
 def forward(
-    terms: triton.JITFunction,
-    prediction: Tensor,
+    likelihood: Likelihood,
+    predictions: tuple[Tensor, ...],
     target: Tensor,
     reduction: int,
     weight: float,
     weight_tensor: Tensor | None,
     with_grad: bool,
-    p: float = 0.0,
-    q: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    cut = plan(prediction, reduction == NONE)
-    loss, partials = loss_and_partials(prediction, reduction, cut)
-    gradient = empty_gradient(prediction, reduction, with_grad)
+) -> tuple[Tensor, ...]:
+    """The loss and the gradient of each prediction (empty where the schema says so)."""
+    terms, p, q, key = likelihood
+    like, second = predictions[0], predictions[1] if len(predictions) > 1 else None
+    cut = plan(like, reduction == NONE, row_offset=key.row_offset)
+    loss, partials = loss_and_partials(like, reduction, cut)
+    gradients = tuple(empty_gradient(prediction, reduction, with_grad) for prediction in predictions)
     if not cut.empty:
-        weight = folded_weight(weight, reduction, prediction.shape[0])
-        with on_device_of(prediction):
+        written = [gradient if gradient.numel() else None for gradient in gradients]
+        weight = folded_weight(weight, reduction, like.shape[0])
+        with on_device_of(like):
             _forward[cut.grid](
-                prediction, target, gradient if gradient.numel() else None, partials, weight_tensor,
-                cut.length, cut.chunks, weight, p, q, TERMS=terms, FINAL=cut.chunks == 1, **cut.meta,
+                like, second, target, written[0], written[-1] if len(written) > 1 else None, partials, key.state,
+                weight_tensor, cut.length, cut.chunks, cut.first, key.stream, weight, p, q,
+                TERMS=terms, FINAL=cut.chunks == 1, **cut.meta,
             )  # fmt: skip
             finish(partials, loss, weight_tensor, weight, cut)
-    return loss, gradient
+    return (loss, *gradients)
 
 
 def backward(
-    terms: triton.JITFunction,
+    likelihood: Likelihood,
     grad_output: Tensor,
-    prediction: Tensor,
+    predictions: tuple[Tensor, ...],
     target: Tensor,
     reduction: int,
     weight: float,
     weight_tensor: Tensor | None,
-    p: float = 0.0,
-    q: float = 0.0,
-) -> Tensor:
-    cut = plan(prediction, reduction == NONE)
-    gradient = prediction.new_empty(prediction.shape)
+) -> tuple[Tensor, ...]:
+    """The gradient of each prediction."""
+    terms, p, q, key = likelihood
+    like, second = predictions[0], predictions[1] if len(predictions) > 1 else None
+    cut = plan(like, reduction == NONE, row_offset=key.row_offset)
+    gradients = tuple(prediction.new_empty(prediction.shape) for prediction in predictions)
     if not cut.empty:
-        weight = folded_weight(weight, reduction, prediction.shape[0])
-        with on_device_of(prediction):
+        weight = folded_weight(weight, reduction, like.shape[0])
+        with on_device_of(like):
             _backward[cut.grid](
-                grad_output, prediction, target, gradient, weight_tensor,
-                cut.length, cut.chunks, weight, p, q, TERMS=terms, **cut.meta,
+                grad_output, like, second, target, gradients[0], gradients[-1] if second is not None else None,
+                key.state, weight_tensor, cut.length, cut.chunks, cut.first, key.stream, weight, p, q,
+                TERMS=terms, **cut.meta,
             )  # fmt: skip
-    return gradient
+    return gradients

@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._math import log1p_unit
-from ._pixel import backward, forward
+from ._pixel import Key, Likelihood, backward, forward
 
 
 @triton.jit
@@ -19,12 +19,30 @@ def _terms(logit, x, _p, _q):
 
 
 def bernoulli_nll(
-    logits: Tensor, target: Tensor, reduction: int, weight: float, weight_tensor: Tensor | None, with_grad: bool
-) -> tuple[Tensor, Tensor]:
-    return forward(_terms, logits, target, reduction, weight, weight_tensor, with_grad)
+    logits: Tensor,
+    target: Tensor,
+    state: Tensor | None,
+    row_offset: int,
+    stream: int,
+    reduction: int,
+    weight: float,
+    weight_tensor: Tensor | None,
+    with_grad: bool,
+) -> tuple[Tensor, ...]:
+    likelihood = Likelihood(_terms, key=Key(state, row_offset, stream))
+    return forward(likelihood, (logits,), target, reduction, weight, weight_tensor, with_grad)
 
 
 def bernoulli_nll_backward(
-    grad_output: Tensor, logits: Tensor, target: Tensor, reduction: int, weight: float, weight_tensor: Tensor | None
+    grad_output: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    state: Tensor | None,
+    row_offset: int,
+    stream: int,
+    reduction: int,
+    weight: float,
+    weight_tensor: Tensor | None,
 ) -> Tensor:
-    return backward(_terms, grad_output, logits, target, reduction, weight, weight_tensor)
+    likelihood = Likelihood(_terms, key=Key(state, row_offset, stream))
+    return backward(likelihood, grad_output, (logits,), target, reduction, weight, weight_tensor)[0]

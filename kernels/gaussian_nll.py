@@ -6,7 +6,7 @@ import triton
 import triton.language as tl  # noqa: F401  (Triton's interpreter demands it beside every jit function)
 from torch import Tensor
 
-from ._pixel import backward, forward
+from ._pixel import Likelihood, backward, forward
 
 
 @triton.jit
@@ -25,9 +25,10 @@ def gaussian_nll(
     weight: float,
     weight_tensor: Tensor | None,
     with_grad: bool,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     constant = 0.5 * math.log(2 * math.pi * variance) if full else 0.0
-    return forward(_terms, mean, target, reduction, weight, weight_tensor, with_grad, 1.0 / variance, constant)
+    likelihood = Likelihood(_terms, 1.0 / variance, constant)
+    return forward(likelihood, (mean,), target, reduction, weight, weight_tensor, with_grad)
 
 
 def gaussian_nll_backward(
@@ -40,4 +41,5 @@ def gaussian_nll_backward(
     weight: float,
     weight_tensor: Tensor | None,
 ) -> Tensor:
-    return backward(_terms, grad_output, mean, target, reduction, weight, weight_tensor, 1.0 / variance)
+    likelihood = Likelihood(_terms, 1.0 / variance)
+    return backward(likelihood, grad_output, (mean,), target, reduction, weight, weight_tensor)[0]

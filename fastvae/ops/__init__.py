@@ -3,8 +3,12 @@
 from ._check import Reduction as Reduction
 from ._library import Backend as Backend
 from .bernoulli_nll import bernoulli_nll as bernoulli_nll
+from .continuous_bernoulli_nll import continuous_bernoulli_nll as continuous_bernoulli_nll
 from .gaussian_kl import gaussian_kl as gaussian_kl
+from .gaussian_logvar_nll import gaussian_logvar_nll as gaussian_logvar_nll
 from .gaussian_nll import gaussian_nll as gaussian_nll
+from .laplace_nll import laplace_nll as laplace_nll
 from .noise import Noise as Noise
+from .optimal_gaussian_nll import optimal_gaussian_nll as optimal_gaussian_nll
 from .reparameterize import reparameterize as reparameterize
 from .reparameterize_kl import reparameterize_kl as reparameterize_kl

@@ -5,8 +5,9 @@ A loss operator ``name`` and its partner keep one calling convention, in the sch
     name(*tensors, *constants, reduction, weight, weight_tensor, with_grad) -> (loss, *gradients)
     name_backward(grad_output, *tensors, *constants, reduction, weight, weight_tensor) -> (*gradients,)
 
-The gradients belong to the first of the tensors, in order; the rest (targets) have none. Asked without ``with_grad``,
-and for ``reduction="none"``, where the factor of each row is unknown until backward, the gradients come back empty.
+The gradients belong to the first of the tensors, in order; the rest (targets, keys) have none, and may be None. Asked
+without ``with_grad``, and for ``reduction="none"``, where the factor of each row is unknown until backward, the
+gradients come back empty.
 In fp16 the forward writes none either: a gradient that fits fp16 only once a loss scale has multiplied it (that is
 what the scale is for) must not be rounded before.
 """
@@ -44,6 +45,32 @@ class Reduce(NamedTuple):
         return self.code == 0
 
 
+def define_loss(name: str, predictions: str, rest: str = "") -> None:
+    """Declare a loss and its backward, implemented in the module of that name.
+
+    ``predictions`` names the tensors that have gradients; ``rest`` is the schema of what comes between them and the
+    reduction: "Tensor target, float variance, bool full".
+    """
+    names = predictions.split()
+    arguments = ", ".join([*(f"Tensor {prediction}" for prediction in names), *([rest] if rest else [])])
+    reduction = "int reduction, float weight, Tensor? weight_tensor"
+    gradients = ", ".join(["Tensor"] * len(names))
+
+    def fake(*values: Any) -> tuple[Tensor, ...]:
+        code, _, _, with_grad = values[-4:]
+        tensors = values[: len(names)]
+        return loss_shape(tensors[0], code), *(gradient_shape(tensor, code, with_grad) for tensor in tensors)
+
+    def fake_backward(_: Tensor, *values: Any) -> Tensor | tuple[Tensor, ...]:
+        shapes = tuple(tensor.new_empty(tensor.shape) for tensor in values[: len(names)])
+        return shapes if len(shapes) > 1 else shapes[0]
+
+    _library.define(f"{name}({arguments}, {reduction}, bool with_grad) -> (Tensor, {gradients})", fake, module=name)
+    returns = f"({gradients})" if len(names) > 1 else gradients
+    schema = f"{name}_backward(Tensor grad_output, {arguments}, {reduction}) -> {returns}"
+    _library.define(schema, fake_backward, module=name)
+
+
 def loss_shape(tensor: Tensor, reduction: int) -> Tensor:
     """The fake loss: one value a sample or one in all; fp64 for fp64, else fp32."""
     dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
@@ -56,14 +83,23 @@ def gradient_shape(tensor: Tensor, reduction: int, with_grad: bool) -> Tensor:
 
 
 def fused_loss(
-    operators: Any, name: str, tensors: tuple[Tensor, ...], constants: tuple[float | bool, ...], reduce: Reduce
+    operators: Any,
+    name: str,
+    tensors: tuple[Tensor | None, ...],
+    constants: tuple[float | bool, ...],
+    reduce: Reduce,
+    *,
+    eager_gradient: bool = True,
 ) -> Tensor:
-    """Run a fused loss; record it for autograd if an input asks for that."""
+    """Run a fused loss; record it for autograd if an input asks for that.
+
+    ``eager_gradient=False`` where the incoming gradient will surely not be 1: the forward then writes none, and
+    backward computes it once, scaled, which moves fewer bytes than to write it and scale it.
+    """
     forward = getattr(operators, name)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        value: Tensor = _FusedLoss.apply(
-            forward, getattr(operators, f"{name}_backward"), operators.scale_gradient_, constants, *reduce, *tensors
-        )
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        backward, scale_ = getattr(operators, f"{name}_backward"), operators.scale_gradient_
+        value: Tensor = _FusedLoss.apply(forward, backward, scale_, eager_gradient, constants, *reduce, *tensors)
     else:
         value = forward(*tensors, *constants, *reduce, False)[0]
     return value
@@ -107,13 +143,14 @@ class _FusedLoss(torch.autograd.Function):
         forward: Any,
         backward: Any,
         scale_: Any,
+        eager_gradient: bool,
         constants: tuple[float | bool, ...],
         code: int,
         weight: float,
         weight_tensor: Tensor | None,
         *tensors: Tensor,
     ) -> Tensor:
-        with_grad = code != 0 and tensors[0].dtype != torch.float16
+        with_grad = eager_gradient and code != 0 and tensors[0].dtype != torch.float16
         value: Tensor
         value, *gradients = forward(*tensors, *constants, code, weight, weight_tensor, with_grad)
         ctx.operators = backward, scale_
@@ -147,7 +184,7 @@ class _FusedLoss(torch.autograd.Function):
                 backward(grad_output.contiguous(), *tensors, *constants, code, weight, weight_tensor)
             )
         without = (None,) * (len(tensors) - len(gradients))
-        return (*(None,) * 7, *gradients, *without)
+        return (*(None,) * 8, *gradients, *without)
 
 
 def _as_sequence(result: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:

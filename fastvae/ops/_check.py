@@ -27,11 +27,15 @@ def pair(first_name: str, first: Tensor, second_name: str, second: Tensor) -> No
         raise ValueError(f"{first_name} is on {first.device}, but {second_name} is on {second.device}: move one")
 
 
+def same_dtype(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
+    if first.dtype != second.dtype:
+        raise TypeError(f"{first_name} is {first.dtype}, but {second_name} is {second.dtype}: both need the same type")
+
+
 def latents(mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
     """Check mu and logvar; return them with dense rows (a row stride is free, so a packed head needs no copy)."""
     pair("mu", mu, "logvar", logvar)
-    if mu.dtype != logvar.dtype:
-        raise TypeError(f"mu is {mu.dtype}, but logvar is {logvar.dtype}: both need the same type")
+    same_dtype("mu", mu, "logvar", logvar)
     return _dense_rows(mu), _dense_rows(logvar)
 
 

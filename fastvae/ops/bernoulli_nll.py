@@ -1,32 +1,21 @@
 """Binary cross-entropy on logits."""
 
+import torch
 from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import Reduce, fused_loss, gradient_shape, loss_shape
+from ._autograd import Reduce, define_loss, fused_loss
+from .noise import Noise
 
-_library.define(
-    "bernoulli_nll(Tensor logits, Tensor target, int reduction, float weight, Tensor? weight_tensor, bool with_grad)"
-    " -> (Tensor, Tensor)",
-    lambda logits, target, reduction, weight, weight_tensor, with_grad: (
-        loss_shape(logits, reduction),
-        gradient_shape(logits, reduction, with_grad),
-    ),
-    module="bernoulli_nll",
-)
-_library.define(
-    "bernoulli_nll_backward(Tensor grad_output, Tensor logits, Tensor target, int reduction, float weight,"
-    " Tensor? weight_tensor) -> Tensor",
-    lambda grad_output, logits, *_: logits.new_empty(logits.shape),
-    module="bernoulli_nll",
-)
+define_loss("bernoulli_nll", "logits", "Tensor target, Tensor? state, SymInt row_offset, int stream")
 
 
 def bernoulli_nll(
     logits: Tensor,
     target: Tensor,
     *,
+    binarize: Noise | None = None,
     reduction: _check.Reduction = "batchmean",
     weight: float | Tensor = 1.0,
     backend: _library.Backend = "auto",
@@ -41,6 +30,9 @@ def bernoulli_nll(
     Args:
         logits: (B, ...) fp32, bf16, fp16 or fp64; any strides.
         target: same shape; uint8 (0..255, read as x/255) or floating in [0, 1].
+        binarize: draw the pixels of a uint8 target black or white, white with probability x/255, by this key: dynamic
+            binarisation (Burda et al. 2016, section 5), inside the pass. The same as a target of
+            ``binarize.binarize(target)``.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradient; a number, or a 0-d tensor read on the device
             (which torch.compile does not compile anew when it changes).
@@ -51,7 +43,7 @@ def bernoulli_nll(
 
     Raises:
         ValueError: shapes or devices differ, a float target on the CPU leaves [0, 1], or an option is unknown.
-        TypeError: an unsupported dtype.
+        TypeError: an unsupported dtype, or a floating target to binarize.
 
     An infinite or NaN logit gives an infinite or NaN loss. Differentiating twice raises a RuntimeError; the
     "reference" backend can.
@@ -62,10 +54,18 @@ def bernoulli_nll(
     >>> round(loss.item(), 4)
     10.4343
     """
+    if binarize is not None and target.dtype != torch.uint8:
+        raise TypeError(
+            f"target must be uint8 (0..255) to be binarized, not {target.dtype}: pass the pixels themselves"
+        )
     _check.unit_interval(target)
     logits, target = _check.pixels("logits", logits, target)
     reduce = Reduce.of(reduction, weight, logits)
     operators = _library.resolve(backend, logits)
     if operators is None:
+        target = target if binarize is None else binarize.binarize(target)
         return reference.bernoulli_nll(logits, target, reduction=reduction, weight=weight)
-    return fused_loss(operators, "bernoulli_nll", (logits, target), (), reduce)
+    if binarize is None:
+        return fused_loss(operators, "bernoulli_nll", (logits, target, None), (0, 0), reduce)
+    state, constants = binarize.state.to(logits.device), (binarize.row_offset, binarize.stream)
+    return fused_loss(operators, "bernoulli_nll", (logits, target, state), constants, reduce)

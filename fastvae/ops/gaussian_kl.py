@@ -4,24 +4,9 @@ from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import Reduce, fused_loss, gradient_shape, loss_shape
+from ._autograd import Reduce, define_loss, fused_loss
 
-_library.define(
-    "gaussian_kl(Tensor mu, Tensor logvar, int reduction, float weight, Tensor? weight_tensor, bool with_grad)"
-    " -> (Tensor, Tensor, Tensor)",
-    lambda mu, logvar, reduction, weight, weight_tensor, with_grad: (
-        loss_shape(mu, reduction),
-        gradient_shape(mu, reduction, with_grad),
-        gradient_shape(mu, reduction, with_grad),
-    ),
-    module="gaussian_kl",
-)
-_library.define(
-    "gaussian_kl_backward(Tensor grad_output, Tensor mu, Tensor logvar, int reduction, float weight,"
-    " Tensor? weight_tensor) -> (Tensor, Tensor)",
-    lambda grad_output, mu, *_: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
-    module="gaussian_kl",
-)
+define_loss("gaussian_kl", "mu logvar")
 
 
 def gaussian_kl(

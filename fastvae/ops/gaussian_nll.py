@@ -6,23 +6,9 @@ from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import Reduce, fused_loss, gradient_shape, loss_shape
+from ._autograd import Reduce, define_loss, fused_loss
 
-_library.define(
-    "gaussian_nll(Tensor mean, Tensor target, float variance, bool full, int reduction, float weight,"
-    " Tensor? weight_tensor, bool with_grad) -> (Tensor, Tensor)",
-    lambda mean, target, variance, full, reduction, weight, weight_tensor, with_grad: (
-        loss_shape(mean, reduction),
-        gradient_shape(mean, reduction, with_grad),
-    ),
-    module="gaussian_nll",
-)
-_library.define(
-    "gaussian_nll_backward(Tensor grad_output, Tensor mean, Tensor target, float variance, bool full, int reduction,"
-    " float weight, Tensor? weight_tensor) -> Tensor",
-    lambda grad_output, mean, *_: mean.new_empty(mean.shape),
-    module="gaussian_nll",
-)
+define_loss("gaussian_nll", "mean", "Tensor target, float variance, bool full")
 
 
 def gaussian_nll(

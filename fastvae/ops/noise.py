@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..reference.noise import standard_normal
+from .. import reference
 
 
 class Noise:
@@ -71,7 +71,20 @@ class Noise:
 
     def draw(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         """The noise itself, shape (B, ...), from the eager reference: what the fused operators use and never store."""
-        return standard_normal(self.state, shape, self.row_offset, self.stream, dtype)
+        return reference.standard_normal(self.state, shape, self.row_offset, self.stream, dtype)
+
+    def binarize(self, target: Tensor) -> Tensor:
+        """Black-and-white pixels drawn from grey ones, (B, ...) uint8: 255 with probability ``x / 255``, else 0.
+
+        What ``bernoulli_nll(..., binarize=noise)`` draws in registers, as a tensor, for pictures and checks.
+
+        >>> import torch
+        >>> Noise(seed=1).binarize(torch.tensor([[0, 64, 128, 192, 255]], dtype=torch.uint8))
+        tensor([[  0,   0,   0, 255, 255]], dtype=torch.uint8)
+        """
+        if target.dtype != torch.uint8:
+            raise TypeError(f"target must be uint8 (0..255) to be binarized, not {target.dtype}")
+        return reference.binarize(target, self.state.to(target.device), self.row_offset, self.stream)
 
 
 def _check_place(row_offset: int, stream: int) -> None:
@@ -95,7 +108,7 @@ class NoiseArguments(NamedTuple):
             return self.eps
         assert self.state is not None
         dtype = torch.float64 if mu.dtype == torch.float64 else torch.float32
-        return standard_normal(self.state, mu.shape, self.row_offset, self.stream, dtype)
+        return reference.standard_normal(self.state, mu.shape, self.row_offset, self.stream, dtype)
 
 
 def noise_arguments(noise: Noise | Tensor | None, mu: Tensor) -> NoiseArguments:

@@ -4,10 +4,15 @@ Nothing here imports the rest of fastvae, and nothing here is fast.
 """
 
 from .bernoulli_nll import bernoulli_nll as bernoulli_nll
+from .continuous_bernoulli_nll import continuous_bernoulli_nll as continuous_bernoulli_nll
 from .gaussian_kl import gaussian_kl as gaussian_kl
+from .gaussian_logvar_nll import gaussian_logvar_nll as gaussian_logvar_nll
 from .gaussian_nll import gaussian_nll as gaussian_nll
+from .laplace_nll import laplace_nll as laplace_nll
+from .noise import binarize as binarize
 from .noise import philox4x32 as philox4x32
 from .noise import standard_normal as standard_normal
+from .optimal_gaussian_nll import optimal_gaussian_nll as optimal_gaussian_nll
 from .reparameterize import reparameterize as reparameterize
 from .reparameterize_kl import reparameterize_kl as reparameterize_kl
 from .training import train as train

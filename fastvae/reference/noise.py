@@ -60,6 +60,16 @@ def uniform(word: Tensor) -> Tensor:
     return word.to(torch.float32) * 2.0**-32 + 2.0**-33
 
 
+def _words(state: Tensor, shape: Sequence[int], row_offset: int, stream: int) -> tuple[tuple[Tensor, ...], slice]:
+    """The four words of each quad that holds an element of ``shape``, and the elements' place among all lanes."""
+    event = math.prod(shape[1:])
+    first, count = row_offset * event, shape[0] * event
+    quad = torch.arange(first // 4, (first + count + 3) // 4, dtype=torch.int64, device=state.device)
+    seed, step = state[0], state[1]
+    counter = (quad & _LOW, quad >> 32 & _LOW, step & _LOW, torch.full_like(step, stream))
+    return philox4x32(counter, (seed & _LOW, seed >> 32 & _LOW)), slice(first % 4, first % 4 + count)
+
+
 def standard_normal(
     state: Tensor,
     shape: Sequence[int],
@@ -71,12 +81,7 @@ def standard_normal(
 
     Evaluated in fp64 and rounded once to ``dtype``.
     """
-    event = math.prod(shape[1:])
-    first, count = row_offset * event, shape[0] * event
-    quad = torch.arange(first // 4, (first + count + 3) // 4, dtype=torch.int64, device=state.device)
-    seed, step = state[0], state[1]
-    counter = (quad & _LOW, quad >> 32 & _LOW, step & _LOW, torch.full_like(step, stream))
-    w0, w1, w2, w3 = philox4x32(counter, (seed & _LOW, seed >> 32 & _LOW))
+    (w0, w1, w2, w3), place = _words(state, shape, row_offset, stream)
 
     def pair(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:
         radius = torch.sqrt(-2.0 * torch.log(uniform(radius_word).double()))
@@ -84,5 +89,15 @@ def standard_normal(
         return radius * torch.cos(angle), radius * torch.sin(angle)
 
     lanes = torch.stack((*pair(w0, w1), *pair(w2, w3)), dim=-1).flatten()
-    skip = first % 4
-    return lanes[skip : skip + count].reshape(tuple(shape)).to(dtype)
+    return lanes[place].reshape(tuple(shape)).to(dtype)
+
+
+def binarize(target: Tensor, state: Tensor, row_offset: int = 0, stream: int = 0) -> Tensor:
+    """Draw black-and-white pixels from grey ones: 255 with probability ``x / 255``, else 0.
+
+    ``target``: (B, ...) uint8. Element ``e`` is decided by its own word ``w``, lane ``e % 4`` of its quad:
+    ``min(w, 2**32 - 2) < x * (2**32 - 1) / 255``, in integers. So 0 stays 0 and 255 stays 255.
+    """
+    words, place = _words(state, target.shape, row_offset, stream)
+    word = torch.stack(words, dim=-1).flatten()[place].reshape(target.shape)
+    return (word.clamp(max=2**32 - 2) < target.long() * 0x01010101) * target.new_tensor(255)
