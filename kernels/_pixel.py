@@ -6,7 +6,8 @@ A likelihood is its terms, a jit function of elements: the loss and its derivati
     terms(first, second, x, p, q) -> (loss, first_slope, second_slope)
 
 ``x`` is the target as a number, all are of the type computed in, and p and q are two numbers of the call (a variance,
-say), 0 where the likelihood has none. A pointer that is None leaves its part of a kernel out.
+say), 0 where the likelihood has none. A pointer that is None leaves its part of a kernel out. A launcher passes on the
+end of its schema as ``*reduce``: reduction, weight, weight_tensor, and with_grad in a forward.
 """
 
 from typing import NamedTuple

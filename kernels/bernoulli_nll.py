@@ -1,5 +1,7 @@
 """Binary cross-entropy on logits: one pass reads logits and target and writes the gradient (9 bytes in fp32)."""
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -19,18 +21,10 @@ def _terms(logit, x, _p, _q):
 
 
 def bernoulli_nll(
-    logits: Tensor,
-    target: Tensor,
-    state: Tensor | None,
-    row_offset: int,
-    stream: int,
-    reduction: int,
-    weight: float,
-    weight_tensor: Tensor | None,
-    with_grad: bool,
+    logits: Tensor, target: Tensor, state: Tensor | None, row_offset: int, stream: int, *reduce: Any
 ) -> tuple[Tensor, ...]:
     likelihood = Likelihood(_terms, key=Key(state, row_offset, stream))
-    return forward(likelihood, (logits,), target, reduction, weight, weight_tensor, with_grad)
+    return forward(likelihood, (logits,), target, *reduce)
 
 
 def bernoulli_nll_backward(
@@ -40,9 +34,7 @@ def bernoulli_nll_backward(
     state: Tensor | None,
     row_offset: int,
     stream: int,
-    reduction: int,
-    weight: float,
-    weight_tensor: Tensor | None,
+    *reduce: Any,
 ) -> Tensor:
     likelihood = Likelihood(_terms, key=Key(state, row_offset, stream))
-    return backward(likelihood, grad_output, (logits,), target, reduction, weight, weight_tensor)[0]
+    return backward(likelihood, grad_output, (logits,), target, *reduce)[0]

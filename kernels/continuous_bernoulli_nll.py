@@ -1,5 +1,7 @@
 """Continuous Bernoulli likelihood on logits: one pass reads logits and target and writes the gradient."""
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -31,23 +33,11 @@ def _terms(logit, x, _p, _q):
     return a * y + log_mass, tl.where(negative, -slope, slope)
 
 
-def continuous_bernoulli_nll(
-    logits: Tensor,
-    target: Tensor,
-    reduction: int,
-    weight: float,
-    weight_tensor: Tensor | None,
-    with_grad: bool,
-) -> tuple[Tensor, ...]:
-    return forward(Likelihood(_terms), (logits,), target, reduction, weight, weight_tensor, with_grad)
+def continuous_bernoulli_nll(logits: Tensor, target: Tensor, *reduce: Any) -> tuple[Tensor, ...]:
+    likelihood = Likelihood(_terms)
+    return forward(likelihood, (logits,), target, *reduce)
 
 
-def continuous_bernoulli_nll_backward(
-    grad_output: Tensor,
-    logits: Tensor,
-    target: Tensor,
-    reduction: int,
-    weight: float,
-    weight_tensor: Tensor | None,
-) -> Tensor:
-    return backward(Likelihood(_terms), grad_output, (logits,), target, reduction, weight, weight_tensor)[0]
+def continuous_bernoulli_nll_backward(grad_output: Tensor, logits: Tensor, target: Tensor, *reduce: Any) -> Tensor:
+    likelihood = Likelihood(_terms)
+    return backward(likelihood, grad_output, (logits,), target, *reduce)[0]

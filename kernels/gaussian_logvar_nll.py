@@ -1,6 +1,7 @@
 """Gaussian likelihood with a log-variance for each pixel: one pass writes the gradients of both predictions."""
 
 import math
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -18,25 +19,9 @@ def _terms(mean, logvar, x, constant, _q):
     return 0.5 * (square + logvar) + constant, error * precision, 0.5 - 0.5 * square
 
 
-def gaussian_logvar_nll(
-    mean: Tensor,
-    logvar: Tensor,
-    target: Tensor,
-    full: bool,
-    reduction: int,
-    weight: float,
-    weight_tensor: Tensor | None,
-    with_grad: bool,
-) -> tuple[Tensor, ...]:
-    return forward(
-        Likelihood(_terms, 0.5 * math.log(2 * math.pi) if full else 0.0),
-        (mean, logvar),
-        target,
-        reduction,
-        weight,
-        weight_tensor,
-        with_grad,
-    )
+def gaussian_logvar_nll(mean: Tensor, logvar: Tensor, target: Tensor, full: bool, *reduce: Any) -> tuple[Tensor, ...]:
+    likelihood = Likelihood(_terms, 0.5 * math.log(2 * math.pi) if full else 0.0)
+    return forward(likelihood, (mean, logvar), target, *reduce)
 
 
 def gaussian_logvar_nll_backward(
@@ -44,9 +29,8 @@ def gaussian_logvar_nll_backward(
     mean: Tensor,
     logvar: Tensor,
     target: Tensor,
-    full: bool,  # noqa: ARG001  (the constant has no gradient; the argument is the schema's)
-    reduction: int,
-    weight: float,
-    weight_tensor: Tensor | None,
+    full: bool,  # noqa: ARG001  (the constant has no gradient)
+    *reduce: Any,
 ) -> tuple[Tensor, ...]:
-    return backward(Likelihood(_terms), grad_output, (mean, logvar), target, reduction, weight, weight_tensor)
+    likelihood = Likelihood(_terms)
+    return backward(likelihood, grad_output, (mean, logvar), target, *reduce)

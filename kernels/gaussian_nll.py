@@ -1,6 +1,7 @@
 """Half squared error over a fixed variance: one pass reads mean and target and writes the gradient."""
 
 import math
+from typing import Any
 
 import triton
 import triton.language as tl  # noqa: F401  (Triton's interpreter demands it beside every jit function)
@@ -16,19 +17,9 @@ def _terms(mean, x, precision, constant):
     return error * error * (0.5 * precision) + constant, precision * error
 
 
-def gaussian_nll(
-    mean: Tensor,
-    target: Tensor,
-    variance: float,
-    full: bool,
-    reduction: int,
-    weight: float,
-    weight_tensor: Tensor | None,
-    with_grad: bool,
-) -> tuple[Tensor, ...]:
-    constant = 0.5 * math.log(2 * math.pi * variance) if full else 0.0
-    likelihood = Likelihood(_terms, 1.0 / variance, constant)
-    return forward(likelihood, (mean,), target, reduction, weight, weight_tensor, with_grad)
+def gaussian_nll(mean: Tensor, target: Tensor, variance: float, full: bool, *reduce: Any) -> tuple[Tensor, ...]:
+    likelihood = Likelihood(_terms, 1.0 / variance, 0.5 * math.log(2 * math.pi * variance) if full else 0.0)
+    return forward(likelihood, (mean,), target, *reduce)
 
 
 def gaussian_nll_backward(
@@ -36,10 +27,8 @@ def gaussian_nll_backward(
     mean: Tensor,
     target: Tensor,
     variance: float,
-    full: bool,  # noqa: ARG001  (the constant has no gradient; the argument is the schema's)
-    reduction: int,
-    weight: float,
-    weight_tensor: Tensor | None,
+    full: bool,  # noqa: ARG001  (the constant has no gradient)
+    *reduce: Any,
 ) -> Tensor:
     likelihood = Likelihood(_terms, 1.0 / variance)
-    return backward(likelihood, grad_output, (mean,), target, reduction, weight, weight_tensor)[0]
+    return backward(likelihood, grad_output, (mean,), target, *reduce)[0]

@@ -1,6 +1,7 @@
 """Absolute error over a fixed scale: one pass reads location and target and writes the gradient."""
 
 import math
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -17,25 +18,9 @@ def _terms(location, x, precision, constant):
     return tl.abs(error) * precision + constant, precision * sign
 
 
-def laplace_nll(
-    location: Tensor,
-    target: Tensor,
-    scale: float,
-    full: bool,
-    reduction: int,
-    weight: float,
-    weight_tensor: Tensor | None,
-    with_grad: bool,
-) -> tuple[Tensor, ...]:
-    return forward(
-        Likelihood(_terms, 1.0 / scale, math.log(2 * scale) if full else 0.0),
-        (location,),
-        target,
-        reduction,
-        weight,
-        weight_tensor,
-        with_grad,
-    )
+def laplace_nll(location: Tensor, target: Tensor, scale: float, full: bool, *reduce: Any) -> tuple[Tensor, ...]:
+    likelihood = Likelihood(_terms, 1.0 / scale, math.log(2 * scale) if full else 0.0)
+    return forward(likelihood, (location,), target, *reduce)
 
 
 def laplace_nll_backward(
@@ -43,11 +28,8 @@ def laplace_nll_backward(
     location: Tensor,
     target: Tensor,
     scale: float,
-    full: bool,  # noqa: ARG001  (the constant has no gradient; the argument is the schema's)
-    reduction: int,
-    weight: float,
-    weight_tensor: Tensor | None,
+    full: bool,  # noqa: ARG001  (the constant has no gradient)
+    *reduce: Any,
 ) -> Tensor:
-    return backward(
-        Likelihood(_terms, 1.0 / scale), grad_output, (location,), target, reduction, weight, weight_tensor
-    )[0]
+    likelihood = Likelihood(_terms, 1.0 / scale)
+    return backward(likelihood, grad_output, (location,), target, *reduce)[0]

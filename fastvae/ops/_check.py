@@ -63,6 +63,15 @@ def pixels(name: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tenso
     return prediction.contiguous(), target.contiguous()
 
 
+def eight_bits(target: Tensor) -> None:
+    """Refuse a target that is not the pixels themselves."""
+    if target.dtype != torch.uint8:
+        raise TypeError(
+            f"target must be uint8 (0..255), the pixels of a discrete likelihood, not {target.dtype}: "
+            "pass the images as they were read"
+        )
+
+
 def unit_interval(target: Tensor) -> None:
     """Refuse Bernoulli targets outside [0, 1]; not on an accelerator, where looking would stall the queue."""
     readable = target.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -22,11 +22,21 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 # An operator's kernel, and the optional pointers that are absent: noise comes from the key, weights from the device.
+_ONE = ("second", "second_gradient", "state")  # one prediction a pixel, the target as it is
 KERNELS = {
-    "bernoulli_nll": ("_pixel._forward", ()),
-    "bernoulli_nll_backward": ("_pixel._backward", ()),
-    "gaussian_nll": ("_pixel._forward", ()),
-    "gaussian_nll_backward": ("_pixel._backward", ()),
+    "bernoulli_nll": ("_pixel._forward", _ONE),
+    "bernoulli_nll_backward": ("_pixel._backward", _ONE),
+    "bernoulli_nll binarized": ("_pixel._forward", ("second", "second_gradient")),
+    "continuous_bernoulli_nll": ("_pixel._forward", _ONE),
+    "continuous_bernoulli_nll_backward": ("_pixel._backward", _ONE),
+    "discretized_logistic_nll": ("_pixel._forward", ("state",)),
+    "discretized_logistic_nll_backward": ("_pixel._backward", ("state",)),
+    "gaussian_logvar_nll": ("_pixel._forward", ("state",)),
+    "gaussian_logvar_nll_backward": ("_pixel._backward", ("state",)),
+    "gaussian_nll": ("_pixel._forward", _ONE),
+    "gaussian_nll_backward": ("_pixel._backward", _ONE),
+    "laplace_nll": ("_pixel._forward", _ONE),
+    "laplace_nll_backward": ("_pixel._backward", _ONE),
     "gaussian_kl": ("_latent._forward", ("z", "eps", "state")),
     "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
     "reparameterize": ("_latent._forward", ("partials", "grad_mu", "grad_logvar", "eps", "weight_tensor")),
@@ -63,7 +73,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         "BLOCK": 4096,
     }
     if "TERMS" in function.arg_names:
-        meta["TERMS"] = member(operator.removesuffix("_backward"), "_terms")
+        meta["TERMS"] = member(operator.split(maxsplit=1)[0].removesuffix("_backward"), "_terms")
     signature, constants, attributes = {}, {}, {}
     for position, argument in enumerate(function.arg_names):
         if argument in meta or argument in absent:

@@ -17,6 +17,8 @@ pytest.importorskip("triton", reason="the kernels need Triton")
 # Registers a thread; with 256 threads a block, 128 leave 2 blocks on an SM, 64 leave 4.
 REGISTERS = {"fp32": 64, "bf16": 96, "fp16": 96, "fp64": 160}
 RAGGED = 168  # a row and a column for each element, not for each vector: one block an SM, a slow path
+HEAVY = {"fp32": 112, "bf16": 144, "fp16": 144, "fp64": 255}  # of the few whose terms take 60 operations and more
+HEAVY_KERNELS = ("discretized_logistic_nll", "discretized_logistic_nll_backward")
 NOISY = ("reparameterize", "reparameterize_backward")
 MAIN = [(90, "fp32", "dense"), (90, "bf16", "dense"), (90, "fp32", "packed")]
 REST = [(arch, dtype, "dense") for arch in (80, 100) for dtype in ("fp32", "bf16")] + [
@@ -49,7 +51,8 @@ def test_nothing_spills_and_registers_are_bounded(arch: int, dtype: str, variant
         assert used["LOCAL"] == 0, (kernel, used)
         assert used["STACK"] <= (8 if dtype == "fp64" else 0), (kernel, used)
         assert not any(".local" in access for access in used["accesses"]), (kernel, used)
-        assert used["REG"] <= (RAGGED if variant == "ragged" else REGISTERS[dtype]), (kernel, used)
+        allowed = HEAVY if kernel in HEAVY_KERNELS else REGISTERS
+        assert used["REG"] <= (max(RAGGED, allowed[dtype]) if variant == "ragged" else allowed[dtype]), (kernel, used)
 
 
 @combinations

@@ -1,4 +1,4 @@
-"""The operators as data, so that one contract serves all five; and the accuracy rule."""
+"""The operators as data, so that one contract serves all; and the accuracy rule."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,6 +56,11 @@ class Case:
     def inputs(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32, device: str = "cpu") -> Inputs:
         return self.make(shape, dtype, torch.Generator().manual_seed(1234)).to(device)
 
+    @property
+    def per_sample(self) -> bool:
+        """Whether each row has an output of its own, not a statistic of the batch alone."""
+        return None in self.reductions or "none" in self.reductions
+
     def options(self, reduction: str | None = "batchmean", weight: Any = 1.0) -> dict[str, Any]:
         """The keywords of a call; none for an operator that reduces nothing."""
         return {} if self.reductions == (None,) else {"reduction": reduction, "weight": weight}
@@ -85,6 +90,18 @@ def _pixel_inputs(scale: float) -> Callable[..., Inputs]:
     return make
 
 
+def _pair_inputs(first: float, second: float, shift: float = 0.0) -> Callable[..., Inputs]:
+    def make(
+        shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, target: torch.dtype = torch.uint8
+    ) -> Inputs:
+        a, b = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+        return Inputs(
+            ((first * a).to(dtype), (second * b + shift).to(dtype)), (random_pixels(shape, target, generator),)
+        )
+
+    return make
+
+
 def _latents(draw_eps: bool) -> Callable[..., Inputs]:
     def make(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Inputs:
         mu, logvar, eps = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3))
@@ -102,7 +119,23 @@ GAUSSIAN_NLL = _case("gaussian_nll", _pixel_inputs(1.0))
 GAUSSIAN_KL = _case("gaussian_kl", _latents(draw_eps=False))
 REPARAMETERIZE = _case("reparameterize", _latents(draw_eps=True), (None,))
 REPARAMETERIZE_KL = _case("reparameterize_kl", _latents(draw_eps=True))
-CASES = (BERNOULLI_NLL, GAUSSIAN_NLL, GAUSSIAN_KL, REPARAMETERIZE, REPARAMETERIZE_KL)
+LAPLACE_NLL = _case("laplace_nll", _pixel_inputs(1.0))
+CONTINUOUS_BERNOULLI_NLL = _case("continuous_bernoulli_nll", _pixel_inputs(3.0))
+GAUSSIAN_LOGVAR_NLL = _case("gaussian_logvar_nll", _pair_inputs(1.0, 1.0))
+OPTIMAL_GAUSSIAN_NLL = _case("optimal_gaussian_nll", _pixel_inputs(1.0), ("batchmean", "sum"))
+DISCRETIZED_LOGISTIC_NLL = _case("discretized_logistic_nll", _pair_inputs(0.3, 1.0, shift=-3.0))
+CASES = (
+    BERNOULLI_NLL,
+    GAUSSIAN_NLL,
+    GAUSSIAN_KL,
+    REPARAMETERIZE,
+    REPARAMETERIZE_KL,
+    LAPLACE_NLL,
+    CONTINUOUS_BERNOULLI_NLL,
+    GAUSSIAN_LOGVAR_NLL,
+    OPTIMAL_GAUSSIAN_NLL,
+    DISCRETIZED_LOGISTIC_NLL,
+)
 
 
 def leaves(tensors: Tensors) -> Tensors:

@@ -55,6 +55,28 @@ PIXELS: list[Row] = [
      "target requires a gradient, but the likelihood has none for it: pass target.detach()"),
 ]  # fmt: skip
 
+PIXELS += [
+    (ops.bernoulli_nll, (F(2, 3), F(2, 3)), {"binarize": ops.Noise(1)}, TypeError,
+     "target must be uint8 (0..255) to be binarized, not torch.float32"),
+    (ops.continuous_bernoulli_nll, (F(2, 3), torch.full((2, 3), 1.5)), {}, ValueError,
+     "target spans [1.5, 1.5], but a Bernoulli likelihood needs pixels in [0, 1]"),
+    *((ops.laplace_nll, (F(2, 3), F(2, 3)), {"scale": scale}, ValueError,
+       f"scale must be a positive finite number, not {scale}")
+      for scale in (0.0, -1.0, float("inf"), float("nan"))),
+    (ops.gaussian_logvar_nll, (F(2, 3), F(2, 4), F(2, 3)), {}, ValueError,
+     "logvar has shape (2, 4), but target has (2, 3): both need the same shape"),
+    (ops.gaussian_logvar_nll, (F(2, 3), F(2, 3, dtype=torch.float64), F(2, 3)), {}, TypeError,
+     "mean is torch.float32, but logvar is torch.float64: both need the same type"),
+    (ops.gaussian_logvar_nll, (F(2, 3), F((), device="meta"), F(2, 3)), {}, ValueError,
+     "logvar is on meta, but mean is on cpu: move one"),
+    (ops.optimal_gaussian_nll, (F(2, 3), F(2, 3)), {"reduction": "none"}, ValueError,
+     "reduction must be 'batchmean' or 'sum' for a variance of the whole batch, not 'none'"),
+    (ops.discretized_logistic_nll, (F(2, 3), F(2, 3), F(2, 3)), {}, TypeError,
+     "target must be uint8 (0..255), the pixels of a discrete likelihood, not torch.float32: pass"),
+    (ops.discretized_logistic_nll, (F(2, 3), F(2, 4), F(2, 3, dtype=U8)), {}, ValueError,
+     "log_scale has shape (2, 4), but target has (2, 3): both need the same shape"),
+]  # fmt: skip
+
 LATENTS: list[Row] = [
     row
     for op in (ops.gaussian_kl, ops.reparameterize, ops.reparameterize_kl)

@@ -9,7 +9,7 @@ from fastvae import ops
 
 from . import support
 from .contract import LossContract
-from .support import GAUSSIAN_NLL, assert_accurate, assert_close, assert_same_bits, leaves
+from .support import GAUSSIAN_NLL, assert_accurate, assert_close, leaves
 
 
 class TestGaussianNLL(LossContract):
@@ -50,7 +50,9 @@ class TestGaussianNLL(LossContract):
                 loss = ops.gaussian_nll(leaf, target, reduction=reduction, backend=place.backend)
                 loss.backward(torch.ones_like(loss))
                 results.append((loss.detach(), leaf.grad))
-            assert_same_bits(*results)
+            (loss, gradient), (expected, expected_gradient) = results
+            assert torch.equal(gradient, expected_gradient)
+            assert_close((loss,), (expected,))  # the order of the sum may depend on the target's type
         # The gradient is mean - x, so that at mean 0 the pixel can be read off it.
         assert torch.equal(results[-1][1], -quotient)
 

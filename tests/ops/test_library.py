@@ -35,13 +35,26 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         return torch.rand(shape[:1] if code == 0 else (), device=device, dtype=loss_type)
 
     mu, logvar = new(*shape), new(*shape)
+    keys = [(None, 0, 0), (state, 5, 1)]
+    losses = {
+        "gaussian_nll": (mu, pixels, 0.5, True),
+        "gaussian_kl": (mu, logvar),
+        "laplace_nll": (mu, pixels, 0.5, True),
+        "continuous_bernoulli_nll": (mu, pixels),
+        "gaussian_logvar_nll": (mu, logvar, pixels, True),
+        "discretized_logistic_nll": (mu, logvar, pixels),
+    }
     return {
-        "bernoulli_nll": [(mu, pixels, *r, grad) for r in reductions for grad in (False, True)],
-        "bernoulli_nll_backward": [(incoming(r[0]), mu, pixels, *r) for r in reductions],
-        "gaussian_nll": [(mu, pixels, 0.5, True, *r, grad) for r in reductions for grad in (False, True)],
-        "gaussian_nll_backward": [(incoming(r[0]), mu, pixels, 0.5, True, *r) for r in reductions],
-        "gaussian_kl": [(mu, logvar, *r, grad) for r in reductions for grad in (False, True)],
-        "gaussian_kl_backward": [(incoming(r[0]), mu, logvar, *r) for r in reductions],
+        "bernoulli_nll": [(mu, pixels, *key, *r, grad) for key in keys for r in reductions for grad in (False, True)],
+        "bernoulli_nll_backward": [(incoming(r[0]), mu, pixels, *key, *r) for key in keys for r in reductions],
+        **{
+            name: [(*arguments, *r, grad) for r in reductions for grad in (False, True)]
+            for name, arguments in losses.items()
+        },
+        **{
+            f"{name}_backward": [(incoming(r[0]), *arguments, *r) for r in reductions]
+            for name, arguments in losses.items()
+        },
         "reparameterize": [(mu, logvar, *noise) for noise in noises],
         "reparameterize_backward": [(new(*shape), logvar, *noise) for noise in noises],
         "reparameterize_kl": [(mu, logvar, *noise, *r) for noise in noises for r in reductions],

@@ -71,9 +71,44 @@ def test_pixels(shape: tuple[int, ...], dtype: torch.dtype, reduction: str, targ
     def run(backend: str, leaves: list[Tensor]) -> list[Tensor]:
         here = x.double() if backend == "reference" and target == "float" else x
         options = {"reduction": reduction, "weight": 0.3, "backend": backend}
-        return [ops.bernoulli_nll(*leaves, here, **options), ops.gaussian_nll(*leaves, here, 0.7, full=True, **options)]
+        return [
+            ops.bernoulli_nll(*leaves, here, **options),
+            ops.gaussian_nll(*leaves, here, 0.7, full=True, **options),
+            ops.laplace_nll(*leaves, here, 0.7, full=True, **options),
+            ops.continuous_bernoulli_nll(*leaves, here, **options),
+        ]
 
     both(run, [4 * packed(shape, dtype)[0].contiguous()])
+
+
+@dtypes
+@reductions
+@pytest.mark.parametrize("shape", PIXELS, ids=str)
+def test_pairs_of_predictions(shape: tuple[int, ...], dtype: torch.dtype, reduction: str) -> None:
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+    def run(backend: str, leaves: list[Tensor]) -> list[Tensor]:
+        options = {"reduction": reduction, "weight": 0.3, "backend": backend}
+        return [
+            ops.gaussian_logvar_nll(*leaves, x, full=True, **options),
+            ops.discretized_logistic_nll(*leaves, x, **options),
+        ]
+
+    both(run, [tensor.contiguous() for tensor in packed(shape, dtype)])
+
+
+@dtypes
+@reductions
+@pytest.mark.parametrize("row_offset", [0, 3])
+@pytest.mark.parametrize("shape", [(3, 5), (2, 40)], ids=str)
+def test_binarized_pixels(shape: tuple[int, ...], row_offset: int, dtype: torch.dtype, reduction: str) -> None:
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    key = ops.Noise(5, 3, row_offset, stream=2)
+
+    def run(backend: str, leaves: list[Tensor]) -> list[Tensor]:
+        return [ops.bernoulli_nll(*leaves, x, binarize=key, reduction=reduction, backend=backend)]
+
+    both(run, [packed(shape, dtype)[0].contiguous()])
 
 
 @reductions

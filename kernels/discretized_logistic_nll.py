@@ -1,0 +1,28 @@
+"""Discretised logistic likelihood of 8-bit pixels: one pass writes the gradients of both predictions."""
+
+from typing import Any
+
+import triton
+import triton.language as tl  # noqa: F401  (Triton's interpreter demands it beside every jit function)
+from torch import Tensor
+
+from ._logistic import logistic_bin
+from ._pixel import Likelihood, backward, forward
+
+
+@triton.jit
+def _terms(mean, log_scale, x, _p, _q):
+    log_prob, d_mean, d_log_scale = logistic_bin(mean, log_scale, x)
+    return -log_prob, -d_mean, -d_log_scale
+
+
+def discretized_logistic_nll(mean: Tensor, log_scale: Tensor, target: Tensor, *reduce: Any) -> tuple[Tensor, ...]:
+    likelihood = Likelihood(_terms)
+    return forward(likelihood, (mean, log_scale), target, *reduce)
+
+
+def discretized_logistic_nll_backward(
+    grad_output: Tensor, mean: Tensor, log_scale: Tensor, target: Tensor, *reduce: Any
+) -> tuple[Tensor, ...]:
+    likelihood = Likelihood(_terms)
+    return backward(likelihood, grad_output, (mean, log_scale), target, *reduce)

@@ -1,0 +1,99 @@
+import functools
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from fastvae import ops, reference
+
+from . import support
+from .contract import LossContract
+from .support import GAUSSIAN_LOGVAR_NLL, assert_accurate
+
+
+class TestGaussianLogvarNLL(LossContract):
+    case = GAUSSIAN_LOGVAR_NLL
+
+    @pytest.mark.parametrize("target", [torch.float32, "same"], ids=str)
+    @pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
+    def test_accuracy_for_a_float_target(self, place: Any, dtype: torch.dtype, target: Any) -> None:
+        make = functools.partial(self.case.make, target=dtype if target == "same" else target)
+        inputs = make(place.affordable((7, 784)), dtype, torch.Generator().manual_seed(5)).to(place.device)
+        for reduction in self.case.reductions:
+            assert_accurate(self.case, inputs, place.backend, reduction=reduction)
+
+    @support.not_finite
+    @pytest.mark.parametrize("reduction", support.REDUCTIONS)
+    @pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+    def test_what_is_not_finite_stays_so(self, place: Any, bad: float, reduction: str) -> None:
+        for at in range(len(self.case.inputs((1, 1)).tensors)):
+            inputs = self.case.inputs((3, 40), torch.float32, place.device)
+            inputs.tensors[at][1, 17] = bad
+            loss = self.loss(inputs, place, reduction=reduction)
+            assert not (loss[1] if reduction == "none" else loss).isfinite()
+            assert reduction != "none" or loss[[0, 2]].isfinite().all()
+
+    @pytest.mark.parametrize("logvar", [-80.0, -20.0, 0.0, 20.0, 80.0])
+    def test_extreme_variances_stay_right(self, place: Any, logvar: float) -> None:
+        inputs = self.case.inputs((5, 8), torch.float32, place.device)
+        inputs.tensors[0].mul_(1e-3)
+        inputs.tensors[1].fill_(logvar)
+        for reduction in support.REDUCTIONS:
+            assert_accurate(self.case, inputs, place.backend, reduction=reduction, full=True)
+
+    @support.not_finite
+    def test_a_gradient_over_fp32_is_infinite_where_the_loss_is_not(self, place: Any) -> None:
+        inputs = self.case.inputs((5, 8), torch.float32, place.device)
+        inputs.tensors[0].mul_(1e-3)
+        inputs.tensors[1].fill_(-90.0)
+        loss, gradients = support.value_and_grad(self.case.fused, inputs, backend=place.backend, reduction="sum")
+        exact = self.case.eager(*inputs.to(torch.float64).tensors, *inputs.constants, reduction="sum")
+        assert support.error(loss[0], exact[0]) < 1e-5
+        assert gradients[0].isinf().any()
+        assert not gradients[0].isnan().any()
+
+
+# One log-variance for all pixels: a 0-d parameter.
+def shared(function: Any) -> Any:
+    return lambda mean, logvar, target, **options: (function(mean, logvar.sum(), target, **options),)
+
+
+def shared_inputs(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> support.Inputs:
+    inputs = GAUSSIAN_LOGVAR_NLL.make(shape, dtype, generator)
+    return support.Inputs((inputs.tensors[0], torch.full((1,), -0.7, dtype=dtype)), inputs.constants)
+
+
+SHARED = support.Case(
+    "gaussian_logvar_nll, shared", shared(ops.gaussian_logvar_nll), shared(reference.gaussian_logvar_nll), shared_inputs
+)
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
+def test_one_logvar_for_all_pixels(place: Any, dtype: torch.dtype, full: bool) -> None:
+    for shape in ((3, 5), (7, 33), (2, 3, 4, 4)):
+        inputs = SHARED.inputs(shape, dtype, place.device)
+        for reduction in support.REDUCTIONS:
+            for weight in (0.5, torch.tensor(0.5, device=place.device)):
+                options = {"reduction": reduction, "weight": weight, "full": full}
+                assert_accurate(SHARED, inputs, place.backend, scalar=2.0, **options)
+
+
+def test_gradcheck_of_one_logvar(place: Any) -> None:
+    inputs = SHARED.inputs((2, 3), torch.float64, place.device)
+    for reduction in support.REDUCTIONS:
+
+        def function(mean: torch.Tensor, logvar: torch.Tensor, reduction: str = reduction) -> Any:
+            return SHARED.fused(mean, logvar, *inputs.constants, reduction=reduction, backend=place.backend)
+
+        assert torch.autograd.gradcheck(function, support.leaves(inputs.tensors))
+
+
+def test_the_second_derivative_in_one_logvar_is_right(place: Any) -> None:
+    mean, target = torch.zeros(1, 4, device=place.device), torch.ones(1, 4, device=place.device)
+    logvar = torch.tensor(0.3, device=place.device, requires_grad=True)
+    loss = ops.gaussian_logvar_nll(mean, logvar, target, backend=place.backend)
+    (first,) = torch.autograd.grad(loss, logvar, create_graph=True)
+    (second,) = torch.autograd.grad(first, logvar)
+    torch.testing.assert_close(second.item(), 2 * math.exp(-0.3))
