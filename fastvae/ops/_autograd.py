@@ -88,18 +88,13 @@ def fused_loss(
     tensors: tuple[Tensor | None, ...],
     constants: tuple[float | bool, ...],
     reduce: Reduce,
-    *,
-    eager_gradient: bool = True,
 ) -> Tensor:
-    """Run a fused loss; record it for autograd if an input asks for that.
-
-    ``eager_gradient=False`` where the incoming gradient will surely not be 1: the forward then writes none, and
-    backward computes it once, scaled, which moves fewer bytes than to write it and scale it.
-    """
+    """Run a fused loss; record it for autograd if an input asks for that."""
     forward = getattr(operators, name)
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        backward, scale_ = getattr(operators, f"{name}_backward"), operators.scale_gradient_
-        value: Tensor = _FusedLoss.apply(forward, backward, scale_, eager_gradient, constants, *reduce, *tensors)
+        value: Tensor = _FusedLoss.apply(
+            forward, getattr(operators, f"{name}_backward"), operators.scale_gradient_, constants, *reduce, *tensors
+        )
     else:
         value = forward(*tensors, *constants, *reduce, False)[0]
     return value
@@ -143,14 +138,13 @@ class _FusedLoss(torch.autograd.Function):
         forward: Any,
         backward: Any,
         scale_: Any,
-        eager_gradient: bool,
         constants: tuple[float | bool, ...],
         code: int,
         weight: float,
         weight_tensor: Tensor | None,
         *tensors: Tensor,
     ) -> Tensor:
-        with_grad = eager_gradient and code != 0 and tensors[0].dtype != torch.float16
+        with_grad = code != 0 and tensors[0].dtype != torch.float16
         value: Tensor
         value, *gradients = forward(*tensors, *constants, code, weight, weight_tensor, with_grad)
         ctx.operators = backward, scale_
@@ -184,7 +178,7 @@ class _FusedLoss(torch.autograd.Function):
                 backward(grad_output.contiguous(), *tensors, *constants, code, weight, weight_tensor)
             )
         without = (None,) * (len(tensors) - len(gradients))
-        return (*(None,) * 8, *gradients, *without)
+        return (*(None,) * 7, *gradients, *without)
 
 
 def _as_sequence(result: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:

@@ -1,14 +1,14 @@
 """Gaussian likelihood with the variance that fits the batch best (sigma-VAE): the kernels of ``gaussian_nll``."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import Reduce, fused_loss
+from ._autograd import first_order
 
 
 def optimal_gaussian_nll(
@@ -60,10 +60,32 @@ def optimal_gaussian_nll(
     operators = _library.resolve(backend, mean)
     if operators is None:
         return reference.optimal_gaussian_nll(mean, target, full=full, reduction=reduction, weight=weight)
-    total = Reduce.of("sum", 1.0, mean)
-    squared = fused_loss(operators, "gaussian_nll", (mean, target), (0.5, False), total, eager_gradient=False)
-    pixels = math.prod(mean.shape[1:])
-    samples = mean.shape[0] if reduction == "sum" else 1
-    log_variance = torch.log(squared / mean.numel())
-    constant = 1 + math.log(2 * math.pi) if full else 0.0
-    return (0.5 * pixels * samples) * (log_variance + constant) * weight
+    scale = 0.5 * math.prod(mean.shape[1:]) * (mean.shape[0] if reduction == "sum" else 1)
+    if torch.is_grad_enabled() and mean.requires_grad:
+        loss: Tensor = _LogVariance.apply(operators.gaussian_nll, operators.gaussian_nll_backward, mean, target)
+    else:
+        loss = torch.log(operators.gaussian_nll(mean, target, *_SQUARES, False)[0] / mean.numel())
+    if full:
+        loss = loss + (1 + math.log(2 * math.pi))
+    return loss * (scale * weight)
+
+
+# The arguments by which gaussian_nll is the sum of squared errors: variance 1/2, no constant, summed, unweighted.
+_SQUARES = (0.5, False, 1, 1.0, None)
+
+
+class _LogVariance(torch.autograd.Function):
+    """The logarithm of the mean squared error. Its gradient needs the whole mean first, so backward computes it."""
+
+    @staticmethod
+    def forward(ctx: Any, forward: Any, backward: Any, mean: Tensor, target: Tensor) -> Tensor:
+        squares = forward(mean, target, *_SQUARES, False)[0]
+        ctx.operator = backward
+        ctx.save_for_backward(mean, target, squares)
+        return torch.log(squares / mean.numel())
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        mean, target, squares = ctx.saved_tensors
+        return None, None, ctx.operator(grad_output / squares, mean, target, *_SQUARES), None
