@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..ops import Backend, Reduction
-from .likelihood import Likelihood, as_likelihood
+from .likelihood import Likelihood
+from .names import as_likelihood
 
 
 class ELBO(NamedTuple):
@@ -23,7 +24,8 @@ class ELBOLoss(nn.Module):
     .. math:: L = -\log p(x \mid z) + \beta \, \mathrm{KL}(N(\mu, \sigma^2) \,\|\, N(0, I))
 
     Args:
-        likelihood: "bernoulli" (the decoder puts out logits), "gaussian" (means), or a :class:`Likelihood`.
+        likelihood: "bernoulli" (the decoder puts out logits), "gaussian" (means), or any other :class:`Likelihood`,
+            by name or as it is.
         beta: the factor of the KL (Higgins et al. 2017).
         reduction: "batchmean", "sum" or "none".
         backend: as in :mod:`fastvae.ops`.
@@ -50,6 +52,6 @@ class ELBOLoss(nn.Module):
         self.backend: Backend = backend
 
     def forward(self, output: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-        """The loss: ``output`` and ``target`` (B, ...) alike in shape, ``mu`` and ``logvar`` (B, ...) likewise."""
+        """The loss: ``output`` as the likelihood has it for ``target`` (B, ...); ``mu``, ``logvar`` (B, ...) alike."""
         nll = self.likelihood.nll(output, target, reduction=self.reduction, backend=self.backend)
         return nll + ops.gaussian_kl(mu, logvar, reduction=self.reduction, weight=self.beta, backend=self.backend)

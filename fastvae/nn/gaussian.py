@@ -1,0 +1,86 @@
+"""Likelihoods of real-valued pixels."""
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from .. import ops
+from .likelihood import Likelihood, Options, halves
+
+
+class _Centred(Likelihood):
+    """The decoder puts out the mean itself."""
+
+    def mean(self, output: Tensor) -> Tensor:
+        return output
+
+
+class Gaussian(_Centred):
+    """Pixels with Gaussian noise of one fixed variance. :func:`fastvae.ops.gaussian_nll`, without its constant.
+
+    >>> Gaussian(variance=0.5).nll(torch.zeros(1, 2), torch.ones(1, 2))
+    tensor(2.)
+    """
+
+    def __init__(self, variance: float = 1.0) -> None:
+        super().__init__()
+        self.variance = variance
+
+    def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
+        return ops.gaussian_nll(output, target, self.variance, **options)
+
+
+class LearnedGaussian(_Centred):
+    """Gaussian noise of one variance for all pixels, learned with the decoder: the parameter ``logvar``.
+    :func:`fastvae.ops.gaussian_logvar_nll`.
+
+    >>> [name for name, _ in LearnedGaussian().named_parameters()]
+    ['logvar']
+    """
+
+    def __init__(self, logvar: float = 0.0) -> None:
+        super().__init__()
+        self.logvar = nn.Parameter(torch.tensor(logvar))
+
+    def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
+        return ops.gaussian_logvar_nll(output, self.logvar, target, **options)
+
+
+class OptimalGaussian(_Centred):
+    """Gaussian noise of the variance that fits each batch best (sigma-VAE). :func:`fastvae.ops.optimal_gaussian_nll`.
+
+    It has no value per sample: ``reduction="none"`` raises a ValueError.
+    """
+
+    def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
+        return ops.optimal_gaussian_nll(output, target, **options)  # type: ignore[arg-type]  # the op refuses "none"
+
+
+class GaussianHead(Likelihood):
+    """Gaussian noise with a log-variance for each pixel: the decoder puts out means, then log-variances, in dimension
+    1 (twice the target's channels). :func:`fastvae.ops.gaussian_logvar_nll`.
+
+    >>> GaussianHead().nll(torch.zeros(1, 4), torch.ones(1, 2))
+    tensor(1.)
+    """
+
+    def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
+        return ops.gaussian_logvar_nll(*halves("GaussianHead", output), target, **options)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return halves("GaussianHead", output)[0]
+
+
+class Laplace(_Centred):
+    """Laplace noise of one fixed scale: the absolute error. :func:`fastvae.ops.laplace_nll`, without its constant.
+
+    >>> Laplace(scale=0.5).nll(torch.zeros(1, 2), torch.ones(1, 2))
+    tensor(4.)
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
+        return ops.laplace_nll(output, target, self.scale, **options)

@@ -1,0 +1,62 @@
+"""Each likelihood by its name: its nll is its operator's, its mean the mean of its distribution."""
+
+import pytest
+import torch
+from torch.distributions import ContinuousBernoulli
+
+from fastvae import nn, ops, reference
+from fastvae.nn import as_likelihood
+
+PIXELS = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+OUTPUT = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+PACKED = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+FIRST, SECOND = PACKED.chunk(2, 1)
+ZERO = torch.zeros((), dtype=torch.float64)
+EXPECTED = {
+    "bernoulli": (OUTPUT, reference.bernoulli_nll, (OUTPUT,)),
+    "continuous_bernoulli": (OUTPUT, reference.continuous_bernoulli_nll, (OUTPUT,)),
+    "gaussian": (OUTPUT, reference.gaussian_nll, (OUTPUT,)),
+    "learned_gaussian": (OUTPUT, reference.gaussian_logvar_nll, (OUTPUT, ZERO)),
+    "optimal_gaussian": (OUTPUT, reference.optimal_gaussian_nll, (OUTPUT,)),
+    "gaussian_head": (PACKED, reference.gaussian_logvar_nll, (FIRST, SECOND)),
+    "laplace": (OUTPUT, reference.laplace_nll, (OUTPUT,)),
+    "discretized_logistic": (PACKED, reference.discretized_logistic_nll, (FIRST, SECOND)),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_nll_and_shape_of_the_mean(name):
+    output, formula, predictions = EXPECTED[name]
+    likelihood = as_likelihood(name)
+    truth = formula(*predictions, PIXELS, reduction="sum", weight=0.5)
+    torch.testing.assert_close(likelihood.nll(output, PIXELS, reduction="sum", weight=0.5), truth)
+    assert likelihood.mean(output).shape == PIXELS.shape
+
+
+def test_an_unknown_name():
+    with pytest.raises(ValueError, match=r"must be one of 'bernoulli', .* or a fastvae.nn.Likelihood, not 'beta'"):
+        as_likelihood("beta")
+
+
+def test_an_output_that_cannot_be_halved():
+    with pytest.raises(ValueError, match=r"GaussianHead needs an output with an even dimension 1, .* shape \(4, 3\)"):
+        nn.GaussianHead().nll(torch.zeros(4, 3), torch.zeros(4, 3))
+
+
+def test_the_mean_of_the_continuous_bernoulli_is_torchs():
+    logits = torch.linspace(-6, 6, 49, dtype=torch.float64)
+    expected = ContinuousBernoulli(logits=logits).mean
+    torch.testing.assert_close(nn.ContinuousBernoulli().mean(logits), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_learned_variance_finds_the_error():
+    likelihood = nn.LearnedGaussian()
+    optimizer = torch.optim.Adam(likelihood.parameters(), 0.1)
+    output, target = torch.zeros(64, 50), 0.2 * torch.randn(64, 50, generator=torch.Generator().manual_seed(1))
+    for _ in range(200):
+        optimizer.zero_grad()
+        likelihood.nll(output, target).backward()
+        optimizer.step()
+    assert likelihood.logvar.exp().item() == pytest.approx(target.square().mean().item(), rel=1e-3)
+    best = ops.optimal_gaussian_nll(output, target, full=True)
+    torch.testing.assert_close(ops.gaussian_logvar_nll(output, likelihood.logvar, target, full=True), best)
