@@ -18,7 +18,7 @@ def fused(mu, logvar):
 CONTENDERS = {
     "fastvae": lambda: fused,
     "eager": lambda: eager,
-    "torch.compile": lambda: torch.compile(eager),
+    **timing.compiled(eager),
 }
 
 
@@ -28,4 +28,4 @@ def test_reparameterize(benchmark, device, rows, event, name):
     benchmark.group = f"reparameterize {rows}x{'x'.join(map(str, event))} fp32, forward + backward"
     mu, logvar = (torch.randn(rows, *event, device=device, requires_grad=True) for _ in range(2))
     call = timing.forward_backward(CONTENDERS[name](), [mu, logvar])
-    timing.time(benchmark, name, call, moved=24 * mu.numel(), baseline=name != "fastvae")
+    timing.time(benchmark, name, call, device=device, moved=24 * mu.numel())

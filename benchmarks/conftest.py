@@ -22,7 +22,11 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Print each group's medians, their spread, and the speed relative to every baseline of the group."""
+    """Print each group's medians, their spread, and the speed relative to every baseline of the group.
+
+    "of a copy": the time in which torch copies a tensor, moving as many bytes as an ideal pass, over the op's time.
+    "MB": the most memory held at once, beyond the inputs.
+    """
     session = getattr(config, "_benchmarksession", None)
     benchmarks = [bench for bench in (session.benchmarks if session else []) if bench.stats.data]
     if not benchmarks:
@@ -45,7 +49,12 @@ def pytest_terminal_summary(terminalreporter, config):
                 for base in (other.extra_info["name"] for other in members if other.extra_info.get("baseline"))
                 if base != name
             )
-            rate = f"{info['bytes'] / median / 1e9:7.1f} GB/s  " if "bytes" in info else ""
+            rate = (
+                f"{info['bytes'] / median / 1e9:7.1f} GB/s  {info['copy_s'] / median:5.2f} of a copy  "
+                f"{info['peak_bytes'] / 1e6:7.1f} MB  "
+                if "copy_s" in info
+                else ""
+            )
             write(
                 f"  {name:<34} {median / steps * 1e3:9.3f} ms  "
                 f"(quartiles {quartiles[0] / steps * 1e3:.3f} to {quartiles[2] / steps * 1e3:.3f})  {rate}{ratios}"

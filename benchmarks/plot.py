@@ -1,0 +1,52 @@
+"""Draw how much faster fastvae's operations are than torch.compile and eager, from a JSON of ``make bench``.
+
+python benchmarks/plot.py benchmarks/results/ops-cpu.json docs/ops.png
+"""
+
+import json
+import statistics
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import tyro
+
+
+def groups(results: dict) -> dict[str, dict[str, float]]:
+    """Median seconds of each contender by group."""
+    medians: dict[str, dict[str, float]] = {}
+    for bench in results["benchmarks"]:
+        info = bench["extra_info"]
+        if "copy_s" in info:
+            medians.setdefault(bench["group"].partition(", ")[0], {})[info["name"]] = statistics.median(
+                bench["stats"]["data"]
+            )
+    return medians
+
+
+def main(source: Path, picture: Path, /) -> None:
+    """Read SOURCE, write PICTURE."""
+    results = json.loads(source.read_text())
+    medians = groups(results)
+    names = list(medians)[::-1]
+    figure, axes = plt.subplots(figsize=(8, 0.34 * len(names) + 1.2), layout="constrained")
+    for offset, label, pick in (
+        (0.2, "the fastest eager spelling", lambda name: name.startswith("eager")),
+        (-0.2, "torch.compile", lambda name: name.startswith("torch.compile")),
+    ):
+        ratios = [
+            min(seconds for name, seconds in medians[group].items() if pick(name)) / medians[group]["fastvae"]
+            for group in names
+        ]
+        bars = axes.barh([at + offset for at in range(len(names))], ratios, height=0.4, label=label)
+        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel("times faster, forward + backward")
+    axes.set_title(f"fastvae on {results['machine_info']['device']}, against", fontsize=9)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.savefig(picture, dpi=110)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
