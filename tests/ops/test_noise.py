@@ -95,15 +95,15 @@ def test_empty_draws() -> None:
 
 @pytest.fixture(scope="module")
 def draws() -> dict[str, torch.Tensor]:
-    """2**18 numbers from neighbouring keys."""
-    shape = (2**16, 4)
+    """2**20 numbers from neighbouring keys."""
+    shape = (2**18, 4)
     return {
         "base": Noise(1, 1).draw(shape, torch.float64).flatten(),
         "next seed": Noise(2, 1).draw(shape, torch.float64).flatten(),
         "high seed": Noise(1 + 2**32, 1).draw(shape, torch.float64).flatten(),
         "next step": Noise(1, 2).draw(shape, torch.float64).flatten(),
         "next stream": Noise(1, 1, stream=1).draw(shape, torch.float64).flatten(),
-        "next rows": Noise(1, 1, row_offset=2**16).draw(shape, torch.float64).flatten(),
+        "next rows": Noise(1, 1, row_offset=2**18).draw(shape, torch.float64).flatten(),
     }
 
 

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from torch.utils.checkpoint import checkpoint
 
 import fastvae
@@ -149,8 +150,9 @@ class TestReparameterize(OpContract):
         assert z.flatten().tolist() == pytest.approx([math.exp(6), 60 * math.exp(-12)], rel=1e-3)
 
     def test_moments_of_the_draws(self, place: Any) -> None:
-        rows = 2**13 if place.interpreted else 2**18
+        rows = 2**13 if place.interpreted else 2**20
         mu = torch.full((rows, 1), 2.0, device=place.device)
         z = draw(place, mu, torch.full_like(mu, math.log(9.0)), fastvae.Noise(11, device=place.device)).double()
         assert z.mean().item() == pytest.approx(2.0, abs=5 * 3 / math.sqrt(rows))
         assert z.var().item() == pytest.approx(9.0, rel=5 * math.sqrt(2 / rows))
+        assert stats.kstest(((z - 2.0) / 3.0).flatten().cpu().numpy(), "norm").pvalue > 1e-3
