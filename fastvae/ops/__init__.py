@@ -5,6 +5,8 @@ from ._library import Backend as Backend
 from .bernoulli_nll import bernoulli_nll as bernoulli_nll
 from .gaussian_kl import gaussian_kl as gaussian_kl
 from .gaussian_nll import gaussian_nll as gaussian_nll
+from .importance_weighted_nll import importance_weighted_nll as importance_weighted_nll
 from .noise import Noise as Noise
 from .reparameterize import reparameterize as reparameterize
 from .reparameterize_kl import reparameterize_kl as reparameterize_kl
+from .reparameterize_log_ratio import reparameterize_log_ratio as reparameterize_log_ratio

@@ -6,8 +6,10 @@ Nothing here imports the rest of fastvae, and nothing here is fast.
 from .bernoulli_nll import bernoulli_nll as bernoulli_nll
 from .gaussian_kl import gaussian_kl as gaussian_kl
 from .gaussian_nll import gaussian_nll as gaussian_nll
+from .importance_weighted_nll import importance_weighted_nll as importance_weighted_nll
 from .noise import philox4x32 as philox4x32
 from .noise import standard_normal as standard_normal
 from .reparameterize import reparameterize as reparameterize
 from .reparameterize_kl import reparameterize_kl as reparameterize_kl
+from .reparameterize_log_ratio import reparameterize_log_ratio as reparameterize_log_ratio
 from .training import train as train
