@@ -1,7 +1,7 @@
 """The importance-weighted bound of each row: one pass reads both inputs and writes both gradients (16 bytes in fp32).
 
-A program takes ROWS rows at a time. A row of more than COLUMNS samples is summed tile by tile, with the sum measured from
-the largest weight so far, and read again (from the cache) for its gradient.
+A program takes ROWS rows at a time. A row of more than COLUMNS samples is summed tile by tile, with the sum measured
+from the largest weight so far, and read again (from the cache) for its gradient.
 """
 
 import math
@@ -100,7 +100,7 @@ def _bound(
                 weights += tl.sum(tl.exp(_origin(least)[:, None] - value), axis=1)
             origin = _origin(least)
         bound = tl.where(origin == least, origin - tl.log(weights), least)
-        bound = tl.where(weights == weights, bound, weights) + constant  # noqa: PLR0124 -- is it NaN?
+        bound = tl.where(weights == weights, bound, weights) + constant
         if loss is not None:
             tl.store(loss + row, factor * bound, mask=row < batch)
         if partials is not None:

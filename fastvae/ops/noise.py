@@ -99,9 +99,7 @@ class NoiseArguments(NamedTuple):
         return standard_normal(self.state, shape or mu.shape, self.row_offset, self.stream, dtype)
 
 
-def noise_arguments(
-    noise: Noise | Tensor | None, mu: Tensor, shape: Sequence[int] | None = None
-) -> NoiseArguments:
+def noise_arguments(noise: Noise | Tensor | None, mu: Tensor, shape: Sequence[int] | None = None) -> NoiseArguments:
     """Turn what a caller may pass as ``noise`` into the operators' arguments; ``shape`` is eps's if it is not mu's.
 
     None draws a fresh key from torch's default generator of the device, so that ``torch.manual_seed`` rules it and

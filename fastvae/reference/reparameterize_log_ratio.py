@@ -40,7 +40,7 @@ class _WeighAgain(torch.autograd.Function):
         return z.view_as(z), log_ratio.view_as(log_ratio)
 
     @staticmethod
-    def backward(ctx: Any, grad_z: Tensor | None, grad_ratio: Tensor | None) -> tuple[Tensor | None, Tensor]:
+    def backward(_ctx: Any, grad_z: Tensor | None, grad_ratio: Tensor | None) -> tuple[Tensor | None, Tensor]:
         if grad_ratio is None:
             raise RuntimeError(
                 "estimator='dreg' takes its weights from the gradient of log_ratio, but log_ratio has none: "

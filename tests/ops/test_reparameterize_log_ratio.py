@@ -65,9 +65,7 @@ class TestReparameterizeLogRatio(OpContract):
         mu, logvar, eps, theta, x, factors = toy(place.device)
         mu, logvar, theta = leaves((mu, logvar, theta))
         z, log_ratio = draw(place, mu, logvar, eps, estimator=estimator)
-        loss = ops.importance_weighted_nll(
-            decoder_nll(z, theta, x), log_ratio, reduction="none", backend=place.backend
-        )
+        loss = ops.importance_weighted_nll(decoder_nll(z, theta, x), log_ratio, reduction="none", backend=place.backend)
         gradients = torch.autograd.grad((factors * loss).sum(), (mu, logvar, theta))
         for actual, expected in zip(gradients, by_the_papers(estimator, place.device), strict=True):
             assert error(actual, expected) < 1e-9
@@ -141,9 +139,7 @@ class TestReparameterizeLogRatio(OpContract):
         results = []
         for backend in (place.backend, "reference"):
             tensors = leaves((mu, logvar))
-            outputs = ops.reparameterize_log_ratio(
-                *tensors, eps, samples=SAMPLES, estimator=estimator, backend=backend
-            )
+            outputs = ops.reparameterize_log_ratio(*tensors, eps, samples=SAMPLES, estimator=estimator, backend=backend)
             if estimator == "dreg" and used == 0:
                 with pytest.raises(RuntimeError, match="takes its weights from the gradient of log_ratio, but"):
                     outputs[used].sum().backward()
