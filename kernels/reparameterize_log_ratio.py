@@ -180,7 +180,7 @@ def _plan(mu: Tensor, logvar: Tensor, samples: int, row_offset: int) -> tuple[Pl
     widest = 8 if mu.element_size() == 2 and all(width % 8 == 0 for width in (event, *strides)) else 4
     aligned = all(width % widest == 0 for width in (event, *strides))
     spare = 0 if aligned else 4
-    needed = triton.next_power_of_2(max(1, triton.cdiv(event + spare, widest)))
+    needed = triton.next_power_of_2(triton.cdiv(max(event, 1) + spare, widest))
     vectors = _FEW if batch * needed <= _SMALL else _MANY
     # An event past two million is cut into no more chunks than the second stage adds.
     span = min(needed, max(vectors, triton.next_power_of_2(triton.cdiv(event, widest * _MAX_CHUNKS // 2))))
