@@ -137,17 +137,22 @@ struct Reduce {
     double* partial = many ? many.get() : &single;
     for_chunks(grain, [&](int64_t begin, int64_t end, int64_t, int64_t chunk) { partial[chunk] = body(begin, end); });
 
+    return total(input, partial, per_span, scale, constant);
+  }
+
+  // The loss, from the partial sums of each span, in order.
+  Tensor total(ScalarType input, const double* partial, int64_t per_span, double scale, double constant) const {
     const bool wide = input == ScalarType::Double;
     const Tensor loss = dense(&batch, code == kNone, wide ? ScalarType::Double : ScalarType::Float);
     void* out = loss.data_ptr();
     for (int64_t span = 0; span < spans(); ++span) {
-      double total = 0.0;
-      for (int64_t chunk = 0; chunk < per_span; ++chunk) total += partial[span * per_span + chunk];
-      total = total * scale + constant * static_cast<double>(length());
-      if (code == kBatchmean) total /= static_cast<double>(batch);  // an empty batch has no mean: NaN, as in torch
-      total *= weight;
-      if (wide) static_cast<double*>(out)[span] = total;
-      else static_cast<float*>(out)[span] = static_cast<float>(total);
+      double sum = 0.0;
+      for (int64_t chunk = 0; chunk < per_span; ++chunk) sum += partial[span * per_span + chunk];
+      sum = sum * scale + constant * static_cast<double>(length());
+      if (code == kBatchmean) sum /= static_cast<double>(batch);  // an empty batch has no mean: NaN, as in torch
+      sum *= weight;
+      if (wide) static_cast<double*>(out)[span] = sum;
+      else static_cast<float*>(out)[span] = static_cast<float>(sum);
     }
     return loss;
   }

@@ -53,7 +53,12 @@ def normals(state, stream, first, TILE: tl.constexpr, VECTOR: tl.constexpr, dtyp
 
     All four normals of each quad are used.
     """
-    quad = first // 4 + tl.arange(0, TILE)[:, None] * (VECTOR // 4)
+    return quads(state, stream, first // 4 + tl.arange(0, TILE)[:, None] * (VECTOR // 4), TILE, VECTOR, dtype)
+
+
+@triton.jit
+def quads(state, stream, quad, TILE: tl.constexpr, VECTOR: tl.constexpr, dtype: tl.constexpr):
+    """The same for vectors that start at any quads, (TILE, 1) int64."""
     n0, n1, n2, n3 = _lanes(state, stream, quad, dtype)
     if VECTOR == 8:
         m0, m1, m2, m3 = _lanes(state, stream, quad + 1, dtype)

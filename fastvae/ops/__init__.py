@@ -8,8 +8,10 @@ from .discretized_logistic_nll import discretized_logistic_nll as discretized_lo
 from .gaussian_kl import gaussian_kl as gaussian_kl
 from .gaussian_logvar_nll import gaussian_logvar_nll as gaussian_logvar_nll
 from .gaussian_nll import gaussian_nll as gaussian_nll
+from .importance_weighted_nll import importance_weighted_nll as importance_weighted_nll
 from .laplace_nll import laplace_nll as laplace_nll
 from .noise import Noise as Noise
 from .optimal_gaussian_nll import optimal_gaussian_nll as optimal_gaussian_nll
 from .reparameterize import reparameterize as reparameterize
 from .reparameterize_kl import reparameterize_kl as reparameterize_kl
+from .reparameterize_log_ratio import reparameterize_log_ratio as reparameterize_log_ratio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -102,17 +103,17 @@ class NoiseArguments(NamedTuple):
     row_offset: int
     stream: int
 
-    def draw(self, mu: Tensor) -> Tensor:
-        """``eps`` for the eager reference."""
+    def draw(self, mu: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """``eps`` for the eager reference, of ``shape`` where that is not mu's."""
         if self.eps is not None:
             return self.eps
         assert self.state is not None
         dtype = torch.float64 if mu.dtype == torch.float64 else torch.float32
-        return reference.standard_normal(self.state, mu.shape, self.row_offset, self.stream, dtype)
+        return reference.standard_normal(self.state, shape or mu.shape, self.row_offset, self.stream, dtype)
 
 
-def noise_arguments(noise: Noise | Tensor | None, mu: Tensor) -> NoiseArguments:
-    """Turn what a caller may pass as ``noise`` into the operators' arguments.
+def noise_arguments(noise: Noise | Tensor | None, mu: Tensor, shape: Sequence[int] | None = None) -> NoiseArguments:
+    """Turn what a caller may pass as ``noise`` into the operators' arguments; ``shape`` is eps's if it is not mu's.
 
     None draws a fresh key from torch's default generator of the device, so that ``torch.manual_seed`` rules it and
     gradient checkpointing, which restores that generator, recomputes with the same noise.
@@ -124,7 +125,11 @@ def noise_arguments(noise: Noise | Tensor | None, mu: Tensor) -> NoiseArguments:
         return NoiseArguments(None, noise.state.to(mu.device), noise.row_offset, noise.stream)
     if not isinstance(noise, Tensor):
         raise TypeError(f"noise must be a fastvae.Noise, a tensor eps or None, not {type(noise).__name__}")
-    if noise.shape != mu.shape:
+    if shape is not None and noise.shape != shape:
+        raise ValueError(
+            f"eps has shape {tuple(noise.shape)}, but {shape[1]} samples of mu {tuple(mu.shape)} need {tuple(shape)}"
+        )
+    if shape is None and noise.shape != mu.shape:
         raise ValueError(f"eps has shape {tuple(noise.shape)}, but mu has {tuple(mu.shape)}: both need the same shape")
     if noise.device != mu.device:
         raise ValueError(f"eps is on {noise.device}, but mu is on {mu.device}: move one")

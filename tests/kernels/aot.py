@@ -39,17 +39,22 @@ KERNELS = {
     "laplace_nll_backward": ("_pixel._backward", _ONE),
     "gaussian_kl": ("_latent._forward", ("z", "eps", "state")),
     "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
+    "importance_weighted_nll": ("importance_weighted_nll._bound", ("loss", "grad_output")),
+    "importance_weighted_nll_backward": ("importance_weighted_nll._bound", ("loss", "partials")),
     "reparameterize": ("_latent._forward", ("partials", "grad_mu", "grad_logvar", "eps", "weight_tensor")),
     "reparameterize_backward": ("_latent._backward", ("grad_kl", "mu", "grad_mu", "eps", "weight_tensor")),
     "reparameterize_kl": ("_latent._forward", ("grad_mu", "grad_logvar", "eps")),
     "reparameterize_kl_backward": ("_latent._backward", ("eps",)),
+    "reparameterize_log_ratio": ("reparameterize_log_ratio._forward", ("eps",)),
+    "reparameterize_log_ratio_backward": ("reparameterize_log_ratio._backward", ("eps",)),
     "scale_gradient_": ("scale_gradient._scale", ()),
     "second stage": ("_launch._finish", ()),
 }
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
 _INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "first", "stream"}
-_FLOATS = {"weight", "p", "q"}
+_INTEGERS |= {"batch", "samples", "stride_output"}
+_FLOATS = {"weight", "p", "q", "log_samples"}
 
 
 def member(module: str, name: str) -> Any:
@@ -61,7 +66,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
     function = member(*kernel.split("."))
     wide = "*fp64" if dtype == "fp64" else "*fp32"
     types = {"target": "*u8", "state": "*i64", "weight_tensor": "*fp32"}
-    types |= dict.fromkeys(("partials", "loss", "grad_output", "grad_kl"), wide)
+    types |= dict.fromkeys(("partials", "loss", "grad_output", "grad_kl", "grad_ratio"), wide)
     meta = {
         "TILE": 512,
         "VECTOR": 8 if dtype in ("bf16", "fp16") else 4,
@@ -71,6 +76,12 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         "COMPUTE": tl.float64 if dtype == "fp64" else tl.float32,
         "FINAL": False,
         "BLOCK": 4096,
+        "ROWS": 4,
+        "SPAN": 32,
+        "COLUMNS": 256,
+        "WHOLE": True,
+        "CONSTANT": True,
+        "AGAIN": True,
     }
     if "TERMS" in function.arg_names:
         meta["TERMS"] = member(operator.split(maxsplit=1)[0].removesuffix("_backward"), "_terms")
@@ -84,7 +95,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
             signature[argument] = types.get(argument, f"*{dtype}")
             attributes[position,] = [["tt.divisibility", 16]]
     source = ASTSource(function, signature, constants, attributes)
-    warps = 4 if operator == "second stage" else 8
+    warps = 4 if operator == "second stage" or "ROWS" in function.arg_names else 8
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps, "num_stages": 1})
 
 

@@ -1,5 +1,6 @@
-"""The operators as data, so that one contract serves all; and the accuracy rule."""
+"""The operators as data, so that one contract serves them all; and the accuracy rule."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -110,6 +111,23 @@ def _latents(draw_eps: bool) -> Callable[..., Inputs]:
     return make
 
 
+def _log_weights(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    """(B, K) for a shape (B, ...)."""
+    flat = (shape[0], max(1, math.prod(shape[1:])))
+    nll, log_ratio = (torch.randn(flat, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
+    return Inputs((4 * nll, log_ratio), ())
+
+
+def _three_samples(function: Callable[..., Tensors], **keywords: Any) -> Callable[..., Tensors]:
+    """A call with one eps like all others; z comes back as (B, 3 * D), a matrix like all others' outputs."""
+
+    def call(mu: Tensor, logvar: Tensor, eps: Tensor, **options: Any) -> Tensors:
+        z, log_ratio = function(mu, logvar, torch.stack((eps, -eps, 0.5 * eps), 1), **keywords, **options)
+        return z.flatten(1), log_ratio
+
+    return call
+
+
 def _case(name: str, make: Callable[..., Inputs], reductions: tuple[str | None, ...] = REDUCTIONS) -> Case:
     return Case(name, _tuple(getattr(ops, name)), _tuple(getattr(reference, name)), make, reductions)
 
@@ -124,6 +142,14 @@ CONTINUOUS_BERNOULLI_NLL = _case("continuous_bernoulli_nll", _pixel_inputs(3.0))
 GAUSSIAN_LOGVAR_NLL = _case("gaussian_logvar_nll", _pair_inputs(1.0, 1.0))
 OPTIMAL_GAUSSIAN_NLL = _case("optimal_gaussian_nll", _pixel_inputs(1.0), ("batchmean", "sum"))
 DISCRETIZED_LOGISTIC_NLL = _case("discretized_logistic_nll", _pair_inputs(0.3, 1.0, shift=-3.0))
+IMPORTANCE_WEIGHTED_NLL = _case("importance_weighted_nll", _log_weights)
+REPARAMETERIZE_LOG_RATIO = Case(
+    "reparameterize_log_ratio",
+    _three_samples(ops.reparameterize_log_ratio, samples=3),
+    _three_samples(reference.reparameterize_log_ratio),
+    _latents(draw_eps=True),
+    (None,),
+)
 CASES = (
     BERNOULLI_NLL,
     GAUSSIAN_NLL,
@@ -135,6 +161,8 @@ CASES = (
     GAUSSIAN_LOGVAR_NLL,
     OPTIMAL_GAUSSIAN_NLL,
     DISCRETIZED_LOGISTIC_NLL,
+    IMPORTANCE_WEIGHTED_NLL,
+    REPARAMETERIZE_LOG_RATIO,
 )
 
 

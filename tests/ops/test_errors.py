@@ -109,7 +109,30 @@ NOISES: list[Row] = [
     )
 ]  # fmt: skip
 
-TABLE = PIXELS + LATENTS + NOISES
+K2 = {"samples": 2}
+IMPORTANCE: list[Row] = [
+    (ops.reparameterize_log_ratio, (F(2, 3), F(2, 4)), K2, ValueError,
+     "mu has shape (2, 3), but logvar has (2, 4): both need the same shape"),
+    (ops.reparameterize_log_ratio, (F(2, 3), F(2, 3), F(2, 3)), K2, ValueError,
+     "eps has shape (2, 3), but 2 samples of mu (2, 3) need (2, 2, 3)"),
+    (ops.reparameterize_log_ratio, (F(2, 3), F(2, 3), grad(2, 2, 3)), K2, ValueError,
+     "eps requires a gradient, but noise has none: pass eps.detach()"),
+    (ops.reparameterize_log_ratio, (F(2, 3), F(2, 3)), {"samples": 0}, ValueError,
+     "samples must be at least 1, not 0"),
+    (ops.reparameterize_log_ratio, (F(2, 3), F(2, 3)), {"samples": 2.5}, TypeError,
+     "samples must be a whole number, not 2.5"),
+    (ops.reparameterize_log_ratio, (F(2, 3), F(2, 3)), {**K2, "estimator": "vimco"}, ValueError,
+     "estimator must be 'iwae', 'stl' or 'dreg', not 'vimco'"),
+    (ops.importance_weighted_nll, (F(2, 3), F(2, 4)), {}, ValueError,
+     "nll has shape (2, 3), but log_ratio has (2, 4): both need the same shape"),
+    (ops.importance_weighted_nll, (F(2, 3), F(2, 3, dtype=torch.float64)), {}, TypeError,
+     "nll is torch.float32, but log_ratio is torch.float64: both need the same type"),
+    *((ops.importance_weighted_nll, (F(shape), F(shape)), {}, ValueError,
+       f"nll and log_ratio have shape {shape}, but need (B, K) with a sample or more")
+      for shape in ((6,), (2, 3, 4), (2, 0))),
+]  # fmt: skip
+
+TABLE = PIXELS + LATENTS + NOISES + IMPORTANCE
 
 REDUCED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"reduction": "mean"}, ValueError, "reduction must be 'batchmean', 'sum' or 'none', not 'mean'"),
@@ -134,7 +157,10 @@ def test_bad_inputs(
     assert caught.type is exception
 
 
-@pytest.mark.parametrize("op", [ops.bernoulli_nll, ops.gaussian_nll, ops.gaussian_kl, ops.reparameterize_kl])
+REDUCING = [ops.bernoulli_nll, ops.gaussian_nll, ops.gaussian_kl, ops.reparameterize_kl, ops.importance_weighted_nll]
+
+
+@pytest.mark.parametrize("op", REDUCING)
 @pytest.mark.parametrize(("keywords", "exception", "message"), REDUCED, ids=[row[2][:44] for row in REDUCED])
 def test_bad_reductions_and_weights(
     place: Any, op: Any, keywords: Any, exception: type[Exception], message: str
@@ -145,9 +171,7 @@ def test_bad_reductions_and_weights(
     assert caught.type is exception
 
 
-@pytest.mark.parametrize(
-    "op", [ops.bernoulli_nll, ops.gaussian_nll, ops.gaussian_kl, ops.reparameterize, ops.reparameterize_kl]
-)
+@pytest.mark.parametrize("op", [*REDUCING, ops.reparameterize])
 def test_backends_that_cannot_serve(op: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.zeros(2, 3)
     with pytest.raises(ValueError, match="backend must be 'auto', 'triton', 'native' or 'reference', not 'cuda'"):

@@ -44,6 +44,10 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         "gaussian_logvar_nll": (mu, logvar, pixels, True),
         "discretized_logistic_nll": (mu, logvar, pixels),
     }
+    weights = new(shape[0], 6), new(shape[0], 6)
+    of_samples = new(shape[0], 3, *shape[1:])
+    of_ratio = torch.rand(shape[0], 3, device=device, dtype=loss_type)
+    noises_of_samples = [(new(*of_samples.shape), None, 0, 0), (None, state, 5, 1)]
     return {
         "bernoulli_nll": [(mu, pixels, *key, *r, grad) for key in keys for r in reductions for grad in (False, True)],
         "bernoulli_nll_backward": [(incoming(r[0]), mu, pixels, *key, *r) for key in keys for r in reductions],
@@ -63,6 +67,15 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
             for noise in noises
             for r in reductions
             for grad_z, grad_kl in ((new(*shape), incoming(r[0])), (None, incoming(r[0])), (new(*shape), None))
+        ],
+        "importance_weighted_nll": [(*weights, *r, grad) for r in reductions for grad in (False, True)],
+        "importance_weighted_nll_backward": [(incoming(r[0]), *weights, *r) for r in reductions],
+        "reparameterize_log_ratio": [(mu, logvar, *noise, 3) for noise in noises_of_samples],
+        "reparameterize_log_ratio_backward": [
+            (grad_z, grad_ratio, mu, logvar, *noise, 3, estimator)
+            for noise in noises_of_samples
+            for estimator in (0, 1, 2)
+            for grad_z, grad_ratio in ((of_samples, of_ratio), (None, of_ratio), (of_samples, None))
         ],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
@@ -90,6 +103,8 @@ LATENTS = {
     "reparameterize_backward": (1,),
     "reparameterize_kl": (0, 1),
     "reparameterize_kl_backward": (2, 3),
+    "reparameterize_log_ratio": (0, 1),
+    "reparameterize_log_ratio_backward": (2, 3),
 }
 
 

@@ -61,6 +61,22 @@ def test_latents(shape: tuple[int, ...], dtype: torch.dtype, reduction: str) -> 
 
 
 @dtypes
+@pytest.mark.parametrize("estimator", ["iwae", "stl", "dreg"])
+@pytest.mark.parametrize("shape", LATENTS, ids=str)
+def test_samples_and_their_bound(shape: tuple[int, ...], dtype: torch.dtype, estimator: str) -> None:
+    noise = ops.Noise(5, 3, row_offset=3, stream=1)
+    eps = noise.draw((shape[0], 3, *shape[1:]), torch.float64)
+
+    def run(backend: str, leaves: list[Tensor]) -> list[Tensor]:
+        source = noise if backend == "triton" else eps
+        z, log_ratio = ops.reparameterize_log_ratio(*leaves, source, samples=3, estimator=estimator, backend=backend)
+        nll = 0.1 * z.flatten(2).sum(2) if z.ndim > 2 else z
+        return [z, ops.importance_weighted_nll(nll.to(log_ratio.dtype), log_ratio, reduction="none", backend=backend)]
+
+    both(run, list(packed(shape, dtype)))
+
+
+@dtypes
 @reductions
 @pytest.mark.parametrize("shape", PIXELS, ids=str)
 @pytest.mark.parametrize("target", ["uint8", "float"])

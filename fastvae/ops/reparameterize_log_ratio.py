@@ -1,0 +1,151 @@
+"""Samples of the posterior for the importance-weighted bound, with the log ratio that weighs each."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from . import _check, _library
+from ._autograd import first_order
+from .noise import Noise, noise_arguments
+
+Estimator = Literal["iwae", "stl", "dreg"]
+ESTIMATORS = {"iwae": 0, "stl": 1, "dreg": 2}  # the codes that the kernels know
+
+_library.define(
+    "reparameterize_log_ratio(Tensor mu, Tensor logvar, Tensor? eps, Tensor? state, SymInt row_offset, int stream,"
+    " SymInt samples) -> (Tensor, Tensor)",
+    lambda mu, logvar, eps, state, row_offset, stream, samples: (
+        mu.new_empty((mu.shape[0], samples, *mu.shape[1:])),
+        mu.new_empty((mu.shape[0], samples), dtype=torch.float64 if mu.dtype == torch.float64 else torch.float32),
+    ),
+    module="reparameterize_log_ratio",
+)
+_library.define(
+    "reparameterize_log_ratio_backward(Tensor? grad_z, Tensor? grad_ratio, Tensor mu, Tensor logvar, Tensor? eps,"
+    " Tensor? state, SymInt row_offset, int stream, SymInt samples, int estimator) -> (Tensor, Tensor)",
+    lambda grad_z, grad_ratio, mu, *_: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
+    module="reparameterize_log_ratio",
+)
+
+
+class _ReparameterizeLogRatio(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        forward: Any,
+        backward: Any,
+        estimator: int,
+        mu: Tensor,
+        logvar: Tensor,
+        eps: Tensor | None,
+        state: Tensor | None,
+        row_offset: int,
+        stream: int,
+        samples: int,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(mu, logvar, eps, state)
+        ctx.operator, ctx.constants = backward, (row_offset, stream, samples, estimator)
+        z, log_ratio = forward(mu, logvar, eps, state, row_offset, stream, samples)
+        return z, log_ratio
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad_z: Tensor | None, grad_ratio: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_z is None and grad_ratio is None:  # autograd asks for nothing then, but gradcheck does
+            return (None,) * 10
+        if grad_ratio is None and ctx.constants[-1] == ESTIMATORS["dreg"]:
+            raise RuntimeError(
+                "estimator='dreg' takes its weights from the gradient of log_ratio, but log_ratio has none: "
+                "use it in importance_weighted_nll, or take estimator='iwae'"
+            )
+        gradients = ctx.operator(
+            None if grad_z is None else grad_z.contiguous(),
+            None if grad_ratio is None else grad_ratio.contiguous(),
+            *ctx.saved_tensors,
+            *ctx.constants,
+        )
+        return (None, None, None, *gradients, *(None,) * 5)
+
+
+def reparameterize_log_ratio(
+    mu: Tensor,
+    logvar: Tensor,
+    noise: Noise | Tensor | None = None,
+    *,
+    samples: int,
+    estimator: Estimator = "iwae",
+    backend: _library.Backend = "auto",
+) -> tuple[Tensor, Tensor]:
+    r"""Draw K samples ``z ~ q = N(mu, exp(logvar))`` for each row, and weigh each against the prior p = N(0, I).
+
+    .. math:: z_k = \mu + e^{\log\sigma^2 / 2} \, \epsilon_k, \qquad
+        \log q(z_k \mid x) - \log p(z_k) = \tfrac12 \sum_j z_{kj}^2 - \epsilon_{kj}^2 - \log\sigma_j^2
+
+    What :func:`importance_weighted_nll` needs beside the likelihood of each sample. mu and logvar are read once for
+    all samples; the noise is never stored: backward draws it again.
+
+    Args:
+        mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
+        logvar: same shape and type.
+        noise: a :class:`fastvae.Noise` key, which draws ``noise.draw((B, K, ...))``, so that a row's K samples are
+            the same however the batch is split; a tensor ``eps`` (B, K, ...); or None for a fresh key from torch's
+            default generator, which ``torch.manual_seed`` rules.
+        samples: K, at least 1.
+        estimator: of the gradient in mu and logvar; values and the decoder's gradient are the same for all three.
+
+            - "iwae": the gradient as it is (Burda et al. 2016, "Importance weighted autoencoders").
+            - "stl": mu and logvar are constants in log q, which leaves out its score: a term of mean 0 for K = 1,
+              and a bias for more (Roeder et al. 2017, "Sticking the landing").
+            - "dreg": "stl" with each sample's gradient, that of z and that of log_ratio, times its normalised weight
+              w: unbiased, and its signal does not fade as K grows (Tucker et al. 2019, "Doubly reparameterized
+              gradient estimators for Monte Carlo objectives"). The weights are read off the gradient of log_ratio,
+              ``w[b, k] = g[b, k] / g[b].sum()`` (0 where the sum is 0). **The condition:** log_ratio goes into
+              ``importance_weighted_nll`` and nowhere else, whose gradient is a factor of the row times w; whatever
+              reaches z by another way is multiplied by w too.
+        backend: "auto", "triton", "native" or "reference".
+
+    Returns:
+        z (B, K, ...), dense, in the type of ``mu``; and the log ratio (B, K) in nats, summed over the event in a fixed
+        order, in fp32 (fp64 for fp64).
+
+    Raises:
+        ValueError: shapes or devices differ, there is no sample, or an option is unknown.
+        TypeError: an unsupported dtype.
+        RuntimeError: in backward, "dreg" without a gradient of log_ratio.
+
+    Computed in fp32 or better, from z before it is rounded to its type. In fp32, a logvar over 87 may overflow to an
+    infinite log ratio; under -175 the gradients of "stl" and "dreg", which divide by the deviation, are not finite.
+    What is infinite or NaN comes out so. Differentiating twice raises a RuntimeError; the "reference" backend can.
+
+    >>> import torch
+    >>> eps = torch.tensor([[[0.5, -1.0], [0.0, 2.0]]])
+    >>> z, log_ratio = reparameterize_log_ratio(torch.ones(1, 2), torch.zeros(1, 2), eps, samples=2)
+    >>> z
+    tensor([[[1.5000, 0.0000],
+             [1.0000, 3.0000]]])
+    >>> log_ratio
+    tensor([[0.5000, 3.0000]])
+    """
+    mu, logvar = _check.latents(mu, logvar)
+    if not isinstance(samples, int):
+        raise TypeError(f"samples must be a whole number, not {samples!r}")
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, not {samples}")
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator must be 'iwae', 'stl' or 'dreg', not {estimator!r}")
+    shape = (mu.shape[0], samples, *mu.shape[1:])
+    arguments = noise_arguments(noise, mu, shape)
+    operators = _library.resolve(backend, mu)
+    if operators is None:
+        return reference.reparameterize_log_ratio(mu, logvar, arguments.draw(mu, shape), estimator=estimator)
+    if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
+        z, log_ratio = _ReparameterizeLogRatio.apply(
+            operators.reparameterize_log_ratio, operators.reparameterize_log_ratio_backward, ESTIMATORS[estimator],
+            mu, logvar, *arguments, samples,
+        )  # fmt: skip
+    else:
+        z, log_ratio = operators.reparameterize_log_ratio(mu, logvar, *arguments, samples)
+    return z, log_ratio

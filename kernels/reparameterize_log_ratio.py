@@ -1,0 +1,250 @@
+"""K samples a row and the log ratio of each: mu and logvar are read once, noise is drawn in registers in both passes.
+
+A program takes ROWS rows and SPAN vectors of each, one vector a thread, and loops over the samples. Where the columns
+of a row are no whole quads (ragged), a tile draws the quads that it straddles, four columns less than its width, and
+moves each number to its column.
+"""
+
+import math
+
+import triton
+import triton.language as tl
+from torch import Tensor, float32, float64
+
+from ._launch import _MAX_CHUNKS, Plan, finish, on_device_of, row_stride
+from ._noise import quads
+from ._tile import multiple
+
+# Vectors a program: a warp while that makes no more than a few waves of programs, then four. NOT YET MEASURED ON A GPU.
+_SMALL, _FEW, _MANY = 2**16, 32, 128
+_IWAE, _DREG = 0, 2  # the codes of fastvae/ops/reparameterize_log_ratio.py
+_INTEGERS = ["batch", "event", "samples", "chunks", "stride_mu", "stride_logvar", "first", "stream"]
+
+
+@triton.jit
+def _place(
+    batch, event,
+    ROWS: tl.constexpr, SPAN: tl.constexpr, VECTOR: tl.constexpr, ALIGNED: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """Row (TILE, 1), column (TILE, VECTOR) and mask of a tile; the column at which its chunk starts."""
+    vector = tl.arange(0, ROWS * SPAN)[:, None]
+    row = tl.program_id(0).to(INDEX) * ROWS + vector // SPAN
+    # Four columns of a ragged tile are left for the quad that its row may start inside.
+    reach: tl.constexpr = SPAN * VECTOR - (0 if ALIGNED else 4)
+    start = tl.program_id(1).to(INDEX) * reach
+    head = vector % SPAN * VECTOR
+    local = head + tl.arange(0, VECTOR)[None, :]
+    if ALIGNED:
+        mask = (row < batch) & (start + head < event)
+    else:
+        mask = (row < batch) & (start + local < event) & (local < reach)
+    return row, start + local, mask, start
+
+
+@triton.jit
+def _draw(
+    eps, state, stream, first, base, column, start, mask,
+    ROWS: tl.constexpr, SPAN: tl.constexpr, VECTOR: tl.constexpr, ALIGNED: tl.constexpr, COMPUTE: tl.constexpr,
+):  # fmt: skip
+    """The noise of a tile; ``base`` (TILE, 1) is the element of z at which the sample of its row starts."""
+    TILE: tl.constexpr = ROWS * SPAN
+    if eps is not None:
+        noise = tl.load(eps + base + column, mask=mask, other=0.0).to(COMPUTE)
+    else:
+        head = tl.arange(0, TILE)[:, None] % SPAN * VECTOR
+        element = first + (base + start).to(tl.int64)
+        lead = element % 4  # 0 if ALIGNED
+        noise = quads(state, stream, (element - lead + head) // 4, TILE, VECTOR, COMPUTE)
+        if not ALIGNED:
+            place = head + tl.arange(0, VECTOR)[None, :] + lead.to(tl.int32)
+            place = tl.reshape(tl.minimum(place, SPAN * VECTOR - 1), (ROWS, SPAN * VECTOR))
+            noise = tl.reshape(tl.gather(tl.reshape(noise, (ROWS, SPAN * VECTOR)), place, 1), (TILE, VECTOR))
+    return noise
+
+
+@triton.jit(do_not_specialize=_INTEGERS)
+def _forward(
+    mu,  # (B, D), rows stride_mu apart
+    logvar,  # (B, D), rows stride_logvar apart
+    z,  # (B, K, D)
+    partials,  # (B, K, chunks)
+    eps,  # (B, K, D) or None
+    state,  # (2,) int64 [seed, step], or None
+    batch: tl.int64,
+    event: tl.int64,
+    samples: tl.int64,
+    chunks: tl.int64,
+    stride_mu: tl.int64,
+    stride_logvar: tl.int64,
+    first: tl.int64,
+    stream: tl.int64,
+    ROWS: tl.constexpr,
+    SPAN: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
+    COMPUTE: tl.constexpr,
+):
+    event, first = multiple(event, INDEX, VECTOR, ALIGNED), multiple(first, tl.int64, VECTOR, ALIGNED)
+    stride_mu = multiple(stride_mu, INDEX, VECTOR, ALIGNED)
+    stride_logvar = multiple(stride_logvar, INDEX, VECTOR, ALIGNED)
+    samples, chunks = tl.cast(samples, INDEX), tl.cast(chunks, INDEX)
+    row, column, mask, start = _place(batch, event, ROWS, SPAN, VECTOR, ALIGNED, INDEX)
+    mean = tl.load(mu + row * stride_mu + column, mask=mask, other=0.0).to(COMPUTE)
+    log = tl.load(logvar + row * stride_logvar + column, mask=mask, other=0.0).to(COMPUTE)
+    deviation = tl.exp(0.5 * log)
+    sums = tl.program_id(0).to(INDEX) * ROWS + tl.arange(0, ROWS)
+    for k in range(samples):
+        base = (row * samples + k) * event
+        noise = _draw(eps, state, stream, first, base, column, start, mask, ROWS, SPAN, VECTOR, ALIGNED, COMPUTE)
+        value = mean + deviation * noise
+        tl.store(z + base + column, value.to(z.dtype.element_ty), mask=mask)
+        terms = tl.where(mask, 0.5 * ((value - noise) * (value + noise) - log), 0.0)
+        total = tl.sum(tl.reshape(tl.sum(terms, axis=1), (ROWS, SPAN)), axis=1)
+        tl.store(partials + (sums * samples + k) * chunks + tl.program_id(1), total, mask=sums < batch)
+
+
+@triton.jit(do_not_specialize=_INTEGERS)
+def _backward(
+    grad_z,  # (B, K, D) or None
+    grad_ratio,  # (B, K) or None
+    mu,  # (B, D), rows stride_mu apart
+    logvar,  # (B, D), rows stride_logvar apart
+    grad_mu,  # (B, D)
+    grad_logvar,  # (B, D)
+    eps,  # (B, K, D) or None
+    state,  # (2,) int64 [seed, step], or None
+    batch: tl.int64,
+    event: tl.int64,
+    samples: tl.int64,
+    stride_mu: tl.int64,
+    stride_logvar: tl.int64,
+    first: tl.int64,
+    stream: tl.int64,
+    CONSTANT: tl.constexpr,
+    AGAIN: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPAN: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    INDEX: tl.constexpr,
+    COMPUTE: tl.constexpr,
+):
+    """CONSTANT: mu and logvar are constants in log q. AGAIN: each sample is weighed by its share of its row."""
+    event, first = multiple(event, INDEX, VECTOR, ALIGNED), multiple(first, tl.int64, VECTOR, ALIGNED)
+    stride_mu = multiple(stride_mu, INDEX, VECTOR, ALIGNED)
+    stride_logvar = multiple(stride_logvar, INDEX, VECTOR, ALIGNED)
+    samples = tl.cast(samples, INDEX)
+    row, column, mask, start = _place(batch, event, ROWS, SPAN, VECTOR, ALIGNED, INDEX)
+    log = tl.load(logvar + row * stride_logvar + column, mask=mask, other=0.0).to(COMPUTE)
+    deviation = tl.exp(0.5 * log)
+    if grad_ratio is not None:
+        mean = tl.load(mu + row * stride_mu + column, mask=mask, other=0.0).to(COMPUTE)
+    if CONSTANT:
+        precision = 1.0 / deviation
+    if AGAIN:
+        total = tl.zeros((ROWS * SPAN, 1), COMPUTE)
+        for k in range(samples):
+            total += tl.load(grad_ratio + row * samples + k, mask=row < batch, other=0.0)
+    past = tl.zeros((ROWS * SPAN, 1), COMPUTE)
+    to_mu, to_logvar = tl.zeros((ROWS * SPAN, VECTOR), COMPUTE), tl.zeros((ROWS * SPAN, VECTOR), COMPUTE)
+    for k in range(samples):
+        base = (row * samples + k) * event
+        noise = _draw(eps, state, stream, first, base, column, start, mask, ROWS, SPAN, VECTOR, ALIGNED, COMPUTE)
+        of_z = tl.zeros((ROWS * SPAN, VECTOR), COMPUTE)
+        if grad_z is not None:
+            of_z += tl.load(grad_z + base + column, mask=mask, other=0.0).to(COMPUTE)
+        if grad_ratio is not None:
+            of_ratio = tl.load(grad_ratio + row * samples + k, mask=row < batch, other=0.0)
+            slope = mean + deviation * noise
+            if CONSTANT:
+                slope -= noise * precision
+            else:
+                past += of_ratio
+            of_z += of_ratio * slope
+            if AGAIN:
+                of_z *= tl.where(total == 0.0, 0.0, of_ratio / total)
+        to_mu += of_z
+        to_logvar += of_z * noise
+    to_logvar = 0.5 * (deviation * to_logvar - past)
+    dense = row * event + column
+    tl.store(grad_mu + dense, to_mu.to(grad_mu.dtype.element_ty), mask=mask)
+    tl.store(grad_logvar + dense, to_logvar.to(grad_logvar.dtype.element_ty), mask=mask)
+
+
+def _plan(mu: Tensor, logvar: Tensor, samples: int, row_offset: int) -> tuple[Plan, tuple[int, int], tuple[int, int]]:
+    """The cut of z, the grid, and the row strides of mu and logvar."""
+    batch, event = mu.shape[0], math.prod(mu.shape[1:])
+    strides = row_stride(mu), row_stride(logvar)
+    # A row is whole quads of noise or ragged; whole quads take the widest access that fits.
+    widest = 8 if mu.element_size() == 2 and all(width % 8 == 0 for width in (event, *strides)) else 4
+    aligned = all(width % widest == 0 for width in (event, *strides))
+    spare = 0 if aligned else 4
+    needed = triton.next_power_of_2(triton.cdiv(max(event, 1) + spare, widest))
+    vectors = _FEW if batch * needed <= _SMALL else _MANY
+    # An event past two million is cut into no more chunks than the second stage adds.
+    span = min(needed, max(vectors, triton.next_power_of_2(triton.cdiv(event, widest * _MAX_CHUNKS // 2))))
+    rows = max(1, vectors // span)
+    reach = max(batch * event * samples, *(batch * abs(stride) for stride in strides))
+    meta = {
+        "ROWS": rows,
+        "SPAN": span,
+        "VECTOR": widest,
+        "ALIGNED": aligned,
+        "INDEX": tl.int32 if reach < 2**30 else tl.int64,
+        "COMPUTE": tl.float64 if mu.dtype == float64 else tl.float32,
+        "num_warps": vectors // 32,
+        "num_stages": 1,
+    }
+    chunks = triton.cdiv(event, span * widest - spare)
+    cut = Plan(batch * samples, event, chunks, event, row_offset * samples * event, meta)
+    return cut, (triton.cdiv(batch, rows), chunks), strides
+
+
+def reparameterize_log_ratio(
+    mu: Tensor,
+    logvar: Tensor,
+    eps: Tensor | None,
+    state: Tensor | None,
+    row_offset: int,
+    stream: int,
+    samples: int,
+) -> tuple[Tensor, Tensor]:
+    batch = mu.shape[0]
+    z = mu.new_empty((batch, samples, *mu.shape[1:]))
+    log_ratio = mu.new_zeros((batch, samples), dtype=float64 if mu.dtype == float64 else float32)
+    cut, grid, strides = _plan(mu, logvar, samples, row_offset)
+    if not cut.empty:
+        partials = log_ratio if cut.chunks == 1 else log_ratio.new_empty((batch, samples, cut.chunks))
+        with on_device_of(mu):
+            _forward[grid](
+                mu, logvar, z, partials, eps, state, batch, cut.event, samples, cut.chunks, *strides, cut.first, stream,
+                **cut.meta,
+            )  # fmt: skip
+            finish(partials, log_ratio, None, 1.0, cut)
+    return z, log_ratio
+
+
+def reparameterize_log_ratio_backward(
+    grad_z: Tensor | None,
+    grad_ratio: Tensor | None,
+    mu: Tensor,
+    logvar: Tensor,
+    eps: Tensor | None,
+    state: Tensor | None,
+    row_offset: int,
+    stream: int,
+    samples: int,
+    estimator: int,
+) -> tuple[Tensor, Tensor]:
+    grad_mu, grad_logvar = mu.new_empty(mu.shape), mu.new_empty(mu.shape)
+    cut, grid, strides = _plan(mu, logvar, samples, row_offset)
+    if not cut.empty:
+        weighed = grad_ratio is not None
+        with on_device_of(mu):
+            _backward[grid](
+                grad_z, grad_ratio, mu, logvar, grad_mu, grad_logvar, eps, state, mu.shape[0], cut.event, samples,
+                *strides, cut.first, stream,
+                CONSTANT=weighed and estimator != _IWAE, AGAIN=weighed and estimator == _DREG, **cut.meta,
+            )  # fmt: skip
+    return grad_mu, grad_logvar
