@@ -5,10 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 BUILT := $(VENV)/built
+ADAPTERS := .venv-adapters
+ADAPTED := $(ADAPTERS)/ready
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test bench lint clean
+.PHONY: help setup train test adapters bench lint clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
@@ -21,6 +24,9 @@ train: $(BUILT)  ## train a VAE on the embedded digits; ARGS="..." adds flags of
 test: $(BUILT)  ## every test; ARGS="-m 'not slow'" for the quick ones
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
+adapters: $(BUILT) $(ADAPTED)  ## the tests of fastvae.patch with the real pythae and diffusers (Python 3.11 or later)
+	OMP_WAIT_POLICY=passive $(ADAPTERS)/bin/python -m pytest tests/patch $(ARGS)
+
 bench: $(BUILT)  ## every benchmark; FASTVAE_DATA=DIR for real MNIST; RESULT=FILE.json keeps the figures
 	$(BIN)/pytest benchmarks --benchmark-only $(if $(RESULT),--benchmark-json=$(RESULT)) $(ARGS)
 
@@ -30,7 +36,7 @@ lint: $(BUILT)  ## ruff and the type checker
 	$(BIN)/mypy
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(ADAPTERS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -38,6 +44,14 @@ $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || { echo "no venv in $(PYTHON): install it (Debian: apt install python3-venv)"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision --group build --group dev
+	@touch $@
+
+# An environment for packages that fastvae patches and does not need. It sees all of .venv, pip and fastvae included.
+$(ADAPTED): constraints.txt constraints-adapters.txt pyproject.toml | $(BUILT)
+	$(BIN)/python -m venv --without-pip $(ADAPTERS)
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" > \
+	  "$$($(ADAPTERS)/bin/python -c '$(SITE)')/borrowed.pth"
+	$(ADAPTERS)/bin/python -m pip install --quiet -c constraints.txt -c constraints-adapters.txt --group adapters
 	@touch $@
 
 # An editable install: Python files are used as they lie; the extension is built again when its sources change.

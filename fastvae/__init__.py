@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     from . import models as models
     from . import nn as nn
     from . import ops as ops
+    from . import patch as patch
     from . import reference as reference
     from . import train as train
     from .models import VAE as VAE
     from .ops import Noise as Noise
 
-_MODULES = ("data", "models", "nn", "ops", "reference", "train")
+_MODULES = ("data", "models", "nn", "ops", "patch", "reference", "train")
 _NAMES = {"VAE": "models", "Noise": "ops"}
 
-__all__ = ["VAE", "Noise", "__version__", "data", "models", "nn", "ops", "reference", "train"]
+__all__ = ["VAE", "Noise", "__version__", "data", "models", "nn", "ops", "patch", "reference", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ LAYERS = {
     "nn": {"ops", "reference"},
     "models": {"nn", "ops", "reference"},
     "data": {"nn", "ops", "reference"},
+    "patch": {"nn", "ops", "reference"},
     "train": {"data", "models", "nn", "ops", "reference"},
 }
 EVERYBODY = {"errors", "__version__"}

@@ -1,0 +1,76 @@
+"""diffusers: the posterior of AutoencoderKL and its relatives."""
+
+import functools
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from .. import ops
+from ._undo import Function, Patch
+
+_LOGVAR = (-30.0, 20.0)  # diffusers' bounds
+
+
+def patch() -> Patch:
+    """Replace the constructor of the class; :func:`fastvae.patch.diffusers` says the rest."""
+    return Patch((DiagonalGaussianDistribution, "__init__", _construct))
+
+
+def _construct(original: Function) -> Function:
+    @functools.wraps(original)
+    def __init__(self: Any, parameters: Tensor, deterministic: bool = False) -> None:  # noqa: N807
+        if deterministic or type(self) is not DiagonalGaussianDistribution:
+            original(self, parameters, deterministic)
+            return
+        # The class and not only its methods: an object keeps working as it was made when the patch comes or goes.
+        self.__class__ = FusedGaussianDistribution
+        self.parameters = parameters
+        self.mean, self._logvar = torch.chunk(parameters, 2, dim=1)
+        self.deterministic = False
+
+    return __init__
+
+
+class FusedGaussianDistribution(DiagonalGaussianDistribution):  # type: ignore[misc]
+    """diffusers' posterior, made under the patch: fused ``sample`` and ``kl``; what they don't need, when asked for."""
+
+    parameters: Tensor
+    mean: Tensor
+    deterministic: bool
+    _logvar: Tensor
+
+    @cached_property
+    def logvar(self) -> Tensor:
+        return torch.clamp(self._logvar, *_LOGVAR)
+
+    @cached_property
+    def std(self) -> Tensor:
+        return torch.exp(0.5 * self.logvar)
+
+    @cached_property
+    def var(self) -> Tensor:
+        return torch.exp(self.logvar)
+
+    def _clamped(self, operation: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """A latent operation on the mean and the clamped logvar."""
+        return operation(self.mean, self.logvar, *args, **kwargs)
+
+    def sample(self, generator: Any = None) -> Tensor:
+        """A draw with the noise that diffusers draws, from the same generator."""
+        parameters = self.parameters
+        eps = randn_tensor(
+            self.mean.shape, generator=generator, device=parameters.device, dtype=parameters.dtype
+        )  # fmt: skip
+        return self._clamped(ops.reparameterize, eps)
+
+    def kl(self, other: Any = None) -> Tensor:
+        """KL to N(0, I), (B,), fused; to another posterior, of maps that are not (B, C, H, W): diffusers' own."""
+        if other is not None or self.deterministic or self.mean.ndim != 4:
+            theirs: Tensor = super().kl(other)
+            return theirs
+        return self._clamped(ops.gaussian_kl, reduction="none").to(self.parameters.dtype)
