@@ -4,6 +4,8 @@ Nothing here imports the rest of fastvae, and nothing here is fast.
 """
 
 from .bernoulli_nll import bernoulli_nll as bernoulli_nll
+from .categorical_nll import categorical_nll as categorical_nll
+from .discretized_logistic_mixture_nll import discretized_logistic_mixture_nll as discretized_logistic_mixture_nll
 from .gaussian_kl import gaussian_kl as gaussian_kl
 from .gaussian_nll import gaussian_nll as gaussian_nll
 from .noise import philox4x32 as philox4x32
