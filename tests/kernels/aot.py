@@ -27,6 +27,10 @@ KERNELS = {
     "bernoulli_nll_backward": ("_pixel._backward", ()),
     "gaussian_nll": ("_pixel._forward", ()),
     "gaussian_nll_backward": ("_pixel._backward", ()),
+    "categorical_nll": ("categorical_nll._nll", ("grad_output",)),
+    "categorical_nll_backward": ("categorical_nll._nll", ("partials",)),
+    "discretized_logistic_mixture_nll": ("discretized_logistic_mixture_nll._nll", ("grad_output",)),
+    "discretized_logistic_mixture_nll_backward": ("discretized_logistic_mixture_nll._nll", ("partials",)),
     "gaussian_kl": ("_latent._forward", ("z", "eps", "state")),
     "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
     "reparameterize": ("_latent._forward", ("partials", "grad_mu", "grad_logvar", "eps", "weight_tensor")),
@@ -38,7 +42,7 @@ KERNELS = {
 }
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
-_INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "first", "stream"}
+_INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "first", "stream", "inner", "planes", "mixtures"}
 _FLOATS = {"weight", "p", "q"}
 
 
@@ -60,6 +64,10 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         "INDEX": tl.int64 if variant == "int64" else tl.int32,
         "COMPUTE": tl.float64 if dtype == "fp64" else tl.float32,
         "FINAL": False,
+        "CLASSES": 16,
+        "COMPONENTS": 16,
+        "COLOUR": True,
+        "PIXELS": 8 if dtype in ("bf16", "fp16") else 16,
         "BLOCK": 4096,
     }
     if "TERMS" in function.arg_names:
