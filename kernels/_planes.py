@@ -4,8 +4,6 @@ A tile is (planes, PIXELS, VECTOR), VECTOR as in _launch.py. Planes come first, 
 each thread's pixels where they are; their number is a power of two, of which the kernel masks what is not there.
 """
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -13,17 +11,14 @@ from torch import Tensor
 from ._launch import NONE, Plan, plan
 from ._tile import multiple, span, strided
 
-# Elements a program, reasoned, NOT YET MEASURED ON A GPU: a thread of 8 warps holds one vector of fp32 a plane tile.
-ELEMENTS = 1024
 
-
-def plan_planes(tensor: Tensor, reduction: int, most: int) -> tuple[Plan, dict[str, Any]]:
-    """Cut the pixels of ``tensor`` (B, planes, ...), and what _pixels_of needs; ``most`` is the planes in a tile."""
+def plan_planes(tensor: Tensor, reduction: int, most: int, elements: int) -> tuple[Plan, dict[str, int]]:
+    """Cut the pixels of ``tensor`` (B, planes, ...) into tiles of ``most`` planes and ``elements`` in all; its sizes."""
     inner = tensor[0, 0].numel() if tensor.shape[0] else 0
     stride = tensor.shape[1] * inner
     cut = plan(tensor[:, 0], reduction == NONE, strides=(stride,))
     meta = {key: value for key, value in cut.meta.items() if key != "TILE"}
-    meta |= {"PIXELS": max(1, ELEMENTS // (most * meta["VECTOR"])), "num_warps": 8}
+    meta |= {"PIXELS": max(1, elements // (most * meta["VECTOR"])), "num_warps": 8}
     chunks = triton.cdiv(cut.length, meta["PIXELS"] * meta["VECTOR"])
     # Where each sample has programs of its own, a few waves of an H100 share them; else one second stage's worth.
     limit = 4096 if reduction != NONE else triton.cdiv(4096, max(cut.rows, 1))

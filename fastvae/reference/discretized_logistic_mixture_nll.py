@@ -37,8 +37,9 @@ def discretized_logistic_mixture_nll(
     x = unit_interval(target, dtype).unsqueeze(2)  # (B, C, 1, ...)
     sizes = [mixtures, channels * mixtures, channels * mixtures, couplings * mixtures]
     logits, *parts = parameters.to(dtype).split(sizes, 1)
-    means, log_scales, coefficients = (part.unflatten(1, (-1, mixtures)).unbind(1) if n else ()
-                                       for part, n in zip(parts, sizes[1:], strict=True))
+    means, log_scales, coefficients = (
+        part.unflatten(1, (-1, mixtures)).unbind(1) if n else () for part, n in zip(parts, sizes[1:], strict=True)
+    )
     log_p, pairs = torch.log_softmax(logits, 1), iter(coefficients)
     for c in range(channels):
         # A channel's mean moves with the channels before it, centred: r -> g; r -> b, g -> b.

@@ -42,7 +42,18 @@ KERNELS = {
 }
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
-_INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "first", "stream", "inner", "planes", "mixtures"}
+_INTEGERS = {
+    "length",
+    "chunks",
+    "event",
+    "stride_mu",
+    "stride_logvar",
+    "first",
+    "stream",
+    "inner",
+    "planes",
+    "mixtures",
+}
 _FLOATS = {"weight", "p", "q"}
 
 
@@ -67,7 +78,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         "CLASSES": 16,
         "COMPONENTS": 16,
         "COLOUR": True,
-        "PIXELS": 8 if dtype in ("bf16", "fp16") else 16,
+        "PIXELS": 8 if dtype != "fp32" and "mixture" in operator else 16,
         "BLOCK": 4096,
     }
     if "TERMS" in function.arg_names:

@@ -17,6 +17,8 @@ pytest.importorskip("triton", reason="the kernels need Triton")
 # Registers a thread; with 256 threads a block, 128 leave 2 blocks on an SM, 64 leave 4.
 REGISTERS = {"fp32": 64, "bf16": 96, "fp16": 96, "fp64": 160}
 RAGGED = 168  # a row and a column for each element, not for each vector: one block an SM, a slow path
+# All parameters of four pixels, with their derivatives, at once: one block an SM, and 16-bit accesses of half the width.
+MIXTURE = {"discretized_logistic_mixture_nll": 192, "discretized_logistic_mixture_nll_backward": 192}
 NOISY = ("reparameterize", "reparameterize_backward")
 MAIN = [(90, "fp32", "dense"), (90, "bf16", "dense"), (90, "fp32", "packed")]
 REST = [(arch, dtype, "dense") for arch in (80, 100) for dtype in ("fp32", "bf16")] + [
@@ -49,20 +51,23 @@ def test_nothing_spills_and_registers_are_bounded(arch: int, dtype: str, variant
         assert used["LOCAL"] == 0, (kernel, used)
         assert used["STACK"] <= (8 if dtype == "fp64" else 0), (kernel, used)
         assert not any(".local" in access for access in used["accesses"]), (kernel, used)
-        assert used["REG"] <= (RAGGED if variant == "ragged" else REGISTERS[dtype]), (kernel, used)
+        allowed = RAGGED if variant == "ragged" else REGISTERS[dtype]
+        assert used["REG"] <= MIXTURE.get(kernel, allowed), (kernel, used)
 
 
 @combinations
 def test_accesses_are_128_bits(arch: int, dtype: str, variant: str) -> None:
     if variant == "ragged":
         pytest.skip("rows that are no multiple of a vector are read element by element")
-    wide = "v2.b64" if dtype == "fp64" else "v4.b32"
     for kernel, used in table(arch, dtype, variant).items():
         accesses = used["accesses"]
+        wide = "v2.b64" if dtype == "fp64" else "v2.b32" if dtype != "fp32" and kernel in MIXTURE else "v4.b32"
         if kernel == "second stage":
             continue
         assert f"ld.global.{wide}" in accesses, (kernel, accesses)
         assert f"st.global.{wide}" in accesses, (kernel, accesses)
+        if dtype == "fp64" and (kernel in MIXTURE or "categorical" in kernel):
+            continue  # two pixels a thread: two bytes of the target
         # Bytes apart from scalars (weights, the key, one partial): only the uint8 target is narrower than 128 bits.
         assert not any(access.startswith(("ld.global.b8", "ld.global.b16", "st.global.b16")) for access in accesses)
 

@@ -35,7 +35,15 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         return torch.rand(shape[:1] if code == 0 else (), device=device, dtype=loss_type)
 
     mu, logvar = new(*shape), new(*shape)
+    logits, index = new(shape[0], 3, *shape[1:]), torch.randint(0, 3, shape, device=device)
+    head, colours = new(shape[0], 20, *shape[1:]), torch.stack([pixels] * 3, 1)
     return {
+        "categorical_nll": [(logits, index, *r, grad) for r in reductions for grad in (False, True)],
+        "categorical_nll_backward": [(incoming(r[0]), logits, index, *r) for r in reductions],
+        "discretized_logistic_mixture_nll": [
+            (head, colours, 2, *r, grad) for r in reductions for grad in (False, True)
+        ],
+        "discretized_logistic_mixture_nll_backward": [(incoming(r[0]), head, colours, 2, *r) for r in reductions],
         "bernoulli_nll": [(mu, pixels, *r, grad) for r in reductions for grad in (False, True)],
         "bernoulli_nll_backward": [(incoming(r[0]), mu, pixels, *r) for r in reductions],
         "gaussian_nll": [(mu, pixels, 0.5, True, *r, grad) for r in reductions for grad in (False, True)],
