@@ -13,7 +13,7 @@ from ._tile import multiple, span, strided
 
 
 def plan_planes(tensor: Tensor, reduction: int, most: int, elements: int) -> tuple[Plan, dict[str, int]]:
-    """Cut the pixels of ``tensor`` (B, planes, ...) into tiles of ``most`` planes and ``elements`` in all; its sizes."""
+    """Cut the pixels of ``tensor`` (B, planes, ...) into tiles of ``most`` planes, ``elements`` in all."""
     inner = tensor[0, 0].numel() if tensor.shape[0] else 0
     stride = tensor.shape[1] * inner
     cut = plan(tensor[:, 0], reduction == NONE, strides=(stride,))

@@ -14,7 +14,8 @@ def _classes(logits, at, mask, first, inner, classes, CLASSES: tl.constexpr, COM
     """A tile of classes from ``first``: their numbers, where they lie, which are there, and their logits."""
     k = first + tl.arange(0, CLASSES)[:, None, None]
     place, there = at[None, :, :] + k * inner, (k < classes) & mask[None, :, :]
-    return k, place, there, tl.load(logits + place, mask=there, other=float("-inf")).to(COMPUTE)
+    logit = tl.load(logits + place, mask=there, other=float("-inf")).to(COMPUTE)
+    return k, place, there, tl.where(mask[None, :, :], logit, 0.0)
 
 
 @triton.jit(do_not_specialize=["length", "chunks", "inner", "planes"])

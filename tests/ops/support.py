@@ -93,7 +93,7 @@ def _latents(draw_eps: bool) -> Callable[..., Inputs]:
     return make
 
 
-CLASSES, MIXTURES = 5, 2
+CLASSES, MIXTURES = 6, 2
 
 
 def _class_inputs(
