@@ -64,8 +64,8 @@ def categorical_nll(
     >>> logits = torch.tensor([[0.0, 0.0, 2.0]]).log()  # (B, K) = (1, 3): probabilities 0, 0 and 1
     >>> categorical_nll(logits, torch.tensor([2]))
     tensor(0.)
-    >>> categorical_nll(torch.zeros(1, 256, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8))  # 16 log 256
-    tensor(88.7228)
+    >>> categorical_nll(torch.zeros(1, 256), torch.tensor([7], dtype=torch.uint8))  # log 256
+    tensor(5.5452)
     """
     logits, target = _check.classes(logits, target)
     reduce = Reduce.of(reduction, weight, logits)
