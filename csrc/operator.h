@@ -95,6 +95,7 @@ inline double value_at(const Tensor& tensor, int64_t index) {
 struct Reduce {
   int64_t code, batch, event;
   double weight;
+  int64_t chunk = kChunk;  // fewer where an element is much work
 
   Reduce(const Tensor& like, int64_t code, double weight, const std::optional<Tensor>& weight_tensor)
       : code(code), batch(batch_of(like)), event(event_of(like)),
@@ -104,7 +105,7 @@ struct Reduce {
 
   int64_t spans() const { return code == kNone ? batch : 1; }
   int64_t length() const { return code == kNone ? event : batch * event; }
-  int64_t chunks_per_span() const { return (length() + kChunk - 1) / kChunk; }
+  int64_t chunks_per_span() const { return (length() + chunk - 1) / chunk; }
 
   // The factor of the elements' gradients, for the gradient of the loss in a row (any row, unless code is kNone).
   double factor(double grad_output = 1.0) const {
@@ -114,12 +115,12 @@ struct Reduce {
   // Calls body(begin, end, span, chunk) for every chunk, in parallel from `grain` elements a thread.
   template <typename F>
   void for_chunks(int64_t grain, const F& body) const {
-    const int64_t per_span = chunks_per_span(), size = length() < kChunk ? length() : kChunk;
+    const int64_t per_span = chunks_per_span(), size = length() < chunk ? length() : chunk;
     const auto run = [&](int64_t first, int64_t last) {
-      for (int64_t chunk = first; chunk < last; ++chunk) {
-        const int64_t span = chunk / per_span, start = chunk % per_span * kChunk, rest = length() - start;
+      for (int64_t at = first; at < last; ++at) {
+        const int64_t span = at / per_span, start = at % per_span * chunk, rest = length() - start;
         const int64_t begin = span * length() + start;
-        body(begin, begin + (rest < kChunk ? rest : kChunk), span, chunk);
+        body(begin, begin + (rest < chunk ? rest : chunk), span, at);
       }
     };
     const int64_t chunks = spans() * per_span;

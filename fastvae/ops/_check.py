@@ -14,8 +14,7 @@ _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 def pair(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
     """Two tensors of one shape (B, ...) and one device, the first of a supported floating type."""
-    if first.dtype not in _FLOATING:
-        raise TypeError(f"{first_name} must be fp32, bf16, fp16 or fp64, not {first.dtype}")
+    _floating(first_name, first)
     if first.shape != second.shape:
         raise ValueError(
             f"{first_name} has shape {tuple(first.shape)}, but {second_name} has {tuple(second.shape)}: "
@@ -83,6 +82,59 @@ def unit_interval(target: Tensor) -> None:
             f"target spans [{low:g}, {high:g}], but a Bernoulli likelihood needs pixels in [0, 1]: "
             "leave out the normalisation to mean and deviation, or use a Gaussian likelihood"
         )
+
+
+def _floating(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in _FLOATING:
+        raise TypeError(f"{name} must be fp32, bf16, fp16 or fp64, not {tensor.dtype}")
+
+
+def _one_device(name: str, tensor: Tensor, target: Tensor) -> None:
+    if tensor.device != target.device:
+        raise ValueError(f"{name} is on {tensor.device}, but target is on {target.device}: move one")
+
+
+def classes(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Check logits (B, K, ...) and class indices (B, ...); return both dense."""
+    _floating("logits", logits)
+    if target.dtype not in (torch.uint8, torch.int64):
+        raise TypeError(f"target must be class indices in uint8 or int64, not {target.dtype}: convert it with .long()")
+    if logits.ndim < 2 or (logits.shape[0], *logits.shape[2:]) != tuple(target.shape):
+        raise ValueError(
+            f"logits has shape {tuple(logits.shape)}, but target has {tuple(target.shape)}: "
+            "with K classes, they need (B, K, ...) and (B, ...)"
+        )
+    _one_device("logits", logits, target)
+    count = logits.shape[1]
+    readable = target.device.type == "cpu" and not torch.compiler.is_compiling()
+    if readable and target.numel() and not (target.dtype == torch.uint8 and count >= 256):
+        low, high = (bound.item() for bound in torch.aminmax(target))
+        if low < 0 or high >= count:
+            raise ValueError(
+                f"target spans [{low}, {high}], but logits of shape {tuple(logits.shape)} have the classes "
+                f"0 to {count - 1}: more logits, or other indices"
+            )
+    return logits.contiguous(), target.contiguous()
+
+
+def mixture(parameters: Tensor, target: Tensor, mixtures: int) -> tuple[Tensor, Tensor]:
+    """Check the parameters of a mixture of logistics and its 8-bit target (B, C, ...); return both dense."""
+    _floating("parameters", parameters)
+    if target.dtype != torch.uint8:
+        raise TypeError(f"target must be 8-bit pixels in uint8, not {target.dtype}: convert it with .to(torch.uint8)")
+    if mixtures < 1:
+        raise ValueError(f"mixtures must be at least 1, not {mixtures}")
+    if target.ndim < 2 or target.shape[1] not in (1, 3):
+        raise ValueError(f"target has shape {tuple(target.shape)}, but must be (B, C, ...) with 1 or 3 channels C")
+    batch, channels, *event = target.shape
+    expected = (batch, mixtures * (1 + 2 * channels + channels * (channels - 1) // 2), *event)
+    if tuple(parameters.shape) != expected:
+        raise ValueError(
+            f"parameters has shape {tuple(parameters.shape)}, but {mixtures} mixtures for a target of shape "
+            f"{tuple(target.shape)} need {expected}"
+        )
+    _one_device("parameters", parameters, target)
+    return parameters.contiguous(), target.contiguous()
 
 
 def reduction_code(reduction: str) -> int:

@@ -37,6 +37,10 @@ KERNELS = {
     "gaussian_nll_backward": ("_pixel._backward", _ONE),
     "laplace_nll": ("_pixel._forward", _ONE),
     "laplace_nll_backward": ("_pixel._backward", _ONE),
+    "categorical_nll": ("categorical_nll._nll", ("grad_output",)),
+    "categorical_nll_backward": ("categorical_nll._nll", ("partials",)),
+    "discretized_logistic_mixture_nll": ("discretized_logistic_mixture_nll._nll", ("grad_output",)),
+    "discretized_logistic_mixture_nll_backward": ("discretized_logistic_mixture_nll._nll", ("partials",)),
     "gaussian_kl": ("_latent._forward", ("z", "eps", "state")),
     "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
     "importance_weighted_nll": ("importance_weighted_nll._bound", ("loss", "grad_output")),
@@ -53,7 +57,7 @@ KERNELS = {
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
 _INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "first", "stream"}
-_INTEGERS |= {"batch", "samples", "stride_output"}
+_INTEGERS |= {"batch", "samples", "stride_output", "inner", "planes", "mixtures"}
 _FLOATS = {"weight", "p", "q", "log_samples"}
 
 
@@ -75,6 +79,10 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         "INDEX": tl.int64 if variant == "int64" else tl.int32,
         "COMPUTE": tl.float64 if dtype == "fp64" else tl.float32,
         "FINAL": False,
+        "CLASSES": 16,
+        "COMPONENTS": 16,
+        "COLOUR": True,
+        "PIXELS": 8 if dtype != "fp32" and "mixture" in operator else 16,
         "BLOCK": 4096,
         "ROWS": 4,
         "SPAN": 32,

@@ -128,6 +128,35 @@ def _three_samples(function: Callable[..., Tensors], **keywords: Any) -> Callabl
     return call
 
 
+CLASSES, MIXTURES = 6, 2
+
+
+def _class_inputs(
+    shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, target: torch.dtype = torch.uint8
+) -> Inputs:
+    """Logits of CLASSES classes for a target of the given shape."""
+    logits = 4 * torch.randn(shape[0], CLASSES, *shape[1:], generator=generator, dtype=torch.float64)
+    return Inputs((logits.to(dtype),), (torch.randint(0, CLASSES, shape, dtype=target, generator=generator),))
+
+
+def _mixture_inputs(
+    shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, channels: int = 3
+) -> Inputs:
+    """Parameters of MIXTURES components for a target (B, channels, ...), some of it black and some white."""
+    sizes = (1, channels, channels, channels * (channels - 1) // 2)
+    batch, *event = shape
+    parts = [
+        shift + scale * torch.randn(batch, MIXTURES * size, *event, generator=generator, dtype=torch.float64)
+        for size, shift, scale in zip(sizes, (0.0, 0.5, -3.0, 0.0), (1.0, 0.5, 1.0, 1.0), strict=True)
+    ]
+    pixels = torch.randint(-20, 276, (batch, channels, *event), generator=generator).clamp(0, 255)
+    return Inputs((torch.cat(parts, 1).to(dtype),), (pixels.to(torch.uint8),))
+
+
+def _mixture(function: Callable[..., Tensor]) -> Callable[..., Tensors]:
+    return lambda parameters, target, **options: (function(parameters, target, MIXTURES, **options),)
+
+
 def _case(name: str, make: Callable[..., Inputs], reductions: tuple[str | None, ...] = REDUCTIONS) -> Case:
     return Case(name, _tuple(getattr(ops, name)), _tuple(getattr(reference, name)), make, reductions)
 
@@ -135,6 +164,13 @@ def _case(name: str, make: Callable[..., Inputs], reductions: tuple[str | None, 
 BERNOULLI_NLL = _case("bernoulli_nll", _pixel_inputs(4.0))
 GAUSSIAN_NLL = _case("gaussian_nll", _pixel_inputs(1.0))
 GAUSSIAN_KL = _case("gaussian_kl", _latents(draw_eps=False))
+CATEGORICAL_NLL = _case("categorical_nll", _class_inputs)
+DISCRETIZED_LOGISTIC_MIXTURE_NLL = Case(
+    "discretized_logistic_mixture_nll",
+    _mixture(ops.discretized_logistic_mixture_nll),
+    _mixture(reference.discretized_logistic_mixture_nll),
+    _mixture_inputs,
+)
 REPARAMETERIZE = _case("reparameterize", _latents(draw_eps=True), (None,))
 REPARAMETERIZE_KL = _case("reparameterize_kl", _latents(draw_eps=True))
 LAPLACE_NLL = _case("laplace_nll", _pixel_inputs(1.0))
@@ -163,6 +199,8 @@ CASES = (
     DISCRETIZED_LOGISTIC_NLL,
     IMPORTANCE_WEIGHTED_NLL,
     REPARAMETERIZE_LOG_RATIO,
+    CATEGORICAL_NLL,
+    DISCRETIZED_LOGISTIC_MIXTURE_NLL,
 )
 
 

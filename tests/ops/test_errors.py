@@ -132,7 +132,40 @@ IMPORTANCE: list[Row] = [
       for shape in ((6,), (2, 3, 4), (2, 0))),
 ]  # fmt: skip
 
-TABLE = PIXELS + LATENTS + NOISES + IMPORTANCE
+I64 = torch.int64
+PLANES: list[Row] = [
+    (ops.categorical_nll, (F(2, 4, 3), F(2, 4, 3, dtype=I64)), {}, ValueError,
+     "logits has shape (2, 4, 3), but target has (2, 4, 3): with K classes, they need (B, K, ...) and (B, ...)"),
+    (ops.categorical_nll, (F(2), F(2, dtype=I64)), {}, ValueError,
+     "logits has shape (2,), but target has (2,): with K classes"),
+    (ops.categorical_nll, (F(2, 3, dtype=I64), F(2, dtype=I64)), {}, TypeError,
+     "logits must be fp32, bf16, fp16 or fp64, not torch.int64"),
+    (ops.categorical_nll, (F(2, 3), F(2)), {}, TypeError,
+     "target must be class indices in uint8 or int64, not torch.float32: convert it with .long()"),
+    (ops.categorical_nll, (F(2, 3), F(2, dtype=I64, device="meta")), {}, ValueError,
+     "logits is on cpu, but target is on meta: move one"),
+    (ops.categorical_nll, (F(2, 3), torch.tensor([0, 3])), {}, ValueError,
+     "target spans [0, 3], but logits of shape (2, 3) have the classes 0 to 2: more logits, or other indices"),
+    (ops.categorical_nll, (F(2, 3), torch.tensor([-1, 1])), {}, ValueError,
+     "target spans [-1, 1], but logits of shape (2, 3) have the classes 0 to 2"),
+    (ops.categorical_nll, (F(2, 255), torch.tensor([0, 255], dtype=U8)), {}, ValueError,
+     "target spans [0, 255], but logits of shape (2, 255) have the classes 0 to 254"),
+    *((ops.discretized_logistic_mixture_nll, arguments, {}, exception, message) for arguments, exception, message in (
+        ((F(2, 20, 4), F(2, 3, 4), 2), TypeError,
+         "target must be 8-bit pixels in uint8, not torch.float32: convert it with .to(torch.uint8)"),
+        ((F(2, 20, 4, dtype=U8), F(2, 3, 4, dtype=U8), 2), TypeError,
+         "parameters must be fp32, bf16, fp16 or fp64, not torch.uint8"),
+        ((F(2, 20, 4), F(2, 2, 4, dtype=U8), 2), ValueError,
+         "target has shape (2, 2, 4), but must be (B, C, ...) with 1 or 3 channels C"),
+        ((F(2, 20, 4), F(2, 3, 4, dtype=U8), 3), ValueError,
+         "parameters has shape (2, 20, 4), but 3 mixtures for a target of shape (2, 3, 4) need (2, 30, 4)"),
+        ((F(2, 20, 4), F(2, 3, 4, dtype=U8), 0), ValueError, "mixtures must be at least 1, not 0"),
+        ((F(2, 20, 4), F(2, 3, 4, dtype=U8, device="meta"), 2), ValueError,
+         "parameters is on cpu, but target is on meta: move one"),
+    )),
+]  # fmt: skip
+
+TABLE = PIXELS + LATENTS + NOISES + IMPORTANCE + PLANES
 
 REDUCED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"reduction": "mean"}, ValueError, "reduction must be 'batchmean', 'sum' or 'none', not 'mean'"),

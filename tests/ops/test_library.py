@@ -43,8 +43,10 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         "continuous_bernoulli_nll": (mu, pixels),
         "gaussian_logvar_nll": (mu, logvar, pixels, True),
         "discretized_logistic_nll": (mu, logvar, pixels),
+        "importance_weighted_nll": (new(shape[0], 6), new(shape[0], 6)),
+        "categorical_nll": (new(shape[0], 3, *shape[1:]), torch.randint(0, 3, shape, device=device)),
+        "discretized_logistic_mixture_nll": (new(shape[0], 20, *shape[1:]), torch.stack([pixels] * 3, 1), 2),
     }
-    weights = new(shape[0], 6), new(shape[0], 6)
     of_samples = new(shape[0], 3, *shape[1:])
     of_ratio = torch.rand(shape[0], 3, device=device, dtype=loss_type)
     noises_of_samples = [(new(*of_samples.shape), None, 0, 0), (None, state, 5, 1)]
@@ -68,8 +70,6 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
             for r in reductions
             for grad_z, grad_kl in ((new(*shape), incoming(r[0])), (None, incoming(r[0])), (new(*shape), None))
         ],
-        "importance_weighted_nll": [(*weights, *r, grad) for r in reductions for grad in (False, True)],
-        "importance_weighted_nll_backward": [(incoming(r[0]), *weights, *r) for r in reductions],
         "reparameterize_log_ratio": [(mu, logvar, *noise, 3) for noise in noises_of_samples],
         "reparameterize_log_ratio_backward": [
             (grad_z, grad_ratio, mu, logvar, *noise, 3, estimator)

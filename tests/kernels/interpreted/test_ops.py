@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import fastvae.kernels._launch as launch
+import fastvae.kernels.categorical_nll as categorical
+import fastvae.kernels.discretized_logistic_mixture_nll as mixture
 import pytest
 import torch
 from torch import Tensor
@@ -127,6 +129,24 @@ def test_binarized_pixels(shape: tuple[int, ...], row_offset: int, dtype: torch.
     both(run, [packed(shape, dtype)[0].contiguous()])
 
 
+@dtypes
+@reductions
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2, 40), (0, 4), (4, 0)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_planes(shape: tuple[int, ...], dtype: torch.dtype, reduction: str, channels: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    pixels = torch.randint(0, 256, (shape[0], channels, *shape[1:]), dtype=torch.uint8, generator=generator)
+    head = torch.randn(shape[0], 3 * (10 if channels == 3 else 3), *shape[1:], generator=generator).double().to(dtype)
+    index = torch.randint(0, head.shape[1], shape, generator=generator)
+
+    def run(backend: str, leaves: list[Tensor]) -> list[Tensor]:
+        options = {"reduction": reduction, "weight": torch.tensor(0.3), "backend": backend}
+        colours = ops.discretized_logistic_mixture_nll(leaves[0], pixels, 3, **options)
+        return [colours, ops.categorical_nll(leaves[0], index, **options)]
+
+    both(run, [head])
+
+
 @reductions
 @pytest.mark.parametrize(("shape", "reach"), [((3, 24), 2**30), ((5, 7), 2**30), ((5, 7), 0)], ids=str)
 def test_programs_that_loop_over_tiles(
@@ -137,6 +157,9 @@ def test_programs_that_loop_over_tiles(
     monkeypatch.setattr(launch, "_INT32_REACH", reach)
     test_latents(shape, torch.float32, reduction)
     test_pixels(shape, torch.float32, reduction, "uint8")
+    monkeypatch.setattr(categorical, "_ELEMENTS", {4: 32})
+    monkeypatch.setattr(mixture, "_ELEMENTS", {4: 32})
+    test_planes(shape, torch.float32, reduction, 3)
 
 
 @pytest.mark.parametrize("used", ["z", "kl"])

@@ -1,0 +1,131 @@
+"""Cross-entropy of class logits. Memory is read once: a tile of pixels, with all its classes, stays in the cache."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import empty_gradient, finish, folded_weight, loss_and_partials, on_device_of, scalar
+from ._planes import locate, plan_planes
+from ._tile import multiple, span
+
+
+@triton.jit
+def _classes(logits, at, mask, first, inner, classes, CLASSES: tl.constexpr, COMPUTE: tl.constexpr):
+    """A tile of classes from ``first``: their numbers, where they lie, which are there, and their logits."""
+    k = first + tl.arange(0, CLASSES)[:, None, None]
+    place, there = at[None, :, :] + k * inner, (k < classes) & mask[None, :, :]
+    logit = tl.load(logits + place, mask=there, other=float("-inf")).to(COMPUTE)
+    return k, place, there, tl.where(mask[None, :, :], logit, 0.0)
+
+
+@triton.jit(do_not_specialize=["length", "chunks", "inner", "planes"])
+def _nll(
+    grad_output,  # (rows,) or None: not a backward
+    logits,  # (B, planes, inner)
+    target,  # (B, inner) uint8 or int64
+    gradient,  # (B, planes, inner) or None
+    partials,  # (rows, chunks) or None: the gradient alone
+    weight_tensor,  # () or None
+    length: tl.int64,
+    chunks: tl.int64,
+    inner: tl.int64,
+    planes: tl.int64,
+    weight: tl.float64,
+    FINAL: tl.constexpr,
+    CLASSES: tl.constexpr,
+    PIXELS: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    DENSE: tl.constexpr,
+    INDEX: tl.constexpr,
+    COMPUTE: tl.constexpr,
+):
+    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(INDEX)
+    length, step = multiple(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (PIXELS * VECTOR)
+    inner, planes = multiple(inner, INDEX, VECTOR, ALIGNED), tl.cast(planes, INDEX)
+    factor = scalar(weight, weight_tensor, COMPUTE)
+    if grad_output is not None:
+        factor *= tl.load(grad_output + row).to(COMPUTE)
+    total = tl.zeros((PIXELS, VECTOR), COMPUTE)
+    for start in range(chunk * (PIXELS * VECTOR), length, step):
+        at, _ = locate(start, row, length, inner, planes, PIXELS, VECTOR, ALIGNED, DENSE, INDEX)
+        place, mask = span(start, length, VECTOR, PIXELS, ALIGNED)
+        index = tl.load(target + row * length + place, mask=mask, other=0).to(tl.int64)
+        exists = (index >= 0) & (index < planes)
+        index = tl.where(exists, index, -1).to(tl.int32)[None, :, :]
+        highest = tl.full((CLASSES, PIXELS, VECTOR), float("-inf"), COMPUTE)
+        for first in range(0, planes, CLASSES):
+            logit = _classes(logits, at, mask, first, inner, planes, CLASSES, COMPUTE)[3]
+            highest = tl.maximum(highest, logit)
+        highest = tl.max(highest, axis=0)[None, :, :]
+        # The target's own exponential stays out of the sum: a confident, right decoder keeps its digits.
+        chosen = tl.zeros((CLASSES, PIXELS, VECTOR), COMPUTE)
+        others = tl.zeros((CLASSES, PIXELS, VECTOR), COMPUTE)
+        for first in range(0, planes, CLASSES):
+            k, place_k, there, logit = _classes(logits, at, mask, first, inner, planes, CLASSES, COMPUTE)
+            below = logit - highest
+            chosen += tl.where(k == index, below, 0.0)
+            others += tl.where((k == index) | (there == 0), 0.0, tl.exp(below))
+        chosen = tl.where(exists, tl.sum(chosen, axis=0), float("nan"))
+        others = tl.sum(others, axis=0)
+        own = tl.exp(chosen)
+        whole = own + others
+        reciprocal = 1.0 / whole
+        if partials is not None:
+            lost = (others - (whole - own)) * reciprocal  # by the rounding of the whole
+            total += tl.where(mask, (tl.log(whole) + lost) - chosen, 0.0)
+        if gradient is not None:
+            share, rest = (factor * reciprocal)[None, :, :], -others[None, :, :]
+            for first in range(0, planes, CLASSES):
+                k, place_k, there, logit = _classes(logits, at, mask, first, inner, planes, CLASSES, COMPUTE)
+                slope = share * tl.where(k == index, rest, tl.exp(logit - highest))
+                tl.store(gradient + place_k, slope.to(gradient.dtype.element_ty), mask=there)
+    if partials is not None:
+        partial = tl.sum(tl.sum(total, axis=1), axis=0)
+        if FINAL:
+            partial *= factor
+        tl.store(partials + row * chunks + chunk, partial)
+
+
+# Elements a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. Each thread of 8 warps holds one 128-bit
+# vector (two of fp64).
+_ELEMENTS = {2: 2048, 4: 1024, 8: 1024}
+
+
+def _tile(classes: int) -> int:
+    """Classes a tile: 16 in flight are enough, and leave room for 16 vectors of pixels."""
+    return min(triton.next_power_of_2(classes), 16)
+
+
+def categorical_nll(
+    logits: Tensor, target: Tensor, reduction: int, weight: float, weight_tensor: Tensor | None, with_grad: bool
+) -> tuple[Tensor, Tensor]:
+    tile = _tile(logits.shape[1])
+    cut, sizes = plan_planes(logits, reduction, tile, _ELEMENTS[logits.itemsize])
+    loss, partials = loss_and_partials(logits, reduction, cut)
+    gradient = empty_gradient(logits, reduction, with_grad)
+    if not cut.empty:
+        weight = folded_weight(weight, reduction, logits.shape[0])
+        with on_device_of(logits):
+            _nll[cut.grid](
+                None, logits, target, gradient if gradient.numel() else None, partials, weight_tensor,
+                cut.length, cut.chunks, **sizes, weight=weight, FINAL=cut.chunks == 1, CLASSES=tile, **cut.meta,
+            )  # fmt: skip
+            finish(partials, loss, weight_tensor, weight, cut)
+    return loss, gradient
+
+
+def categorical_nll_backward(
+    grad_output: Tensor, logits: Tensor, target: Tensor, reduction: int, weight: float, weight_tensor: Tensor | None
+) -> Tensor:
+    tile = _tile(logits.shape[1])
+    cut, sizes = plan_planes(logits, reduction, tile, _ELEMENTS[logits.itemsize])
+    gradient = logits.new_empty(logits.shape)
+    if not cut.empty:
+        weight = folded_weight(weight, reduction, logits.shape[0])
+        with on_device_of(logits):
+            _nll[cut.grid](
+                grad_output, logits, target, gradient, None, weight_tensor,
+                cut.length, cut.chunks, **sizes, weight=weight, FINAL=False, CLASSES=tile, **cut.meta,
+            )  # fmt: skip
+    return gradient
