@@ -35,6 +35,16 @@ def latents(mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
     return _dense_rows(mu), _dense_rows(logvar)
 
 
+def bounds(clamp: tuple[float, float] | None) -> tuple[float, float]:
+    """The closed interval that logvar is clamped to, as the schemas have it: None is all numbers."""
+    if clamp is None:
+        return -math.inf, math.inf
+    low, high = clamp
+    if not low <= high:
+        raise ValueError(f"clamp must be (low, high) with low <= high, not ({low}, {high})")
+    return float(low), float(high)
+
+
 def _dense_rows(tensor: Tensor) -> Tensor:
     expected = 1
     for size, stride in zip(reversed(tensor.shape[1:]), reversed(tensor.stride()[1:]), strict=True):

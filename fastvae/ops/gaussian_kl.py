@@ -7,9 +7,9 @@ from . import _check, _library
 from ._autograd import Reduce, fused_loss, gradient_shape, loss_shape
 
 _library.define(
-    "gaussian_kl(Tensor mu, Tensor logvar, int reduction, float weight, Tensor? weight_tensor, bool with_grad)"
-    " -> (Tensor, Tensor, Tensor)",
-    lambda mu, logvar, reduction, weight, weight_tensor, with_grad: (
+    "gaussian_kl(Tensor mu, Tensor logvar, float low, float high, int reduction, float weight, Tensor? weight_tensor,"
+    " bool with_grad) -> (Tensor, Tensor, Tensor)",
+    lambda mu, logvar, low, high, reduction, weight, weight_tensor, with_grad: (
         loss_shape(mu, reduction),
         gradient_shape(mu, reduction, with_grad),
         gradient_shape(mu, reduction, with_grad),
@@ -17,8 +17,8 @@ _library.define(
     module="gaussian_kl",
 )
 _library.define(
-    "gaussian_kl_backward(Tensor grad_output, Tensor mu, Tensor logvar, int reduction, float weight,"
-    " Tensor? weight_tensor) -> (Tensor, Tensor)",
+    "gaussian_kl_backward(Tensor grad_output, Tensor mu, Tensor logvar, float low, float high, int reduction,"
+    " float weight, Tensor? weight_tensor) -> (Tensor, Tensor)",
     lambda grad_output, mu, *_: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
     module="gaussian_kl",
 )
@@ -28,6 +28,7 @@ def gaussian_kl(
     mu: Tensor,
     logvar: Tensor,
     *,
+    clamp: tuple[float, float] | None = None,
     reduction: _check.Reduction = "batchmean",
     weight: float | Tensor = 1.0,
     backend: _library.Backend = "auto",
@@ -41,6 +42,8 @@ def gaussian_kl(
     Args:
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
+        clamp: (low, high): logvar is clamped to it first, in the kernel; outside it has no gradient, on the bounds it has
+            one, and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device
             (which torch.compile does not compile anew when it changes).
@@ -50,7 +53,7 @@ def gaussian_kl(
         The loss in fp32 (fp64 for fp64), summed in a fixed order: the same call gives the same bits.
 
     Raises:
-        ValueError: shapes or devices differ, or an option is unknown.
+        ValueError: shapes or devices differ, the clamp is no interval, or an option is unknown.
         TypeError: an unsupported dtype.
 
     Computed in fp32: a logvar over 88.7 gives an infinite KL, a NaN gives NaN. Differentiating twice raises a
@@ -61,8 +64,9 @@ def gaussian_kl(
     tensor(2.5000)
     """
     mu, logvar = _check.latents(mu, logvar)
+    interval = _check.bounds(clamp)
     reduce = Reduce.of(reduction, weight, mu)
     operators = _library.resolve(backend, mu)
     if operators is None:
-        return reference.gaussian_kl(mu, logvar, reduction=reduction, weight=weight)
-    return fused_loss(operators, "gaussian_kl", (mu, logvar), (), reduce)
+        return reference.gaussian_kl(mu, logvar, clamp=clamp, reduction=reduction, weight=weight)
+    return fused_loss(operators, "gaussian_kl", (mu, logvar), interval, reduce)

@@ -15,6 +15,17 @@ def unit_interval(target: Tensor, dtype: torch.dtype) -> Tensor:
     return x / 255 if target.dtype == torch.uint8 else x
 
 
+def clamped(logvar: Tensor, clamp: tuple[float, float] | None) -> Tensor:
+    """logvar within the closed interval. Its slope is 0 outside, 1 on the bounds, and a NaN stays NaN.
+
+    Not ``torch.clamp``: releases of torch differ in its slope on the bounds (2.14 has 0), and a NaN's is 0.
+    """
+    if clamp is None:
+        return logvar
+    low, high = clamp
+    return torch.where(logvar < low, low, torch.where(logvar > high, high, logvar))
+
+
 def reduce(elementwise: Tensor, reduction: str, weight: float | Tensor) -> Tensor:
     """Sum over the event dimensions, then over the batch as torch's ``reduction`` words say."""
     per_sample = elementwise.flatten(1).sum(1) if elementwise.ndim > 1 else elementwise

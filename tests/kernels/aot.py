@@ -33,13 +33,15 @@ KERNELS = {
     "reparameterize_backward": ("_latent._backward", ("grad_kl", "mu", "grad_mu", "eps", "weight_tensor")),
     "reparameterize_kl": ("_latent._forward", ("grad_mu", "grad_logvar", "eps")),
     "reparameterize_kl_backward": ("_latent._backward", ("eps",)),
+    "gaussian_kl clamped": ("_latent._forward", ("z", "eps", "state")),
+    "reparameterize_kl_backward clamped": ("_latent._backward", ("eps",)),
     "scale_gradient_": ("scale_gradient._scale", ()),
     "second stage": ("_launch._finish", ()),
 }
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
 _INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "first", "stream"}
-_FLOATS = {"weight", "p", "q"}
+_FLOATS = {"weight", "p", "q", "low", "high"}
 
 
 def member(module: str, name: str) -> Any:
@@ -60,6 +62,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         "INDEX": tl.int64 if variant == "int64" else tl.int32,
         "COMPUTE": tl.float64 if dtype == "fp64" else tl.float32,
         "FINAL": False,
+        "CLAMP": operator.endswith(" clamped"),
         "BLOCK": 4096,
     }
     if "TERMS" in function.arg_names:

@@ -1,5 +1,6 @@
 """The registered operators themselves: torch's own checks, and the one that mutates."""
 
+import math
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
     weight = torch.tensor(0.5, device=device)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     state = torch.tensor([3, 4], device=device)
+    clamps = [(-math.inf, math.inf), (-1.0, 0.5)]
     reductions = [(0, 1.0, None), (1, 0.5, None), (2, 1.0, weight)]
     noises = [(new(*shape), None, 0, 0), (None, state, 5, 1)]
 
@@ -40,13 +42,15 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         "bernoulli_nll_backward": [(incoming(r[0]), mu, pixels, *r) for r in reductions],
         "gaussian_nll": [(mu, pixels, 0.5, True, *r, grad) for r in reductions for grad in (False, True)],
         "gaussian_nll_backward": [(incoming(r[0]), mu, pixels, 0.5, True, *r) for r in reductions],
-        "gaussian_kl": [(mu, logvar, *r, grad) for r in reductions for grad in (False, True)],
-        "gaussian_kl_backward": [(incoming(r[0]), mu, logvar, *r) for r in reductions],
-        "reparameterize": [(mu, logvar, *noise) for noise in noises],
-        "reparameterize_backward": [(new(*shape), logvar, *noise) for noise in noises],
-        "reparameterize_kl": [(mu, logvar, *noise, *r) for noise in noises for r in reductions],
+        "gaussian_kl": [
+            (mu, logvar, *clamp, *r, grad) for clamp in clamps for r in reductions for grad in (False, True)
+        ],
+        "gaussian_kl_backward": [(incoming(r[0]), mu, logvar, *clamp, *r) for clamp in clamps for r in reductions],
+        "reparameterize": [(mu, logvar, *noise, *clamps[1]) for noise in noises],
+        "reparameterize_backward": [(new(*shape), logvar, *noise, *clamps[1]) for noise in noises],
+        "reparameterize_kl": [(mu, logvar, *noise, *clamps[1], *r) for noise in noises for r in reductions],
         "reparameterize_kl_backward": [
-            (grad_z, grad_kl, mu, logvar, *noise, *r)
+            (grad_z, grad_kl, mu, logvar, *noise, *clamps[1], *r)
             for noise in noises
             for r in reductions
             for grad_z, grad_kl in ((new(*shape), incoming(r[0])), (None, incoming(r[0])), (new(*shape), None))
