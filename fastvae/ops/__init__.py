@@ -5,6 +5,7 @@ from ._library import Backend as Backend
 from .bernoulli_nll import bernoulli_nll as bernoulli_nll
 from .gaussian_kl import gaussian_kl as gaussian_kl
 from .gaussian_nll import gaussian_nll as gaussian_nll
+from .gaussian_prior_kl import gaussian_prior_kl as gaussian_prior_kl
 from .noise import Noise as Noise
 from .reparameterize import reparameterize as reparameterize
 from .reparameterize_kl import reparameterize_kl as reparameterize_kl

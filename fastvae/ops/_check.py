@@ -27,11 +27,11 @@ def pair(first_name: str, first: Tensor, second_name: str, second: Tensor) -> No
         raise ValueError(f"{first_name} is on {first.device}, but {second_name} is on {second.device}: move one")
 
 
-def latents(mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
-    """Check mu and logvar; return them with dense rows (a row stride is free, so a packed head needs no copy)."""
-    pair("mu", mu, "logvar", logvar)
+def latents(mu: Tensor, logvar: Tensor, prefix: str = "") -> tuple[Tensor, Tensor]:
+    """Check mu and logvar (a prior's, by its prefix); return them with dense rows (a row stride is free, so a packed head needs no copy)."""
+    pair(f"{prefix}mu", mu, f"{prefix}logvar", logvar)
     if mu.dtype != logvar.dtype:
-        raise TypeError(f"mu is {mu.dtype}, but logvar is {logvar.dtype}: both need the same type")
+        raise TypeError(f"{prefix}mu is {mu.dtype}, but {prefix}logvar is {logvar.dtype}: both need the same type")
     return _dense_rows(mu), _dense_rows(logvar)
 
 
@@ -101,4 +101,4 @@ def split_weight(weight: float | Tensor, device: torch.device) -> tuple[float, T
         raise ValueError("weight requires a gradient, but is a constant factor here: pass weight.detach()")
     if weight.device != device:
         raise ValueError(f"weight is on {weight.device}, but the inputs are on {device}: move it there once")
-    return 1.0, weight.to(torch.float32)
+    return 1.0, weight if weight.dtype == torch.float64 else weight.to(torch.float32)

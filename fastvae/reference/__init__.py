@@ -6,6 +6,7 @@ Nothing here imports the rest of fastvae, and nothing here is fast.
 from .bernoulli_nll import bernoulli_nll as bernoulli_nll
 from .gaussian_kl import gaussian_kl as gaussian_kl
 from .gaussian_nll import gaussian_nll as gaussian_nll
+from .gaussian_prior_kl import gaussian_prior_kl as gaussian_prior_kl
 from .noise import philox4x32 as philox4x32
 from .noise import standard_normal as standard_normal
 from .reparameterize import reparameterize as reparameterize

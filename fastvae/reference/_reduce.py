@@ -30,9 +30,11 @@ def reduce(elementwise: Tensor, reduction: str, weight: float | Tensor) -> Tenso
     """Sum over the event dimensions, then over the batch as torch's ``reduction`` words say."""
     per_sample = elementwise.flatten(1).sum(1) if elementwise.ndim > 1 else elementwise
     if reduction == "none":
-        return per_sample * weight
-    if reduction == "sum":
-        return per_sample.sum() * weight
-    if reduction == "batchmean":
-        return per_sample.sum() / per_sample.shape[0] * weight
-    raise ValueError(f"reduction must be 'batchmean', 'sum' or 'none', not {reduction!r}")
+        loss = per_sample
+    elif reduction == "sum":
+        loss = per_sample.sum()
+    elif reduction == "batchmean":
+        loss = per_sample.sum() / per_sample.shape[0]
+    else:
+        raise ValueError(f"reduction must be 'batchmean', 'sum' or 'none', not {reduction!r}")
+    return (loss * weight).to(loss.dtype)  # a 0-d weight in fp64 would make the loss fp64

@@ -29,6 +29,8 @@ KERNELS = {
     "gaussian_nll_backward": ("_pixel._backward", ()),
     "gaussian_kl": ("_latent._forward", ("z", "eps", "state")),
     "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
+    "gaussian_prior_kl": ("gaussian_prior_kl._pass", ("grad_output",)),
+    "gaussian_prior_kl_backward": ("gaussian_prior_kl._pass", ("partials",)),
     "reparameterize": ("_latent._forward", ("partials", "grad_mu", "grad_logvar", "eps", "weight_tensor")),
     "reparameterize_backward": ("_latent._backward", ("grad_kl", "mu", "grad_mu", "eps", "weight_tensor")),
     "reparameterize_kl": ("_latent._forward", ("grad_mu", "grad_logvar", "eps")),
@@ -40,7 +42,7 @@ KERNELS = {
 }
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
-_INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "first", "stream"}
+_INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar", "first", "stream"}
 _FLOATS = {"weight", "p", "q", "low", "high"}
 
 

@@ -1,4 +1,4 @@
-"""The operators as data, so that one contract serves all five; and the accuracy rule."""
+"""The operators as data, so that one contract serves them all; and the accuracy rule."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -93,6 +93,10 @@ def _latents(draw_eps: bool) -> Callable[..., Inputs]:
     return make
 
 
+def _two_gaussians(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    return Inputs(tuple(torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(4)), ())
+
+
 def _case(name: str, make: Callable[..., Inputs], reductions: tuple[str | None, ...] = REDUCTIONS) -> Case:
     return Case(name, _tuple(getattr(ops, name)), _tuple(getattr(reference, name)), make, reductions)
 
@@ -100,9 +104,10 @@ def _case(name: str, make: Callable[..., Inputs], reductions: tuple[str | None, 
 BERNOULLI_NLL = _case("bernoulli_nll", _pixel_inputs(4.0))
 GAUSSIAN_NLL = _case("gaussian_nll", _pixel_inputs(1.0))
 GAUSSIAN_KL = _case("gaussian_kl", _latents(draw_eps=False))
+GAUSSIAN_PRIOR_KL = _case("gaussian_prior_kl", _two_gaussians)
 REPARAMETERIZE = _case("reparameterize", _latents(draw_eps=True), (None,))
 REPARAMETERIZE_KL = _case("reparameterize_kl", _latents(draw_eps=True))
-CASES = (BERNOULLI_NLL, GAUSSIAN_NLL, GAUSSIAN_KL, REPARAMETERIZE, REPARAMETERIZE_KL)
+CASES = (BERNOULLI_NLL, GAUSSIAN_NLL, GAUSSIAN_KL, GAUSSIAN_PRIOR_KL, REPARAMETERIZE, REPARAMETERIZE_KL)
 
 
 def leaves(tensors: Tensors) -> Tensors:

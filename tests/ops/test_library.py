@@ -37,6 +37,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         return torch.rand(shape[:1] if code == 0 else (), device=device, dtype=loss_type)
 
     mu, logvar = new(*shape), new(*shape)
+    four = tuple(new(*shape) for _ in range(4))
     return {
         "bernoulli_nll": [(mu, pixels, *r, grad) for r in reductions for grad in (False, True)],
         "bernoulli_nll_backward": [(incoming(r[0]), mu, pixels, *r) for r in reductions],
@@ -46,6 +47,8 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
             (mu, logvar, *clamp, *r, grad) for clamp in clamps for r in reductions for grad in (False, True)
         ],
         "gaussian_kl_backward": [(incoming(r[0]), mu, logvar, *clamp, *r) for clamp in clamps for r in reductions],
+        "gaussian_prior_kl": [(*four, *r, grad) for r in reductions for grad in (False, True)],
+        "gaussian_prior_kl_backward": [(incoming(r[0]), *four, *r) for r in reductions],
         "reparameterize": [(mu, logvar, *noise, *clamps[1]) for noise in noises],
         "reparameterize_backward": [(new(*shape), logvar, *noise, *clamps[1]) for noise in noises],
         "reparameterize_kl": [(mu, logvar, *noise, *clamps[1], *r) for noise in noises for r in reductions],
@@ -77,6 +80,8 @@ def test_opcheck(operators: Any, device: str, name: str, shape: tuple[int, ...],
 LATENTS = {
     "gaussian_kl": (0, 1),
     "gaussian_kl_backward": (1, 2),
+    "gaussian_prior_kl": (0, 1, 2, 3),
+    "gaussian_prior_kl_backward": (1, 2, 3, 4),
     "reparameterize": (0, 1),
     "reparameterize_backward": (1,),
     "reparameterize_kl": (0, 1),
