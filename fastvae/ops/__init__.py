@@ -3,6 +3,7 @@
 from ._check import Reduction as Reduction
 from ._library import Backend as Backend
 from .bernoulli_nll import bernoulli_nll as bernoulli_nll
+from .capacity_kl import capacity_kl as capacity_kl
 from .gaussian_kl import gaussian_kl as gaussian_kl
 from .gaussian_nll import gaussian_nll as gaussian_nll
 from .gaussian_prior_kl import gaussian_prior_kl as gaussian_prior_kl

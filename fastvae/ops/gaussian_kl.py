@@ -42,8 +42,8 @@ def gaussian_kl(
     Args:
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
-        clamp: (low, high): logvar is clamped to it first, in the kernel; outside it has no gradient, on the bounds it has
-            one, and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
+        clamp: (low, high): logvar is clamped to it first, in the kernel; it has a gradient on the bounds, none outside,
+            and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device
             (which torch.compile does not compile anew when it changes).

@@ -85,8 +85,8 @@ def reparameterize_kl(
         logvar: same shape and type.
         noise: a :class:`fastvae.Noise` key; a tensor ``eps`` of the same shape; or None for a fresh key from torch's
             default generator, which ``torch.manual_seed`` rules.
-        clamp: (low, high): logvar is clamped to it first, in the kernel; outside it has no gradient, on the bounds it has
-            one, and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
+        clamp: (low, high): logvar is clamped to it first, in the kernel; it has a gradient on the bounds, none outside,
+            and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
         reduction: of the KL: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into the KL and its gradients (beta); a number, or a 0-d tensor read on the device
             (which torch.compile does not compile anew when it changes).

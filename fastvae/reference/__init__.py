@@ -4,6 +4,7 @@ Nothing here imports the rest of fastvae, and nothing here is fast.
 """
 
 from .bernoulli_nll import bernoulli_nll as bernoulli_nll
+from .capacity_kl import capacity_kl as capacity_kl
 from .gaussian_kl import gaussian_kl as gaussian_kl
 from .gaussian_nll import gaussian_nll as gaussian_nll
 from .gaussian_prior_kl import gaussian_prior_kl as gaussian_prior_kl

@@ -16,7 +16,7 @@ def unit_interval(target: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def clamped(logvar: Tensor, clamp: tuple[float, float] | None) -> Tensor:
-    """logvar within the closed interval. Its slope is 0 outside, 1 on the bounds, and a NaN stays NaN.
+    """The log-variance within the closed interval. Its slope is 0 outside, 1 on the bounds, and a NaN stays NaN.
 
     Not ``torch.clamp``: releases of torch differ in its slope on the bounds (2.14 has 0), and a NaN's is 0.
     """

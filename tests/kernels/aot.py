@@ -42,7 +42,8 @@ KERNELS = {
 }
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
-_INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar", "first", "stream"}
+_STRIDES = {"stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"}
+_INTEGERS = {"length", "chunks", "event", "first", "stream", *_STRIDES}
 _FLOATS = {"weight", "p", "q", "low", "high"}
 
 
