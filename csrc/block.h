@@ -26,7 +26,7 @@ struct Sink {
 // What a pass over a loss is for.
 enum class Want { loss, grad, both };
 
-// 512 floats are 2 KiB: the buffers of the largest kernel (seven blocks) stay in half of a 32 KiB L1.
+// 512 floats are 2 KiB: the buffers of the largest kernel (eight blocks) stay in half of a 32 KiB L1.
 constexpr int kBlock = 512;
 
 }  // namespace fastvae

@@ -31,21 +31,22 @@ double gaussian_kl(const Latent& op, int64_t begin, int64_t end, Want want, doub
 namespace fastvae {
 namespace {
 
-Latent latent(const Tensor& mu, const Tensor& logvar, const Tensor& grad_mu, const Tensor& grad_logvar) {
+Latent latent(const Tensor& mu, const Tensor& logvar, Clamp clamp, const Tensor& grad_mu, const Tensor& grad_logvar) {
   STD_TORCH_CHECK(mu.scalar_type() == logvar.scalar_type(), "expected mu and logvar of one dtype");
   Latent op{};
-  op.mu = source(mu, mu), op.logvar = source(logvar, mu);
+  op.mu = source(mu, mu), op.logvar = source(logvar, mu), op.clamp = clamp;
   op.grad_mu = sink(grad_mu), op.grad_logvar = sink(grad_logvar);
   return op;
 }
 
-std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, int64_t reduction, double weight,
+std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, double low, double high,
+                                           int64_t reduction, double weight,
                                            const std::optional<Tensor>& weight_tensor, bool with_grad) {
   const Isa chosen = isa();
   const Reduce reduce(mu, reduction, weight, weight_tensor);
   const Want want = with_grad && reduction != kNone ? Want::both : Want::loss;
   const Tensor grad_mu = dense_like(mu, want == Want::both), grad_logvar = dense_like(mu, want == Want::both);
-  const Latent op = latent(mu, logvar, grad_mu, grad_logvar);
+  const Latent op = latent(mu, logvar, {low, high}, grad_mu, grad_logvar);
   const double factor = reduce.factor();
   const Tensor loss = reduce.sum(mu.scalar_type(), kGrain, 1.0, 0.0, [&](int64_t begin, int64_t end) {
     return FASTVAE_RUN(chosen, gaussian_kl, op, begin, end, want, factor);
@@ -53,13 +54,14 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& mu, const Tensor& logva
   return {loss, grad_mu, grad_logvar};
 }
 
-std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& mu, const Tensor& logvar,
-                                    int64_t reduction, double weight, const std::optional<Tensor>& weight_tensor) {
+std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& mu, const Tensor& logvar, double low,
+                                    double high, int64_t reduction, double weight,
+                                    const std::optional<Tensor>& weight_tensor) {
   const Isa chosen = isa();
   const Reduce reduce(mu, reduction, weight, weight_tensor);
   const Factors factors(reduce, grad_output);
   const Tensor grad_mu = dense_like(mu), grad_logvar = dense_like(mu);
-  const Latent op = latent(mu, logvar, grad_mu, grad_logvar);
+  const Latent op = latent(mu, logvar, {low, high}, grad_mu, grad_logvar);
   reduce.for_chunks(kGrain, [&](int64_t begin, int64_t end, int64_t span, int64_t) {
     FASTVAE_RUN(chosen, gaussian_kl, op, begin, end, Want::grad, factors[span]);
   });

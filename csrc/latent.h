@@ -6,8 +6,16 @@
 
 namespace fastvae {
 
+// Bounds of logvar; -inf and inf where there are none.
+struct Clamp {
+  double low, high;
+
+  bool active() const { return low > -__builtin_inf() || high < __builtin_inf(); }
+};
+
 struct Latent {
   Source mu, logvar;  // same event
+  Clamp clamp;
   Noise noise;
   Source grad_z;
   Sink z, grad_mu, grad_logvar;
@@ -26,15 +34,39 @@ FASTVAE_INLINE A kl_of(A mu, A expm1, A excess) {
   return A(0.5) * fma(mu, mu, fma(expm1, expm1, 2 * excess));
 }
 
+// The clamp is two loops of their own over a block in L1, not a part of the kernels' loops: nothing is paid without one.
+// Comparisons are written so that a NaN stays.
+template <typename A>
+[[gnu::noinline]] static const A* clamped(const Clamp& clamp, const A* __restrict logvar, int count,
+                                          A* __restrict buffer) {
+  const A low = static_cast<A>(clamp.low), high = static_cast<A>(clamp.high);
+#pragma omp simd
+  for (int i = 0; i < count; ++i) {
+    const A raised = low > logvar[i] ? low : logvar[i];
+    buffer[i] = high < raised ? high : raised;
+  }
+  return buffer;
+}
+
+// No gradient where the clamp took hold; on the bounds there is one, and a NaN's stays NaN.
+template <typename A>
+[[gnu::noinline]] static void mask(const A* __restrict logvar, const A* __restrict clamped, int count,
+                                   A* __restrict grad) {
+#pragma omp simd
+  for (int i = 0; i < count; ++i) grad[i] = logvar[i] < clamped[i] || logvar[i] > clamped[i] ? A(0) : grad[i];
+}
+
 // Over elements [begin, end): z if kSample; the return value is the sum of the KL if kKl.
 template <typename A, bool kSample, bool kKl>
 double latent_forward(const Latent& op, int64_t begin, int64_t end) {
-  alignas(64) A mu_buffer[kBlock], logvar_buffer[kBlock], z_buffer[kBlock];
+  alignas(64) A mu_buffer[kBlock], logvar_buffer[kBlock], clamp_buffer[kBlock], z_buffer[kBlock];
   Draw<A> draw;
+  const bool clamps = op.clamp.active();
   double total = 0.0;
   for_blocks(begin, end, [&](int64_t at, int count) {
     const A* __restrict mu = load(op.mu, at, count, mu_buffer);
-    const A* __restrict logvar = load(op.logvar, at, count, logvar_buffer);
+    const A* raw = load(op.logvar, at, count, logvar_buffer);
+    const A* __restrict logvar = clamps ? clamped(op.clamp, raw, count, clamp_buffer) : raw;
     const A* __restrict eps = kSample ? draw(op.noise, at, count) : nullptr;
     A* __restrict z = kSample ? place(op.z, at, z_buffer) : z_buffer;
     A sum = 0;
@@ -55,12 +87,14 @@ double latent_forward(const Latent& op, int64_t begin, int64_t end) {
 template <typename A, bool kSample, bool kKl, bool kValue>
 double latent_backward(const Latent& op, int64_t begin, int64_t end, A weight) {
   alignas(64) A mu_buffer[kBlock], logvar_buffer[kBlock], grad_z_buffer[kBlock];
-  alignas(64) A grad_mu_buffer[kBlock], grad_logvar_buffer[kBlock];
+  alignas(64) A clamp_buffer[kBlock], grad_mu_buffer[kBlock], grad_logvar_buffer[kBlock];
   Draw<A> draw;
+  const bool clamps = op.clamp.active();
   double total = 0.0;
   for_blocks(begin, end, [&](int64_t at, int count) {
     const A* __restrict mu = kKl ? load(op.mu, at, count, mu_buffer) : nullptr;
-    const A* __restrict logvar = load(op.logvar, at, count, logvar_buffer);
+    const A* raw = load(op.logvar, at, count, logvar_buffer);
+    const A* __restrict logvar = clamps ? clamped(op.clamp, raw, count, clamp_buffer) : raw;
     const A* __restrict grad_z = kSample ? load(op.grad_z, at, count, grad_z_buffer) : nullptr;
     const A* __restrict eps = kSample ? draw(op.noise, at, count) : nullptr;
     A* __restrict grad_mu = kKl ? place(op.grad_mu, at, grad_mu_buffer) : nullptr;
@@ -83,6 +117,7 @@ double latent_backward(const Latent& op, int64_t begin, int64_t end, A weight) {
       if constexpr (kValue) sum += kl_of(mu[i], h.expm1, h.excess);
     }
     if constexpr (kKl) store(op.grad_mu, at, count, grad_mu);
+    if (clamps) mask(raw, logvar, count, grad_logvar);
     store(op.grad_logvar, at, count, grad_logvar);
     total += static_cast<double>(sum);
   });

@@ -48,14 +48,15 @@ namespace fastvae {
 namespace {
 
 std::tuple<Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, const std::optional<Tensor>& eps,
-                                   const std::optional<Tensor>& state, int64_t row_offset, int64_t stream,
-                                   int64_t reduction, double weight, const std::optional<Tensor>& weight_tensor) {
+                                   const std::optional<Tensor>& state, int64_t row_offset, int64_t stream, double low,
+                                   double high, int64_t reduction, double weight,
+                                   const std::optional<Tensor>& weight_tensor) {
   STD_TORCH_CHECK(mu.scalar_type() == logvar.scalar_type(), "expected mu and logvar of one dtype");
   const Isa chosen = isa();
   const Reduce reduce(mu, reduction, weight, weight_tensor);
   const Tensor z = dense_like(mu);
   Latent op{};
-  op.mu = source(mu, mu), op.logvar = source(logvar, mu), op.z = sink(z);
+  op.mu = source(mu, mu), op.logvar = source(logvar, mu), op.clamp = {low, high}, op.z = sink(z);
   op.noise = noise(mu, eps, state, row_offset, stream);
   const Tensor kl = reduce.sum(mu.scalar_type(), kGrain, 1.0, 0.0, [&](int64_t begin, int64_t end) {
     return FASTVAE_RUN(chosen, reparameterize_kl, op, begin, end);
@@ -65,8 +66,9 @@ std::tuple<Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, const
 
 std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_z, const std::optional<Tensor>& grad_kl,
                                     const Tensor& mu, const Tensor& logvar, const std::optional<Tensor>& eps,
-                                    const std::optional<Tensor>& state, int64_t row_offset, int64_t stream,
-                                    int64_t reduction, double weight, const std::optional<Tensor>& weight_tensor) {
+                                    const std::optional<Tensor>& state, int64_t row_offset, int64_t stream, double low,
+                                    double high, int64_t reduction, double weight,
+                                    const std::optional<Tensor>& weight_tensor) {
   STD_TORCH_CHECK(mu.scalar_type() == logvar.scalar_type() && (!grad_z || grad_z->scalar_type() == mu.scalar_type()),
                   "expected mu, logvar and grad_z of one dtype");
   const Isa chosen = isa();
@@ -76,7 +78,7 @@ std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_z, const s
   if (grad_kl) factors.emplace(reduce, *grad_kl);
   const Tensor grad_mu = dense_like(mu), grad_logvar = dense_like(mu);
   Latent op{};
-  op.mu = source(mu, mu), op.logvar = source(logvar, mu);
+  op.mu = source(mu, mu), op.logvar = source(logvar, mu), op.clamp = {low, high};
   op.grad_mu = sink(grad_mu), op.grad_logvar = sink(grad_logvar);
   if (grad_z) {
     STD_TORCH_CHECK(grad_z->is_contiguous(), "expected a dense grad_z");

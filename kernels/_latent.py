@@ -4,6 +4,7 @@ A pointer that is None leaves its part of a kernel out. Noise is drawn in regist
 never.
 """
 
+import math
 from typing import NamedTuple
 
 import triton
@@ -26,6 +27,13 @@ def _spread(logvar):
     return deviation, less_one * (less_one + 2.0)
 
 
+@triton.jit
+def _clamped(logvar, low, high, COMPUTE: tl.constexpr):
+    """Within bounds that come in fp64; a NaN stays."""
+    low, high = scalar(low, None, COMPUTE), scalar(high, None, COMPUTE)
+    return tl.where(logvar < low, low, tl.where(logvar > high, high, logvar))
+
+
 @triton.jit(do_not_specialize=_INTEGERS)
 def _forward(
     mu,  # (B, D), rows stride_mu apart
@@ -45,6 +53,9 @@ def _forward(
     first: tl.int64,
     stream: tl.int64,
     weight: tl.float64,
+    low: tl.float64,
+    high: tl.float64,
+    CLAMP: tl.constexpr,
     FINAL: tl.constexpr,
     TILE: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -70,7 +81,9 @@ def _forward(
         at_mu = strided(start, event, stride_mu, VECTOR, TILE, ALIGNED, DENSE)
         mean = tl.load(mu + row * stride_mu + at_mu, mask=mask, other=0.0).to(COMPUTE)
         at_logvar = strided(start, event, stride_logvar, VECTOR, TILE, ALIGNED, DENSE)
-        log = tl.load(logvar + row * stride_logvar + at_logvar, mask=mask, other=0.0).to(COMPUTE)
+        raw = tl.load(logvar + row * stride_logvar + at_logvar, mask=mask, other=0.0).to(COMPUTE)
+        log = _clamped(raw, low, high, COMPUTE) if CLAMP else raw
+        outside = (raw < log) | (raw > log)  # no gradient there; one on the bounds, and a NaN's stays NaN
         # Noise first, z last: in other orders sample and KL need more registers (58, not 40: sm_90, fp32).
         if eps is not None:
             noise = tl.load(eps + base + place, mask=mask, other=0.0).to(COMPUTE)
@@ -81,6 +94,8 @@ def _forward(
             total += tl.where(mask, 0.5 * (mean * mean + (variance_less_one - log)), 0.0)
             if grad_mu is not None:
                 to_mu, to_logvar = factor * mean, factor * (0.5 * variance_less_one)
+                if CLAMP:
+                    to_logvar = tl.where(outside, 0.0, to_logvar)
                 tl.store(grad_mu + base + place, to_mu.to(grad_mu.dtype.element_ty), mask=mask)
                 tl.store(grad_logvar + base + place, to_logvar.to(grad_logvar.dtype.element_ty), mask=mask)
         if z is not None:
@@ -111,6 +126,9 @@ def _backward(
     first: tl.int64,
     stream: tl.int64,
     weight: tl.float64,
+    low: tl.float64,
+    high: tl.float64,
+    CLAMP: tl.constexpr,
     TILE: tl.constexpr,
     VECTOR: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -132,7 +150,9 @@ def _backward(
         start = tile - lead
         place, mask = span(start, length, VECTOR, TILE, ALIGNED)
         at_logvar = strided(start, event, stride_logvar, VECTOR, TILE, ALIGNED, DENSE)
-        log = tl.load(logvar + row * stride_logvar + at_logvar, mask=mask, other=0.0).to(COMPUTE)
+        raw = tl.load(logvar + row * stride_logvar + at_logvar, mask=mask, other=0.0).to(COMPUTE)
+        log = _clamped(raw, low, high, COMPUTE) if CLAMP else raw
+        outside = (raw < log) | (raw > log)  # no gradient there; one on the bounds, and a NaN's stays NaN
         # Noise first again: after the KL's terms, it takes more registers in bf16.
         if eps is not None:
             noise = tl.load(eps + base + place, mask=mask, other=0.0).to(COMPUTE)
@@ -150,6 +170,8 @@ def _backward(
         if grad_z is not None:
             to_mu += of_z
             to_logvar += 0.5 * of_z * deviation * noise
+        if CLAMP:
+            to_logvar = tl.where(outside, 0.0, to_logvar)
         if grad_mu is not None:
             tl.store(grad_mu + base + place, to_mu.to(grad_mu.dtype.element_ty), mask=mask)
         tl.store(grad_logvar + base + place, to_logvar.to(grad_logvar.dtype.element_ty), mask=mask)
@@ -162,6 +184,17 @@ class Noise(NamedTuple):
     state: Tensor | None
     row_offset: int
     stream: int
+
+
+class Clamp(NamedTuple):
+    """Bounds of logvar, as every schema of a latent term has them: -inf and inf where there are none."""
+
+    low: float
+    high: float
+
+    @property
+    def active(self) -> bool:
+        return self.low > -math.inf or self.high < math.inf
 
 
 class Reduce(NamedTuple):
@@ -179,6 +212,7 @@ def forward(
     mu: Tensor,
     logvar: Tensor,
     *,
+    clamp: Clamp,
     z: Tensor | None = None,
     noise: Noise = _NO_NOISE,
     reduce: Reduce | None = None,
@@ -195,7 +229,7 @@ def forward(
             _forward[cut.grid](
                 mu, logvar, z, partials, *gradients, noise.eps, noise.state, weight_tensor,
                 cut.length, cut.chunks, cut.event, *strides, cut.first, noise.stream, weight,
-                FINAL=reduce is not None and cut.chunks == 1, **cut.meta,
+                *clamp, CLAMP=clamp.active, FINAL=reduce is not None and cut.chunks == 1, **cut.meta,
             )  # fmt: skip
             if kl is not None:
                 finish(partials, kl, weight_tensor, weight, cut)
@@ -208,6 +242,7 @@ def backward(
     mu: Tensor | None,
     logvar: Tensor,
     *,
+    clamp: Clamp,
     noise: Noise = _NO_NOISE,
     reduce: Reduce = _NO_KL,
 ) -> tuple[Tensor | None, Tensor]:
@@ -222,6 +257,7 @@ def backward(
         with on_device_of(logvar):
             _backward[cut.grid](
                 grad_z, grad_kl, mu, logvar, grad_mu, grad_logvar, noise.eps, noise.state, reduce.weight_tensor,
-                cut.length, cut.chunks, cut.event, *strides, cut.first, noise.stream, weight, **cut.meta,
+                cut.length, cut.chunks, cut.event, *strides, cut.first, noise.stream, weight,
+                *clamp, CLAMP=clamp.active, **cut.meta,
             )  # fmt: skip
     return grad_mu, grad_logvar

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ._latent import Noise, Reduce, backward, forward
+from ._latent import Clamp, Noise, Reduce, backward, forward
 
 
 def reparameterize_kl(
@@ -12,13 +12,15 @@ def reparameterize_kl(
     state: Tensor | None,
     row_offset: int,
     stream: int,
+    low: float,
+    high: float,
     reduction: int,
     weight: float,
     weight_tensor: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     z = mu.new_empty(mu.shape)
     noise, reduce = Noise(eps, state, row_offset, stream), Reduce(reduction, weight, weight_tensor)
-    return z, forward(mu, logvar, z=z, noise=noise, reduce=reduce)
+    return z, forward(mu, logvar, clamp=Clamp(low, high), z=z, noise=noise, reduce=reduce)
 
 
 def reparameterize_kl_backward(
@@ -30,9 +32,11 @@ def reparameterize_kl_backward(
     state: Tensor | None,
     row_offset: int,
     stream: int,
+    low: float,
+    high: float,
     reduction: int,
     weight: float,
     weight_tensor: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     noise, reduce = Noise(eps, state, row_offset, stream), Reduce(reduction, weight, weight_tensor)
-    return backward(grad_z, grad_kl, mu, logvar, noise=noise, reduce=reduce)
+    return backward(grad_z, grad_kl, mu, logvar, clamp=Clamp(low, high), noise=noise, reduce=reduce)

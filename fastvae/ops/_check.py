@@ -31,11 +31,24 @@ def same_dtype(first_name: str, first: Tensor, second_name: str, second: Tensor)
         raise TypeError(f"{first_name} is {first.dtype}, but {second_name} is {second.dtype}: both need the same type")
 
 
-def latents(mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
-    """Check mu and logvar; return them with dense rows (a row stride is free, so a packed head needs no copy)."""
-    pair("mu", mu, "logvar", logvar)
-    same_dtype("mu", mu, "logvar", logvar)
+def latents(mu: Tensor, logvar: Tensor, prefix: str = "") -> tuple[Tensor, Tensor]:
+    """Check mu and logvar (a prior's have a prefix); return them with dense rows.
+
+    A row stride is free, so a packed head needs no copy, nor does a vector that is expanded over the batch.
+    """
+    pair(f"{prefix}mu", mu, f"{prefix}logvar", logvar)
+    same_dtype(f"{prefix}mu", mu, f"{prefix}logvar", logvar)
     return _dense_rows(mu), _dense_rows(logvar)
+
+
+def bounds(clamp: tuple[float, float] | None) -> tuple[float, float]:
+    """The closed interval that logvar is clamped to, as the schemas have it: None is all numbers."""
+    if clamp is None:
+        return -math.inf, math.inf
+    low, high = clamp
+    if not low <= high:
+        raise ValueError(f"clamp must be (low, high) with low <= high, not ({low}, {high})")
+    return float(low), float(high)
 
 
 def _dense_rows(tensor: Tensor) -> Tensor:
@@ -144,16 +157,16 @@ def reduction_code(reduction: str) -> int:
         raise ValueError(f"reduction must be 'batchmean', 'sum' or 'none', not {reduction!r}") from None
 
 
-def split_weight(weight: float | Tensor, device: torch.device) -> tuple[float, Tensor | None]:
+def split_weight(weight: float | Tensor, device: torch.device, name: str = "weight") -> tuple[float, Tensor | None]:
     """A weight as a host factor and, for a 0-d tensor, a factor that is read on the device when the kernel runs."""
     if not isinstance(weight, Tensor):
         if not weight <= math.inf:  # is it NaN? math.isnan would not do: to torch.compile a changing float is a symbol
-            raise ValueError("weight is NaN: it must be a number")
+            raise ValueError(f"{name} is NaN: it must be a number")
         return float(weight), None
     if weight.ndim != 0:
-        raise ValueError(f"weight has shape {tuple(weight.shape)}, but must be a number or a 0-d tensor")
+        raise ValueError(f"{name} has shape {tuple(weight.shape)}, but must be a number or a 0-d tensor")
     if weight.requires_grad:
-        raise ValueError("weight requires a gradient, but is a constant factor here: pass weight.detach()")
+        raise ValueError(f"{name} requires a gradient, but is a constant factor here: pass {name}.detach()")
     if weight.device != device:
-        raise ValueError(f"weight is on {weight.device}, but the inputs are on {device}: move it there once")
-    return 1.0, weight.to(torch.float32)
+        raise ValueError(f"{name} is on {weight.device}, but the inputs are on {device}: move it there once")
+    return 1.0, weight if weight.dtype == torch.float64 else weight.to(torch.float32)

@@ -6,13 +6,14 @@ from .. import reference
 from . import _check, _library
 from ._autograd import Reduce, define_loss, fused_loss
 
-define_loss("gaussian_kl", "mu logvar")
+define_loss("gaussian_kl", "mu logvar", "float low, float high")
 
 
 def gaussian_kl(
     mu: Tensor,
     logvar: Tensor,
     *,
+    clamp: tuple[float, float] | None = None,
     reduction: _check.Reduction = "batchmean",
     weight: float | Tensor = 1.0,
     backend: _library.Backend = "auto",
@@ -26,6 +27,8 @@ def gaussian_kl(
     Args:
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
+        clamp: (low, high): logvar is clamped to it first, in the kernel; it has a gradient on the bounds, none outside,
+            and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device
             (which torch.compile does not compile anew when it changes).
@@ -35,7 +38,7 @@ def gaussian_kl(
         The loss in fp32 (fp64 for fp64), summed in a fixed order: the same call gives the same bits.
 
     Raises:
-        ValueError: shapes or devices differ, or an option is unknown.
+        ValueError: shapes or devices differ, the clamp is no interval, or an option is unknown.
         TypeError: an unsupported dtype.
 
     Computed in fp32: a logvar over 88.7 gives an infinite KL, a NaN gives NaN. Differentiating twice raises a
@@ -46,8 +49,9 @@ def gaussian_kl(
     tensor(2.5000)
     """
     mu, logvar = _check.latents(mu, logvar)
+    interval = _check.bounds(clamp)
     reduce = Reduce.of(reduction, weight, mu)
     operators = _library.resolve(backend, mu)
     if operators is None:
-        return reference.gaussian_kl(mu, logvar, reduction=reduction, weight=weight)
-    return fused_loss(operators, "gaussian_kl", (mu, logvar), (), reduce)
+        return reference.gaussian_kl(mu, logvar, clamp=clamp, reduction=reduction, weight=weight)
+    return fused_loss(operators, "gaussian_kl", (mu, logvar), interval, reduce)

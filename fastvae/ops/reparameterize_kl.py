@@ -12,8 +12,8 @@ from .noise import Noise, noise_arguments
 
 _library.define(
     "reparameterize_kl(Tensor mu, Tensor logvar, Tensor? eps, Tensor? state, SymInt row_offset, int stream,"
-    " int reduction, float weight, Tensor? weight_tensor) -> (Tensor, Tensor)",
-    lambda mu, logvar, eps, state, row_offset, stream, reduction, *_: (
+    " float low, float high, int reduction, float weight, Tensor? weight_tensor) -> (Tensor, Tensor)",
+    lambda mu, logvar, eps, state, row_offset, stream, low, high, reduction, *_: (
         mu.new_empty(mu.shape),
         loss_shape(mu, reduction),
     ),
@@ -21,7 +21,8 @@ _library.define(
 )
 _library.define(
     "reparameterize_kl_backward(Tensor? grad_z, Tensor? grad_kl, Tensor mu, Tensor logvar, Tensor? eps, Tensor? state,"
-    " SymInt row_offset, int stream, int reduction, float weight, Tensor? weight_tensor) -> (Tensor, Tensor)",
+    " SymInt row_offset, int stream, float low, float high, int reduction, float weight, Tensor? weight_tensor)"
+    " -> (Tensor, Tensor)",
     lambda grad_z, grad_kl, mu, *_: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
     module="reparameterize_kl",
 )
@@ -39,27 +40,28 @@ class _ReparameterizeKL(torch.autograd.Function):
         state: Tensor | None,
         row_offset: int,
         stream: int,
+        low: float,
+        high: float,
         code: int,
         weight: float,
         weight_tensor: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(mu, logvar, eps, state, weight_tensor)
-        ctx.operator, ctx.constants = backward, (row_offset, stream, code, weight)
-        z, kl = forward(mu, logvar, eps, state, row_offset, stream, code, weight, weight_tensor)
+        ctx.operator, ctx.constants = backward, (row_offset, stream, low, high, code, weight)
+        z, kl = forward(mu, logvar, eps, state, row_offset, stream, low, high, code, weight, weight_tensor)
         return z, kl
 
     @staticmethod
     @first_order
     def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> tuple[Tensor | None, ...]:
         mu, logvar, eps, state, weight_tensor = ctx.saved_tensors
-        row_offset, stream, code, weight = ctx.constants
         gradients = ctx.operator(
             None if grad_z is None else grad_z.contiguous(),
             None if grad_kl is None else grad_kl.contiguous(),
-            mu, logvar, eps, state, row_offset, stream, code, weight, weight_tensor,
+            mu, logvar, eps, state, *ctx.constants, weight_tensor,
         )  # fmt: skip
-        return (None, None, *gradients, *(None,) * 7)
+        return (None, None, *gradients, *(None,) * 9)
 
 
 def reparameterize_kl(
@@ -67,6 +69,7 @@ def reparameterize_kl(
     logvar: Tensor,
     noise: Noise | Tensor | None = None,
     *,
+    clamp: tuple[float, float] | None = None,
     reduction: _check.Reduction = "batchmean",
     weight: float | Tensor = 1.0,
     backend: _library.Backend = "auto",
@@ -82,6 +85,8 @@ def reparameterize_kl(
         logvar: same shape and type.
         noise: a :class:`fastvae.Noise` key; a tensor ``eps`` of the same shape; or None for a fresh key from torch's
             default generator, which ``torch.manual_seed`` rules.
+        clamp: (low, high): logvar is clamped to it first, in the kernel; it has a gradient on the bounds, none outside,
+            and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
         reduction: of the KL: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into the KL and its gradients (beta); a number, or a 0-d tensor read on the device
             (which torch.compile does not compile anew when it changes).
@@ -92,7 +97,7 @@ def reparameterize_kl(
         order: the same call gives the same bits.
 
     Raises:
-        ValueError: shapes or devices differ, or an option is unknown.
+        ValueError: shapes or devices differ, the clamp is no interval, or an option is unknown.
         TypeError: an unsupported dtype.
 
     Computed in fp32 or better; a logvar over 88.7 gives an infinite KL. Differentiating twice raises a RuntimeError;
@@ -104,15 +109,18 @@ def reparameterize_kl(
     (tensor([[1.5000, 0.0000]]), tensor(1.))
     """
     mu, logvar = _check.latents(mu, logvar)
+    interval = _check.bounds(clamp)
     arguments = noise_arguments(noise, mu)
     reduce = Reduce.of(reduction, weight, mu)
     operators = _library.resolve(backend, mu)
     if operators is None:
-        return reference.reparameterize_kl(mu, logvar, arguments.draw(mu), reduction=reduction, weight=weight)
+        eps = arguments.draw(mu)
+        return reference.reparameterize_kl(mu, logvar, eps, clamp=clamp, reduction=reduction, weight=weight)
     if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
         z, kl = _ReparameterizeKL.apply(
-            operators.reparameterize_kl, operators.reparameterize_kl_backward, mu, logvar, *arguments, *reduce
-        )
+            operators.reparameterize_kl, operators.reparameterize_kl_backward,
+            mu, logvar, *arguments, *interval, *reduce,
+        )  # fmt: skip
     else:
-        z, kl = operators.reparameterize_kl(mu, logvar, *arguments, *reduce)
+        z, kl = operators.reparameterize_kl(mu, logvar, *arguments, *interval, *reduce)
     return z, kl

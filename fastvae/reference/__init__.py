@@ -4,6 +4,7 @@ Nothing here imports the rest of fastvae, and nothing here is fast.
 """
 
 from .bernoulli_nll import bernoulli_nll as bernoulli_nll
+from .capacity_kl import capacity_kl as capacity_kl
 from .categorical_nll import categorical_nll as categorical_nll
 from .continuous_bernoulli_nll import continuous_bernoulli_nll as continuous_bernoulli_nll
 from .discretized_logistic_mixture_nll import discretized_logistic_mixture_nll as discretized_logistic_mixture_nll
@@ -11,6 +12,7 @@ from .discretized_logistic_nll import discretized_logistic_nll as discretized_lo
 from .gaussian_kl import gaussian_kl as gaussian_kl
 from .gaussian_logvar_nll import gaussian_logvar_nll as gaussian_logvar_nll
 from .gaussian_nll import gaussian_nll as gaussian_nll
+from .gaussian_prior_kl import gaussian_prior_kl as gaussian_prior_kl
 from .importance_weighted_nll import importance_weighted_nll as importance_weighted_nll
 from .laplace_nll import laplace_nll as laplace_nll
 from .noise import binarize as binarize

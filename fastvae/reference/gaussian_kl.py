@@ -3,14 +3,21 @@
 import torch
 from torch import Tensor
 
-from ._reduce import accumulation_dtype, reduce
+from ._reduce import accumulation_dtype, clamped, reduce
 
 
-def gaussian_kl(mu: Tensor, logvar: Tensor, *, reduction: str = "batchmean", weight: float | Tensor = 1.0) -> Tensor:
+def gaussian_kl(
+    mu: Tensor,
+    logvar: Tensor,
+    *,
+    clamp: tuple[float, float] | None = None,
+    reduction: str = "batchmean",
+    weight: float | Tensor = 1.0,
+) -> Tensor:
     """``0.5 * sum(mu**2 + expm1(logvar) - logvar)`` in nats.
 
     ``exp(logvar) - 1 - logvar`` as people write it has lost its digits where logvar is near 0; ``expm1`` keeps them.
     """
     dtype = accumulation_dtype(mu.dtype)
-    mu, logvar = mu.to(dtype), logvar.to(dtype)
+    mu, logvar = mu.to(dtype), clamped(logvar.to(dtype), clamp)
     return reduce(0.5 * (mu * mu + (torch.expm1(logvar) - logvar)), reduction, weight)

@@ -7,7 +7,14 @@ from .reparameterize import reparameterize
 
 
 def reparameterize_kl(
-    mu: Tensor, logvar: Tensor, eps: Tensor, *, reduction: str = "batchmean", weight: float | Tensor = 1.0
+    mu: Tensor,
+    logvar: Tensor,
+    eps: Tensor,
+    *,
+    clamp: tuple[float, float] | None = None,
+    reduction: str = "batchmean",
+    weight: float | Tensor = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """``z`` as :func:`reparameterize` draws it, and the KL as :func:`gaussian_kl` counts it."""
-    return reparameterize(mu, logvar, eps), gaussian_kl(mu, logvar, reduction=reduction, weight=weight)
+    kl = gaussian_kl(mu, logvar, clamp=clamp, reduction=reduction, weight=weight)
+    return reparameterize(mu, logvar, eps, clamp=clamp), kl

@@ -45,20 +45,25 @@ KERNELS = {
     "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
     "importance_weighted_nll": ("importance_weighted_nll._bound", ("loss", "grad_output")),
     "importance_weighted_nll_backward": ("importance_weighted_nll._bound", ("loss", "partials")),
+    "gaussian_prior_kl": ("gaussian_prior_kl._pass", ("grad_output",)),
+    "gaussian_prior_kl_backward": ("gaussian_prior_kl._pass", ("partials",)),
     "reparameterize": ("_latent._forward", ("partials", "grad_mu", "grad_logvar", "eps", "weight_tensor")),
     "reparameterize_backward": ("_latent._backward", ("grad_kl", "mu", "grad_mu", "eps", "weight_tensor")),
     "reparameterize_kl": ("_latent._forward", ("grad_mu", "grad_logvar", "eps")),
     "reparameterize_kl_backward": ("_latent._backward", ("eps",)),
     "reparameterize_log_ratio": ("reparameterize_log_ratio._forward", ("eps",)),
     "reparameterize_log_ratio_backward": ("reparameterize_log_ratio._backward", ("eps",)),
+    "gaussian_kl clamped": ("_latent._forward", ("z", "eps", "state")),
+    "reparameterize_kl_backward clamped": ("_latent._backward", ("eps",)),
     "scale_gradient_": ("scale_gradient._scale", ()),
     "second stage": ("_launch._finish", ()),
 }
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
-_INTEGERS = {"length", "chunks", "event", "stride_mu", "stride_logvar", "first", "stream"}
+_STRIDES = {"stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"}
+_INTEGERS = {"length", "chunks", "event", "first", "stream", *_STRIDES}
 _INTEGERS |= {"batch", "samples", "stride_output", "inner", "planes", "mixtures"}
-_FLOATS = {"weight", "p", "q", "log_samples"}
+_FLOATS = {"weight", "p", "q", "log_samples", "low", "high"}
 
 
 def member(module: str, name: str) -> Any:
@@ -83,6 +88,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         "COMPONENTS": 16,
         "COLOUR": True,
         "PIXELS": 8 if dtype != "fp32" and "mixture" in operator else 16,
+        "CLAMP": operator.endswith(" clamped"),
         "BLOCK": 4096,
         "ROWS": 4,
         "SPAN": 32,

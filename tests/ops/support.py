@@ -157,6 +157,10 @@ def _mixture(function: Callable[..., Tensor]) -> Callable[..., Tensors]:
     return lambda parameters, target, **options: (function(parameters, target, MIXTURES, **options),)
 
 
+def _two_gaussians(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    return Inputs(tuple(torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(4)), ())
+
+
 def _case(name: str, make: Callable[..., Inputs], reductions: tuple[str | None, ...] = REDUCTIONS) -> Case:
     return Case(name, _tuple(getattr(ops, name)), _tuple(getattr(reference, name)), make, reductions)
 
@@ -164,6 +168,7 @@ def _case(name: str, make: Callable[..., Inputs], reductions: tuple[str | None, 
 BERNOULLI_NLL = _case("bernoulli_nll", _pixel_inputs(4.0))
 GAUSSIAN_NLL = _case("gaussian_nll", _pixel_inputs(1.0))
 GAUSSIAN_KL = _case("gaussian_kl", _latents(draw_eps=False))
+GAUSSIAN_PRIOR_KL = _case("gaussian_prior_kl", _two_gaussians)
 CATEGORICAL_NLL = _case("categorical_nll", _class_inputs)
 DISCRETIZED_LOGISTIC_MIXTURE_NLL = Case(
     "discretized_logistic_mixture_nll",
@@ -201,6 +206,7 @@ CASES = (
     REPARAMETERIZE_LOG_RATIO,
     CATEGORICAL_NLL,
     DISCRETIZED_LOGISTIC_MIXTURE_NLL,
+    GAUSSIAN_PRIOR_KL,
 )
 
 

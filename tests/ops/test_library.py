@@ -1,5 +1,6 @@
 """The registered operators themselves: torch's own checks, and the one that mutates."""
 
+import math
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
     weight = torch.tensor(0.5, device=device)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     state = torch.tensor([3, 4], device=device)
+    clamps = [(-math.inf, math.inf), (-1.0, 0.5)]
     reductions = [(0, 1.0, None), (1, 0.5, None), (2, 1.0, weight)]
     noises = [(new(*shape), None, 0, 0), (None, state, 5, 1)]
 
@@ -38,7 +40,8 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
     keys = [(None, 0, 0), (state, 5, 1)]
     losses = {
         "gaussian_nll": (mu, pixels, 0.5, True),
-        "gaussian_kl": (mu, logvar),
+        "gaussian_kl": (mu, logvar, -1.0, 0.5),
+        "gaussian_prior_kl": tuple(new(*shape) for _ in range(4)),
         "laplace_nll": (mu, pixels, 0.5, True),
         "continuous_bernoulli_nll": (mu, pixels),
         "gaussian_logvar_nll": (mu, logvar, pixels, True),
@@ -61,11 +64,13 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
             f"{name}_backward": [(incoming(r[0]), *arguments, *r) for r in reductions]
             for name, arguments in losses.items()
         },
-        "reparameterize": [(mu, logvar, *noise) for noise in noises],
-        "reparameterize_backward": [(new(*shape), logvar, *noise) for noise in noises],
-        "reparameterize_kl": [(mu, logvar, *noise, *r) for noise in noises for r in reductions],
+        "reparameterize": [(mu, logvar, *noise, *clamp) for clamp in clamps for noise in noises],
+        "reparameterize_backward": [(new(*shape), logvar, *noise, *clamp) for clamp in clamps for noise in noises],
+        "reparameterize_kl": [
+            (mu, logvar, *noise, *clamp, *r) for clamp in clamps for noise in noises for r in reductions
+        ],
         "reparameterize_kl_backward": [
-            (grad_z, grad_kl, mu, logvar, *noise, *r)
+            (grad_z, grad_kl, mu, logvar, *noise, *clamps[1], *r)
             for noise in noises
             for r in reductions
             for grad_z, grad_kl in ((new(*shape), incoming(r[0])), (None, incoming(r[0])), (new(*shape), None))
@@ -99,6 +104,8 @@ def test_opcheck(operators: Any, device: str, name: str, shape: tuple[int, ...],
 LATENTS = {
     "gaussian_kl": (0, 1),
     "gaussian_kl_backward": (1, 2),
+    "gaussian_prior_kl": (0, 1, 2, 3),
+    "gaussian_prior_kl_backward": (1, 2, 3, 4),
     "reparameterize": (0, 1),
     "reparameterize_backward": (1,),
     "reparameterize_kl": (0, 1),

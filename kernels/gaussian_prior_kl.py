@@ -1,0 +1,148 @@
+"""KL between two diagonal Gaussians: one pass reads four tensors and writes their four gradients."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._launch import (
+    NONE,
+    empty_gradient,
+    finish,
+    folded_weight,
+    loss_and_partials,
+    on_device_of,
+    plan,
+    row_stride,
+    scalar,
+)
+from ._math import exp_expm1
+from ._tile import multiple, span, strided
+
+_INTEGERS = ["length", "chunks", "event", "stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"]
+
+
+@triton.jit(do_not_specialize=_INTEGERS)
+def _pass(
+    grad_output,  # (rows,) or None: 1
+    mu,  # (B, D), rows stride_mu apart; likewise the other three
+    logvar,
+    prior_mu,
+    prior_logvar,
+    partials,  # (rows, chunks) or None: no KL
+    grad_mu,  # (B, D), as the other three, or None: no gradients
+    grad_logvar,
+    grad_prior_mu,
+    grad_prior_logvar,
+    weight_tensor,  # () or None
+    length: tl.int64,
+    chunks: tl.int64,
+    event: tl.int64,
+    stride_mu: tl.int64,
+    stride_logvar: tl.int64,
+    stride_prior_mu: tl.int64,
+    stride_prior_logvar: tl.int64,
+    weight: tl.float64,
+    FINAL: tl.constexpr,
+    TILE: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    DENSE: tl.constexpr,
+    INDEX: tl.constexpr,
+    COMPUTE: tl.constexpr,
+):
+    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(INDEX)
+    length, step = multiple(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (TILE * VECTOR)
+    event = multiple(event, INDEX, VECTOR, ALIGNED)
+    stride_mu = multiple(stride_mu, INDEX, VECTOR, ALIGNED)
+    stride_logvar = multiple(stride_logvar, INDEX, VECTOR, ALIGNED)
+    stride_prior_mu = multiple(stride_prior_mu, INDEX, VECTOR, ALIGNED)
+    stride_prior_logvar = multiple(stride_prior_logvar, INDEX, VECTOR, ALIGNED)
+    base = row * length
+    factor = scalar(weight, weight_tensor, COMPUTE)
+    if grad_output is not None:
+        factor *= tl.load(grad_output + row).to(COMPUTE)
+    total = tl.zeros((TILE, VECTOR), COMPUTE)
+    for start in range(chunk * (TILE * VECTOR), length, step):
+        place, mask = span(start, length, VECTOR, TILE, ALIGNED)
+        at = strided(start, event, stride_mu, VECTOR, TILE, ALIGNED, DENSE)
+        mean = tl.load(mu + row * stride_mu + at, mask=mask, other=0.0).to(COMPUTE)
+        at = strided(start, event, stride_logvar, VECTOR, TILE, ALIGNED, DENSE)
+        log = tl.load(logvar + row * stride_logvar + at, mask=mask, other=0.0).to(COMPUTE)
+        at = strided(start, event, stride_prior_mu, VECTOR, TILE, ALIGNED, DENSE)
+        prior_mean = tl.load(prior_mu + row * stride_prior_mu + at, mask=mask, other=0.0).to(COMPUTE)
+        at = strided(start, event, stride_prior_logvar, VECTOR, TILE, ALIGNED, DENSE)
+        prior_log = tl.load(prior_logvar + row * stride_prior_logvar + at, mask=mask, other=0.0).to(COMPUTE)
+        # Halves of the exponents, for range: what is squared here need not overflow where its factor would.
+        precision, _ = exp_expm1(-0.5 * prior_log)
+        error = (mean - prior_mean) * precision
+        difference = log - prior_log
+        _, half = exp_expm1(0.5 * difference)
+        ratio_less_one = half * (half + 2.0)
+        if partials is not None:
+            total += tl.where(mask, 0.5 * (error * error + (ratio_less_one - difference)), 0.0)
+        if grad_mu is not None:
+            to_mu, to_logvar = factor * (error * precision), factor * (0.5 * ratio_less_one)
+            to_prior_logvar = -factor * (0.5 * (error * error + ratio_less_one))
+            tl.store(grad_mu + base + place, to_mu.to(grad_mu.dtype.element_ty), mask=mask)
+            tl.store(grad_logvar + base + place, to_logvar.to(grad_mu.dtype.element_ty), mask=mask)
+            tl.store(grad_prior_mu + base + place, (-to_mu).to(grad_mu.dtype.element_ty), mask=mask)
+            tl.store(grad_prior_logvar + base + place, to_prior_logvar.to(grad_mu.dtype.element_ty), mask=mask)
+    if partials is not None:
+        partial = tl.sum(tl.sum(total, axis=1), axis=0)
+        if FINAL:
+            partial *= scalar(weight, weight_tensor, COMPUTE)
+        tl.store(partials + row * chunks + chunk, partial)
+
+
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def gaussian_prior_kl(
+    mu: Tensor,
+    logvar: Tensor,
+    prior_mu: Tensor,
+    prior_logvar: Tensor,
+    reduction: int,
+    weight: float,
+    weight_tensor: Tensor | None,
+    with_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    inputs = mu, logvar, prior_mu, prior_logvar
+    strides = tuple(row_stride(tensor) for tensor in inputs)
+    cut = plan(mu, reduction == NONE, strides=strides)
+    loss, partials = loss_and_partials(mu, reduction, cut)
+    gradients: Tensors = tuple(empty_gradient(mu, reduction, with_grad) for _ in range(4))
+    if not cut.empty:
+        weight = folded_weight(weight, reduction, mu.shape[0])
+        wanted = gradients if gradients[0].numel() else (None,) * 4
+        with on_device_of(mu):
+            _pass[cut.grid](
+                None, *inputs, partials, *wanted, weight_tensor,
+                cut.length, cut.chunks, cut.event, *strides, weight, FINAL=cut.chunks == 1, **cut.meta,
+            )  # fmt: skip
+            finish(partials, loss, weight_tensor, weight, cut)
+    return loss, *gradients
+
+
+def gaussian_prior_kl_backward(
+    grad_output: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    prior_mu: Tensor,
+    prior_logvar: Tensor,
+    reduction: int,
+    weight: float,
+    weight_tensor: Tensor | None,
+) -> Tensors:
+    inputs = mu, logvar, prior_mu, prior_logvar
+    strides = tuple(row_stride(tensor) for tensor in inputs)
+    cut = plan(mu, reduction == NONE, strides=strides)
+    gradients: Tensors = tuple(mu.new_empty(mu.shape) for _ in range(4))
+    if not cut.empty:
+        weight = folded_weight(weight, reduction, mu.shape[0])
+        with on_device_of(mu):
+            _pass[cut.grid](
+                grad_output, *inputs, None, *gradients, weight_tensor,
+                cut.length, cut.chunks, cut.event, *strides, weight, FINAL=False, **cut.meta,
+            )  # fmt: skip
+    return gradients
