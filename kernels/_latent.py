@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import NONE, SUM, finish, folded_weight, loss_and_partials, on_device_of, plan, row_stride, scalar
+from ._launch import NONE, SUM, Sum, folded_weight, on_device_of, plan, row_stride, scalar, settle, summation
 from ._math import exp_expm1
 from ._noise import normals
 from ._tile import multiple, span, strided
@@ -39,7 +39,9 @@ def _forward(
     mu,  # (B, D), rows stride_mu apart
     logvar,  # (B, D), rows stride_logvar apart
     z,  # (B, D) or None: no sample
-    partials,  # (rows, chunks) or None: no KL
+    kl,  # (rows,) or None: no KL
+    partials,  # (rows, chunks) or None
+    tickets,  # (rows,) or None
     grad_mu,  # (B, D) or None: no gradients of the KL
     grad_logvar,  # (B, D) or None
     eps,  # (B, D) or None
@@ -56,7 +58,6 @@ def _forward(
     low: tl.float64,
     high: tl.float64,
     CLAMP: tl.constexpr,
-    FINAL: tl.constexpr,
     TILE: tl.constexpr,
     VECTOR: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -90,7 +91,7 @@ def _forward(
         elif z is not None:
             noise = normals(state, stream, first + base + start, TILE, VECTOR, COMPUTE)
         deviation, variance_less_one = _spread(log)
-        if partials is not None:
+        if kl is not None:
             total += tl.where(mask, 0.5 * (mean * mean + (variance_less_one - log)), 0.0)
             if grad_mu is not None:
                 to_mu, to_logvar = factor * mean, factor * (0.5 * variance_less_one)
@@ -100,11 +101,9 @@ def _forward(
                 tl.store(grad_logvar + base + place, to_logvar.to(grad_logvar.dtype.element_ty), mask=mask)
         if z is not None:
             tl.store(z + base + place, (mean + deviation * noise).to(z.dtype.element_ty), mask=mask)
-    if partials is not None:
+    if kl is not None:
         partial = tl.sum(tl.sum(total, axis=1), axis=0)
-        if FINAL:
-            partial *= scalar(weight, weight_tensor, COMPUTE)
-        tl.store(partials + row * chunks + chunk, partial)
+        settle(partial, kl, partials, tickets, weight_tensor, weight, row, chunk, chunks)
 
 
 @triton.jit(do_not_specialize=_INTEGERS)
@@ -222,18 +221,16 @@ def forward(
     strides = row_stride(mu), row_stride(logvar)
     code, weight, weight_tensor = reduce or _NO_KL
     cut = plan(mu, code == NONE, strides=strides, row_offset=noise.row_offset)
-    kl, partials = loss_and_partials(mu, code, cut) if reduce else (None, None)
+    kl = summation(mu, code, cut) if reduce else Sum(None, None, None)
     if not cut.empty:
         weight = folded_weight(weight, code, mu.shape[0])
         with on_device_of(mu):
             _forward[cut.grid](
-                mu, logvar, z, partials, *gradients, noise.eps, noise.state, weight_tensor,
+                mu, logvar, z, *kl, *gradients, noise.eps, noise.state, weight_tensor,
                 cut.length, cut.chunks, cut.event, *strides, cut.first, noise.stream, weight,
-                *clamp, CLAMP=clamp.active, FINAL=reduce is not None and cut.chunks == 1, **cut.meta,
+                *clamp, CLAMP=clamp.active, **cut.meta,
             )  # fmt: skip
-            if kl is not None:
-                finish(partials, kl, weight_tensor, weight, cut)
-    return kl
+    return kl.loss
 
 
 def backward(

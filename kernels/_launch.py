@@ -1,9 +1,9 @@
-"""How work is cut into programs, and the ordered second stage of every reduction.
+"""How work is cut into programs, and the ordered end of every reduction.
 
 A tensor is ``rows`` segments of ``length`` elements: one segment for a scalar loss, one a sample for
 ``reduction="none"``. Each segment is shared by ``chunks`` programs, of which program k takes tiles k, k + chunks, ...
-and sums them into one partial; a second kernel adds the partials in order. The cut depends on the shape alone, never
-on the device, and nothing is atomic: the same call gives the same bits.
+and sums them into one partial; the program that comes last adds the partials in order. The cut depends on the shape
+alone, never on the device, and who comes last does not change what is added: the same call gives the same bits.
 
 A tile is (TILE, VECTOR): VECTOR elements are one 128-bit access of the prediction's type (two for fp64) and one or
 two quads of noise, and consecutive threads take consecutive vectors. The narrow second axis keeps Triton from giving
@@ -26,7 +26,8 @@ NONE, SUM, BATCHMEAN = range(3)
 # cut finely, so that 512 x 64 latents make 128 programs; large ones give each thread two vectors in flight.
 _TILES = ((2**18, 64, 2), (2**21, 128, 4), (2**63, 512, 8))
 _INT32_REACH = 2**30  # elements up to which offsets are int32, with headroom for the last step of a loop over tiles
-_MAX_CHUNKS = 4096  # partials of a scalar loss: one tile of the second stage; about 4 waves of an H100
+_MAX_CHUNKS = 4096  # partials of a scalar loss: about 4 waves of an H100
+_BLOCK = tl.constexpr(1024)  # partials that the last program adds at a time
 
 
 class Plan(NamedTuple):
@@ -47,7 +48,13 @@ class Plan(NamedTuple):
 
 
 def plan(
-    like: Tensor, per_row: bool, *, strides: tuple[int, ...] = (), row_offset: int = 0, max_chunks: int | None = None
+    like: Tensor,
+    per_row: bool,
+    *,
+    strides: tuple[int, ...] = (),
+    row_offset: int = 0,
+    max_chunks: int | None = None,
+    max_tile: int = 512,
 ) -> Plan:
     """Cut ``like`` (B, ...). ``strides`` are the row strides of the inputs where they may not be dense.
 
@@ -61,6 +68,7 @@ def plan(
     vector = 8 if like.dtype in (torch.bfloat16, torch.float16) else 4
     max_chunks = max_chunks or _MAX_CHUNKS
     tile, warps = next((tile, warps) for limit, tile, warps in _TILES if numel <= limit)
+    tile = min(tile, max_tile)
     if per_row:
         tile = min(tile, max(32, triton.next_power_of_2(triton.cdiv(length, vector))))
         warps = min(warps, tile // 32)
@@ -104,16 +112,40 @@ def empty_gradient(tensor: Tensor, reduction: int, with_grad: bool) -> Tensor:
     return tensor.new_empty(tensor.shape if with_grad and reduction != NONE else (0,))
 
 
-def loss_and_partials(like: Tensor, reduction: int, cut: Plan) -> tuple[Tensor, Tensor]:
-    """The loss, and where the first stage writes: the loss itself if each segment has one program."""
+class Sum(NamedTuple):
+    """Where a loss is summed: the loss, and unless each segment has one program, the partials and a ticket for each."""
+
+    loss: Tensor | None
+    partials: Tensor | None  # (rows, chunks)
+    tickets: Tensor | None  # (rows,) int32, at zero between launches
+
+
+def summation(like: Tensor, reduction: int, cut: Plan) -> Sum:
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     shape = (like.shape[0],) if reduction == NONE else ()
     if cut.empty:
         mean_of_nothing = reduction == BATCHMEAN and like.shape[0] == 0
-        loss = like.new_full(shape, math.nan if mean_of_nothing else 0.0, dtype=dtype)
-    else:
-        loss = like.new_empty(shape, dtype=dtype)
-    return loss, loss if cut.chunks == 1 else like.new_empty((cut.rows, cut.chunks), dtype=dtype)
+        return Sum(like.new_full(shape, math.nan if mean_of_nothing else 0.0, dtype=dtype), None, None)
+    loss = like.new_empty(shape, dtype=dtype)
+    if cut.chunks == 1:
+        return Sum(loss, None, None)
+    return Sum(loss, like.new_empty((cut.rows, cut.chunks), dtype=dtype), _tickets(like, cut.rows))
+
+
+_zeros: dict[tuple[torch.device, int], Tensor] = {}
+
+
+def _tickets(like: Tensor, rows: int) -> Tensor:
+    """Counters at zero. Launches on one stream follow one another and leave them so, and share theirs."""
+    if like.is_cuda and torch.cuda.is_current_stream_capturing():
+        # A graph has its own, zeroed in it: it may be replayed on any stream.
+        return torch.zeros(rows, dtype=torch.int32, device=like.device)
+    stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
+    tickets = _zeros.get((like.device, stream))
+    if tickets is None or len(tickets) < rows:
+        # Over 256 segments have a program each, and no tickets.
+        tickets = _zeros[like.device, stream] = torch.zeros(max(rows, 256), dtype=torch.int32, device=like.device)
+    return tickets
 
 
 @triton.jit
@@ -125,23 +157,32 @@ def scalar(value, tensor, dtype: tl.constexpr):
     return value.to(dtype)
 
 
-@triton.jit(do_not_specialize=["chunks"])
-def _finish(
-    partials,  # (rows, chunks)
+@triton.jit
+def settle(
+    partial,
     loss,  # (rows,)
+    partials,  # (rows, chunks) or None: one program a segment
+    tickets,  # (rows,) int32 or None
     weight_tensor,  # () or None
-    chunks: tl.int64,
-    weight: tl.float64,
-    BLOCK: tl.constexpr,
+    weight,
+    row,
+    chunk,
+    chunks,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    k = tl.arange(0, BLOCK)
-    total = tl.sum(tl.load(partials + row * chunks + k, mask=k < chunks, other=0.0).to(tl.float64), axis=0)
-    tl.store(loss + row, total * scalar(weight, weight_tensor, tl.float64))
-
-
-def finish(partials: Tensor, loss: Tensor, weight_tensor: Tensor | None, weight: float, cut: Plan) -> None:
-    """The second stage: add each segment's partials in order, in fp64, and apply the weight."""
-    if cut.chunks > 1:
-        block = 128 if cut.chunks <= 128 else 1024 if cut.chunks <= 1024 else _MAX_CHUNKS
-        _finish[(cut.rows,)](partials, loss, weight_tensor, cut.chunks, weight, BLOCK=block, num_warps=4)
+    """The end of a program: keep its partial sum. The last program of a segment adds all of them, in order and in fp64,
+    applies the weight and writes the loss: no launch of its own.
+    """
+    factor = scalar(weight, weight_tensor, tl.float64)
+    if partials is None:
+        tl.store(loss + row, partial.to(tl.float64) * factor)
+    else:
+        tl.store(partials + row * chunks + chunk, partial)
+        # One thread stores the partial and draws the ticket. Release: who sees the ticket sees the partial. Acquire:
+        # the last program sees them all, past the first-level cache.
+        if tl.atomic_add(tickets + row, 1, sem="acq_rel") == chunks - 1:
+            total = tl.zeros((_BLOCK,), tl.float64)
+            for start in range(0, chunks, _BLOCK):
+                k = start + tl.arange(0, _BLOCK)
+                total += tl.load(partials + row * chunks + k, mask=k < chunks, other=0.0, cache_modifier=".cg")
+            tl.store(loss + row, tl.sum(total, axis=0) * factor)
+            tl.store(tickets + row, 0)  # for the next launch

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import NONE, empty_gradient, finish, folded_weight, loss_and_partials, on_device_of, plan, scalar
+from ._launch import NONE, empty_gradient, folded_weight, on_device_of, plan, scalar, settle, summation
 from ._math import pixel
 from ._noise import binarized
 from ._tile import multiple, span
@@ -37,7 +37,9 @@ def _forward(
     target,  # (rows, length) uint8 or floating
     gradient,  # (rows, length) or None
     second_gradient,  # (rows, length) or None
-    partials,  # (rows, chunks)
+    loss_sum,  # (rows,)
+    partials,  # (rows, chunks) or None
+    tickets,  # (rows,) or None
     state,  # (2,) int64 [seed, step], or None: the target as it is
     weight_tensor,  # () or None
     length: tl.int64,
@@ -48,7 +50,6 @@ def _forward(
     p: tl.float64,
     q: tl.float64,
     TERMS: tl.constexpr,
-    FINAL: tl.constexpr,
     TILE: tl.constexpr,
     VECTOR: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -80,9 +81,7 @@ def _forward(
         if gradient is not None:
             tl.store(gradient + base + place, (factor * slope).to(gradient.dtype.element_ty), mask=mask)
     partial = tl.sum(tl.sum(total, axis=1), axis=0)
-    if FINAL:
-        partial *= factor
-    tl.store(partials + row * chunks + chunk, partial)
+    settle(partial, loss_sum, partials, tickets, weight_tensor, weight, row, chunk, chunks)
 
 
 @triton.jit(do_not_specialize=["length", "chunks", "first", "stream"])
@@ -142,12 +141,13 @@ _NO_KEY = Key(None, 0, 0)
 
 
 class Likelihood(NamedTuple):
-    """The terms and their two numbers; the key of the target's binarization."""
+    """The terms and their two numbers; the key of the target's binarization; the most vectors a program."""
 
     terms: triton.JITFunction
     p: float = 0.0
     q: float = 0.0
     key: Key = _NO_KEY
+    max_tile: int = 512
 
 
 def forward(
@@ -160,22 +160,21 @@ def forward(
     with_grad: bool,
 ) -> tuple[Tensor, ...]:
     """The loss and the gradient of each prediction (empty where the schema says so)."""
-    terms, p, q, key = likelihood
+    terms, p, q, key, max_tile = likelihood
     like, second = predictions[0], predictions[1] if len(predictions) > 1 else None
-    cut = plan(like, reduction == NONE, row_offset=key.row_offset)
-    loss, partials = loss_and_partials(like, reduction, cut)
+    cut = plan(like, reduction == NONE, row_offset=key.row_offset, max_tile=max_tile)
+    total = summation(like, reduction, cut)
     gradients = tuple(empty_gradient(prediction, reduction, with_grad) for prediction in predictions)
     if not cut.empty:
         written = [gradient if gradient.numel() else None for gradient in gradients]
         weight = folded_weight(weight, reduction, like.shape[0])
         with on_device_of(like):
             _forward[cut.grid](
-                like, second, target, written[0], written[-1] if len(written) > 1 else None, partials, key.state,
+                like, second, target, written[0], written[-1] if len(written) > 1 else None, *total, key.state,
                 weight_tensor, cut.length, cut.chunks, cut.first, key.stream, weight, p, q,
-                TERMS=terms, FINAL=cut.chunks == 1, **cut.meta,
+                TERMS=terms, **cut.meta,
             )  # fmt: skip
-            finish(partials, loss, weight_tensor, weight, cut)
-    return (loss, *gradients)
+    return (total.loss, *gradients)
 
 
 def backward(
@@ -188,9 +187,9 @@ def backward(
     weight_tensor: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """The gradient of each prediction."""
-    terms, p, q, key = likelihood
+    terms, p, q, key, max_tile = likelihood
     like, second = predictions[0], predictions[1] if len(predictions) > 1 else None
-    cut = plan(like, reduction == NONE, row_offset=key.row_offset)
+    cut = plan(like, reduction == NONE, row_offset=key.row_offset, max_tile=max_tile)
     gradients = tuple(prediction.new_empty(prediction.shape) for prediction in predictions)
     if not cut.empty:
         weight = folded_weight(weight, reduction, like.shape[0])

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import empty_gradient, finish, folded_weight, loss_and_partials, on_device_of, scalar
+from ._launch import empty_gradient, folded_weight, on_device_of, scalar, settle, summation
 from ._planes import locate, plan_planes
 from ._tile import multiple, span
 
@@ -24,14 +24,15 @@ def _nll(
     logits,  # (B, planes, inner)
     target,  # (B, inner) uint8 or int64
     gradient,  # (B, planes, inner) or None
-    partials,  # (rows, chunks) or None: the gradient alone
+    loss_sum,  # (rows,) or None: the gradient alone
+    partials,  # (rows, chunks) or None
+    tickets,  # (rows,) or None
     weight_tensor,  # () or None
     length: tl.int64,
     chunks: tl.int64,
     inner: tl.int64,
     planes: tl.int64,
     weight: tl.float64,
-    FINAL: tl.constexpr,
     CLASSES: tl.constexpr,
     PIXELS: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -71,7 +72,7 @@ def _nll(
         own = tl.exp(chosen)
         whole = own + others
         reciprocal = 1.0 / whole
-        if partials is not None:
+        if loss_sum is not None:
             lost = (others - (whole - own)) * reciprocal  # by the rounding of the whole
             total += tl.where(mask, (tl.log(whole) + lost) - chosen, 0.0)
         if gradient is not None:
@@ -80,11 +81,9 @@ def _nll(
                 k, place_k, there, logit = _classes(logits, at, mask, first, inner, planes, CLASSES, COMPUTE)
                 slope = share * tl.where(k == index, rest, tl.exp(logit - highest))
                 tl.store(gradient + place_k, slope.to(gradient.dtype.element_ty), mask=there)
-    if partials is not None:
+    if loss_sum is not None:
         partial = tl.sum(tl.sum(total, axis=1), axis=0)
-        if FINAL:
-            partial *= factor
-        tl.store(partials + row * chunks + chunk, partial)
+        settle(partial, loss_sum, partials, tickets, weight_tensor, weight, row, chunk, chunks)
 
 
 # Elements a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. Each thread of 8 warps holds one 128-bit
@@ -102,17 +101,16 @@ def categorical_nll(
 ) -> tuple[Tensor, Tensor]:
     tile = _tile(logits.shape[1])
     cut, sizes = plan_planes(logits, reduction, tile, _ELEMENTS[logits.itemsize])
-    loss, partials = loss_and_partials(logits, reduction, cut)
+    total = summation(logits, reduction, cut)
     gradient = empty_gradient(logits, reduction, with_grad)
     if not cut.empty:
         weight = folded_weight(weight, reduction, logits.shape[0])
         with on_device_of(logits):
             _nll[cut.grid](
-                None, logits, target, gradient if gradient.numel() else None, partials, weight_tensor,
-                cut.length, cut.chunks, **sizes, weight=weight, FINAL=cut.chunks == 1, CLASSES=tile, **cut.meta,
+                None, logits, target, gradient if gradient.numel() else None, *total, weight_tensor,
+                cut.length, cut.chunks, **sizes, weight=weight, CLASSES=tile, **cut.meta,
             )  # fmt: skip
-            finish(partials, loss, weight_tensor, weight, cut)
-    return loss, gradient
+    return total.loss, gradient
 
 
 def categorical_nll_backward(
@@ -125,7 +123,7 @@ def categorical_nll_backward(
         weight = folded_weight(weight, reduction, logits.shape[0])
         with on_device_of(logits):
             _nll[cut.grid](
-                grad_output, logits, target, gradient, None, weight_tensor,
-                cut.length, cut.chunks, **sizes, weight=weight, FINAL=False, CLASSES=tile, **cut.meta,
+                grad_output, logits, target, gradient, None, None, None, weight_tensor,
+                cut.length, cut.chunks, **sizes, weight=weight, CLASSES=tile, **cut.meta,
             )  # fmt: skip
     return gradient

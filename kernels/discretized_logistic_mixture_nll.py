@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import empty_gradient, finish, folded_weight, loss_and_partials, on_device_of, scalar
+from ._launch import empty_gradient, folded_weight, on_device_of, scalar, settle, summation
 from ._logistic import logistic_bin
 from ._math import exp_expm1, pixel
 from ._planes import locate, plan_planes
@@ -57,7 +57,9 @@ def _nll(
     parameters,  # (B, planes, inner): as the public function's docstring has them
     target,  # (B, 1 or 3, inner) uint8
     gradient,  # (B, planes, inner) or None
-    partials,  # (rows, chunks) or None: the gradient alone
+    loss_sum,  # (rows,) or None: the gradient alone
+    partials,  # (rows, chunks) or None
+    tickets,  # (rows,) or None
     weight_tensor,  # () or None
     length: tl.int64,
     chunks: tl.int64,
@@ -65,7 +67,6 @@ def _nll(
     planes: tl.int64,
     mixtures: tl.int64,
     weight: tl.float64,
-    FINAL: tl.constexpr,
     COLOUR: tl.constexpr,
     COMPONENTS: tl.constexpr,
     PIXELS: tl.constexpr,
@@ -121,7 +122,7 @@ def _nll(
         best = tl.max(joint, axis=0)[None, :, :]
         joint = tl.exp(joint - best)
         joint_sum = tl.sum(joint, axis=0)[None, :, :]
-        if partials is not None:
+        if loss_sum is not None:
             loss = tl.log(prior_sum) - best - tl.log(joint_sum)
             total += tl.where(mask, tl.reshape(loss, (PIXELS, VECTOR)), 0.0)
         share = joint * (-factor / joint_sum)  # minus the component's responsibility for the pixel
@@ -136,11 +137,9 @@ def _nll(
             _keep(gradient, at, there, pairs, inner, share * d_to_green)
             _keep(gradient, at, there, pairs + m, inner, share * d_from_red)
             _keep(gradient, at, there, pairs + 2 * m, inner, share * d_from_green)
-    if partials is not None:
+    if loss_sum is not None:
         partial = tl.sum(tl.sum(total, axis=1), axis=0)
-        if FINAL:
-            partial *= factor
-        tl.store(partials + row * chunks + chunk, partial)
+        settle(partial, loss_sum, partials, tickets, weight_tensor, weight, row, chunk, chunks)
 
 
 def discretized_logistic_mixture_nll(
@@ -154,18 +153,17 @@ def discretized_logistic_mixture_nll(
 ) -> tuple[Tensor, Tensor]:
     tile = triton.next_power_of_2(mixtures)
     cut, sizes = plan_planes(parameters, reduction, tile, _ELEMENTS[parameters.itemsize])
-    loss, partials = loss_and_partials(parameters, reduction, cut)
+    total = summation(parameters, reduction, cut)
     gradient = empty_gradient(parameters, reduction, with_grad)
     if not cut.empty:
         weight = folded_weight(weight, reduction, parameters.shape[0])
         with on_device_of(parameters):
             _nll[cut.grid](
-                None, parameters, target, gradient if gradient.numel() else None, partials, weight_tensor,
-                cut.length, cut.chunks, **sizes, mixtures=mixtures, weight=weight, FINAL=cut.chunks == 1,
+                None, parameters, target, gradient if gradient.numel() else None, *total, weight_tensor,
+                cut.length, cut.chunks, **sizes, mixtures=mixtures, weight=weight,
                 COLOUR=target.shape[1] == 3, COMPONENTS=tile, **cut.meta,
             )  # fmt: skip
-            finish(partials, loss, weight_tensor, weight, cut)
-    return loss, gradient
+    return total.loss, gradient
 
 
 def discretized_logistic_mixture_nll_backward(
@@ -184,8 +182,8 @@ def discretized_logistic_mixture_nll_backward(
         weight = folded_weight(weight, reduction, parameters.shape[0])
         with on_device_of(parameters):
             _nll[cut.grid](
-                grad_output, parameters, target, gradient, None, weight_tensor,
-                cut.length, cut.chunks, **sizes, mixtures=mixtures, weight=weight, FINAL=False,
+                grad_output, parameters, target, gradient, None, None, None, weight_tensor,
+                cut.length, cut.chunks, **sizes, mixtures=mixtures, weight=weight,
                 COLOUR=target.shape[1] == 3, COMPONENTS=tile, **cut.meta,
             )  # fmt: skip
     return gradient

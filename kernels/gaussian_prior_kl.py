@@ -7,13 +7,13 @@ from torch import Tensor
 from ._launch import (
     NONE,
     empty_gradient,
-    finish,
     folded_weight,
-    loss_and_partials,
     on_device_of,
     plan,
     row_stride,
     scalar,
+    settle,
+    summation,
 )
 from ._math import exp_expm1
 from ._tile import multiple, span, strided
@@ -28,7 +28,9 @@ def _pass(
     logvar,
     prior_mu,
     prior_logvar,
-    partials,  # (rows, chunks) or None: no KL
+    loss_sum,  # (rows,) or None: no KL
+    partials,  # (rows, chunks) or None
+    tickets,  # (rows,) or None
     grad_mu,  # (B, D), as the other three, or None: no gradients
     grad_logvar,
     grad_prior_mu,
@@ -42,7 +44,6 @@ def _pass(
     stride_prior_mu: tl.int64,
     stride_prior_logvar: tl.int64,
     weight: tl.float64,
-    FINAL: tl.constexpr,
     TILE: tl.constexpr,
     VECTOR: tl.constexpr,
     ALIGNED: tl.constexpr,
@@ -78,7 +79,7 @@ def _pass(
         difference = log - prior_log
         _, half = exp_expm1(0.5 * difference)
         ratio_less_one = half * (half + 2.0)
-        if partials is not None:
+        if loss_sum is not None:
             total += tl.where(mask, 0.5 * (error * error + (ratio_less_one - difference)), 0.0)
         if grad_mu is not None:
             to_mu, to_logvar = factor * (error * precision), factor * (0.5 * ratio_less_one)
@@ -87,11 +88,9 @@ def _pass(
             tl.store(grad_logvar + base + place, to_logvar.to(grad_mu.dtype.element_ty), mask=mask)
             tl.store(grad_prior_mu + base + place, (-to_mu).to(grad_mu.dtype.element_ty), mask=mask)
             tl.store(grad_prior_logvar + base + place, to_prior_logvar.to(grad_mu.dtype.element_ty), mask=mask)
-    if partials is not None:
+    if loss_sum is not None:
         partial = tl.sum(tl.sum(total, axis=1), axis=0)
-        if FINAL:
-            partial *= scalar(weight, weight_tensor, COMPUTE)
-        tl.store(partials + row * chunks + chunk, partial)
+        settle(partial, loss_sum, partials, tickets, weight_tensor, weight, row, chunk, chunks)
 
 
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -110,18 +109,17 @@ def gaussian_prior_kl(
     inputs = mu, logvar, prior_mu, prior_logvar
     strides = tuple(row_stride(tensor) for tensor in inputs)
     cut = plan(mu, reduction == NONE, strides=strides)
-    loss, partials = loss_and_partials(mu, reduction, cut)
+    total = summation(mu, reduction, cut)
     gradients: Tensors = tuple(empty_gradient(mu, reduction, with_grad) for _ in range(4))
     if not cut.empty:
         weight = folded_weight(weight, reduction, mu.shape[0])
         wanted = gradients if gradients[0].numel() else (None,) * 4
         with on_device_of(mu):
             _pass[cut.grid](
-                None, *inputs, partials, *wanted, weight_tensor,
-                cut.length, cut.chunks, cut.event, *strides, weight, FINAL=cut.chunks == 1, **cut.meta,
+                None, *inputs, *total, *wanted, weight_tensor,
+                cut.length, cut.chunks, cut.event, *strides, weight, **cut.meta,
             )  # fmt: skip
-            finish(partials, loss, weight_tensor, weight, cut)
-    return loss, *gradients
+    return total.loss, *gradients
 
 
 def gaussian_prior_kl_backward(
@@ -142,7 +140,7 @@ def gaussian_prior_kl_backward(
         weight = folded_weight(weight, reduction, mu.shape[0])
         with on_device_of(mu):
             _pass[cut.grid](
-                grad_output, *inputs, None, *gradients, weight_tensor,
-                cut.length, cut.chunks, cut.event, *strides, weight, FINAL=False, **cut.meta,
+                grad_output, *inputs, None, None, None, *gradients, weight_tensor,
+                cut.length, cut.chunks, cut.event, *strides, weight, **cut.meta,
             )  # fmt: skip
     return gradients

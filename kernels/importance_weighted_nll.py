@@ -13,12 +13,13 @@ from torch import Tensor, float64
 from ._launch import (
     NONE,
     Plan,
+    Sum,
     empty_gradient,
-    finish,
     folded_weight,
-    loss_and_partials,
     on_device_of,
     scalar,
+    settle,
+    summation,
 )
 from ._tile import multiple
 
@@ -26,6 +27,7 @@ from ._tile import multiple
 _TILE, _WARPS, _MAX_PROGRAMS = 1024, 4, 4096
 _INTEGERS = ["batch", "samples", "chunks", "stride_output"]
 _INFINITY = tl.constexpr(math.inf)
+_NO_SUM = Sum(None, None, None)
 
 
 @triton.jit
@@ -56,8 +58,10 @@ def _store(gradient, place, mask, value):
 def _bound(
     nll,  # (B, K)
     log_ratio,  # (B, K)
-    loss,  # (B,) or None: not for each row
-    partials,  # (chunks,) or None: not summed
+    bounds,  # (B,) or None: not for each row
+    loss,  # () or None: not summed
+    partials,  # (chunks,) or None
+    tickets,  # (1,) or None
     grad_nll,  # (B, K) or None
     grad_log_ratio,  # (B, K) or None
     grad_output,  # (B,) or (), or None: 1
@@ -68,7 +72,6 @@ def _bound(
     stride_output: tl.int64,
     log_samples: tl.float64,
     weight: tl.float64,
-    FINAL: tl.constexpr,
     WHOLE: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -101,9 +104,9 @@ def _bound(
             origin = _origin(least)
         bound = tl.where(origin == least, origin - tl.log(weights), least)
         bound = tl.where(weights == weights, bound, weights) + constant
+        if bounds is not None:
+            tl.store(bounds + row, factor * bound, mask=row < batch)
         if loss is not None:
-            tl.store(loss + row, factor * bound, mask=row < batch)
-        if partials is not None:
             total += tl.where(row < batch, bound, 0.0)
         if grad_nll is not None:
             scale = factor / weights
@@ -118,11 +121,8 @@ def _bound(
                     gradient = scale[:, None] * tl.exp(origin[:, None] - value)
                     _store(grad_nll, place, mask, gradient)
                     _store(grad_log_ratio, place, mask, gradient)
-    if partials is not None:
-        partial = tl.sum(total, axis=0)
-        if FINAL:
-            partial *= factor
-        tl.store(partials + program, partial)
+    if loss is not None:
+        settle(tl.sum(total, axis=0), loss, partials, tickets, weight_tensor, weight, 0, program, chunks)
 
 
 def _plan(nll: Tensor, per_row: bool) -> Plan:
@@ -150,20 +150,17 @@ def importance_weighted_nll(
 ) -> tuple[Tensor, Tensor, Tensor]:
     per_row = reduction == NONE
     cut = _plan(nll, per_row)
-    loss, partials = loss_and_partials(nll, reduction, cut)
+    total = summation(nll, reduction, cut._replace(chunks=1) if per_row else cut)
     grad_nll, grad_log_ratio = (empty_gradient(nll, reduction, with_grad) for _ in range(2))
     if not cut.empty:
         weight = folded_weight(weight, reduction, nll.shape[0])
         gradients = (grad_nll, grad_log_ratio) if grad_nll.numel() else (None, None)
         with on_device_of(nll):
             _bound[cut.chunks,](
-                nll, log_ratio, loss if per_row else None, None if per_row else partials, *gradients, None,
-                weight_tensor, *nll.shape, cut.chunks, 0, math.log(nll.shape[1]), weight,
-                FINAL=cut.chunks == 1, **cut.meta,
+                nll, log_ratio, total.loss if per_row else None, *(_NO_SUM if per_row else total), *gradients, None,
+                weight_tensor, *nll.shape, cut.chunks, 0, math.log(nll.shape[1]), weight, **cut.meta,
             )  # fmt: skip
-            if not per_row:
-                finish(partials, loss, weight_tensor, weight, cut)
-    return loss, grad_nll, grad_log_ratio
+    return total.loss, grad_nll, grad_log_ratio
 
 
 def importance_weighted_nll_backward(
@@ -180,7 +177,7 @@ def importance_weighted_nll_backward(
         weight = folded_weight(weight, reduction, nll.shape[0])
         with on_device_of(nll):
             _bound[cut.chunks,](
-                nll, log_ratio, None, None, grad_nll, grad_log_ratio, grad_output, weight_tensor, *nll.shape,
-                cut.chunks, int(reduction == NONE), math.log(nll.shape[1]), weight, FINAL=False, **cut.meta,
+                nll, log_ratio, None, *_NO_SUM, grad_nll, grad_log_ratio, grad_output, weight_tensor, *nll.shape,
+                cut.chunks, int(reduction == NONE), math.log(nll.shape[1]), weight, **cut.meta,
             )  # fmt: skip
     return grad_nll, grad_log_ratio

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, float32, float64
 
-from ._launch import _MAX_CHUNKS, Plan, finish, on_device_of, row_stride
+from ._launch import _MAX_CHUNKS, Plan, on_device_of, row_stride
 from ._noise import quads
 from ._tile import multiple
 
@@ -172,6 +172,21 @@ def _backward(
     tl.store(grad_logvar + dense, to_logvar.to(grad_logvar.dtype.element_ty), mask=mask)
 
 
+@triton.jit(do_not_specialize=["chunks"])
+def _add(
+    partials,  # (rows, chunks)
+    sums,  # (rows,)
+    chunks: tl.int64,
+    BLOCK: tl.constexpr,
+):
+    """The ratios of events that several programs share: their parts, added in order."""
+    row = tl.program_id(0).to(tl.int64)
+    k = tl.arange(0, BLOCK)
+    tl.store(
+        sums + row, tl.sum(tl.load(partials + row * chunks + k, mask=k < chunks, other=0.0).to(tl.float64), axis=0)
+    )
+
+
 def _plan(mu: Tensor, logvar: Tensor, samples: int, row_offset: int) -> tuple[Plan, tuple[int, int], tuple[int, int]]:
     """The cut of z, the grid, and the row strides of mu and logvar."""
     batch, event = mu.shape[0], math.prod(mu.shape[1:])
@@ -221,7 +236,8 @@ def reparameterize_log_ratio(
                 mu, logvar, z, partials, eps, state, batch, cut.event, samples, cut.chunks, *strides, cut.first, stream,
                 **cut.meta,
             )  # fmt: skip
-            finish(partials, log_ratio, None, 1.0, cut)
+            if cut.chunks > 1:
+                _add[(batch * samples,)](partials, log_ratio, cut.chunks, BLOCK=_MAX_CHUNKS, num_warps=4)
     return z, log_ratio
 
 

@@ -22,6 +22,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 # An operator's kernel, and the optional pointers that are absent: noise comes from the key, weights from the device.
+_NO_KL = ("kl", "partials", "tickets")
+_NO_SUM = ("loss_sum", "partials", "tickets")
 _ONE = ("second", "second_gradient", "state")  # one prediction a pixel, the target as it is
 KERNELS = {
     "bernoulli_nll": ("_pixel._forward", _ONE),
@@ -38,16 +40,19 @@ KERNELS = {
     "laplace_nll": ("_pixel._forward", _ONE),
     "laplace_nll_backward": ("_pixel._backward", _ONE),
     "categorical_nll": ("categorical_nll._nll", ("grad_output",)),
-    "categorical_nll_backward": ("categorical_nll._nll", ("partials",)),
+    "categorical_nll_backward": ("categorical_nll._nll", _NO_SUM),
     "discretized_logistic_mixture_nll": ("discretized_logistic_mixture_nll._nll", ("grad_output",)),
-    "discretized_logistic_mixture_nll_backward": ("discretized_logistic_mixture_nll._nll", ("partials",)),
+    "discretized_logistic_mixture_nll_backward": ("discretized_logistic_mixture_nll._nll", _NO_SUM),
     "gaussian_kl": ("_latent._forward", ("z", "eps", "state")),
     "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
-    "importance_weighted_nll": ("importance_weighted_nll._bound", ("loss", "grad_output")),
-    "importance_weighted_nll_backward": ("importance_weighted_nll._bound", ("loss", "partials")),
+    "importance_weighted_nll": ("importance_weighted_nll._bound", ("bounds", "grad_output")),
+    "importance_weighted_nll_backward": ("importance_weighted_nll._bound", ("bounds", "loss", "partials", "tickets")),
     "gaussian_prior_kl": ("gaussian_prior_kl._pass", ("grad_output",)),
-    "gaussian_prior_kl_backward": ("gaussian_prior_kl._pass", ("partials",)),
-    "reparameterize": ("_latent._forward", ("partials", "grad_mu", "grad_logvar", "eps", "weight_tensor")),
+    "gaussian_prior_kl_backward": ("gaussian_prior_kl._pass", _NO_SUM),
+    "reparameterize": (
+        "_latent._forward",
+        ("kl", "partials", "tickets", "grad_mu", "grad_logvar", "eps", "weight_tensor"),
+    ),
     "reparameterize_backward": ("_latent._backward", ("grad_kl", "mu", "grad_mu", "eps", "weight_tensor")),
     "reparameterize_kl": ("_latent._forward", ("grad_mu", "grad_logvar", "eps")),
     "reparameterize_kl_backward": ("_latent._backward", ("eps",)),
@@ -56,7 +61,7 @@ KERNELS = {
     "gaussian_kl clamped": ("_latent._forward", ("z", "eps", "state")),
     "reparameterize_kl_backward clamped": ("_latent._backward", ("eps",)),
     "scale_gradient_": ("scale_gradient._scale", ()),
-    "second stage": ("_launch._finish", ()),
+    "second stage": ("reparameterize_log_ratio._add", ()),
 }
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
@@ -74,16 +79,17 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
     kernel, absent = KERNELS[operator]
     function = member(*kernel.split("."))
     wide = "*fp64" if dtype == "fp64" else "*fp32"
-    types = {"target": "*u8", "state": "*i64", "weight_tensor": "*fp32"}
-    types |= dict.fromkeys(("partials", "loss", "grad_output", "grad_kl", "grad_ratio"), wide)
+    types = {"target": "*u8", "state": "*i64", "weight_tensor": "*fp32", "tickets": "*i32"}
+    types |= dict.fromkeys(
+        ("partials", "loss", "loss_sum", "kl", "bounds", "sums", "grad_output", "grad_kl", "grad_ratio"), wide
+    )
     meta = {
-        "TILE": 512,
+        "TILE": 256 if operator.startswith("discretized_logistic_nll") else 512,
         "VECTOR": 8 if dtype in ("bf16", "fp16") else 4,
         "ALIGNED": variant != "ragged",
         "DENSE": variant == "dense",
         "INDEX": tl.int64 if variant == "int64" else tl.int32,
         "COMPUTE": tl.float64 if dtype == "fp64" else tl.float32,
-        "FINAL": False,
         "CLASSES": 16,
         "COMPONENTS": 16,
         "COLOUR": True,
