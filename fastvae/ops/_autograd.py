@@ -5,10 +5,10 @@ A loss operator ``name`` and its partner keep one calling convention, in the sch
     name(*tensors, *constants, reduction, weight, weight_tensor, with_grad) -> (loss, *gradients)
     name_backward(grad_output, *tensors, *constants, reduction, weight, weight_tensor) -> (*gradients,)
 
-The gradients belong to the first of the tensors, in order; the rest (targets) have none. Asked without ``with_grad``,
-and for ``reduction="none"``, where the factor of each row is unknown until backward, the gradients come back empty.
-In fp16 the forward writes none either: a gradient that fits fp16 only once a loss scale has multiplied it (that is
-what the scale is for) must not be rounded before.
+The gradients belong to the first of the tensors, in order; the rest (targets) have none, nor has a tensor that is
+None. Asked without ``with_grad``, and for ``reduction="none"``, where the factor of each row is unknown until
+backward, the gradients come back empty. In fp16 the forward writes none either: a gradient that fits fp16 only once a
+loss scale has multiplied it (that is what the scale is for) must not be rounded before.
 """
 
 import functools
@@ -36,8 +36,8 @@ class Reduce(NamedTuple):
     weight_tensor: Tensor | None
 
     @classmethod
-    def of(cls, reduction: str, weight: float | Tensor, like: Tensor) -> "Reduce":
-        return cls(reduction_code(reduction), *split_weight(weight, like.device))
+    def of(cls, reduction: str, weight: float | Tensor, like: Tensor, name: str = "weight") -> "Reduce":
+        return cls(reduction_code(reduction), *split_weight(weight, like.device, name))
 
     @property
     def per_sample(self) -> bool:
@@ -55,12 +55,15 @@ def gradient_shape(tensor: Tensor, reduction: int, with_grad: bool) -> Tensor:
     return tensor.new_empty(tensor.shape if with_grad and reduction != 0 else (0,))
 
 
+Constants = tuple[float | bool | list[bool], ...]
+
+
 def fused_loss(
-    operators: Any, name: str, tensors: tuple[Tensor, ...], constants: tuple[float | bool, ...], reduce: Reduce
+    operators: Any, name: str, tensors: tuple[Tensor | None, ...], constants: Constants, reduce: Reduce
 ) -> Tensor:
     """Run a fused loss; record it for autograd if an input asks for that."""
     forward = getattr(operators, name)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         value: Tensor = _FusedLoss.apply(
             forward, getattr(operators, f"{name}_backward"), operators.scale_gradient_, constants, *reduce, *tensors
         )
@@ -107,11 +110,11 @@ class _FusedLoss(torch.autograd.Function):
         forward: Any,
         backward: Any,
         scale_: Any,
-        constants: tuple[float | bool, ...],
+        constants: Constants,
         code: int,
         weight: float,
         weight_tensor: Tensor | None,
-        *tensors: Tensor,
+        *tensors: Any,
     ) -> Tensor:
         with_grad = code != 0 and tensors[0].dtype != torch.float16
         value: Tensor
@@ -146,8 +149,9 @@ class _FusedLoss(torch.autograd.Function):
             gradients = _as_sequence(
                 backward(grad_output.contiguous(), *tensors, *constants, code, weight, weight_tensor)
             )
+        present = (None if tensor is None else g for g, tensor in zip(gradients, tensors, strict=False))
         without = (None,) * (len(tensors) - len(gradients))
-        return (*(None,) * 7, *gradients, *without)
+        return (*(None,) * 7, *present, *without)
 
 
 def _as_sequence(result: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:

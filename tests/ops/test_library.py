@@ -35,6 +35,12 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         return torch.rand(shape[:1] if code == 0 else (), device=device, dtype=loss_type)
 
     mu, logvar = new(*shape), new(*shape)
+    hidden, flat = new(shape[0], 6), pixels.flatten(1)
+    outputs = flat.shape[1]
+    layers = [
+        (hidden, new(outputs, 6), new(outputs), flat, [True] * 3),
+        (hidden, new(outputs, 6), None, flat, [False, True, False]),
+    ]
     return {
         "bernoulli_nll": [(mu, pixels, *r, grad) for r in reductions for grad in (False, True)],
         "bernoulli_nll_backward": [(incoming(r[0]), mu, pixels, *r) for r in reductions],
@@ -42,6 +48,16 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         "gaussian_nll_backward": [(incoming(r[0]), mu, pixels, 0.5, True, *r) for r in reductions],
         "gaussian_kl": [(mu, logvar, *r, grad) for r in reductions for grad in (False, True)],
         "gaussian_kl_backward": [(incoming(r[0]), mu, logvar, *r) for r in reductions],
+        **{
+            f"linear_{name}": [
+                (*layer, *own, *r, grad) for layer in layers for r in reductions for grad in (False, True)
+            ]
+            for name, own in (("bernoulli_nll", ()), ("gaussian_nll", (0.5, True)))
+        },
+        **{
+            f"linear_{name}_backward": [(incoming(r[0]), *layer, *own, *r) for layer in layers for r in reductions]
+            for name, own in (("bernoulli_nll", ()), ("gaussian_nll", (0.5, True)))
+        },
         "reparameterize": [(mu, logvar, *noise) for noise in noises],
         "reparameterize_backward": [(new(*shape), logvar, *noise) for noise in noises],
         "reparameterize_kl": [(mu, logvar, *noise, *r) for noise in noises for r in reductions],
@@ -59,7 +75,7 @@ NAMES = tuple(samples((1, 1), torch.float32, "cpu"))
 
 
 def test_every_operator_is_checked_here() -> None:
-    assert set(NAMES) == set(_library._modules)
+    assert set(NAMES) == {*_library._modules, *_library._compositions}
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((3, 5), torch.float32), ((4, 3, 2, 2), torch.bfloat16)], ids=str)
