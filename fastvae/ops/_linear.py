@@ -20,19 +20,19 @@ from ._autograd import Reduce, fused_loss, gradient_shape, loss_shape
 
 Layer = tuple[Tensor, Tensor, Tensor | None]
 
-# Elements of a band. CPU time of one thread (Zen 4, AVX-512; the least of five), forward + backward, in ms:
-#   elements             2**19  2**20  2**21  3 * 2**20   all    nn.Linear + ops.bernoulli_nll
-#   4096 x 512 -> 3072    532    479    483      469      514    527    fp32
-#                         298    262    243      235      236    252    bf16
-#   256 x 1024 -> 12288   302    269    280       -        -     272    fp32
-#                         112    114    114       -        -     109    bf16
-# Narrower bands starve the matrix product, wider ones save less memory. No GPU was measured.
-_BAND = 2**21
+# Bytes of a band's outputs. CPU time of one thread (Zen 4, AVX-512; the least of five), forward + backward, in ms:
+#   MiB                       1     2     4     6     8    12    nn.Linear + ops.bernoulli_nll
+#   4096 x 512 -> 3072        -    532   479    -    483   469   527   fp32
+#                            298   262   243   235   239   238   252   bf16
+#   256 x 1024 -> 12288      286   302   269   280    -    272   272   fp32
+#                            121   112   114    -     -     -    109   bf16
+# Narrower bands starve the matrix product, wider ones hold more memory. No GPU was measured.
+_BAND = 4 * 2**20
 
 
-def _bands(batch: int, outputs: int) -> Iterator[slice]:
-    """The output columns in as few equal bands as may be, of whole cache lines; one, empty, if there are no outputs."""
-    count = max(1, math.ceil(batch * outputs / _BAND))
+def _bands(batch: int, outputs: int, itemsize: int) -> Iterator[slice]:
+    """The output columns in as few equal bands as may be, multiples of 64 wide; an empty one if there are none."""
+    count = max(1, math.ceil(batch * outputs * itemsize / _BAND))
     width = math.ceil(max(outputs, 1) / count / 64) * 64
     for start in range(0, max(outputs, 1), width):
         yield slice(start, min(start + width, outputs))
@@ -49,20 +49,19 @@ class _Gradients:
 
     def __init__(self, layer: Layer, wanted: list[bool]) -> None:
         self.layer, self.wanted = layer, wanted
-        self.of_hidden, self.of_weight, self.of_bias = _empty_gradients(*layer, wanted)
-        if wanted[0] and self.of_hidden.dtype in (torch.bfloat16, torch.float16):
-            self.of_hidden = self.of_hidden.float()  # while bands are summed
+        # That of hidden begins with the first band's product.
+        self.of_hidden, self.of_weight, self.of_bias = _empty_gradients(*layer, [False, *wanted[1:]])
 
     def add(self, band: slice, gradient: Tensor) -> None:
         hidden, weight, _ = self.layer
         if self.wanted[0]:
-            rows, total = weight[band].to(hidden.dtype), self.of_hidden
-            if total.dtype == hidden.dtype:
-                total.addmm_(gradient, rows, beta=int(band.start > 0))
-            elif band.start:
-                total.add_(gradient @ rows)
+            rows = weight[band].to(hidden.dtype)
+            if not band.start:
+                self.of_hidden = gradient @ rows
+            elif hidden.dtype in (torch.bfloat16, torch.float16):
+                self.of_hidden = self.of_hidden.float().add_(gradient @ rows)
             else:
-                total.copy_(gradient @ rows)
+                self.of_hidden.addmm_(gradient, rows)
         if self.wanted[1] and weight.dtype == hidden.dtype:
             torch.mm(gradient.t(), hidden, out=self.of_weight[band])
         elif self.wanted[1]:
@@ -87,11 +86,12 @@ def _forward(
     layer = (hidden, weight, bias)
     gradients = _Gradients(layer, wanted if with_grad and code else [False] * 3)
     losses = []
-    for band in _bands(len(hidden), len(weight)):
+    for band in _bands(len(hidden), len(weight), hidden.itemsize):
         loss, gradient = getattr(operators, likelihood)(_outputs(layer, band), target[:, band].contiguous(), *options)
         losses.append(loss)
         if with_grad and code:
             gradients.add(band, gradient)
+        del gradient  # before the next band's is written
     total = losses[0] if len(losses) == 1 else torch.stack(losses).sum(0, dtype=torch.float64).to(losses[0].dtype)
     return total, *gradients.result()
 
@@ -109,11 +109,12 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     layer = (hidden, weight, bias)
     gradients = _Gradients(layer, wanted)
-    for band in _bands(len(hidden), len(weight)):
+    for band in _bands(len(hidden), len(weight), hidden.itemsize):
         gradient = getattr(operators, f"{likelihood}_backward")(
             grad_output, _outputs(layer, band), target[:, band].contiguous(), *options
         )
         gradients.add(band, gradient)
+        del gradient
     return gradients.result()
 
 

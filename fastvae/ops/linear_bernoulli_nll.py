@@ -23,7 +23,14 @@ def linear_bernoulli_nll(
 
     .. math:: -\log p(x \mid h) = \sum_j \max(l_j, 0) - l_j x_j + \log(1 + e^{-|l_j|}), \quad l = W h + b
 
-    (Kingma & Welling 2013, appendix C.1.) The logits exist a band of columns at a time, MEMORY
+    (Kingma & Welling 2013, appendix C.1.) The logits exist a band of columns at a time: (B, O) of them are never
+    stored whole, nor is their gradient. The layer's gradients are computed with the loss, and backward is free.
+
+    Forward and backward of 4096 x 512 -> 3072 hold 24 MB at most in fp32 on a CPU, of which 15 MB are the gradients
+    that they return; torch.compile holds 65 MB, ``torch.nn.Linear`` and :func:`bernoulli_nll` 101 MB, in the same time
+    as here (torch.compile takes 1.1 times as long, in bf16 1.4 times). In a batch that is small beside the layer,
+    256 x 1024 -> 12288 or 128 x 400 -> 784, the weight's gradient fills the memory and there is nothing to save: take
+    the two steps.
 
     Args:
         hidden: (B, H) fp32, bf16, fp16 or fp64; what the last layer gets. Under autocast, in any type but fp64.

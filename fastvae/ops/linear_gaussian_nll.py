@@ -28,7 +28,10 @@ def linear_gaussian_nll(
     .. math:: -\log p(x \mid h) = \sum_j \frac{(m_j - x_j)^2}{2 \sigma^2}
         \; [\; + \tfrac12 \log 2 \pi \sigma^2 \;], \quad m = W h + b
 
-    (Kingma & Welling 2013, appendix C.2.) The means exist a band of columns at a time, MEMORY
+    (Kingma & Welling 2013, appendix C.2.) The means exist a band of columns at a time: (B, O) of them are never
+    stored whole, nor is their gradient. The layer's gradients are computed with the loss, and backward is free.
+
+    It saves memory where :func:`linear_bernoulli_nll` does, in a batch that is large beside the layer.
 
     Args:
         hidden: (B, H) fp32, bf16, fp16 or fp64; what the last layer gets. Under autocast, in any type but fp64.

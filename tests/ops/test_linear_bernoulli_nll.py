@@ -14,10 +14,10 @@ from .support import LINEAR_BERNOULLI_NLL, leaves
 
 def test_bands_cover_the_columns_within_their_bound() -> None:
     for batch, outputs in ((128, 784), (4096, 3072), (256, 12288), (7, 0), (0, 7), (3, 1), (10**5, 130), (2**16, 5000)):
-        bands = list(_linear._bands(batch, outputs))
+        bands = list(_linear._bands(batch, outputs, 4))
         assert [band.start for band in bands] == [0, *(band.stop for band in bands[:-1])]
         assert bands[-1].stop == outputs
-        assert all(batch * (band.stop - band.start) <= max(_linear._BAND, batch * 64) * 1.1 for band in bands)
+        assert all(4 * batch * (band.stop - band.start) <= _linear._BAND + 4 * batch * 64 for band in bands)
 
 
 class TestLinearBernoulliNLL(LinearContract):
