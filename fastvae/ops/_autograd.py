@@ -37,8 +37,8 @@ class Reduce(NamedTuple):
     weight_tensor: Tensor | None
 
     @classmethod
-    def of(cls, reduction: str, weight: float | Tensor, like: Tensor) -> "Reduce":
-        return cls(reduction_code(reduction), *split_weight(weight, like.device))
+    def of(cls, reduction: str, weight: float | Tensor, like: Tensor, name: str = "weight") -> "Reduce":
+        return cls(reduction_code(reduction), *split_weight(weight, like.device, name))
 
     @property
     def per_sample(self) -> bool:
@@ -82,11 +82,14 @@ def gradient_shape(tensor: Tensor, reduction: int, with_grad: bool) -> Tensor:
     return tensor.new_empty(tensor.shape if with_grad and reduction != 0 else (0,))
 
 
+Constants = tuple[float | bool | list[bool], ...]
+
+
 def fused_loss(
     operators: Any,
     name: str,
     tensors: tuple[Tensor | None, ...],
-    constants: tuple[float | bool, ...],
+    constants: Constants,
     reduce: Reduce,
 ) -> Tensor:
     """Run a fused loss; record it for autograd if an input asks for that."""
@@ -138,11 +141,11 @@ class _FusedLoss(torch.autograd.Function):
         forward: Any,
         backward: Any,
         scale_: Any,
-        constants: tuple[float | bool, ...],
+        constants: Constants,
         code: int,
         weight: float,
         weight_tensor: Tensor | None,
-        *tensors: Tensor,
+        *tensors: Any,
     ) -> Tensor:
         with_grad = code != 0 and tensors[0].dtype != torch.float16
         value: Tensor
@@ -177,8 +180,9 @@ class _FusedLoss(torch.autograd.Function):
             gradients = _as_sequence(
                 backward(grad_output.contiguous(), *tensors, *constants, code, weight, weight_tensor)
             )
+        present = (None if tensor is None else g for g, tensor in zip(gradients, tensors, strict=False))
         without = (None,) * (len(tensors) - len(gradients))
-        return (*(None,) * 7, *gradients, *without)
+        return (*(None,) * 7, *present, *without)
 
 
 def _as_sequence(result: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:

@@ -12,6 +12,11 @@ REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2}  # the codes that the kernels
 _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
+def _floating(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in _FLOATING:
+        raise TypeError(f"{name} must be fp32, bf16, fp16 or fp64, not {tensor.dtype}")
+
+
 def pair(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
     """Two tensors of one shape (B, ...) and one device, the first of a supported floating type."""
     _floating(first_name, first)
@@ -63,6 +68,10 @@ def _dense_rows(tensor: Tensor) -> Tensor:
 def pixels(name: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Check a prediction and its target; return both dense, the target as uint8, fp32 or the prediction's type."""
     pair(name, prediction, "target", target)
+    return prediction.contiguous(), _pixel_target(target, prediction.dtype)
+
+
+def _pixel_target(target: Tensor, dtype: torch.dtype) -> Tensor:
     if target.dtype not in (torch.uint8, *_FLOATING):
         raise TypeError(
             f"target must be uint8 (0..255, read as x/255) or a floating type, not {target.dtype}: "
@@ -70,9 +79,46 @@ def pixels(name: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tenso
         )
     if target.requires_grad:
         raise ValueError("target requires a gradient, but the likelihood has none for it: pass target.detach()")
-    if target.dtype not in (torch.uint8, torch.float32, prediction.dtype):
-        target = target.to(prediction.dtype)
-    return prediction.contiguous(), target.contiguous()
+    if target.dtype not in (torch.uint8, torch.float32, dtype):
+        target = target.to(dtype)
+    return target.contiguous()
+
+
+def last_layer(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Check a layer and the target of its outputs; return hidden in the type of the products, and target as (B, O).
+
+    Under autocast that type is autocast's, as for ``torch.nn.Linear``, and the parameters may have another.
+    """
+    _floating("hidden", hidden)
+    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"hidden has shape {tuple(hidden.shape)}, but weight has {tuple(weight.shape)}: "
+            "they need (B, H) and (O, H), as in torch.nn.Linear"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"bias has shape {tuple(bias.shape)}, but weight has {tuple(weight.shape)}: they need (O,) and (O, H)"
+        )
+    outputs = (hidden.shape[0], weight.shape[0])
+    if target.ndim == 0 or (target.shape[0], math.prod(target.shape[1:])) != outputs:
+        raise ValueError(
+            f"target has shape {tuple(target.shape)}, but the layer gives {outputs}: "
+            "target needs (B, ...) with O elements a row"
+        )
+    device = hidden.device
+    autocast = torch.is_autocast_enabled(device.type)
+    for name, tensor in (("weight", weight), ("bias", bias), ("target", target)):
+        if tensor is not None and tensor.device != device:
+            raise ValueError(f"hidden is on {device}, but {name} is on {tensor.device}: move one")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is None or tensor.dtype == hidden.dtype:
+            continue
+        if not autocast or torch.float64 in (tensor.dtype, hidden.dtype):
+            raise TypeError(f"hidden is {hidden.dtype}, but {name} is {tensor.dtype}: both need the same type")
+        _floating(name, tensor)
+    if autocast and hidden.dtype != torch.float64:
+        hidden = hidden.to(torch.get_autocast_dtype(device.type))
+    return hidden, _pixel_target(target.reshape(outputs), hidden.dtype)
 
 
 def eight_bits(target: Tensor) -> None:
@@ -95,11 +141,6 @@ def unit_interval(target: Tensor) -> None:
             f"target spans [{low:g}, {high:g}], but a Bernoulli likelihood needs pixels in [0, 1]: "
             "leave out the normalisation to mean and deviation, or use a Gaussian likelihood"
         )
-
-
-def _floating(name: str, tensor: Tensor) -> None:
-    if tensor.dtype not in _FLOATING:
-        raise TypeError(f"{name} must be fp32, bf16, fp16 or fp64, not {tensor.dtype}")
 
 
 def _one_device(name: str, tensor: Tensor, target: Tensor) -> None:
@@ -133,8 +174,7 @@ def classes(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def mixture(parameters: Tensor, target: Tensor, mixtures: int) -> tuple[Tensor, Tensor]:
     """Check the parameters of a mixture of logistics and its 8-bit target (B, C, ...); return both dense."""
     _floating("parameters", parameters)
-    if target.dtype != torch.uint8:
-        raise TypeError(f"target must be 8-bit pixels in uint8, not {target.dtype}: convert it with .to(torch.uint8)")
+    eight_bits(target)
     if mixtures < 1:
         raise ValueError(f"mixtures must be at least 1, not {mixtures}")
     if target.ndim < 2 or target.shape[1] not in (1, 3):

@@ -22,6 +22,7 @@ Backend = Literal["auto", "triton", "native", "reference"]
 
 _library = torch.library.Library("fastvae", "DEF")
 _modules: dict[str, str] = {}
+_compositions: dict[str, Callable[..., Any]] = {}
 
 
 def define(schema: str, fake: Callable[..., Any], *, module: str) -> None:
@@ -31,6 +32,19 @@ def define(schema: str, fake: Callable[..., Any], *, module: str) -> None:
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.register_fake(f"fastvae::{name}", fake, lib=_library)
     _library.impl(name, lambda *args: _launcher(name)(*args), "CUDA")  # noqa: PLW0108 -- looked up at the first call
+
+
+def compose(schema: str, fake: Callable[..., Any], implementation: Callable[..., Any]) -> None:
+    """Declare an operator made of others: ``implementation(operators, *arguments)`` calls them, in any backend.
+
+    To torch.compile it is one node, whatever the implementation loops over.
+    """
+    name = schema.partition("(")[0]
+    _compositions[name] = implementation
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.register_fake(f"fastvae::{name}", fake, lib=_library)
+    for key in ("CPU", "CUDA"):
+        _library.impl(name, lambda *args: implementation(torch.ops.fastvae, *args), key)
 
 
 @functools.cache
@@ -88,7 +102,10 @@ def capability() -> str:
 
 @functools.cache
 def _launchers() -> SimpleNamespace:
-    return SimpleNamespace(**{name: _launcher(name) for name in _modules})
+    launchers = SimpleNamespace(**{name: _launcher(name) for name in _modules})
+    for name, implementation in _compositions.items():
+        setattr(launchers, name, functools.partial(implementation, launchers))
+    return launchers
 
 
 def resolve(backend: str, tensor: Tensor) -> Any:

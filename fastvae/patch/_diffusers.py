@@ -1,7 +1,6 @@
 """diffusers: the posterior of AutoencoderKL and its relatives."""
 
 import functools
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -56,21 +55,18 @@ class FusedGaussianDistribution(DiagonalGaussianDistribution):  # type: ignore[m
     def var(self) -> Tensor:
         return torch.exp(self.logvar)
 
-    def _clamped(self, operation: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """A latent operation on the mean and the clamped logvar."""
-        return operation(self.mean, self.logvar, *args, **kwargs)
-
     def sample(self, generator: Any = None) -> Tensor:
         """A draw with the noise that diffusers draws, from the same generator."""
         parameters = self.parameters
         eps = randn_tensor(
             self.mean.shape, generator=generator, device=parameters.device, dtype=parameters.dtype
         )  # fmt: skip
-        return self._clamped(ops.reparameterize, eps)
+        return ops.reparameterize(self.mean, self._logvar, eps, clamp=_LOGVAR)
 
     def kl(self, other: Any = None) -> Tensor:
         """KL to N(0, I), (B,), fused; to another posterior, of maps that are not (B, C, H, W): diffusers' own."""
         if other is not None or self.deterministic or self.mean.ndim != 4:
             theirs: Tensor = super().kl(other)
             return theirs
-        return self._clamped(ops.gaussian_kl, reduction="none").to(self.parameters.dtype)
+        kl = ops.gaussian_kl(self.mean, self._logvar, reduction="none", clamp=_LOGVAR)
+        return kl.to(self.parameters.dtype)

@@ -15,6 +15,8 @@ from .gaussian_nll import gaussian_nll as gaussian_nll
 from .gaussian_prior_kl import gaussian_prior_kl as gaussian_prior_kl
 from .importance_weighted_nll import importance_weighted_nll as importance_weighted_nll
 from .laplace_nll import laplace_nll as laplace_nll
+from .linear_bernoulli_nll import linear_bernoulli_nll as linear_bernoulli_nll
+from .linear_gaussian_nll import linear_gaussian_nll as linear_gaussian_nll
 from .noise import binarize as binarize
 from .noise import philox4x32 as philox4x32
 from .noise import standard_normal as standard_normal

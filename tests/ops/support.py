@@ -165,6 +165,28 @@ def _case(name: str, make: Callable[..., Inputs], reductions: tuple[str | None, 
     return Case(name, _tuple(getattr(ops, name)), _tuple(getattr(reference, name)), make, reductions)
 
 
+def square_layer(size: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer, from its size alone: sixty-fourths, which every type holds."""
+    at = torch.arange(size, device=like.device)
+    weight = (at[:, None] * 7 + at * 13) % 17 - 8
+    return weight.to(like.dtype) / 64, (at % 5).to(like.dtype) / 64
+
+
+def _linear_case(name: str) -> Case:
+    """The last layer's operator as one of hidden and target of the same shape; the layer is a constant."""
+
+    def adapt(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(hidden: Tensor, target: Tensor, *, weight: Any = 1.0, **options: Any) -> Tensor:
+            rows = hidden.reshape(hidden.shape[0], math.prod(hidden.shape[1:]))
+            layer = square_layer(rows.shape[1], rows)
+            return function(rows, *layer, target, loss_weight=weight, **options)
+
+        return call
+
+    fused, eager = (_tuple(adapt(getattr(module, name))) for module in (ops, reference))
+    return Case(name, fused, eager, _pixel_inputs(1.0))
+
+
 BERNOULLI_NLL = _case("bernoulli_nll", _pixel_inputs(4.0))
 GAUSSIAN_NLL = _case("gaussian_nll", _pixel_inputs(1.0))
 GAUSSIAN_KL = _case("gaussian_kl", _latents(draw_eps=False))
@@ -191,6 +213,8 @@ REPARAMETERIZE_LOG_RATIO = Case(
     _latents(draw_eps=True),
     (None,),
 )
+LINEAR_BERNOULLI_NLL = _linear_case("linear_bernoulli_nll")
+LINEAR_GAUSSIAN_NLL = _linear_case("linear_gaussian_nll")
 CASES = (
     BERNOULLI_NLL,
     GAUSSIAN_NLL,
@@ -207,6 +231,8 @@ CASES = (
     CATEGORICAL_NLL,
     DISCRETIZED_LOGISTIC_MIXTURE_NLL,
     GAUSSIAN_PRIOR_KL,
+    LINEAR_BERNOULLI_NLL,
+    LINEAR_GAUSSIAN_NLL,
 )
 
 

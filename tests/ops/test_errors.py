@@ -77,6 +77,49 @@ PIXELS += [
      "log_scale has shape (2, 4), but target has (2, 3): both need the same shape"),
 ]  # fmt: skip
 
+LAST_LAYERS: list[Row] = [
+    row
+    for op in (ops.linear_bernoulli_nll, ops.linear_gaussian_nll)
+    for row in (
+        (op, (F(2, 3, dtype=U8), F(4, 3), None, F(2, 4)), {}, TypeError,
+         "hidden must be fp32, bf16, fp16 or fp64, not torch.uint8"),
+        (op, (F(2, 3), F(3, 4), None, F(2, 4)), {}, ValueError,
+         "hidden has shape (2, 3), but weight has (3, 4): they need (B, H) and (O, H), as in torch.nn.Linear"),
+        (op, (F(2, 2, 3), F(4, 3), None, F(2, 2, 4)), {}, ValueError,
+         "hidden has shape (2, 2, 3), but weight has (4, 3): they need (B, H) and (O, H)"),
+        (op, (F(2, 3), F(4, 3), F(3), F(2, 4)), {}, ValueError,
+         "bias has shape (3,), but weight has (4, 3): they need (O,) and (O, H)"),
+        (op, (F(2, 3), F(4, 3), None, F(2, 5)), {}, ValueError,
+         "target has shape (2, 5), but the layer gives (2, 4): target needs (B, ...) with O elements a row"),
+        (op, (F(2, 3), F(4, 3), None, F(4, 2)), {}, ValueError,
+         "target has shape (4, 2), but the layer gives (2, 4)"),
+        (op, (F(2, 3), F(4, 3), None, F(())), {}, ValueError, "target has shape (), but the layer gives (2, 4)"),
+        (op, (F(2, 3), F(4, 3, dtype=torch.bfloat16), None, F(2, 4)), {}, TypeError,
+         "hidden is torch.float32, but weight is torch.bfloat16: both need the same type"),
+        (op, (F(2, 3), F(4, 3), F(4, dtype=torch.float64), F(2, 4)), {}, TypeError,
+         "hidden is torch.float32, but bias is torch.float64: both need the same type"),
+        (op, (F(2, 3), F(4, 3, device="meta"), None, F(2, 4)), {}, ValueError,
+         "hidden is on cpu, but weight is on meta: move one"),
+        (op, (F(2, 3), F(4, 3), None, F(2, 4, device="meta")), {}, ValueError,
+         "hidden is on cpu, but target is on meta: move one"),
+        (op, (F(2, 3), F(4, 3), None, torch.full((2, 4), 255)), {}, TypeError,
+         "target must be uint8 (0..255, read as x/255) or a floating type, not torch.int64: convert"),
+        (op, (F(2, 3), F(4, 3), None, grad(2, 4)), {}, ValueError,
+         "target requires a gradient, but the likelihood has none for it: pass target.detach()"),
+        (op, (F(2, 3), F(4, 3), None, F(2, 4)), {"loss_weight": F(1)}, ValueError,
+         "loss_weight has shape (1,), but must be a number or a 0-d tensor"),
+        (op, (F(2, 3), F(4, 3), None, F(2, 4)), {"loss_weight": float("nan")}, ValueError,
+         "loss_weight is NaN: it must be a number"),
+        (op, (F(2, 3), F(4, 3), None, F(2, 4)), {"reduction": "mean"}, ValueError,
+         "reduction must be 'batchmean', 'sum' or 'none', not 'mean'"),
+    )
+] + [
+    (ops.linear_bernoulli_nll, (F(2, 3), F(4, 3), None, torch.full((2, 4), 1.5)), {}, ValueError,
+     "target spans [1.5, 1.5], but a Bernoulli likelihood needs pixels in [0, 1]: leave out"),
+    (ops.linear_gaussian_nll, (F(2, 3), F(4, 3), None, F(2, 4), 0.0), {}, ValueError,
+     "variance must be a positive finite number, not 0.0"),
+]  # fmt: skip
+
 LATENTS: list[Row] = [
     row
     for op in (ops.gaussian_kl, ops.reparameterize, ops.reparameterize_kl)
@@ -152,7 +195,7 @@ PLANES: list[Row] = [
      "target spans [0, 255], but logits of shape (2, 255) have the classes 0 to 254"),
     *((ops.discretized_logistic_mixture_nll, arguments, {}, exception, message) for arguments, exception, message in (
         ((F(2, 20, 4), F(2, 3, 4), 2), TypeError,
-         "target must be 8-bit pixels in uint8, not torch.float32: convert it with .to(torch.uint8)"),
+         "target must be uint8 (0..255), the pixels of a discrete likelihood, not torch.float32: pass"),
         ((F(2, 20, 4, dtype=U8), F(2, 3, 4, dtype=U8), 2), TypeError,
          "parameters must be fp32, bf16, fp16 or fp64, not torch.uint8"),
         ((F(2, 20, 4), F(2, 2, 4, dtype=U8), 2), ValueError,
@@ -165,7 +208,7 @@ PLANES: list[Row] = [
     )),
 ]  # fmt: skip
 
-TABLE = PIXELS + LATENTS + NOISES + IMPORTANCE + PLANES
+TABLE = PIXELS + LAST_LAYERS + LATENTS + NOISES + IMPORTANCE + PLANES
 
 REDUCED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"reduction": "mean"}, ValueError, "reduction must be 'batchmean', 'sum' or 'none', not 'mean'"),

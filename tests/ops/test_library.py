@@ -53,7 +53,23 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
     of_samples = new(shape[0], 3, *shape[1:])
     of_ratio = torch.rand(shape[0], 3, device=device, dtype=loss_type)
     noises_of_samples = [(new(*of_samples.shape), None, 0, 0), (None, state, 5, 1)]
+    hidden, flat = new(shape[0], 6), pixels.flatten(1)
+    outputs = flat.shape[1]
+    layers = [
+        (hidden, new(outputs, 6), new(outputs), flat, [True] * 3),
+        (hidden, new(outputs, 6), None, flat, [False, True, False]),
+    ]
     return {
+        **{
+            f"linear_{name}": [
+                (*layer, *own, *r, grad) for layer in layers for r in reductions for grad in (False, True)
+            ]
+            for name, own in (("bernoulli_nll", ()), ("gaussian_nll", (0.5, True)))
+        },
+        **{
+            f"linear_{name}_backward": [(incoming(r[0]), *layer, *own, *r) for layer in layers for r in reductions]
+            for name, own in (("bernoulli_nll", ()), ("gaussian_nll", (0.5, True)))
+        },
         "bernoulli_nll": [(mu, pixels, *key, *r, grad) for key in keys for r in reductions for grad in (False, True)],
         "bernoulli_nll_backward": [(incoming(r[0]), mu, pixels, *key, *r) for key in keys for r in reductions],
         **{
@@ -90,7 +106,7 @@ NAMES = tuple(samples((1, 1), torch.float32, "cpu"))
 
 
 def test_every_operator_is_checked_here() -> None:
-    assert set(NAMES) == set(_library._modules)
+    assert set(NAMES) == {*_library._modules, *_library._compositions}
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((3, 5), torch.float32), ((4, 3, 2, 2), torch.bfloat16)], ids=str)

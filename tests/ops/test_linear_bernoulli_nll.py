@@ -1,0 +1,42 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from fastvae import ops
+from fastvae.ops import _linear
+
+from . import support
+from .linear_contract import LinearContract
+from .support import LINEAR_BERNOULLI_NLL, leaves
+
+
+def test_bands_cover_the_columns_within_their_bound() -> None:
+    for batch, outputs in ((128, 784), (4096, 3072), (256, 12288), (7, 0), (0, 7), (3, 1), (10**5, 130), (2**16, 5000)):
+        bands = list(_linear._bands(batch, outputs, 4))
+        assert [band.start for band in bands] == [0, *(band.stop for band in bands[:-1])]
+        assert bands[-1].stop == outputs
+        assert all(4 * batch * (band.stop - band.start) <= _linear._BAND + 4 * batch * 64 for band in bands)
+
+
+class TestLinearBernoulliNLL(LinearContract):
+    case = LINEAR_BERNOULLI_NLL
+
+    def test_a_layer_of_zeros_costs_log_2_a_pixel(self, place: Any, narrow_bands: None) -> None:
+        (hidden,) = leaves((torch.ones(3, 2, device=place.device),))
+        target = torch.randint(0, 256, (3, 150), dtype=torch.uint8, device=place.device)
+        loss = ops.linear_bernoulli_nll(hidden, hidden.new_zeros(150, 2), None, target, backend=place.backend)
+        assert loss.item() == pytest.approx(150 * math.log(2), rel=1e-6)
+
+    @support.not_finite
+    @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+    def test_what_is_not_finite_stays_so(self, place: Any, narrow_bands: None, bad: float) -> None:
+        weight = torch.ones(150, 2, device=place.device)
+        weight[100, 1] = bad
+        target = torch.zeros(3, 150, device=place.device)
+        for reduction in support.REDUCTIONS:
+            loss = ops.linear_bernoulli_nll(
+                torch.ones(3, 2, device=place.device), weight, None, target, reduction=reduction, backend=place.backend
+            )
+            assert not loss.isfinite().any()
