@@ -2,7 +2,9 @@
 
 from .bernoulli import Bernoulli as Bernoulli
 from .bernoulli import ContinuousBernoulli as ContinuousBernoulli
+from .discrete import Categorical as Categorical
 from .discrete import DiscretizedLogistic as DiscretizedLogistic
+from .discrete import DiscretizedLogisticMixture as DiscretizedLogisticMixture
 from .elbo import ELBO as ELBO
 from .elbo import ELBOLoss as ELBOLoss
 from .gaussian import Gaussian as Gaussian

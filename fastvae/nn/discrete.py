@@ -2,6 +2,9 @@
 :func:`fastvae.ops.bits_per_dimension`.
 """
 
+from collections.abc import Iterator
+
+import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
@@ -19,3 +22,62 @@ class DiscretizedLogistic(Likelihood):
 
     def mean(self, output: Tensor) -> Tensor:
         return halves("DiscretizedLogistic", output)[0].clamp(0, 1)
+
+
+class DiscretizedLogisticMixture(Likelihood):
+    """A mixture of logistics for each pixel of 1 or 3 channels, the likelihood of PixelCNN++: the decoder puts out
+    ``mixtures * 3`` channels for a grey target, ``mixtures * 10`` for RGB.
+    :func:`fastvae.ops.discretized_logistic_mixture_nll` has their order.
+
+    >>> DiscretizedLogisticMixture(5).mean(torch.zeros(2, 50, 8, 8)).shape
+    torch.Size([2, 3, 8, 8])
+    """
+
+    def __init__(self, mixtures: int = 10) -> None:
+        super().__init__()
+        self.mixtures = mixtures
+
+    def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
+        return ops.discretized_logistic_mixture_nll(output, target, self.mixtures, **options)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """The components' means by their shares, each coupled to the expected channels before it."""
+        planes = output.unflatten(1, (-1, self.mixtures))
+        shares, (means, coefficients) = torch.softmax(planes[:, 0], 1), _means(planes)
+        channels: list[Tensor] = []
+        for mean in means:
+            coupled = [torch.tanh(next(coefficients)) * (before.unsqueeze(1) - 0.5) for before in channels]
+            channels.append((shares * (mean + sum(coupled))).sum(1).clamp(0, 1))
+        return torch.stack(channels, 1)
+
+
+def _means(planes: Tensor) -> tuple[tuple[Tensor, ...], Iterator[Tensor]]:
+    """Of (B, 3 or 10, mixtures, ...): the means of each channel, (B, mixtures, ...), and the coefficients in turn."""
+    channels = 3 if planes.shape[1] == 10 else 1
+    if planes.shape[1] not in (3, 10):
+        raise ValueError(f"a mixture needs 3 channels a component (grey) or 10 (RGB), not {planes.shape[1]}")
+    return planes[:, 1 : 1 + channels].unbind(1), iter(planes[:, 1 + 2 * channels :].unbind(1))
+
+
+class Categorical(Likelihood):
+    """A probability for each of ``classes`` grey levels, for each pixel and channel; the decoder puts out
+    ``classes`` logits for each channel, in dimension 1, the channels of class 0 first.
+    :func:`fastvae.ops.categorical_nll`. The target holds the levels, 0 to ``classes - 1``.
+
+    >>> Categorical(2).mean(torch.zeros(1, 2, 3))
+    tensor([[[0.5000, 0.5000, 0.5000]]])
+    """
+
+    def __init__(self, classes: int = 256) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
+        return ops.categorical_nll(output.unflatten(1, (self.classes, -1)), target, **options)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """The expected level, over the highest."""
+        probabilities = torch.softmax(output.unflatten(1, (self.classes, -1)), 1)
+        levels = torch.linspace(0, 1, self.classes, dtype=output.dtype, device=output.device)
+        expected: Tensor = torch.tensordot(probabilities, levels, ([1], [0]))
+        return expected

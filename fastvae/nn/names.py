@@ -1,7 +1,7 @@
 """Likelihoods by name."""
 
 from .bernoulli import Bernoulli, ContinuousBernoulli
-from .discrete import DiscretizedLogistic
+from .discrete import Categorical, DiscretizedLogistic, DiscretizedLogisticMixture
 from .gaussian import Gaussian, GaussianHead, Laplace, LearnedGaussian, OptimalGaussian
 from .likelihood import Likelihood
 
@@ -14,6 +14,8 @@ _NAMES: dict[str, type[Likelihood]] = {
     "gaussian_head": GaussianHead,
     "laplace": Laplace,
     "discretized_logistic": DiscretizedLogistic,
+    "discretized_logistic_mixture": DiscretizedLogisticMixture,
+    "categorical": Categorical,
 }
 
 

@@ -4,23 +4,9 @@ from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import Reduce, fused_loss, gradient_shape, loss_shape
+from ._autograd import Reduce, define_loss, fused_loss
 
-_library.define(
-    "categorical_nll(Tensor logits, Tensor target, int reduction, float weight, Tensor? weight_tensor,"
-    " bool with_grad) -> (Tensor, Tensor)",
-    lambda logits, target, reduction, weight, weight_tensor, with_grad: (
-        loss_shape(logits, reduction),
-        gradient_shape(logits, reduction, with_grad),
-    ),
-    module="categorical_nll",
-)
-_library.define(
-    "categorical_nll_backward(Tensor grad_output, Tensor logits, Tensor target, int reduction, float weight,"
-    " Tensor? weight_tensor) -> Tensor",
-    lambda grad_output, logits, *_: logits.new_empty(logits.shape),
-    module="categorical_nll",
-)
+define_loss("categorical_nll", "logits", "Tensor target")
 
 
 def categorical_nll(

@@ -4,23 +4,9 @@ from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import Reduce, fused_loss, gradient_shape, loss_shape
+from ._autograd import Reduce, define_loss, fused_loss
 
-_library.define(
-    "discretized_logistic_mixture_nll(Tensor parameters, Tensor target, int mixtures, int reduction, float weight,"
-    " Tensor? weight_tensor, bool with_grad) -> (Tensor, Tensor)",
-    lambda parameters, target, mixtures, reduction, weight, weight_tensor, with_grad: (
-        loss_shape(parameters, reduction),
-        gradient_shape(parameters, reduction, with_grad),
-    ),
-    module="discretized_logistic_mixture_nll",
-)
-_library.define(
-    "discretized_logistic_mixture_nll_backward(Tensor grad_output, Tensor parameters, Tensor target, int mixtures,"
-    " int reduction, float weight, Tensor? weight_tensor) -> Tensor",
-    lambda grad_output, parameters, *_: parameters.new_empty(parameters.shape),
-    module="discretized_logistic_mixture_nll",
-)
+define_loss("discretized_logistic_mixture_nll", "parameters", "Tensor target, int mixtures")
 
 
 def discretized_logistic_mixture_nll(

@@ -4,23 +4,9 @@ from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import Reduce, fused_loss, gradient_shape, loss_shape
+from ._autograd import Reduce, define_loss, fused_loss
 
-_library.define(
-    "gaussian_prior_kl(Tensor mu, Tensor logvar, Tensor prior_mu, Tensor prior_logvar, int reduction, float weight,"
-    " Tensor? weight_tensor, bool with_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    lambda mu, logvar, prior_mu, prior_logvar, reduction, weight, weight_tensor, with_grad: (
-        loss_shape(mu, reduction),
-        *(gradient_shape(mu, reduction, with_grad) for _ in range(4)),
-    ),
-    module="gaussian_prior_kl",
-)
-_library.define(
-    "gaussian_prior_kl_backward(Tensor grad_output, Tensor mu, Tensor logvar, Tensor prior_mu, Tensor prior_logvar,"
-    " int reduction, float weight, Tensor? weight_tensor) -> (Tensor, Tensor, Tensor, Tensor)",
-    lambda grad_output, mu, *_: tuple(mu.new_empty(mu.shape) for _ in range(4)),
-    module="gaussian_prior_kl",
-)
+define_loss("gaussian_prior_kl", "mu logvar prior_mu prior_logvar")
 
 
 def gaussian_prior_kl(

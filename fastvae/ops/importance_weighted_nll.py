@@ -4,24 +4,9 @@ from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import Reduce, fused_loss, gradient_shape, loss_shape
+from ._autograd import Reduce, define_loss, fused_loss
 
-_library.define(
-    "importance_weighted_nll(Tensor nll, Tensor log_ratio, int reduction, float weight, Tensor? weight_tensor,"
-    " bool with_grad) -> (Tensor, Tensor, Tensor)",
-    lambda nll, log_ratio, reduction, weight, weight_tensor, with_grad: (
-        loss_shape(nll, reduction),
-        gradient_shape(nll, reduction, with_grad),
-        gradient_shape(nll, reduction, with_grad),
-    ),
-    module="importance_weighted_nll",
-)
-_library.define(
-    "importance_weighted_nll_backward(Tensor grad_output, Tensor nll, Tensor log_ratio, int reduction, float weight,"
-    " Tensor? weight_tensor) -> (Tensor, Tensor)",
-    lambda grad_output, nll, *_: (nll.new_empty(nll.shape), nll.new_empty(nll.shape)),
-    module="importance_weighted_nll",
-)
+define_loss("importance_weighted_nll", "nll log_ratio")
 
 
 def importance_weighted_nll(

@@ -3,24 +3,12 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ._logistic import log_bin
 from ._reduce import accumulation_dtype, reduce, unit_interval
 
-_HALF_BIN = 1 / 510
 _FLOOR = -7 - math.log(2)  # of the log-scales: -7 where pixels span [-1, 1], as in PixelCNN++
-
-
-def _log_bin(mean: Tensor, log_scale: Tensor, x: Tensor) -> Tensor:
-    """Logarithm of the probability that a logistic gives to [x - 1/510, x + 1/510], or beyond for 0 and 1."""
-    inverse = torch.exp(-log_scale)
-    log_below = F.logsigmoid((x - mean + _HALF_BIN) * inverse)
-    log_above = F.logsigmoid((mean - x + _HALF_BIN) * inverse)
-    # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - exp(b - a)): no difference of two numbers near 1.
-    inside = log_below + log_above + torch.log(-torch.expm1(-2 * _HALF_BIN * inverse))
-    log_p = torch.where(x < _HALF_BIN, log_below, torch.where(x > 1 - _HALF_BIN, log_above, inside))
-    return log_p + 0 * (mean + log_scale)  # an infinite parameter is an error to be seen, not a probability of 0
 
 
 def discretized_logistic_mixture_nll(
@@ -44,5 +32,5 @@ def discretized_logistic_mixture_nll(
     for c in range(channels):
         # A channel's mean moves with the channels before it, centred: r -> g; r -> b, g -> b.
         mean = sum((torch.tanh(next(pairs)) * (x[:, before] - 0.5) for before in range(c)), means[c])
-        log_p = log_p + _log_bin(mean, log_scales[c].clamp(min=_FLOOR), x[:, c])
+        log_p = log_p + log_bin(mean, log_scales[c].clamp(min=_FLOOR), x[:, c])
     return reduce(-torch.logsumexp(log_p, 1), reduction, weight)

@@ -60,3 +60,31 @@ def test_the_learned_variance_finds_the_error():
     assert likelihood.logvar.exp().item() == pytest.approx(target.square().mean().item(), rel=1e-3)
     best = ops.optimal_gaussian_nll(output, target, full=True)
     torch.testing.assert_close(ops.gaussian_logvar_nll(output, likelihood.logvar, target, full=True), best)
+
+
+@pytest.mark.parametrize(("channels", "planes"), [(1, 3), (3, 10)])
+def test_mixture_of_one_nearly_certain_component(channels, planes):
+    likelihood = nn.DiscretizedLogisticMixture(2)
+    output = torch.zeros(3, 2 * planes, 4, dtype=torch.float64)
+    output[:, 0] = 50.0  # of the two components, the first
+    output[:, 2 : 2 + 2 * channels : 2] = 0.4
+    output[:, 2 + 2 * channels : 2 + 4 * channels] = -6.0
+    pixels = torch.full((3, channels, 4), 102, dtype=torch.uint8)  # 0.4 * 255
+    expected = reference.discretized_logistic_mixture_nll(output, pixels, 2)
+    torch.testing.assert_close(likelihood.nll(output, pixels), expected)
+    assert likelihood.nll(output, pixels) < likelihood.nll(output, pixels + 20)
+    torch.testing.assert_close(likelihood.mean(output), torch.full((3, channels, 4), 0.4, dtype=torch.float64))
+
+
+def test_channels_of_a_mixture_that_are_neither_grey_nor_rgb():
+    with pytest.raises(ValueError, match=r"needs 3 channels a component \(grey\) or 10 \(RGB\), not 4"):
+        nn.DiscretizedLogisticMixture(2).mean(torch.zeros(1, 8, 2))
+
+
+def test_categorical_levels_and_their_mean():
+    likelihood = nn.Categorical(4)
+    levels = torch.randint(0, 4, (5, 3, 2, 2), dtype=torch.uint8)
+    logits = torch.nn.functional.one_hot(levels.long(), 4).movedim(-1, 1).double() * 60
+    output = logits.flatten(1, 2)  # (5, 4 * 3, 2, 2): all channels of class 0 first
+    assert likelihood.nll(output, levels) < 1e-9
+    torch.testing.assert_close(likelihood.mean(output), levels.double() / 3)
