@@ -9,6 +9,6 @@ from ._reduce import accumulation_dtype, reduce, unit_interval
 def discretized_logistic_nll(
     mean: Tensor, log_scale: Tensor, target: Tensor, *, reduction: str = "batchmean", weight: float | Tensor = 1.0
 ) -> Tensor:
-    """``-sum(log(sigmoid(a) - sigmoid(b)))`` in nats; a and b: the ends of the pixel's bin, from the mean, in scales."""
+    """``-sum(log(sigmoid(a) - sigmoid(b)))`` in nats; a, b: the ends of a bin, from the mean, in scales."""
     dtype = accumulation_dtype(mean.dtype)
     return reduce(-log_bin(mean.to(dtype), log_scale.to(dtype), unit_interval(target, dtype)), reduction, weight)
