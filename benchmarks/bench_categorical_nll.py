@@ -20,9 +20,9 @@ CONTENDERS = {
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
-@pytest.mark.parametrize(("rows", "classes", "event"), [(100, 2, (28, 28)), (16, 256, (3, 32, 32))])
+@pytest.mark.parametrize(("rows", "classes", "event"), [(100, 2, (28, 28)), (4096, 256, ()), (16, 256, (3, 32, 32))])
 def test_categorical_nll(benchmark, device, rows, classes, event, name):
-    shape = f"{rows}x{classes}x{'x'.join(map(str, event))}"
+    shape = f"{'x'.join(map(str, (rows, classes, *event)))}"
     benchmark.group = f"categorical_nll {shape} fp32, forward + backward"
     logits = torch.randn(rows, classes, *event, device=device, requires_grad=True)
     target = torch.randint(0, classes, (rows, *event), dtype=torch.uint8, device=device)

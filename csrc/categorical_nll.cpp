@@ -84,8 +84,62 @@ double categorical(const Categorical& op, int64_t begin, int64_t end, A scale, A
 }
 
 template <typename A>
+FASTVAE_INLINE A largest(const A* __restrict values, int64_t count) {
+  constexpr int kLanes = 16;  // written out: GCC vectorises a maximum only where it may ignore NaN
+  alignas(64) A lanes[kLanes];
+  for (int j = 0; j < kLanes; ++j) lanes[j] = -__builtin_inf();
+  int64_t k = 0;
+  for (; k + kLanes <= count; k += kLanes) {
+#pragma omp simd
+    for (int j = 0; j < kLanes; ++j) lanes[j] = values[k + j] > lanes[j] ? values[k + j] : lanes[j];
+  }
+  for (; k < count; ++k) lanes[0] = values[k] > lanes[0] ? values[k] : lanes[0];
+  for (int j = 1; j < kLanes; ++j) lanes[0] = lanes[j] > lanes[0] ? lanes[j] : lanes[0];
+  return lanes[0];
+}
+
+// The same for one pixel a row, whose classes lie side by side: along them, not across rows.
+template <typename A, bool kGrad>
+double rows(const Categorical& op, int64_t begin, int64_t end, A scale, A* scratch) {
+  const Planes& logits = op.logits;
+  const int64_t classes = logits.count;
+  const int count = static_cast<int>(classes);
+  double total = 0.0;
+  for (int64_t row = begin; row < end; ++row) {
+    const A* logit = scratch;
+    if (logits.dtype == kOwn<A>) logit = static_cast<const A*>(logits.data) + row * classes;
+    else copy_in(logits.dtype, logits.data, row * classes, count, scratch);
+    A* __restrict u = kGrad ? place(Sink{logits.grad, logits.dtype}, row * classes, scratch + classes) : scratch + classes;
+    const int64_t target = op.wide ? static_cast<const int64_t*>(op.target)[row]
+                                   : static_cast<const uint8_t*>(op.target)[row];
+    const bool exists = target >= 0 && target < classes;
+    const A highest = largest(logit, classes), chosen = exists ? logit[target] - highest : A(__builtin_nan(""));
+#pragma omp simd
+    for (int k = 0; k < count; ++k) u[k] = exp(logit[k] - highest);
+    if (exists) u[target] = 0;
+    A others = 0;
+#pragma omp simd reduction(+ : others)
+    for (int k = 0; k < count; ++k) others += u[k];
+    const A own = exp(chosen), all = own + others, reciprocal = 1 / all;
+    total += static_cast<double>((log(all) + (others - (all - own)) * reciprocal) - chosen + 0 * all);
+    if constexpr (kGrad) {
+      const A factor = scale * reciprocal;
+#pragma omp simd
+      for (int k = 0; k < count; ++k) u[k] *= factor;
+      if (exists) u[target] = -others * factor;
+      store(Sink{logits.grad, logits.dtype}, row * classes, count, u);
+    }
+  }
+  return total;
+}
+
+template <typename A>
 double categorical(const Categorical& op, int64_t begin, int64_t end, Want want, double scale, void* scratch) {
   const A factor = static_cast<A>(scale);
+  if (op.logits.pixels == 1) {
+    return want == Want::loss ? rows<A, false>(op, begin, end, factor, static_cast<A*>(scratch))
+                              : rows<A, true>(op, begin, end, factor, static_cast<A*>(scratch));
+  }
   return want == Want::loss ? categorical<A, false>(op, begin, end, factor, static_cast<A*>(scratch))
                             : categorical<A, true>(op, begin, end, factor, static_cast<A*>(scratch));
 }

@@ -109,3 +109,14 @@ class TestCategoricalNLL(LossContract):
         loss.backward(*cotangents((loss,)))
         assert loss.isnan()
         assert logits.grad.isnan().nonzero().tolist() == [[1, k, 0] for k in range(3)]
+
+    @pytest.mark.parametrize("classes", [1, 17, 256])
+    @pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
+    def test_one_pixel_a_row(self, place: Any, dtype: torch.dtype, classes: int) -> None:
+        # The classes lie side by side, and whole vectors and a remainder of them are met.
+        generator = torch.Generator().manual_seed(3)
+        logits = 4 * torch.randn(5, classes, generator=generator, dtype=torch.float64)
+        target = torch.randint(0, classes, (5,), generator=generator)
+        inputs = support.Inputs((logits.to(dtype),), (target,)).to(place.device)
+        for reduction in support.REDUCTIONS:
+            assert_accurate(self.case, inputs, place.backend, scalar=2.0, reduction=reduction)
