@@ -8,7 +8,7 @@ BUILT := $(VENV)/built
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test bench lint clean
+.PHONY: help setup train test sanitize bench lint clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ train: $(BUILT)  ## train a VAE on the embedded digits; ARGS="..." adds flags of
 
 test: $(BUILT)  ## every test; ARGS="-m 'not slow'" for the quick ones
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+sanitize: $(BUILT)  ## the C++ operators under AddressSanitizer and UndefinedBehaviorSanitizer
+	tests/sanitize.sh $(BIN)/python
 
 bench: $(BUILT)  ## every benchmark; FASTVAE_DATA=DIR for real MNIST; RESULT=FILE.json keeps the figures
 	$(BIN)/pytest benchmarks --benchmark-only $(if $(RESULT),--benchmark-json=$(RESULT)) $(ARGS)
