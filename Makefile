@@ -11,7 +11,7 @@ SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test adapters bench lint clean
+.PHONY: help setup train test adapters sanitize bench lint clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(BUILT)  ## every test; ARGS="-m 'not slow'" for the quick ones
 
 adapters: $(BUILT) $(ADAPTED)  ## the tests of fastvae.patch with the real pythae and diffusers (Python 3.11 or later)
 	OMP_WAIT_POLICY=passive $(ADAPTERS)/bin/python -m pytest tests/patch $(ARGS)
+
+sanitize: $(BUILT)  ## the C++ operators under AddressSanitizer and UndefinedBehaviorSanitizer
+	tests/sanitize.sh $(BIN)/python
 
 bench: $(BUILT)  ## every benchmark; FASTVAE_DATA=DIR for real MNIST; RESULT=FILE.json keeps the figures
 	$(BIN)/pytest benchmarks --benchmark-only $(if $(RESULT),--benchmark-json=$(RESULT)) $(ARGS)

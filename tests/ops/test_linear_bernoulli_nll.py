@@ -27,7 +27,7 @@ class TestLinearBernoulliNLL(LinearContract):
         (hidden,) = leaves((torch.ones(3, 2, device=place.device),))
         target = torch.randint(0, 256, (3, 150), dtype=torch.uint8, device=place.device)
         loss = ops.linear_bernoulli_nll(hidden, hidden.new_zeros(150, 2), None, target, backend=place.backend)
-        assert loss.item() == pytest.approx(150 * math.log(2), rel=1e-6)
+        assert loss.item() == pytest.approx(150 * math.log(2), rel=1e-5)
 
     @support.not_finite
     @pytest.mark.parametrize("bad", [float("inf"), float("nan")])

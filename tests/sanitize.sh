@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The native operators under AddressSanitizer and UndefinedBehaviorSanitizer; for `make sanitize`, with its Python as $1.
+# A report of either ends the process, and with it the run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD python=$root/$1 build=$root/build/sanitized
+
+# A whole package of its own, beside the environment's.
+PATH=$(dirname "$python"):$PATH
+cmake -S . -B "$build/cmake" -G Ninja -DFASTVAE_SANITIZE=ON -DPython_EXECUTABLE="$python" >/dev/null
+cmake --build "$build/cmake"
+rm -rf "$build/install"
+cmake --install "$build/cmake" --prefix "$build/install" >/dev/null
+cp -R fastvae/. "$build/install/fastvae"
+cp -R kernels "$build/install/fastvae/kernels"
+
+# Python itself is not instrumented, so the runtimes come first by LD_PRELOAD; libstdc++ among them, or a C++ exception
+# finds no __cxa_throw. It does not free all it owns at its end: no leak check.
+runtimes=
+for library in libasan.so libubsan.so libstdc++.so.6; do runtimes+=" $(g++ -print-file-name=$library)"; done
+export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+export FASTVAE_REQUIRE_BACKENDS=native OMP_WAIT_POLICY=passive PYTHONDONTWRITEBYTECODE=1
+# -S leaves out the .pth files, and so the editable install, which would come before the package in this folder.
+PYTHONPATH=$("$python" -c 'import sys; print(":".join(filter(None, sys.path)))')
+export PYTHONPATH
+cd "$build/install"
+sanitized() { LD_PRELOAD=$runtimes "$python" -S "$@"; }
+
+for isa in default avx2 avx512; do
+  export FASTVAE_CPU_CAPABILITY=$isa
+  chosen=$(sanitized -c 'from fastvae.ops import _library; print(_library.__file__, _library.capability())')
+  case $chosen in
+    "$build"*" $isa") ;;
+    "$build"*"lacks it"*) echo "skipped: ${chosen#* }" && continue ;;
+    *) echo "not the sanitized extension for $isa: $chosen" && exit 1 ;;
+  esac
+  echo "sanitized, $isa:"
+  # pytest must leave the file descriptors alone, or a report is lost with it. What compiles or exports runs the same
+  # kernels on the same inputs, and takes minutes.
+  sanitized -m pytest -q -x --capture=sys -p no:cacheprovider -c "$root/pyproject.toml" --rootdir "$root" "$root/tests/ops" \
+    -m "not slow" -k "native and not (compile or graph or export)" \
+    --ignore "$root/tests/ops/test_compile.py" --ignore "$root/tests/ops/test_isa.py"
+done
