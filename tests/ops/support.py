@@ -1,5 +1,6 @@
 """The operators as data, so that one contract serves them all; and the accuracy rule."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -191,6 +192,13 @@ REPARAMETERIZE_LOG_RATIO = Case(
     _latents(draw_eps=True),
     (None,),
 )
+FREE_BITS_KL = Case(
+    "free_bits_kl",
+    _tuple(functools.partial(ops.free_bits_kl, free_bits=0.5)),
+    _tuple(functools.partial(reference.free_bits_kl, free_bits=0.5)),
+    _latents(draw_eps=False),
+    ("batchmean", "sum"),
+)
 CASES = (
     BERNOULLI_NLL,
     GAUSSIAN_NLL,
@@ -207,6 +215,7 @@ CASES = (
     CATEGORICAL_NLL,
     DISCRETIZED_LOGISTIC_MIXTURE_NLL,
     GAUSSIAN_PRIOR_KL,
+    FREE_BITS_KL,
 )
 
 
