@@ -9,6 +9,7 @@ from .categorical_nll import categorical_nll as categorical_nll
 from .continuous_bernoulli_nll import continuous_bernoulli_nll as continuous_bernoulli_nll
 from .discretized_logistic_mixture_nll import discretized_logistic_mixture_nll as discretized_logistic_mixture_nll
 from .discretized_logistic_nll import discretized_logistic_nll as discretized_logistic_nll
+from .free_bits_kl import free_bits_kl as free_bits_kl
 from .gaussian_kl import gaussian_kl as gaussian_kl
 from .gaussian_logvar_nll import gaussian_logvar_nll as gaussian_logvar_nll
 from .gaussian_nll import gaussian_nll as gaussian_nll

@@ -43,6 +43,9 @@ KERNELS = {
     "categorical_nll_backward": ("categorical_nll._nll", _NO_SUM),
     "discretized_logistic_mixture_nll": ("discretized_logistic_mixture_nll._nll", ("grad_output",)),
     "discretized_logistic_mixture_nll_backward": ("discretized_logistic_mixture_nll._nll", _NO_SUM),
+    "gaussian_kl_groups": ("free_bits_kl._columns", ("grad_output", "grad_mu", "grad_logvar")),
+    "gaussian_kl_groups_backward": ("free_bits_kl._columns", ("partials",)),
+    "gaussian_kl_groups second stage": ("free_bits_kl._groups", ()),
     "gaussian_kl": ("_latent._forward", ("z", "eps", "state")),
     "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
     "importance_weighted_nll": ("importance_weighted_nll._bound", ("bounds", "grad_output")),
@@ -115,7 +118,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
             signature[argument] = types.get(argument, f"*{dtype}")
             attributes[position,] = [["tt.divisibility", 16]]
     source = ASTSource(function, signature, constants, attributes)
-    warps = 4 if operator == "second stage" or "ROWS" in function.arg_names else 8
+    warps = 4 if operator.endswith("second stage") or "ROWS" in function.arg_names else 8
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps, "num_stages": 1})
 
 

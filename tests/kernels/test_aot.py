@@ -72,10 +72,11 @@ def test_accesses_are_128_bits(arch: int, dtype: str, variant: str) -> None:
     for kernel, used in table(arch, dtype, variant).items():
         accesses = used["accesses"]
         wide = "v2.b64" if dtype == "fp64" else "v2.b32" if dtype != "fp32" and kernel in MIXTURE else "v4.b32"
-        if kernel == "second stage":
+        if kernel.endswith("second stage"):
             continue
         assert f"ld.global.{wide}" in accesses, (kernel, accesses)
-        assert f"st.global.{wide}" in accesses, (kernel, accesses)
+        if kernel != "gaussian_kl_groups":  # a partial sum a column is all that it writes
+            assert f"st.global.{wide}" in accesses, (kernel, accesses)
         if dtype == "fp64" and (kernel in MIXTURE or "categorical" in kernel):
             continue  # two pixels a thread: two bytes of the target
         # Bytes apart from scalars (weights, the key, one partial): only the uint8 target is narrower than 128 bits.

@@ -1,5 +1,6 @@
 """The operators as data, so that one contract serves them all; and the accuracy rule."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -215,6 +216,13 @@ REPARAMETERIZE_LOG_RATIO = Case(
 )
 LINEAR_BERNOULLI_NLL = _linear_case("linear_bernoulli_nll")
 LINEAR_GAUSSIAN_NLL = _linear_case("linear_gaussian_nll")
+FREE_BITS_KL = Case(
+    "free_bits_kl",
+    _tuple(functools.partial(ops.free_bits_kl, free_bits=0.5)),
+    _tuple(functools.partial(reference.free_bits_kl, free_bits=0.5)),
+    _latents(draw_eps=False),
+    ("batchmean", "sum"),
+)
 CASES = (
     BERNOULLI_NLL,
     GAUSSIAN_NLL,
@@ -233,6 +241,7 @@ CASES = (
     GAUSSIAN_PRIOR_KL,
     LINEAR_BERNOULLI_NLL,
     LINEAR_GAUSSIAN_NLL,
+    FREE_BITS_KL,
 )
 
 

@@ -175,6 +175,21 @@ IMPORTANCE: list[Row] = [
       for shape in ((6,), (2, 3, 4), (2, 0))),
 ]  # fmt: skip
 
+FREE_BITS: list[Row] = [
+    (ops.free_bits_kl, (F(2, 3), F(2, 4), 0.5), {}, ValueError,
+     "mu has shape (2, 3), but logvar has (2, 4): both need the same shape"),
+    (ops.free_bits_kl, (F(2, 3), F(2, 3), 0.5), {"reduction": "none"}, ValueError,
+     "reduction must be 'batchmean' or 'sum' for a mean over the whole batch, not 'none'"),
+    *((ops.free_bits_kl, (F(2, 3), F(2, 3), value), {}, ValueError,
+       f"free_bits must be a finite number of nats, at least 0, not {value}")
+      for value in (-1.0, float("inf"), float("nan"))),
+    *((ops.free_bits_kl, (F(2, 3, 4), F(2, 3, 4), 0.5), {"groups": groups}, ValueError,
+       f"groups must divide the elements of the event, but {groups} does not divide 12, those of mu (2, 3, 4)")
+      for groups in (5, 24, 0, -3)),
+    (ops.free_bits_kl, (F(2, 3), F(2, 3), 0.5), {"weight": float("nan")}, ValueError,
+     "weight is NaN: it must be a number"),
+]  # fmt: skip
+
 I64 = torch.int64
 PLANES: list[Row] = [
     (ops.categorical_nll, (F(2, 4, 3), F(2, 4, 3, dtype=I64)), {}, ValueError,
@@ -208,7 +223,7 @@ PLANES: list[Row] = [
     )),
 ]  # fmt: skip
 
-TABLE = PIXELS + LAST_LAYERS + LATENTS + NOISES + IMPORTANCE + PLANES
+TABLE = PIXELS + LAST_LAYERS + LATENTS + NOISES + IMPORTANCE + FREE_BITS + PLANES
 
 REDUCED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"reduction": "mean"}, ValueError, "reduction must be 'batchmean', 'sum' or 'none', not 'mean'"),

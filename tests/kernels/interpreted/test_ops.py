@@ -5,6 +5,7 @@ from collections.abc import Callable
 import fastvae.kernels._launch as launch
 import fastvae.kernels.categorical_nll as categorical
 import fastvae.kernels.discretized_logistic_mixture_nll as mixture
+import fastvae.kernels.free_bits_kl as free_bits
 import pytest
 import torch
 from torch import Tensor
@@ -58,6 +59,17 @@ def test_latents(shape: tuple[int, ...], dtype: torch.dtype, reduction: str) -> 
         options = {"reduction": reduction, "weight": torch.tensor(0.3), "backend": backend}
         z, kl = ops.reparameterize_kl(*leaves, source, **options)
         return [z, kl, ops.gaussian_kl(*leaves, **options), ops.reparameterize(*leaves, source, backend=backend)]
+
+    both(run, list(packed(shape, dtype)))
+
+
+@dtypes
+@pytest.mark.parametrize("groups", [None, 1, 2])
+@pytest.mark.parametrize("shape", [(1, 2), (3, 6), (3, 40), (2, 3, 4), (0, 4), (4, 0)], ids=str)
+def test_free_bits(shape: tuple[int, ...], dtype: torch.dtype, groups: int | None) -> None:
+    def run(backend: str, leaves: list[Tensor]) -> list[Tensor]:
+        options = {"groups": groups, "weight": torch.tensor(0.3), "backend": backend}
+        return [ops.free_bits_kl(*leaves, 0.5, reduction="sum", **options)]
 
     both(run, list(packed(shape, dtype)))
 
@@ -157,6 +169,11 @@ def test_programs_that_loop_over_tiles(
     monkeypatch.setattr(launch, "_INT32_REACH", reach)
     test_latents(shape, torch.float32, reduction)
     test_pixels(shape, torch.float32, reduction, "uint8")
+    monkeypatch.setattr(free_bits, "_TILE", 4)
+    monkeypatch.setattr(free_bits, "_MAX_COLUMNS", 4)
+    monkeypatch.setattr(free_bits, "_PROGRAMS", 2)
+    monkeypatch.setattr(free_bits, "_INT32_REACH", reach)
+    test_free_bits(shape, torch.float32, None)
     monkeypatch.setattr(categorical, "_ELEMENTS", {4: 32})
     monkeypatch.setattr(mixture, "_ELEMENTS", {4: 32})
     test_planes(shape, torch.float32, reduction, 3)
