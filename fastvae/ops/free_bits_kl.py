@@ -11,7 +11,7 @@ from . import _check, _library
 from ._autograd import first_order
 
 
-def _fake_sums(mu: Tensor, logvar: Tensor, groups: int) -> Tensor:
+def _fake_sums(mu: Tensor, _logvar: Tensor, groups: int) -> Tensor:
     return mu.new_empty(groups, dtype=torch.float64 if mu.dtype == torch.float64 else torch.float32)
 
 
