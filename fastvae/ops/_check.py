@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from . import _library
+
 Reduction = Literal["batchmean", "sum", "none"]
 REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2}  # the codes that the kernels know; csrc/operator.h has the same
 
@@ -130,10 +132,14 @@ def eight_bits(target: Tensor) -> None:
         )
 
 
+def _readable(target: Tensor) -> bool:
+    """Whether its numbers may be looked at: on an accelerator that stalls the queue, and torch.func forbids it."""
+    return target.device.type == "cpu" and not torch.compiler.is_compiling() and not _library.transformed()
+
+
 def unit_interval(target: Tensor) -> None:
-    """Refuse Bernoulli targets outside [0, 1]; not on an accelerator, where looking would stall the queue."""
-    readable = target.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not (readable and target.is_floating_point() and target.numel()):
+    """Refuse Bernoulli targets outside [0, 1]."""
+    if not (_readable(target) and target.is_floating_point() and target.numel()):
         return
     low, high = (bound.item() for bound in torch.aminmax(target))
     if low < 0 or high > 1:
@@ -160,8 +166,7 @@ def classes(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         )
     _one_device("logits", logits, target)
     count = logits.shape[1]
-    readable = target.device.type == "cpu" and not torch.compiler.is_compiling()
-    if readable and target.numel() and not (target.dtype == torch.uint8 and count >= 256):
+    if _readable(target) and target.numel() and not (target.dtype == torch.uint8 and count >= 256):
         low, high = (bound.item() for bound in torch.aminmax(target))
         if low < 0 or high >= count:
             raise ValueError(

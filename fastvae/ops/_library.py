@@ -108,13 +108,31 @@ def _launchers() -> SimpleNamespace:
     return launchers
 
 
+def transformed() -> bool:
+    """Whether a transform of torch.func is active; not asked while compiling, where a graph is cut without them."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def vmapped() -> bool:
+    """Whether one of those transforms is vmap, under which a call stands for many examples."""
+    if not transformed():
+        return False
+    vmap = torch._C._functorch.TransformType.Vmap
+    return any(interpreter.key() == vmap for interpreter in torch._C._functorch.get_interpreter_stack() or ())
+
+
 def resolve(backend: str, tensor: Tensor) -> Any:
     """The operators of a backend as attributes, or None for the eager reference.
 
     Raises ValueError for an unknown backend, or for one that cannot serve the tensor's device; the message says what
-    can.
+    can. The fused operators have no rules for torch.func: under a transform "auto" is the reference, which needs none.
     """
     device = tensor.device.type
+    if transformed():
+        if backend in ("native", "triton"):
+            raise ValueError(f"backend={backend!r} has no rules for torch.func's transforms: use 'auto' or 'reference'")
+        if backend == "auto":
+            return None
     if backend == "auto":
         served = (device == "cpu" and has_native()) or (device == "cuda" and has_triton())
         return torch.ops.fastvae if served else None

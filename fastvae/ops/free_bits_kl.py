@@ -10,12 +10,11 @@ from .. import reference
 from . import _check, _library
 from ._autograd import first_order
 
-
-def _fake_sums(mu: Tensor, _logvar: Tensor, groups: int) -> Tensor:
-    return mu.new_empty(groups, dtype=torch.float64 if mu.dtype == torch.float64 else torch.float32)
-
-
-_library.define("gaussian_kl_groups(Tensor mu, Tensor logvar, int groups) -> Tensor", _fake_sums, module="free_bits_kl")
+_library.define(
+    "gaussian_kl_groups(Tensor mu, Tensor logvar, int groups) -> Tensor",
+    lambda mu, logvar, groups: mu.new_empty(groups, dtype=torch.promote_types(mu.dtype, torch.float32)),
+    module="free_bits_kl",
+)
 _library.define(
     "gaussian_kl_groups_backward(Tensor grad_output, Tensor mu, Tensor logvar, int groups) -> (Tensor, Tensor)",
     lambda grad_output, mu, logvar, groups: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),

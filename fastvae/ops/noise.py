@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from . import _library
 
 
 class Noise:
@@ -85,6 +86,7 @@ class Noise:
         """
         if target.dtype != torch.uint8:
             raise TypeError(f"target must be uint8 (0..255) to be binarized, not {target.dtype}")
+        _refuse_under_vmap("binarize the pixels before it")
         return reference.binarize(target, self.state.to(target.device), self.row_offset, self.stream)
 
 
@@ -112,12 +114,21 @@ class NoiseArguments(NamedTuple):
         return reference.standard_normal(self.state, shape or mu.shape, self.row_offset, self.stream, dtype)
 
 
+def _refuse_under_vmap(remedy: str) -> None:
+    """A key, or None, is one draw: under torch.func.vmap, which hides the batch, one for all examples."""
+    if _library.vmapped():
+        raise ValueError(f"a Noise key or None draws the same for every example of torch.func.vmap: {remedy}")
+
+
 def noise_arguments(noise: Noise | Tensor | None, mu: Tensor, shape: Sequence[int] | None = None) -> NoiseArguments:
     """Turn what a caller may pass as ``noise`` into the operators' arguments; ``shape`` is eps's if it is not mu's.
 
     None draws a fresh key from torch's default generator of the device, so that ``torch.manual_seed`` rules it and
-    gradient checkpointing, which restores that generator, recomputes with the same noise.
+    gradient checkpointing, which restores that generator, recomputes with the same noise. Under torch.func.vmap only
+    an eps will do.
     """
+    if not isinstance(noise, Tensor):
+        _refuse_under_vmap("pass a tensor eps that is mapped too")
     if noise is None:
         state = torch.randint(0, 2**32, (2,), dtype=torch.int64, device=mu.device)
         return NoiseArguments(None, state, 0, 0)
