@@ -14,6 +14,7 @@ from fastvae import ops, reference
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 SHAPES = ((1, 1), (3, 5), (7, 784), (5, 2), (4, 3, 8, 8), (6,), (0, 4), (4, 0))
+TYPICAL_SHAPES = ((3, 5), (4, 3, 8, 8))
 REDUCTIONS = ("batchmean", "sum", "none")
 
 # What a backend may lose beyond what same-type eager loses, by the type of the tensor that is compared: a loss comes
