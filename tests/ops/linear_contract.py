@@ -9,7 +9,7 @@ from torch import Tensor
 from fastvae import ops, reference
 from fastvae.ops import _linear
 
-from . import support
+from . import cases, support
 from .contract import LossContract
 from .support import Case, Inputs, assert_accurate, assert_close, value_and_grad
 
@@ -40,7 +40,7 @@ class LinearContract(LossContract):
             batch, outputs = shape
             shapes = ((batch, 24), (outputs, 24), *([(outputs,)] if bias else []))
             layer = (torch.randn(size, generator=generator, dtype=torch.float64) for size in shapes)
-            target = support.random_pixels(shape, torch.uint8, generator)
+            target = cases.random_pixels(shape, torch.uint8, generator)
             return Inputs(tuple((tensor / 4).to(dtype) for tensor in layer), (target,))
 
         name = self.case.name

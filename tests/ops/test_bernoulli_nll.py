@@ -7,8 +7,9 @@ import torch
 from fastvae import ops
 
 from . import support
+from .cases import BERNOULLI_NLL
 from .contract import LossContract
-from .support import BERNOULLI_NLL, assert_accurate, assert_close, leaves
+from .support import assert_accurate, assert_close, leaves
 
 LN2 = 0.6931471805599453
 

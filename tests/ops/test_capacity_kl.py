@@ -6,7 +6,8 @@ import torch
 
 from fastvae import ops, reference
 
-from .support import GAUSSIAN_KL, assert_close, leaves
+from .cases import GAUSSIAN_KL
+from .support import assert_close, leaves
 
 CAPACITIES = (0.0, 3.0, 500.0)
 

@@ -8,8 +8,9 @@ import torch
 from fastvae import ops
 
 from . import support
+from .cases import CATEGORICAL_NLL, CLASSES
 from .contract import LossContract
-from .support import CATEGORICAL_NLL, CLASSES, Inputs, assert_accurate, assert_close, cotangents, leaves, value_and_grad
+from .support import Inputs, assert_accurate, assert_close, cotangents, leaves, value_and_grad
 
 INF, NAN = float("inf"), float("nan")
 

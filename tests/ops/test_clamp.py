@@ -11,7 +11,8 @@ import torch
 from fastvae import ops, reference
 
 from . import support
-from .support import GAUSSIAN_KL, REPARAMETERIZE, REPARAMETERIZE_KL, Case, assert_accurate, assert_close, leaves
+from .cases import GAUSSIAN_KL, REPARAMETERIZE, REPARAMETERIZE_KL
+from .support import Case, assert_accurate, assert_close, leaves
 
 CLAMP = (-0.5, 0.75)
 cases = pytest.mark.parametrize("case", [GAUSSIAN_KL, REPARAMETERIZE, REPARAMETERIZE_KL], ids=lambda case: case.name)

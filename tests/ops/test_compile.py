@@ -8,8 +8,9 @@ import torch
 import fastvae
 from fastvae import ops
 
-from . import support
-from .support import BERNOULLI_NLL, CASES, REPARAMETERIZE_KL, Case, Inputs, assert_close, value_and_grad
+from . import cases, support
+from .cases import BERNOULLI_NLL, CASES, REPARAMETERIZE_KL
+from .support import Case, Inputs, assert_close, value_and_grad
 
 
 @pytest.fixture(autouse=True)
@@ -80,11 +81,11 @@ def test_a_second_backward_of_a_compiled_loss_gives_the_same(place: Any, compile
 
 @pytest.mark.parametrize("shape", [(6, 20), (4, 3, 8, 8)], ids=str)
 def test_a_packed_head_in_one_graph(place: Any, shape: tuple[int, ...]) -> None:
-    mu, logvar = support.GAUSSIAN_KL.inputs(shape, torch.float32, place.device).tensors
+    mu, logvar = cases.GAUSSIAN_KL.inputs(shape, torch.float32, place.device).tensors
     head = torch.cat((mu, logvar), 1)
 
     def function(head: torch.Tensor) -> Any:
-        return support.GAUSSIAN_KL.fused(*(head * 1).chunk(2, 1), backend=place.backend)
+        return cases.GAUSSIAN_KL.fused(*(head * 1).chunk(2, 1), backend=place.backend)
 
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     for a, e in zip(
@@ -126,7 +127,7 @@ def test_none_draws_anew_in_every_call_and_backward_agrees(place: Any) -> None:
 
 def test_a_weight_on_the_device_is_read_at_every_call(place: Any) -> None:
     weight = torch.ones((), device=place.device)
-    mu, logvar = support.GAUSSIAN_KL.inputs((4, 6), torch.float32, place.device).tensors
+    mu, logvar = cases.GAUSSIAN_KL.inputs((4, 6), torch.float32, place.device).tensors
 
     @torch.compile(fullgraph=True, backend="aot_eager")
     def step(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:

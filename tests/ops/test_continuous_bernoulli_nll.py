@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from . import support
+from .cases import CONTINUOUS_BERNOULLI_NLL
 from .contract import LossContract
-from .support import CONTINUOUS_BERNOULLI_NLL, assert_accurate
+from .support import assert_accurate
 
 
 class TestContinuousBernoulliNLL(LossContract):

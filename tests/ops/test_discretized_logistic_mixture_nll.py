@@ -10,16 +10,9 @@ from scipy.special import log_expit, log_softmax, logsumexp
 from fastvae import ops
 
 from . import support
+from .cases import DISCRETIZED_LOGISTIC_MIXTURE_NLL, MIXTURES
 from .contract import LossContract
-from .support import (
-    DISCRETIZED_LOGISTIC_MIXTURE_NLL,
-    MIXTURES,
-    Inputs,
-    assert_accurate,
-    assert_close,
-    leaves,
-    value_and_grad,
-)
+from .support import Inputs, assert_accurate, assert_close, leaves, value_and_grad
 
 INF, NAN = float("inf"), float("nan")
 FLOOR = -7 - math.log(2)

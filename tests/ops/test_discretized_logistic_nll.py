@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from . import support
+from .cases import DISCRETIZED_LOGISTIC_NLL
 from .contract import LossContract
-from .support import DISCRETIZED_LOGISTIC_NLL, assert_accurate
+from .support import assert_accurate
 
 
 class TestDiscretizedLogisticNLL(LossContract):

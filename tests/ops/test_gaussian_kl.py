@@ -6,8 +6,9 @@ import torch
 from fastvae import ops
 
 from . import support
+from .cases import GAUSSIAN_KL
 from .contract import LossContract
-from .support import GAUSSIAN_KL, assert_accurate, assert_close, error
+from .support import assert_accurate, assert_close, error
 
 
 def relative_error(actual: torch.Tensor, exact: torch.Tensor) -> float:

@@ -8,8 +8,9 @@ import torch
 from fastvae import ops, reference
 
 from . import support
+from .cases import GAUSSIAN_LOGVAR_NLL
 from .contract import LossContract
-from .support import GAUSSIAN_LOGVAR_NLL, assert_accurate
+from .support import assert_accurate
 
 
 class TestGaussianLogvarNLL(LossContract):

@@ -8,8 +8,9 @@ import torch
 from fastvae import ops
 
 from . import support
+from .cases import GAUSSIAN_NLL
 from .contract import LossContract
-from .support import GAUSSIAN_NLL, assert_accurate, assert_close, leaves
+from .support import assert_accurate, assert_close, leaves
 
 
 class TestGaussianNLL(LossContract):

@@ -8,8 +8,9 @@ from torch.distributions import Normal, kl_divergence
 from fastvae import ops
 
 from . import support
+from .cases import GAUSSIAN_PRIOR_KL
 from .contract import LossContract
-from .support import GAUSSIAN_PRIOR_KL, assert_close, leaves, value_and_grad
+from .support import assert_close, leaves, value_and_grad
 
 
 class TestGaussianPriorKL(LossContract):

@@ -8,8 +8,9 @@ import fastvae
 from fastvae import ops
 
 from . import support
+from .cases import IMPORTANCE_WEIGHTED_NLL
 from .contract import LossContract
-from .support import IMPORTANCE_WEIGHTED_NLL, assert_accurate, assert_close, leaves
+from .support import assert_accurate, assert_close, leaves
 
 INF, NAN = math.inf, math.nan
 

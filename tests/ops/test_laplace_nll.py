@@ -7,8 +7,9 @@ import torch
 from fastvae import ops
 
 from . import support
+from .cases import LAPLACE_NLL
 from .contract import LossContract
-from .support import LAPLACE_NLL, assert_accurate
+from .support import assert_accurate
 
 
 class TestLaplaceNLL(LossContract):

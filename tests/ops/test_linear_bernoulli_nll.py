@@ -8,8 +8,9 @@ from fastvae import ops
 from fastvae.ops import _linear
 
 from . import support
+from .cases import LINEAR_BERNOULLI_NLL
 from .linear_contract import LinearContract
-from .support import LINEAR_BERNOULLI_NLL, leaves
+from .support import leaves
 
 
 def test_bands_cover_the_columns_within_their_bound() -> None:

@@ -5,8 +5,9 @@ import torch
 
 from fastvae import ops
 
+from .cases import LINEAR_GAUSSIAN_NLL
 from .linear_contract import LinearContract
-from .support import LINEAR_GAUSSIAN_NLL, assert_accurate
+from .support import assert_accurate
 
 
 class TestLinearGaussianNLL(LinearContract):

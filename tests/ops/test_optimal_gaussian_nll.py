@@ -7,8 +7,9 @@ import torch
 from fastvae import ops
 
 from . import support
+from .cases import OPTIMAL_GAUSSIAN_NLL
 from .contract import OpContract
-from .support import OPTIMAL_GAUSSIAN_NLL, assert_accurate
+from .support import assert_accurate
 
 
 class TestOptimalGaussianNLL(OpContract):

@@ -10,8 +10,9 @@ import fastvae
 from fastvae import ops
 
 from . import support
+from .cases import REPARAMETERIZE
 from .contract import OpContract
-from .support import REPARAMETERIZE, assert_close, error, leaves
+from .support import assert_close, error, leaves
 
 
 def draw(place: Any, mu: torch.Tensor, logvar: torch.Tensor, noise: Any = None) -> torch.Tensor:

@@ -7,8 +7,9 @@ import fastvae
 from fastvae import ops
 
 from . import support
+from .cases import REPARAMETERIZE_KL
 from .contract import LossContract
-from .support import REPARAMETERIZE_KL, assert_close, error, leaves
+from .support import assert_close, error, leaves
 
 
 class TestReparameterizeKL(LossContract):

@@ -9,8 +9,9 @@ import fastvae
 from fastvae import ops
 
 from . import support
+from .cases import REPARAMETERIZE_LOG_RATIO
 from .contract import OpContract
-from .support import REPARAMETERIZE_LOG_RATIO, assert_close, error, leaves
+from .support import assert_close, error, leaves
 
 ESTIMATORS = ("iwae", "stl", "dreg")
 ROWS, SAMPLES, EVENT = 4, 5, 6

@@ -11,7 +11,8 @@ from torch.func import grad, jacrev, vmap
 from fastvae import Noise, ops
 from fastvae.ops import _library
 
-from .support import CASES, GAUSSIAN_KL, Case, Inputs, assert_close, cotangents, leaves, value_and_grad
+from .cases import CASES, GAUSSIAN_KL
+from .support import Case, Inputs, assert_close, cotangents, leaves, value_and_grad
 
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 import fastvae
 from fastvae import ops
 
-from . import support
-from .support import CASES, Case, Inputs, assert_close, assert_same_bits, leaves, value_and_grad
+from . import cases, support
+from .cases import CASES
+from .support import Case, Inputs, assert_close, assert_same_bits, leaves, value_and_grad
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -70,9 +71,9 @@ def test_a_backward_through_an_exported_loss_is_never_a_silent_zero(place: Any, 
     # An exported program holds the forward alone: torch refuses to differentiate it, or warns of doing nothing.
     if place.backend == "reference":
         pytest.skip("plain torch, which can be differentiated")
-    inputs = support.BERNOULLI_NLL.inputs((5, 12), torch.float32, place.device)
+    inputs = cases.BERNOULLI_NLL.inputs((5, 12), torch.float32, place.device)
     arguments = (*leaves(inputs.tensors), *inputs.constants)
-    use = Use(support.BERNOULLI_NLL, backend=place.backend, reduction="sum")
+    use = Use(cases.BERNOULLI_NLL, backend=place.backend, reduction="sum")
     (loss,) = torch.export.export(use, arguments, strict=strict).module()(*arguments)
     with pytest.raises((RuntimeError, UserWarning), match=r"autograd kernel was not registered|does not require grad"):
         loss.backward()
