@@ -1,13 +1,12 @@
 """The last layer and its binary cross-entropy: products of 6 B H O FLOPs, uint8 targets; time and peak memory.
 
-The table's "MB" is the most that forward and backward hold at once beyond their inputs, the gradients included.
+"MB" is the most that forward and backward hold at once beyond their inputs, the gradients included.
 """
 
 import pytest
 import timing
 import torch
 import torch.nn.functional as F
-from torch.profiler import ProfilerActivity, profile
 
 from fastvae import ops
 
@@ -27,39 +26,25 @@ def two_steps(hidden, weight, bias, target):
 CONTENDERS = {
     "fastvae": lambda: ops.linear_bernoulli_nll,
     "nn.Linear + bernoulli_nll": lambda: two_steps,
-    "torch.compile": lambda: torch.compile(eager),
+    **timing.compiled(eager),
 }
-
-
-def peak_bytes(call, device):
-    """The most memory that is allocated at once during a call, beyond what was before it."""
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        call()
-    held = peak = 0
-    for event in profiled.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(("rows", "features", "outputs"), SHAPES)
 def test_linear_bernoulli_nll(benchmark, device, rows, features, outputs, dtype, name):
-    kind = str(dtype).removeprefix("torch.")
-    benchmark.group = f"linear_bernoulli_nll {rows}x{features} -> {outputs} {kind}, forward + backward"
+    benchmark.group = f"linear_bernoulli_nll {rows}x{features} -> {outputs} {timing.KINDS[dtype]}, forward + backward"
     hidden = torch.randn(rows, features, device=device, dtype=dtype, requires_grad=True)
     layer = torch.nn.Linear(features, outputs, device=device, dtype=dtype)
     target = torch.randint(0, 256, (rows, outputs), dtype=torch.uint8, device=device)
     call = timing.forward_backward(CONTENDERS[name](), [hidden, layer.weight, layer.bias], target)
     call()  # compiles
-    label = f"{name}, {peak_bytes(call, device) / 1e6:.1f} MB"
-    benchmark.extra_info.update(name=label, flops=6 * rows * features * outputs, baseline=name != "fastvae")
+    benchmark.extra_info.update(
+        name=name,
+        flops=6 * rows * features * outputs,
+        peak_bytes=timing.peak_bytes(call, device),
+        baseline=name != "fastvae",
+    )
     small = rows * outputs < 1e6
     benchmark.pedantic(call, rounds=60 if small else 7, warmup_rounds=3, iterations=20 if small else 1)

@@ -49,12 +49,13 @@ def pytest_terminal_summary(terminalreporter, config):
                 for base in (other.extra_info["name"] for other in members if other.extra_info.get("baseline"))
                 if base != name
             )
-            rate = (
-                f"{info['bytes'] / median / 1e9:7.1f} GB/s  {info['copy_s'] / median:5.2f} of a copy  "
-                f"{info['peak_bytes'] / 1e6:7.1f} MB  "
-                if "copy_s" in info
-                else ""
-            )
+            rate = ""
+            if "copy_s" in info:
+                rate = f"{info['bytes'] / median / 1e9:7.1f} GB/s  {info['copy_s'] / median:5.2f} of a copy  "
+            if "flops" in info:
+                rate = f"{info['flops'] / median / 1e9:7.1f} GFLOP/s  "
+            if "peak_bytes" in info:
+                rate += f"{info['peak_bytes'] / 1e6:7.1f} MB  "
             write(
                 f"  {name:<34} {median / steps * 1e3:9.3f} ms  "
                 f"(quartiles {quartiles[0] / steps * 1e3:.3f} to {quartiles[2] / steps * 1e3:.3f})  {rate}{ratios}"

@@ -1,4 +1,5 @@
-"""Draw how much faster fastvae's operations are than torch.compile and eager, from a JSON of ``make bench``.
+"""Draw how much faster fastvae's operations are than torch.compile and eager, from a JSON of ``make bench``; print the
+same as rows of a table.
 
 python benchmarks/plot.py benchmarks/results/ops-cpu.json docs/ops.png
 """
@@ -23,20 +24,26 @@ def groups(results: dict) -> dict[str, dict[str, float]]:
     return medians
 
 
+def best(medians: dict[str, float], kind: str) -> float:
+    """Seconds of the fastest contender of a kind: "eager", "torch.compile"."""
+    return min(seconds for name, seconds in medians.items() if name.startswith(kind))
+
+
+def row(group: str, medians: dict[str, float]) -> str:
+    """A group's row of the README's table."""
+    ours = medians["fastvae"]
+    ratios = (f"{best(medians, kind) / ours:.1f}x" for kind in ("eager", "torch.compile"))
+    return f"| {group} | {1e3 * ours:.3f} | {' | '.join(ratios)} |"
+
+
 def main(source: Path, picture: Path, /) -> None:
     """Read SOURCE, write PICTURE."""
     results = json.loads(source.read_text())
     medians = groups(results)
     names = list(medians)[::-1]
     figure, axes = plt.subplots(figsize=(8, 0.34 * len(names) + 1.2), layout="constrained")
-    for offset, label, pick in (
-        (0.2, "the fastest eager spelling", lambda name: name.startswith("eager")),
-        (-0.2, "torch.compile", lambda name: name.startswith("torch.compile")),
-    ):
-        ratios = [
-            min(seconds for name, seconds in medians[group].items() if pick(name)) / medians[group]["fastvae"]
-            for group in names
-        ]
+    for offset, label, kind in ((0.2, "the fastest eager spelling", "eager"), (-0.2, "torch.compile", "torch.compile")):
+        ratios = [best(medians[group], kind) / medians[group]["fastvae"] for group in names]
         bars = axes.barh([at + offset for at in range(len(names))], ratios, height=0.4, label=label)
         axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
     axes.set_yticks(range(len(names)), names, fontsize=8)
@@ -46,6 +53,7 @@ def main(source: Path, picture: Path, /) -> None:
     axes.set_title(f"fastvae on {results['machine_info']['device']}, against", fontsize=9)
     axes.legend(loc="lower right", fontsize=8)
     figure.savefig(picture, dpi=110)
+    print("\n".join(row(group, medians[group]) for group in medians))
 
 
 if __name__ == "__main__":
