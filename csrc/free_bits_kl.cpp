@@ -141,11 +141,13 @@ Tensor forward(const Tensor& mu, const Tensor& logvar, int64_t groups) {
   // In order: chunks into the first of them, then the panel's rows and columns into groups.
   for (int64_t k = 1; k < chunks; ++k)
     for (int64_t i = 0; i < op.panel; ++i) partial[i] += partial[k * op.panel + i];
-  const int64_t event = op.mu.event, size = groups > 0 ? event / groups : 0;
+  const int64_t event = op.mu.event, size = groups > 0 && chunks > 0 ? event / groups : 0;
+  for (int64_t row = event; row < op.panel && chunks > 0; row += event)
+    for (int64_t i = 0; i < event; ++i) partial[i] += partial[row + i];
   for (int64_t group = 0; group < groups; ++group) {
     double sum = 0.0;
-    for (int64_t column = group * size; column < (group + 1) * size && chunks > 0; ++column)
-      for (int64_t at = column; at < op.panel; at += event) sum += partial[at];
+#pragma omp simd reduction(+ : sum)
+    for (int64_t column = group * size; column < (group + 1) * size; ++column) sum += partial[column];
     if (wide) static_cast<double*>(sums.data_ptr())[group] = sum;
     else static_cast<float*>(sums.data_ptr())[group] = static_cast<float>(sum);
   }
