@@ -109,8 +109,8 @@ def _launchers() -> SimpleNamespace:
 
 
 def transformed() -> bool:
-    """Whether a transform of torch.func is active; not asked while compiling, where a graph is cut without them."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    """Whether a transform of torch.func is active."""
+    return torch._C._are_functorch_transforms_active()
 
 
 def vmapped() -> bool:

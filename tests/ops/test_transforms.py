@@ -122,11 +122,12 @@ def test_a_key_is_one_draw_under_grad_as_without(device: str) -> None:
     assert_close(actual, value_and_grad(sample, inputs)[1])
 
 
-def test_a_compiled_transform_of_the_reference(device: str) -> None:
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_compiled_transform(device: str, backend: str) -> None:
     inputs = GAUSSIAN_KL.inputs((3, 6), torch.float32, device)
 
     def loss(mu: Tensor, logvar: Tensor) -> Tensor:
-        return ops.gaussian_kl(mu[None], logvar[None], backend="reference")
+        return ops.gaussian_kl(mu[None], logvar[None], backend=backend)
 
     of_each = vmap(grad(loss, (0, 1)))
     compiled = torch.compile(of_each, fullgraph=True, backend="aot_eager")
@@ -137,3 +138,15 @@ def test_after_a_transform_the_fused_path_is_back(device: str) -> None:
     x = torch.zeros(2, 4, device=device)
     grad(lambda x: ops.gaussian_kl(x, x))(x)
     assert _library.resolve("auto", x) is (torch.ops.fastvae if device == "cuda" or _library.has_native() else None)
+
+
+def test_a_key_under_a_compiled_vmap_is_refused(device: str) -> None:
+    noise = ops.Noise(1, device=device)
+
+    @torch.compile(backend="eager")
+    @torch.func.vmap
+    def sample(mu: Tensor) -> Tensor:
+        return ops.reparameterize(mu, torch.zeros_like(mu), noise)
+
+    with pytest.raises((ValueError, RuntimeError)):  # in torch.compile's words
+        sample(torch.zeros(3, 4, 5, device=device))
