@@ -63,6 +63,7 @@ KERNELS = {
     "scale_gradient_": ("scale_gradient._scale", ()),
     "second stage": ("reparameterize_log_ratio._add", ()),
 }
+_ONE_VECTOR = ("discretized_logistic_nll", "gaussian_prior_kl")  # a thread: their max_tile
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
 _STRIDES = {"stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"}
@@ -84,7 +85,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         ("partials", "loss", "loss_sum", "kl", "bounds", "sums", "grad_output", "grad_kl", "grad_ratio"), wide
     )
     meta = {
-        "TILE": 256 if operator.startswith("discretized_logistic_nll") else 512,
+        "TILE": 256 if dtype == "fp64" or operator.startswith(_ONE_VECTOR) else 512,
         "VECTOR": 8 if dtype in ("bf16", "fp16") else 4,
         "ALIGNED": variant != "ragged",
         "DENSE": variant == "dense",
