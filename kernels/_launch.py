@@ -68,11 +68,11 @@ def plan(
     vector = 8 if like.dtype in (torch.bfloat16, torch.float16) else 4
     max_chunks = max_chunks or _MAX_CHUNKS
     tile, warps = next((tile, warps) for limit, tile, warps in _TILES if numel <= limit)
-    tile = min(tile, max_tile)
+    tile = min(tile, max_tile, 256 if like.dtype == torch.float64 else 512)  # in fp64, a vector is two accesses
     if per_row:
         tile = min(tile, max(32, triton.next_power_of_2(triton.cdiv(length, vector))))
-        warps = min(warps, tile // 32)
         max_chunks = 1 if rows >= 256 else min(max_chunks, triton.cdiv(1024, max(rows, 1)))
+    warps = max(1, min(warps, tile // 32))
     dense = per_row or batch <= 1 or all(stride == event for stride in strides)
     widths = (length, first, *((event, *strides) if not dense or rows > 1 else ()))
     reach = max(numel, *(batch * abs(stride) for stride in strides), 0)

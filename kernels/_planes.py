@@ -12,13 +12,13 @@ from ._launch import NONE, Plan, plan
 from ._tile import multiple, span, strided
 
 
-def plan_planes(tensor: Tensor, reduction: int, most: int, elements: int) -> tuple[Plan, dict[str, int]]:
+def plan_planes(tensor: Tensor, reduction: int, most: int, elements: int, warps: int) -> tuple[Plan, dict[str, int]]:
     """Cut the pixels of ``tensor`` (B, planes, ...) into tiles of ``most`` planes, ``elements`` in all."""
     inner = tensor[0, 0].numel() if tensor.shape[0] else 0
     stride = tensor.shape[1] * inner
     cut = plan(tensor[:, 0], reduction == NONE, strides=(stride,))
     meta = {key: value for key, value in cut.meta.items() if key != "TILE"}
-    meta |= {"PIXELS": max(1, elements // (most * meta["VECTOR"])), "num_warps": 8}
+    meta |= {"PIXELS": max(1, elements // (most * meta["VECTOR"])), "num_warps": warps}
     chunks = triton.cdiv(cut.length, meta["PIXELS"] * meta["VECTOR"])
     # Where each sample has programs of its own, a few waves of an H100 share them; else one second stage's worth.
     limit = 4096 if reduction != NONE else triton.cdiv(4096, max(cut.rows, 1))

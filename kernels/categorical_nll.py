@@ -86,13 +86,13 @@ def _nll(
         settle(partial, loss_sum, partials, tickets, weight_tensor, weight, row, chunk, chunks)
 
 
-# Elements a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. Each thread of 8 warps holds one 128-bit
-# vector (two of fp64).
-_ELEMENTS = {2: 2048, 4: 1024, 8: 1024}
+# Elements a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. Each thread of 4 warps holds one 128-bit
+# vector (two of fp64); of 8 warps it needs a third more registers, and spills (sm_80).
+_ELEMENTS = {2: 1024, 4: 512, 8: 512}
 
 
 def _tile(classes: int) -> int:
-    """Classes a tile: 16 in flight are enough, and leave room for 16 vectors of pixels."""
+    """Classes a tile: 16 in flight are enough, and leave room for 8 vectors of pixels."""
     return min(triton.next_power_of_2(classes), 16)
 
 
@@ -100,7 +100,7 @@ def categorical_nll(
     logits: Tensor, target: Tensor, reduction: int, weight: float, weight_tensor: Tensor | None, with_grad: bool
 ) -> tuple[Tensor, Tensor]:
     tile = _tile(logits.shape[1])
-    cut, sizes = plan_planes(logits, reduction, tile, _ELEMENTS[logits.itemsize])
+    cut, sizes = plan_planes(logits, reduction, tile, _ELEMENTS[logits.itemsize], warps=4)
     total = summation(logits, reduction, cut)
     gradient = empty_gradient(logits, reduction, with_grad)
     if not cut.empty:
@@ -117,7 +117,7 @@ def categorical_nll_backward(
     grad_output: Tensor, logits: Tensor, target: Tensor, reduction: int, weight: float, weight_tensor: Tensor | None
 ) -> Tensor:
     tile = _tile(logits.shape[1])
-    cut, sizes = plan_planes(logits, reduction, tile, _ELEMENTS[logits.itemsize])
+    cut, sizes = plan_planes(logits, reduction, tile, _ELEMENTS[logits.itemsize], warps=4)
     gradient = logits.new_empty(logits.shape)
     if not cut.empty:
         weight = folded_weight(weight, reduction, logits.shape[0])

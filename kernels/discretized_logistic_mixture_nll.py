@@ -152,7 +152,7 @@ def discretized_logistic_mixture_nll(
     with_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     tile = triton.next_power_of_2(mixtures)
-    cut, sizes = plan_planes(parameters, reduction, tile, _ELEMENTS[parameters.itemsize])
+    cut, sizes = plan_planes(parameters, reduction, tile, _ELEMENTS[parameters.itemsize], warps=8)
     total = summation(parameters, reduction, cut)
     gradient = empty_gradient(parameters, reduction, with_grad)
     if not cut.empty:
@@ -176,7 +176,7 @@ def discretized_logistic_mixture_nll_backward(
     weight_tensor: Tensor | None,
 ) -> Tensor:
     tile = triton.next_power_of_2(mixtures)
-    cut, sizes = plan_planes(parameters, reduction, tile, _ELEMENTS[parameters.itemsize])
+    cut, sizes = plan_planes(parameters, reduction, tile, _ELEMENTS[parameters.itemsize], warps=8)
     gradient = parameters.new_empty(parameters.shape)
     if not cut.empty:
         weight = folded_weight(weight, reduction, parameters.shape[0])

@@ -18,6 +18,7 @@ from ._launch import (
 from ._math import exp_expm1
 from ._tile import multiple, span, strided
 
+_MAX_TILE = 256  # one vector a thread: four loads in flight already, and two spill where rows are strided
 _INTEGERS = ["length", "chunks", "event", "stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"]
 
 
@@ -108,7 +109,7 @@ def gaussian_prior_kl(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = mu, logvar, prior_mu, prior_logvar
     strides = tuple(row_stride(tensor) for tensor in inputs)
-    cut = plan(mu, reduction == NONE, strides=strides)
+    cut = plan(mu, reduction == NONE, strides=strides, max_tile=_MAX_TILE)
     total = summation(mu, reduction, cut)
     gradients: Tensors = tuple(empty_gradient(mu, reduction, with_grad) for _ in range(4))
     if not cut.empty:
@@ -134,7 +135,7 @@ def gaussian_prior_kl_backward(
 ) -> Tensors:
     inputs = mu, logvar, prior_mu, prior_logvar
     strides = tuple(row_stride(tensor) for tensor in inputs)
-    cut = plan(mu, reduction == NONE, strides=strides)
+    cut = plan(mu, reduction == NONE, strides=strides, max_tile=_MAX_TILE)
     gradients: Tensors = tuple(mu.new_empty(mu.shape) for _ in range(4))
     if not cut.empty:
         weight = folded_weight(weight, reduction, mu.shape[0])

@@ -146,6 +146,7 @@ def _backward(
         total = tl.zeros((ROWS * SPAN, 1), COMPUTE)
         for k in range(samples):
             total += tl.load(grad_ratio + row * samples + k, mask=row < batch, other=0.0)
+        total = tl.where(total == 0.0, float("inf"), total)  # a row of no weight: shares of 0, not of 0 / 0
     past = tl.zeros((ROWS * SPAN, 1), COMPUTE)
     to_mu, to_logvar = tl.zeros((ROWS * SPAN, VECTOR), COMPUTE), tl.zeros((ROWS * SPAN, VECTOR), COMPUTE)
     for k in range(samples):
@@ -163,7 +164,7 @@ def _backward(
                 past += of_ratio
             of_z += of_ratio * slope
             if AGAIN:
-                of_z *= tl.where(total == 0.0, 0.0, of_ratio / total)
+                of_z *= of_ratio / total
         to_mu += of_z
         to_logvar += of_z * noise
     to_logvar = 0.5 * (deviation * to_logvar - past)

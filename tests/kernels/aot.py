@@ -66,6 +66,15 @@ KERNELS = {
     "scale_gradient_": ("scale_gradient._scale", ()),
     "second stage": ("reparameterize_log_ratio._add", ()),
 }
+# The most vectors a program where a thread has one, and the kernels with programs of 4 warps.
+_TILES = {
+    "discretized_logistic_nll": 128,
+    "discretized_logistic_nll_backward": 128,
+    "gaussian_prior_kl": 256,
+    "gaussian_prior_kl_backward": 256,
+    "reparameterize_kl_backward clamped": 256,
+}
+_FOUR_WARPS = ("second stage", "categorical_nll", "discretized_logistic_nll")
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
 _STRIDES = {"stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"}
@@ -87,7 +96,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         ("partials", "loss", "loss_sum", "kl", "bounds", "sums", "grad_output", "grad_kl", "grad_ratio"), wide
     )
     meta = {
-        "TILE": 256 if operator.startswith("discretized_logistic_nll") else 512,
+        "TILE": min(_TILES.get(operator, 512), 256 if dtype == "fp64" else 512),
         "VECTOR": 8 if dtype in ("bf16", "fp16") else 4,
         "ALIGNED": variant != "ragged",
         "DENSE": variant == "dense",
@@ -96,7 +105,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         "CLASSES": 16,
         "COMPONENTS": 16,
         "COLOUR": True,
-        "PIXELS": 8 if dtype != "fp32" and "mixture" in operator else 16,
+        "PIXELS": 16 if dtype == "fp32" and "mixture" in operator else 8,
         "CLAMP": operator.endswith(" clamped"),
         "BLOCK": 4096,
         "ROWS": 4,
@@ -118,7 +127,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
             signature[argument] = types.get(argument, f"*{dtype}")
             attributes[position,] = [["tt.divisibility", 16]]
     source = ASTSource(function, signature, constants, attributes)
-    warps = 4 if operator.endswith("second stage") or "ROWS" in function.arg_names else 8
+    warps = 4 if operator.startswith(_FOUR_WARPS) or operator.endswith("second stage") or "ROWS" in function.arg_names else 8
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps, "num_stages": 1})
 
 

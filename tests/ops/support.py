@@ -18,7 +18,9 @@ REDUCTIONS = ("batchmean", "sum", "none")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-3, torch.float64: 1e-12}
 
 # Triton's interpreter is NumPy, which warns of the infinities and NaNs that some tests are about.
-not_finite = pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide by zero) encountered:RuntimeWarning")
+not_finite = pytest.mark.filterwarnings(
+    "ignore:(invalid value|overflow|divide by zero|All-NaN slice) encountered:RuntimeWarning"
+)
 
 Tensors = tuple[Tensor, ...]
 
