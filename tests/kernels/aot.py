@@ -127,7 +127,8 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
             signature[argument] = types.get(argument, f"*{dtype}")
             attributes[position,] = [["tt.divisibility", 16]]
     source = ASTSource(function, signature, constants, attributes)
-    warps = 4 if operator.startswith(_FOUR_WARPS) or operator.endswith("second stage") or "ROWS" in function.arg_names else 8
+    few = "ROWS" in function.arg_names or any(words in operator for words in _FOUR_WARPS)
+    warps = 4 if few else 8
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps, "num_stages": 1})
 
 
