@@ -1,4 +1,4 @@
-"""Run the kernels on a CPU, in Triton's interpreter: a process of its own, for the switch rules a whole process."""
+"""With a GPU, run the kernels in Triton's interpreter too: in a process of its own, which the switch rules whole."""
 
 import os
 import subprocess
@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FILES = sorted((Path(__file__).parent / "interpreted").glob("test_*.py"))
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this process is interpreted already")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_interpreted(path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

@@ -68,7 +68,9 @@ def _three_samples(function: Callable[..., Tensors], **keywords: Any) -> Callabl
     """A call with one eps like all others; z comes back as (B, 3 * D), a matrix like all others' outputs."""
 
     def call(mu: Tensor, logvar: Tensor, eps: Tensor, **options: Any) -> Tensors:
-        z, log_ratio = function(mu, logvar, torch.stack((eps, -eps, 0.5 * eps), 1), **keywords, **options)
+        factors = torch.tensor([1.0, -1.0, 0.5], dtype=eps.dtype, device=eps.device)
+        three = eps.unsqueeze(1) * factors.view(1, 3, *[1] * (eps.ndim - 1))
+        z, log_ratio = function(mu, logvar, three, **keywords, **options)
         return z.flatten(1), log_ratio
 
     return call

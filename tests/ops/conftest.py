@@ -1,18 +1,35 @@
-"""Which tests of the operators are quick."""
+"""Which tests of the operators run in Triton's interpreter, and which of them are quick."""
 
 import pytest
 import torch
 
 # One loss of pixels, one of latents: with them each part of a kernel that others share is run in every quick suite.
 QUICK_INTERPRETED = ("test_bernoulli_nll.py", "test_reparameterize_kl.py")
+# Of the contract, what depends on an operator's own kernel. The rest is the Python around it, which all of them share.
+OF_THE_KERNEL = (
+    "test_accuracy",
+    "test_a_large_ragged_input_is_accurate",
+    "test_grad_output_and_weight_scale_the_gradients",
+    "test_strides_do_not_matter",
+    "test_a_weight_on_the_device_gives_the_same_gradients",
+    "test_an_empty_batch_sums_to_zero_and_has_no_mean",
+    "test_the_same_call_gives_the_same_bits",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a GPU, Triton's interpreter takes seconds a test: slow ones, but for two operators."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without a GPU, the interpreter takes seconds a test: slow ones, and what is needed alone, but for two operators."""
     if torch.cuda.is_available():
         return
+    kept, left_out = [], []
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if parameters.get("backend") == "triton" and item.path.name not in QUICK_INTERPRETED:
             item.add_marker(pytest.mark.slow)
+            shared = item.function.__module__.endswith(".contract") and item.function.__name__ not in OF_THE_KERNEL
+            (left_out if shared else kept).append(item)
+        else:
+            kept.append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastvae import ops
+from fastvae import ops, reference
 
 from . import support
 from .cases import CATEGORICAL_NLL, CLASSES
@@ -97,7 +97,7 @@ class TestCategoricalNLL(LossContract):
     def test_an_index_that_is_no_class_is_nan_where_it_cannot_be_looked_at(self, place: Any, index: int) -> None:
         # As in a compiled graph: the operators themselves, without the check of the public function.
         if place.backend == "reference":
-            operator = functools.partial(support.reference.categorical_nll, reduction="sum")
+            operator = functools.partial(reference.categorical_nll, reduction="sum")
         else:
             from fastvae.ops import _autograd, _library  # noqa: PLC0415
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import log_expit, log_softmax, logsumexp
 
-from fastvae import ops
+from fastvae import ops, reference
 
 from . import support
 from .cases import DISCRETIZED_LOGISTIC_MIXTURE_NLL, MIXTURES
@@ -112,7 +112,7 @@ class TestDiscretizedLogisticMixtureNLL(LossContract):
         loss, gradient = one(ops.discretized_logistic_mixture_nll, inputs, backend=place.backend)
         # The truth has the kernel's fp32 pixels, or narrow scales would show the rounding of x = 100/255 alone.
         exact = inputs.to(torch.float64)
-        truth, slope = one(support.reference.discretized_logistic_mixture_nll, exact)
+        truth, slope = one(reference.discretized_logistic_mixture_nll, exact)
         assert loss.isfinite().all()
         # A distance from a pixel is rounded before it is divided by the scale.
         blur = 2e-7 * math.exp(-max(log_scale, FLOOR))

@@ -1,4 +1,8 @@
-"""Every kernel against the eager reference in fp64: types, reductions, ragged and packed shapes, extremes."""
+"""Kernels against the eager reference in fp64, to a bound near rounding: what tests/ops/contract.py cannot reach.
+
+The contract proves types, shapes and reductions, on every backend, to the tolerance of the types. Here are packed rows,
+noise from a key, and the cuts that only tensors too large for the interpreter have.
+"""
 
 from collections.abc import Callable
 
@@ -14,12 +18,13 @@ from fastvae import ops
 
 # The interpreter truncates fp32 to bf16 where a GPU rounds to nearest: two roundings of a full ulp each.
 BOUND = {torch.float32: 1e-6, torch.bfloat16: 1.7e-2, torch.float16: 1.5e-3, torch.float64: 1e-14}
-LATENTS = [(1, 1), (3, 5), (5, 2), (3, 40), (2, 3, 4), (7,), (0, 4), (4, 0)]
-PIXELS = [(1, 1), (3, 5), (2, 784), (0, 4), (4, 0)]
+LATENTS = [(1, 1), (3, 5), (2, 40), (2, 3, 4), (3,), (0, 4), (4, 0)]
+PIXELS = [(1, 1), (3, 5), (2, 40), (0, 4)]
 # NumPy warns where a GPU just computes an infinity.
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 dtypes = pytest.mark.parametrize("dtype", BOUND, ids=lambda dtype: str(dtype)[6:])
-reductions = pytest.mark.parametrize("reduction", ["batchmean", "sum", "none"])
+# To a kernel, "batchmean" is "sum" with another weight.
+reductions = pytest.mark.parametrize("reduction", ["sum", "none"])
 
 
 def packed(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
