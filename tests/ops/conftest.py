@@ -19,7 +19,7 @@ OF_THE_KERNEL = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without a GPU, the interpreter takes seconds a test: slow ones, and what is needed alone, but for two operators."""
+    """Without a GPU, the interpreter takes seconds a test: slow ones, and only those needed, but for two operators."""
     if torch.cuda.is_available():
         return
     kept, left_out = [], []
