@@ -48,6 +48,7 @@ def main(source: Path, picture: Path, /) -> None:
         axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xscale("log")
+    axes.margins(x=0.1, y=0.01)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("times faster, forward + backward")
     axes.set_title(f"fastvae on {results['machine_info']['device']}, against", fontsize=9)
