@@ -1,10 +1,10 @@
-"""Which tests of the operators run in Triton's interpreter, and which of them are quick."""
+"""Which tests of the operators run in Triton's interpreter, and which are quick."""
 
 import pytest
 import torch
 
 # One loss of pixels, one of latents: with them each part of a kernel that others share is run in every quick suite.
-QUICK_INTERPRETED = ("test_bernoulli_nll.py", "test_reparameterize_kl.py")
+QUICK = ("test_bernoulli_nll.py", "test_reparameterize_kl.py")
 # Of the contract, what depends on an operator's own kernel. The rest is the Python around it, which all of them share.
 OF_THE_KERNEL = (
     "test_accuracy",
@@ -19,17 +19,21 @@ OF_THE_KERNEL = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without a GPU, the interpreter takes seconds a test: slow ones, and only those needed, but for two operators."""
-    if torch.cuda.is_available():
-        return
+    """Slow ones, but for two operators: the reference against itself, and without a GPU the interpreter, seconds a test.
+
+    Of what all operators share, the interpreter is spared the rest.
+    """
+    interpreted = not torch.cuda.is_available()
     kept, left_out = [], []
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        if parameters.get("backend") == "triton" and item.path.name not in QUICK_INTERPRETED:
-            item.add_marker(pytest.mark.slow)
-            shared = item.function.__module__.endswith(".contract") and item.function.__name__ not in OF_THE_KERNEL
-            (left_out if shared else kept).append(item)
-        else:
+        backend = parameters.get("backend")
+        slow = backend == "reference" or (backend == "triton" and interpreted)
+        if not slow or item.path.name in QUICK:
             kept.append(item)
+            continue
+        item.add_marker(pytest.mark.slow)
+        shared = item.function.__module__.endswith(".contract") and item.function.__name__ not in OF_THE_KERNEL
+        (left_out if shared and backend == "triton" else kept).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept
