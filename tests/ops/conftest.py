@@ -19,7 +19,7 @@ OF_THE_KERNEL = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow ones, but for two operators: the reference against itself, and without a GPU the interpreter, seconds a test.
+    """Slow ones, but for two operators: the reference against itself, and without a GPU the interpreter (seconds each).
 
     Of what all operators share, the interpreter is spared the rest.
     """
