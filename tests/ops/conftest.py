@@ -21,7 +21,7 @@ OF_THE_KERNEL = (
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Slow ones, but for two operators: the reference against itself, and without a GPU the interpreter (seconds each).
 
-    Of what all operators share, the interpreter is spared the rest.
+    Of what all operators share, these two are spared what does not depend on the kernel.
     """
     interpreted = not torch.cuda.is_available()
     kept, left_out = [], []
@@ -34,6 +34,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             continue
         item.add_marker(pytest.mark.slow)
         shared = item.function.__module__.endswith(".contract") and item.function.__name__ not in OF_THE_KERNEL
-        (left_out if shared and backend == "triton" else kept).append(item)
+        (left_out if shared else kept).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept
