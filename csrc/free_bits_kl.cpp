@@ -116,11 +116,14 @@ GroupKl group_kl(const Tensor& mu, const Tensor& logvar, int64_t groups) {
   return op;
 }
 
-Tensor forward(const Tensor& mu, const Tensor& logvar, int64_t groups) {
+// Each group's sum over the batch, of which it has an `allowance`.
+std::tuple<Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, int64_t groups, double allowance,
+                                   double factor, const std::optional<Tensor>& weight_tensor) {
   const auto kernel = FASTVAE_CHOSEN(isa(), gaussian_kl_columns);
   const GroupKl op = group_kl(mu, logvar, groups);
   const bool wide = mu.scalar_type() == ScalarType::Double;
-  const Tensor sums = dense(&groups, 1, wide ? ScalarType::Double : ScalarType::Float);
+  const ScalarType kind = wide ? ScalarType::Double : ScalarType::Float;
+  const Tensor loss = dense(&groups, 0, kind), sums = dense(&groups, 1, kind);
   const int64_t panels = op.elements > 0 ? (op.elements + op.panel - 1) / op.panel : 0;
 
   // Chunks of panels, cut by the shape alone, times blocks of places; each writes its own part of `partial`.
@@ -144,42 +147,49 @@ Tensor forward(const Tensor& mu, const Tensor& logvar, int64_t groups) {
   const int64_t event = op.mu.event, size = groups > 0 && chunks > 0 ? event / groups : 0;
   for (int64_t row = event; row < op.panel && chunks > 0; row += event)
     for (int64_t i = 0; i < event; ++i) partial[i] += partial[row + i];
+  double total = 0.0;
   for (int64_t group = 0; group < groups; ++group) {
     double sum = 0.0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t column = group * size; column < (group + 1) * size; ++column) sum += partial[column];
+    total += sum < allowance ? allowance : sum;  // a NaN is not less
     if (wide) static_cast<double*>(sums.data_ptr())[group] = sum;
     else static_cast<float*>(sums.data_ptr())[group] = static_cast<float>(sum);
   }
-  return sums;
+  total *= weight_tensor ? factor * value_at(*weight_tensor, 0) : factor;
+  if (wide) *static_cast<double*>(loss.data_ptr()) = total;
+  else *static_cast<float*>(loss.data_ptr()) = static_cast<float>(total);
+  return {loss, sums};
 }
 
+// The factor of each column's gradient: none where its group is within its allowance. A NaN is not, and has one.
 template <typename A>
-std::unique_ptr<A[]> factors_of(const Tensor& grad_output, const GroupKl& op, int64_t groups) {
+std::unique_ptr<A[]> factors_of(const Tensor& sums, const GroupKl& op, int64_t groups, double allowance, double scale) {
   std::unique_ptr<A[]> factors(new A[op.panel]);
   const int64_t event = op.mu.event, size = event / groups;
-  const A* of_group = static_cast<const A*>(grad_output.data_ptr());
-  for (int64_t group = 0; group < groups; ++group)
-    for (int64_t column = group * size; column < (group + 1) * size; ++column) factors[column] = of_group[group];
+  for (int64_t group = 0; group < groups; ++group) {
+    const A factor = value_at(sums, group) <= allowance ? A(0) : static_cast<A>(scale);
+    for (int64_t column = group * size; column < (group + 1) * size; ++column) factors[column] = factor;
+  }
   for (int64_t at = event; at < op.panel; ++at) factors[at] = factors[at - event];
   return factors;
 }
 
-std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& mu, const Tensor& logvar,
-                                    int64_t groups) {
+std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& sums, const Tensor& mu,
+                                    const Tensor& logvar, int64_t groups, double allowance, double factor,
+                                    const std::optional<Tensor>& weight_tensor) {
   const auto kernel = FASTVAE_CHOSEN(isa(), gaussian_kl_columns_backward);
   const Tensor grad_mu = dense_like(mu), grad_logvar = dense_like(mu);
   GroupKl op = group_kl(mu, logvar, groups);
   op.grad_mu = sink(grad_mu), op.grad_logvar = sink(grad_logvar);
   const bool wide = mu.scalar_type() == ScalarType::Double;
-  STD_TORCH_CHECK(grad_output.is_contiguous() && grad_output.numel() == groups && grad_output.is_cpu() &&
-                      grad_output.scalar_type() == (wide ? ScalarType::Double : ScalarType::Float),
-                  "expected one gradient a group, in fp64 for fp64 and else in fp32");
+  STD_TORCH_CHECK(sums.is_contiguous() && sums.numel() == groups, "expected one sum a group");
+  const double scale = value_at(grad_output, 0) * (weight_tensor ? factor * value_at(*weight_tensor, 0) : factor);
   if (op.elements == 0) return {grad_mu, grad_logvar};
   std::unique_ptr<double[]> doubles;
   std::unique_ptr<float[]> floats;
-  if (wide) doubles = factors_of<double>(grad_output, op, groups), op.factors = doubles.get();
-  else floats = factors_of<float>(grad_output, op, groups), op.factors = floats.get();
+  if (wide) doubles = factors_of<double>(sums, op, groups, allowance, scale), op.factors = doubles.get();
+  else floats = factors_of<float>(sums, op, groups, allowance, scale), op.factors = floats.get();
   const auto run = [&](int64_t begin, int64_t end) { kernel(op, begin, end); };
   if (op.elements <= kGrain) run(0, op.elements);
   else torch::stable::parallel_for(0, op.elements, kGrain, run);
@@ -190,7 +200,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& mu,
 }  // namespace fastvae
 
 STABLE_TORCH_LIBRARY_IMPL(fastvae, CPU, m) {
-  m.impl("gaussian_kl_groups", TORCH_BOX(&fastvae::forward));
-  m.impl("gaussian_kl_groups_backward", TORCH_BOX(&fastvae::backward));
+  m.impl("free_bits_kl", TORCH_BOX(&fastvae::forward));
+  m.impl("free_bits_kl_backward", TORCH_BOX(&fastvae::backward));
 }
 #endif

@@ -6,6 +6,11 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <tuple>
@@ -60,6 +65,19 @@ inline Source source(const Tensor& tensor, const Tensor& like) {
 
 inline Sink sink(const Tensor& tensor) { return {tensor.data_ptr(), dtype_of(tensor)}; }
 
+// Asks the kernel to back a large new buffer with huge pages: handing out a gradient of 50 MB in pages of 4 KB takes it
+// longer than the loss takes to compute. Advice only: where it is refused, the small pages come as before.
+inline void prefer_huge_pages(void* data, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kHuge = uintptr_t{2} << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kHuge - 1) & ~(kHuge - 1);
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) & ~(kHuge - 1);
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)data, (void)bytes;
+#endif
+}
+
 // Straight to the allocator: torch::stable::new_empty goes through the dispatcher, which costs a small batch dearly.
 inline Tensor dense(const int64_t* sizes, int64_t dim, ScalarType dtype) {
   constexpr int64_t kMaxDim = 64;
@@ -73,7 +91,12 @@ inline Tensor dense(const int64_t* sizes, int64_t dim, ScalarType dtype) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       dim, sizes, strides, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
       aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
+  Tensor made(handle);
+  constexpr int64_t kWorthAsking = int64_t{4} << 20;  // bytes
+  if (const int64_t bytes = stride * static_cast<int64_t>(made.element_size()); bytes >= kWorthAsking && made.numel() > 0) {
+    prefer_huge_pages(made.data_ptr(), bytes);
+  }
+  return made;
 }
 
 inline Tensor dense_like(const Tensor& tensor, bool wanted = true) {

@@ -1,8 +1,8 @@
-"""Sums over the batch of the KL of groups of columns, and their gradients.
+"""The KL of groups of columns, summed over the batch, of which each group has an allowance.
 
 A tensor (B, D) is cut into blocks of COLUMNS times ``chunks`` programs, of which program k takes tiles of ROWS rows k,
-k + chunks, ... A second kernel adds their partials in order, and the columns of each group. The cut depends on the
-shape alone: the same call gives the same bits.
+k + chunks, ... A second kernel adds their partials in order, and the columns of each group; its last program adds the
+groups. The cut depends on the shape alone: the same call gives the same bits.
 """
 
 import math
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import on_device_of, row_stride
+from ._launch import SUM, Plan, on_device_of, row_stride, scalar, settle, summation
 from ._math import exp_expm1
 from ._tile import multiple
 
@@ -27,12 +27,16 @@ _INT32_REACH = 2**30  # elements up to which offsets are int32, with headroom fo
 
 @triton.jit(do_not_specialize=_INTEGERS)
 def _columns(
-    grad_output,  # (groups,) or None: the sums, not the gradients
+    grad_output,  # () or None: the sums, not the gradients
+    sums,  # (groups,) or None
+    weight_tensor,  # () or None
     mu,  # (B, D), rows stride_mu apart
     logvar,  # (B, D), rows stride_logvar apart
     partials,  # (chunks, D) or None
     grad_mu,  # (B, D) or None
     grad_logvar,  # (B, D) or None
+    allowance,
+    weight,
     batch: tl.int64,
     chunks: tl.int64,
     event: tl.int64,
@@ -54,7 +58,9 @@ def _columns(
     column = (block * COLUMNS + tl.arange(0, COLUMNS))[None, :]
     inside = column < event
     if grad_output is not None:
-        factor = tl.load(grad_output + column // tl.cast(inner, INDEX), mask=inside, other=0.0).to(COMPUTE)
+        factor = (tl.load(grad_output).to(tl.float64) * scalar(weight, weight_tensor, tl.float64)).to(COMPUTE)
+        spent = tl.load(sums + column // tl.cast(inner, INDEX), mask=inside, other=0.0).to(tl.float64)
+        factor = tl.where(spent <= allowance, 0.0, factor)  # a NaN is not <=, and has its gradient
     total = tl.zeros((ROWS, COLUMNS), COMPUTE)
     for start in range(chunk * ROWS, batch, step):
         row = start + tl.arange(0, ROWS)[:, None]
@@ -75,8 +81,14 @@ def _columns(
 
 @triton.jit(do_not_specialize=["chunks", "event", "inner"])
 def _groups(
-    partials,  # (chunks, D)
-    loss,  # (groups,)
+    parts,  # (chunks, D)
+    sums,  # (groups,)
+    loss,  # ()
+    partials,  # (groups,) or None
+    tickets,  # (1,) or None
+    weight_tensor,  # () or None
+    allowance,
+    weight,
     chunks: tl.int64,
     event: tl.int64,
     inner: tl.int64,
@@ -87,19 +99,25 @@ def _groups(
     for start in range(tl.full((), 0, tl.int64), chunks * inner, SPAN):
         k = start + tl.arange(0, SPAN)
         at = k // inner * event + group * inner + k % inner
-        total += tl.load(partials + at, mask=k < chunks * inner, other=0.0).to(tl.float64)
-    tl.store(loss + group, tl.sum(total, axis=0))
+        total += tl.load(parts + at, mask=k < chunks * inner, other=0.0).to(tl.float64)
+    spent = tl.sum(total, axis=0)
+    tl.store(sums + group, spent)
+    charged = tl.where(spent < allowance, allowance, spent)  # a NaN is not less
+    settle(charged, loss, partials, tickets, weight_tensor, weight, 0, group, tl.num_programs(0))
 
 
 def _launch(
     grad_output: Tensor | None,
+    sums: Tensor | None,
+    weight_tensor: Tensor | None,
     mu: Tensor,
     logvar: Tensor,
     partials: Tensor | None,
     grad_mu: Tensor | None,
     grad_logvar: Tensor | None,
+    allowance: float,
+    weight: float,
     groups: int,
-    chunks: int,
 ) -> None:
     batch, event = mu.shape[0], math.prod(mu.shape[1:])
     strides = row_stride(mu), row_stride(logvar)
@@ -115,8 +133,9 @@ def _launch(
         "num_warps": 4,
         "num_stages": 1,
     }
+    chunks = _chunks_of(batch, event)
     _columns[triton.cdiv(event, columns), chunks](
-        grad_output, mu, logvar, partials, grad_mu, grad_logvar,
+        grad_output, sums, weight_tensor, mu, logvar, partials, grad_mu, grad_logvar, allowance, weight,
         batch, chunks, event, event // groups, *strides, **meta,
     )  # fmt: skip
 
@@ -131,24 +150,41 @@ def _chunks_of(batch: int, event: int) -> int:
     return int(min(triton.cdiv(batch, _TILE // columns), max(1, _PROGRAMS // blocks)))
 
 
-def gaussian_kl_groups(mu: Tensor, logvar: Tensor, groups: int) -> Tensor:
-    dtype = torch.float64 if mu.dtype == torch.float64 else torch.float32
-    if mu.numel() == 0:
-        return mu.new_zeros(groups, dtype=dtype)
+def free_bits_kl(
+    mu: Tensor, logvar: Tensor, groups: int, allowance: float, weight: float, weight_tensor: Tensor | None
+) -> tuple[Tensor, Tensor]:
     event = math.prod(mu.shape[1:])
+    cut = Plan(rows=1, length=groups, chunks=groups, event=event, first=0, meta={})
+    loss, partials, tickets = summation(mu, SUM, cut)
+    if mu.numel() == 0:
+        sums = mu.new_zeros(groups, dtype=loss.dtype)
+        total = sums.clamp_min(allowance).sum() * weight
+        return (total if weight_tensor is None else (total * weight_tensor).to(sums.dtype)), sums
     chunks = _chunks_of(mu.shape[0], event)
-    partials, sums = mu.new_empty((chunks, event), dtype=dtype), mu.new_empty(groups, dtype=dtype)
+    parts, sums = mu.new_empty((chunks, event), dtype=loss.dtype), mu.new_empty(groups, dtype=loss.dtype)
     with on_device_of(mu):
-        _launch(None, mu, logvar, partials, None, None, groups, chunks)
-        span = min(1024, max(32, triton.next_power_of_2(chunks * (event // groups))))
-        _groups[(groups,)](partials, sums, chunks, event, event // groups, SPAN=span, num_warps=min(4, span // 32))
-    return sums
+        _launch(None, None, None, mu, logvar, parts, None, None, 0.0, 0.0, groups)
+        inner = event // groups
+        span = min(1024, max(32, triton.next_power_of_2(chunks * inner)))
+        _groups[(groups,)](
+            parts, sums, loss, partials, tickets, weight_tensor, allowance, weight,
+            chunks, event, inner, SPAN=span, num_warps=min(4, span // 32),
+        )  # fmt: skip
+    return loss, sums
 
 
-def gaussian_kl_groups_backward(grad_output: Tensor, mu: Tensor, logvar: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+def free_bits_kl_backward(
+    grad_output: Tensor,
+    sums: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    groups: int,
+    allowance: float,
+    weight: float,
+    weight_tensor: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     grad_mu, grad_logvar = mu.new_empty(mu.shape), mu.new_empty(mu.shape)
     if mu.numel():
         with on_device_of(mu):
-            chunks = _chunks_of(mu.shape[0], math.prod(mu.shape[1:]))
-            _launch(grad_output, mu, logvar, None, grad_mu, grad_logvar, groups, chunks)
+            _launch(grad_output, sums, weight_tensor, mu, logvar, None, grad_mu, grad_logvar, allowance, weight, groups)
     return grad_mu, grad_logvar

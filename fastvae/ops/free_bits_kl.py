@@ -10,14 +10,19 @@ from .. import reference
 from . import _check, _library
 from ._autograd import first_order
 
+_ARGUMENTS = "Tensor mu, Tensor logvar, int groups, float allowance, float factor, Tensor? weight_tensor"
+
+
+def _fake(mu: Tensor, logvar: Tensor, groups: int, *_: Any) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(mu.dtype, torch.float32)
+    return mu.new_empty((), dtype=dtype), mu.new_empty(groups, dtype=dtype)
+
+
+# The second result, each group's sum over the batch, is what backward needs of the forward.
+_library.define(f"free_bits_kl({_ARGUMENTS}) -> (Tensor, Tensor)", _fake, module="free_bits_kl")
 _library.define(
-    "gaussian_kl_groups(Tensor mu, Tensor logvar, int groups) -> Tensor",
-    lambda mu, logvar, groups: mu.new_empty(groups, dtype=torch.promote_types(mu.dtype, torch.float32)),
-    module="free_bits_kl",
-)
-_library.define(
-    "gaussian_kl_groups_backward(Tensor grad_output, Tensor mu, Tensor logvar, int groups) -> (Tensor, Tensor)",
-    lambda grad_output, mu, logvar, groups: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
+    f"free_bits_kl_backward(Tensor grad_output, Tensor sums, {_ARGUMENTS}) -> (Tensor, Tensor)",
+    lambda grad_output, sums, mu, *_: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
     module="free_bits_kl",
 )
 
@@ -87,45 +92,34 @@ def free_bits_kl(
         factor = factor / batch if batch else math.nan
     arguments = mu, logvar, event if groups is None else groups, free_bits * batch, factor, weight_tensor
     if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
-        loss: Tensor = _FreeBits.apply(operators.gaussian_kl_groups, operators.gaussian_kl_groups_backward, *arguments)
+        loss: Tensor = _FreeBits.apply(operators.free_bits_kl, operators.free_bits_kl_backward, *arguments)
     else:
-        loss = _loss(operators.gaussian_kl_groups, *arguments)[0]
+        loss = operators.free_bits_kl(*arguments)[0]
     return loss
 
 
-def _loss(
-    forward: Any,
-    mu: Tensor,
-    logvar: Tensor,
-    groups: int,
-    allowance: float,
-    factor: float,
-    weight_tensor: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """The loss, and the groups' sums over the batch, of which each has an ``allowance`` (B times the threshold)."""
-    sums = forward(mu, logvar, groups)
-    loss = sums.clamp_min(allowance).sum() * factor
-    return loss if weight_tensor is None else (loss * weight_tensor).to(sums.dtype), sums
-
-
 class _FreeBits(torch.autograd.Function):
-    """All of it in one node: a small batch would pay more for nodes of max, sum and weight than for the passes."""
-
     @staticmethod
-    def forward(ctx: Any, forward: Any, backward: Any, mu: Tensor, logvar: Tensor, *arguments: Any) -> Tensor:
-        loss, sums = _loss(forward, mu, logvar, *arguments)
-        groups, allowance, factor, weight_tensor = arguments
-        ctx.operator, ctx.arguments = backward, (groups, allowance, factor)
-        ctx.save_for_backward(mu, logvar, sums, weight_tensor)
+    def forward(
+        ctx: Any,
+        forward: Any,
+        backward: Any,
+        mu: Tensor,
+        logvar: Tensor,
+        groups: int,
+        allowance: float,
+        factor: float,
+        weight_tensor: Tensor | None,
+    ) -> Tensor:
+        loss: Tensor
+        loss, sums = forward(mu, logvar, groups, allowance, factor, weight_tensor)
+        ctx.operator, ctx.constants = backward, (groups, allowance, factor)
+        ctx.save_for_backward(sums, mu, logvar, weight_tensor)
         return loss
 
     @staticmethod
     @first_order
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        mu, logvar, sums, weight_tensor = ctx.saved_tensors
-        groups, allowance, factor = ctx.arguments
-        scale = grad_output * factor
-        if weight_tensor is not None:
-            scale = (scale * weight_tensor).to(sums.dtype)
-        factors = scale.expand(sums.shape).masked_fill(sums <= allowance, 0.0)  # a NaN is not <=, and has its gradient
-        return None, None, *ctx.operator(factors.contiguous(), mu, logvar, groups), *(None,) * 4
+        sums, mu, logvar, weight_tensor = ctx.saved_tensors
+        gradients = ctx.operator(grad_output, sums, mu, logvar, *ctx.constants, weight_tensor)
+        return None, None, *gradients, *(None,) * 4

@@ -43,9 +43,9 @@ KERNELS = {
     "categorical_nll_backward": ("categorical_nll._nll", _NO_SUM),
     "discretized_logistic_mixture_nll": ("discretized_logistic_mixture_nll._nll", ("grad_output",)),
     "discretized_logistic_mixture_nll_backward": ("discretized_logistic_mixture_nll._nll", _NO_SUM),
-    "gaussian_kl_groups": ("free_bits_kl._columns", ("grad_output", "grad_mu", "grad_logvar")),
-    "gaussian_kl_groups_backward": ("free_bits_kl._columns", ("partials",)),
-    "gaussian_kl_groups second stage": ("free_bits_kl._groups", ()),
+    "free_bits_kl": ("free_bits_kl._columns", ("grad_output", "sums", "weight_tensor", "grad_mu", "grad_logvar")),
+    "free_bits_kl_backward": ("free_bits_kl._columns", ("partials",)),
+    "free_bits_kl second stage": ("free_bits_kl._groups", ()),
     "gaussian_kl": ("_latent._forward", ("z", "eps", "state")),
     "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
     "importance_weighted_nll": ("importance_weighted_nll._bound", ("bounds", "grad_output")),
@@ -80,7 +80,7 @@ RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32
 _STRIDES = {"stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"}
 _INTEGERS = {"length", "chunks", "event", "first", "stream", *_STRIDES}
 _INTEGERS |= {"batch", "samples", "stride_output", "inner", "planes", "mixtures"}
-_FLOATS = {"weight", "p", "q", "log_samples", "low", "high"}
+_FLOATS = {"allowance", "weight", "p", "q", "log_samples", "low", "high"}
 
 
 def member(module: str, name: str) -> Any:
@@ -93,7 +93,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
     wide = "*fp64" if dtype == "fp64" else "*fp32"
     types = {"target": "*u8", "state": "*i64", "weight_tensor": "*fp32", "tickets": "*i32"}
     types |= dict.fromkeys(
-        ("partials", "loss", "loss_sum", "kl", "bounds", "sums", "grad_output", "grad_kl", "grad_ratio"), wide
+        ("parts", "partials", "loss", "loss_sum", "kl", "bounds", "sums", "grad_output", "grad_kl", "grad_ratio"), wide
     )
     meta = {
         "TILE": min(_TILES.get(operator, 512), 256 if dtype == "fp64" else 512),

@@ -98,9 +98,12 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
             for estimator in (0, 1, 2)
             for grad_z, grad_ratio in ((of_samples, of_ratio), (None, of_ratio), (of_samples, None))
         ],
-        "gaussian_kl_groups": [(mu, logvar, groups) for groups in (mu[0].numel(), 1)],
-        "gaussian_kl_groups_backward": [
-            (torch.rand(groups, device=device, dtype=loss_type), mu, logvar, groups) for groups in (mu[0].numel(), 1)
+        "free_bits_kl": [
+            (mu, logvar, groups, 0.5, 0.25, weight) for groups in (mu[0].numel(), 1) for weight in (None, incoming(1))
+        ],
+        "free_bits_kl_backward": [
+            (incoming(1), torch.rand(groups, device=device, dtype=loss_type), mu, logvar, groups, 0.5, 0.25, None)
+            for groups in (mu[0].numel(), 1)
         ],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
@@ -124,8 +127,8 @@ def test_opcheck(operators: Any, device: str, name: str, shape: tuple[int, ...],
 LATENTS = {
     "gaussian_kl": (0, 1),
     "gaussian_kl_backward": (1, 2),
-    "gaussian_kl_groups": (0, 1),
-    "gaussian_kl_groups_backward": (1, 2),
+    "free_bits_kl": (0, 1),
+    "free_bits_kl_backward": (2, 3),
     "gaussian_prior_kl": (0, 1, 2, 3),
     "gaussian_prior_kl_backward": (1, 2, 3, 4),
     "reparameterize": (0, 1),
