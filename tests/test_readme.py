@@ -85,3 +85,10 @@ def test_the_table_of_operations_is_what_was_measured():
     assert len(shown) >= 10
     for line in shown:
         assert line in rows
+
+
+def test_the_curves_of_pythaes_trainer_are_what_was_measured():
+    runs = results("pythae-trainer-mnist-cpu.json")["runs"]
+    apart = [run["largest_relative_difference"] for run in runs]
+    assert f"within {max(difference['patched, fp32'] for difference in apart):.1e};" in README
+    assert all(d["unpatched from weights one bit off, fp32"] > d["patched, fp32"] for d in apart)
