@@ -13,7 +13,7 @@ from ._autograd import first_order
 _ARGUMENTS = "Tensor mu, Tensor logvar, int groups, float allowance, float factor, Tensor? weight_tensor"
 
 
-def _fake(mu: Tensor, logvar: Tensor, groups: int, *_: Any) -> tuple[Tensor, Tensor]:
+def _fake(mu: Tensor, _logvar: Tensor, groups: int, *_: Any) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(mu.dtype, torch.float32)
     return mu.new_empty((), dtype=dtype), mu.new_empty(groups, dtype=dtype)
 
