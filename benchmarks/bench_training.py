@@ -5,6 +5,7 @@ Trains on MNIST where FASTVAE_DATA has it, else on noise of its size, which take
 
 import os
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -28,8 +29,8 @@ def images():
 class Fastvae:
     """One epoch at a time of the engine that `fastvae train` runs."""
 
-    def __init__(self, images, device, precision, compiled):
-        config = resolve(TrainConfig(preset="leaky", precision=precision, compile=compiled))
+    def __init__(self, images, device, precision, execution):
+        config = resolve(TrainConfig(preset="leaky", precision=precision, execution=execution))
         torch.manual_seed(0)
         world = World(rank=0, local_rank=0, size=1, device=device)
         self.engine = Engine(build(config.recipe, images.shape[1:]), config, config.recipe, world)
@@ -48,10 +49,11 @@ class Fastvae:
 CONTENDERS = {
     "tutorial, DataLoader": lambda images, device: Tutorial(images, device, workers=0),
     "tutorial, DataLoader, 2 workers": lambda images, device: Tutorial(images, device, workers=2),
-    "fastvae fp32": lambda images, device: Fastvae(images, device, "fp32", compiled=False),
-    "fastvae fp32, compiled": lambda images, device: Fastvae(images, device, "fp32", compiled=True),
-    "fastvae bf16": lambda images, device: Fastvae(images, device, "bf16", compiled=False),
-    "fastvae bf16, compiled": lambda images, device: Fastvae(images, device, "bf16", compiled=True),
+    **{
+        f"fastvae {precision}, {execution}": partial(Fastvae, precision=precision, execution=execution)
+        for precision in ("fp32", "bf16")
+        for execution in ("eager", "traced", "compiled")
+    },
 }
 
 

@@ -22,7 +22,8 @@ COMMANDS = ("sample", "reconstruct", "evaluate")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    assert run(["train", "--epochs", "8", "--device", "cpu", "--latent-dim", "5", "--out", str(folder)]) == 0
+    flags = ["--epochs", "8", "--device", "cpu", "--latent-dim", "5", "--precision", "fp32", "--no-autotune"]
+    assert run(["train", *flags, "--out", str(folder)]) == 0
     return folder
 
 

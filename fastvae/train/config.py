@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..models import PRESETS, Preset
 from ..ops import Backend
 
-Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
+Execution = Literal["auto", "eager", "traced", "compiled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,12 @@ class TrainConfig:
     """Dimensions of z."""
     beta: float = 1.0
     """Factor of the KL term (beta-VAE)."""
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     """Type of the matrix products; weights, losses and optimiser state stay in fp32 (in fp64 for fp64)."""
-    compile: bool = False
-    """Run the step through torch.compile: whether that is faster depends on the machine, so measure both."""
+    execution: Execution = "auto"
+    """How a step is run: eager autograd, its operators traced once, or those compiled by TorchInductor."""
+    autotune: bool = True
+    """Let a short timed trial choose what precision and execution leave open; else fixed defaults do."""
     backend: Backend = "auto"
     """Which fused operations: triton on a GPU and native on a CPU where there is a choice."""
     device: str = "auto"

@@ -5,19 +5,21 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from ..data import Batch, Loader
 from ..errors import InputError
 from ..models import VAE, Preset
 from ..ops import Noise
 from .checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
-from .config import Precision, TrainConfig
-from .objective import EVAL_STREAM, TRAIN_STREAM, Objective
+from .config import TrainConfig
+from .objective import EVAL_STREAM, Dials, Objective
+from .optimizer import make_optimizer
+from .step import Step
+from .weights import WorkingWeights
 from .world import World
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_PRODUCTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Terms(NamedTuple):
@@ -38,42 +40,57 @@ class Engine:
     """A model, its optimiser and its noise, and how they take a step on one device of a :class:`World`."""
 
     def __init__(self, model: VAE, config: TrainConfig, recipe: Preset, world: World) -> None:
-        dtype = torch.float64 if config.precision == "fp64" else torch.float32
-        self.model = model.to(world.device, dtype)
+        assert config.lr is not None
+        assert config.precision != "auto"
+        assert config.execution != "auto"
+        wide = torch.float64 if config.precision == "fp64" else torch.float32
+        self.model = model.to(world.device, wide)
         self.world = world
+        world.same([*model.parameters(), *model.buffers()])
         self.beta = config.beta
         self.seed = config.seed
         self.noise = Noise(config.seed, 0, device=world.device)
         self.sums = torch.zeros(2, dtype=torch.float64, device=world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
-        assert config.lr is not None
-        self.optimizer = _optimizer(recipe, self.model, config.lr)
-        self._autocast = _autocast(config.precision, world.device)
-        self._objective = Objective(self.model, config.beta, config.backend)
-        self._step_objective: Callable[..., tuple[Tensor, Tensor]] = self._parallel(config.compile)
-        # DDP averages over the processes, the loss is a sum over them.
-        self._weight = recipe.loss_weight * world.size
-        self._batchmean = recipe.reduction == "batchmean"
-
-    def _parallel(self, compiled: bool) -> Callable[..., Any]:
-        objective: nn.Module = self._objective
-        if self.world.size > 1:
-            devices = [self.world.device] if self.world.device.type == "cuda" else None
-            objective = DistributedDataParallel(objective, device_ids=devices, gradient_as_bucket_view=True)
-        # dynamic=False: the one smaller batch that ends an epoch gets a graph of its own.
-        return torch.compile(objective, dynamic=False) if compiled else objective
+        low = _PRODUCTS.get(config.precision)
+        self._autocast = _autocast(low, world.device)
+        self._weights = WorkingWeights(self.model, low)
+        self.optimizer = make_optimizer(recipe, self._weights, config.lr)
+        self._objective = Objective(self._weights.twin, config.backend)
+        self._step = Step(self._objective, config.execution, self._autocast)
+        one = torch.ones((), dtype=wide, device=world.device)
+        self._one, self._dials = one, Dials(one.clone(), one * config.beta)
+        self._weight = 1.0
+        self._loss_weight, self._batchmean = recipe.loss_weight, recipe.reduction == "batchmean"
+        # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
+        self._gradients = _Flat(self._weights) if world.size > 1 or self.scaler.is_enabled() else None
 
     def train_step(self, batch: Batch) -> None:
         """Take one step. Adds the batch's sums to ``sums`` and moves the noise on; waits for nothing."""
-        weight = self._weight / batch.rows if self._batchmean else self._weight
-        with self._autocast():
-            loss, sums = self._step_objective(batch.images, self.noise.state, batch.row_offset, TRAIN_STREAM, weight)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        sums, gradients = self._step(batch.images, self.noise.state, batch.row_offset, self._dials_of(batch.rows))
+        self._update(gradients)
         self.sums += sums
         self.noise.advance()
+
+    def _dials_of(self, rows: int) -> Dials:
+        weight = self._loss_weight / rows if self._batchmean else self._loss_weight
+        if weight != self._weight:  # with the smaller batch that ends an epoch
+            self._dials.weight.fill_(weight)
+            self._weight = weight
+        if self.scaler.is_enabled():
+            return self._dials._replace(weight=self.scaler.scale(self._dials.weight))
+        return self._dials
+
+    def _update(self, gradients: list[Tensor]) -> None:
+        if self._gradients is not None:
+            self._gradients.take(gradients, self.world)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            for parameter, gradient in zip(self._weights.parameters, gradients, strict=True):
+                parameter.grad = gradient.to(parameter.dtype)
+            self.optimizer.step()
+        self._weights.refresh()
 
     @torch.no_grad()
     def evaluate(self, loader: Loader, epoch: int) -> Terms:
@@ -81,13 +98,14 @@ class Engine:
         noise = Noise(self.seed, epoch, device=self.world.device)
         sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)
         images = 0
-        self.model.eval()
+        dials = Dials(self._one, self._one)
+        self._weights.twin.eval()
         for batch in loader:
             with self._autocast():
-                _, terms = self._objective(batch.images, noise.state, images + batch.row_offset, EVAL_STREAM, 1.0)
+                _, terms = self._objective(batch.images, noise.state, images + batch.row_offset, EVAL_STREAM, dials)
             sums += terms
             images += batch.rows
-        self.model.train()
+        self._weights.twin.train()
         self.world.sum(sums)
         return Terms.of(sums, images, self.beta)
 
@@ -104,6 +122,7 @@ class Engine:
     def load_state(self, saved: Checkpoint) -> None:
         """Take over what :meth:`state` gave. Raises InputError for a checkpoint of another network."""
         load_weights(self.model, saved)
+        self._weights.refresh()
         self.optimizer.load_state_dict(unflatten_optimizer(saved.part("optimizer"), saved.values["optimizer"]))
         self.scaler.load_state_dict(saved.values["scaler"])
         self.noise.state.copy_(saved.tensors["noise"])
@@ -123,14 +142,22 @@ def load_weights(model: VAE, saved: Checkpoint) -> None:
     model.load_state_dict(weights)
 
 
-def _optimizer(recipe: Preset, model: VAE, lr: float) -> torch.optim.Optimizer:
-    options: dict[str, Any] = dict(recipe.optimizer_options)
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=lr, fused=True, **options)
-    return torch.optim.RMSprop(model.parameters(), lr=lr, foreach=True, **options)
+class _Flat:
+    """All gradients in one buffer, in the type of the weights: one sum over the processes, one look for infinities."""
+
+    def __init__(self, weights: WorkingWeights[VAE]) -> None:
+        sizes = [parameter.numel() for parameter in weights.parameters]
+        self._buffer = weights.parameters[0].detach().new_zeros(sum(sizes))
+        parts = self._buffer.split(sizes)
+        self._views = [part.view_as(own) for part, own in zip(parts, weights.parameters, strict=True)]
+        for parameter, view in zip(weights.parameters, self._views, strict=True):
+            parameter.grad = view
+
+    def take(self, gradients: list[Tensor], world: World) -> None:
+        """Set the parameters' ``grad`` to the sum of these over the processes."""
+        torch._foreach_copy_(self._views, gradients)
+        world.sum(self._buffer)
 
 
-def _autocast(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    if precision in _AUTOCAST:
-        return lambda: torch.autocast(device.type, _AUTOCAST[precision])
-    return nullcontext
+def _autocast(dtype: torch.dtype | None, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    return nullcontext if dtype is None else lambda: torch.autocast(device.type, dtype)

@@ -2,20 +2,26 @@
 
 import signal
 import statistics
+from dataclasses import replace
+from functools import partial
 
+import torch
 from rich.console import Console
 
-from ..data import load
+from ..data import Dataset, ResidentLoader, load
+from ..models import VAE, build
 from ..ops import Noise
-from . import checkpoint
+from . import autotune, checkpoint
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .folder import RunFolder, check_same, default_path
+from .folder import RunFolder, check_same, default_path, read_config
+from .loop import Loop, check_pixels
 from .objective import SAMPLE_STREAM
 from .pictures import reconstruction_grid, sample_grid, write_curves, write_image
 from .progress import table
-from .trainer import Trainer, check_pixels
-from .world import open_world
+from .world import World, open_world
+
+_EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes nothing but the speed
 
 
 def run(config: TrainConfig) -> int:
@@ -30,25 +36,55 @@ def run(config: TrainConfig) -> int:
         console = Console(quiet=not world.is_main, highlight=False, soft_wrap=True)
         # The folder comes after all that can be wrong: a refused run leaves nothing behind.
         found = _find(config, console)
+        torch.manual_seed(config.seed)
+        model = build(config.recipe, dataset.shape, config.latent_dim)
+        loader, test_loader = _loaders(config, dataset, world)
+        config, choice = _settle(config, model, loader, world)
         folder = RunFolder(config.out or default_path(config), config, dataset, world) if world.is_main else None
-        trainer = Trainer(config, dataset, world, folder, console)
+        loop = Loop(config, model, loader, test_loader, world, folder, console)
         if found is not None:
-            trainer.restore(found)
+            loop.restore(found)
         console.print(
             f"fastvae: preset {config.preset} on {dataset.name}, {len(dataset.train):,} images, "
-            f"{config.precision} on {world.device}, {world.size} process{'es' if world.size > 1 else ''}"
+            f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}"
         )
-        status = trainer.fit()
+        status = loop.fit()
         if folder is not None:
             if status == 0:
-                _finish(trainer, folder, console)
+                _finish(loop, dataset.name, folder, console)
             else:
                 console.print(
-                    f"stopped by {signal.Signals(status - 128).name} at step {trainer.step}, nothing is lost: "
+                    f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: "
                     f"go on with the same command and --out {folder.path} --resume"
                 )
             folder.close()
     return status
+
+
+def _loaders(config: TrainConfig, dataset: Dataset, world: World) -> tuple[ResidentLoader, ResidentLoader]:
+    assert config.batch_size is not None
+    loader = partial(ResidentLoader, seed=config.seed, device=world.device, rank=world.rank, world_size=world.size)
+    return (
+        loader(dataset.train, batch_size=config.batch_size),
+        loader(dataset.test, batch_size=_EVAL_BATCH, shuffle=False),
+    )
+
+
+def _settle(
+    config: TrainConfig, model: VAE, loader: ResidentLoader, world: World
+) -> tuple[TrainConfig, autotune.Choice]:
+    """Precision and execution where the settings leave them open: as the run began, by trial, or the fixed ones."""
+    if config.resume and config.out is not None:
+        settings = read_config(config.out)["settings"]
+        for name in ("precision", "execution"):
+            if getattr(config, name) == "auto":
+                config = replace(config, **{name: settings.get(name, "auto")})
+    if config.autotune:
+        assert config.epochs is not None
+        choice = autotune.choose(config, model, config.recipe, loader, config.epochs * len(loader), world)
+    else:
+        choice = autotune.fixed(config, world.device)
+    return choice.apply(config), choice
 
 
 def _find(config: TrainConfig, console: Console) -> Checkpoint | None:
@@ -63,9 +99,9 @@ def _find(config: TrainConfig, console: Console) -> Checkpoint | None:
     return found
 
 
-def _finish(trainer: Trainer, folder: RunFolder, console: Console) -> None:
-    model, images = trainer.engine.model.eval(), trainer.test_loader.images[:32]
-    noise = Noise(trainer.config.seed, stream=SAMPLE_STREAM, device=trainer.world.device)
+def _finish(loop: Loop, data: str, folder: RunFolder, console: Console) -> None:
+    model, images = loop.engine.model.eval(), loop.test_loader.images[:32]
+    noise = Noise(loop.config.seed, stream=SAMPLE_STREAM, device=loop.world.device)
     pictures = [
         write_curves(folder.metrics(), folder.path / "loss.png"),
         write_image(sample_grid(model.sample(64, noise)), folder.path / "samples.png"),
@@ -78,10 +114,10 @@ def _finish(trainer: Trainer, folder: RunFolder, console: Console) -> None:
         "pictures in it": ", ".join(path.name for path in pictures),
         "look closer": f"fastvae evaluate {folder.path}",
     }
-    if trainer.epoch_seconds:
-        seconds = statistics.median(trainer.epoch_seconds)
-        rate = len(trainer.dataset.train) / seconds
+    if loop.epoch_seconds:
+        seconds = statistics.median(loop.epoch_seconds)
+        rate = len(loop.loader.images) / seconds
         rows["time per epoch"] = f"{seconds:.3f} s (median), {rate:,.0f} images/s"
-    if trainer.config.beta != 1:
-        rows["beta"] = f"{trainer.config.beta:g}: the test loss above is nll + beta * kl, not the ELBO"
-    console.print(table(f"{trainer.config.preset} on {trainer.dataset.name}, {trainer.epoch} epochs", rows))
+    if loop.config.beta != 1:
+        rows["beta"] = f"{loop.config.beta:g}: the test loss above is nll + beta * kl, not the ELBO"
+    console.print(table(f"{loop.config.preset} on {data}, {loop.epoch} epochs", rows))

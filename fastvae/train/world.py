@@ -1,7 +1,7 @@
 """The processes of one run: which of them this is, its device, and how they agree."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,12 @@ class World:
         """Sum `tensor` over the processes, in place; a single process leaves it as it is."""
         if self.size > 1:
             dist.all_reduce(tensor)
+
+    def same(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Give each process the main one's values of `tensors`, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), 0)
 
     def any(self, flag: bool) -> bool:
         """Whether any process says `flag`: every process gets the same answer. Waits for all, and for the device."""

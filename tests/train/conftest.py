@@ -13,7 +13,8 @@ def train(tmp_path):
 
     def start(*flags, out="run"):
         folder = tmp_path / out
-        return main(["--out", str(folder), "--device", "cpu", *flags]), folder
+        precision = () if {"--precision", "--resume"} & set(flags) else ("--precision", "fp32")
+        return main(["--out", str(folder), "--device", "cpu", "--no-autotune", *precision, *flags]), folder
 
     return start
 

@@ -59,9 +59,9 @@ def reference_losses(config, data, dtype):
     yield model
 
 
-def run(preset, precision, seed=7):
+def run(preset, precision, seed=7, execution="traced"):
     """The losses of both loops and their models after STEPS steps."""
-    config = resolve(TrainConfig(preset=preset, precision=precision, seed=seed, beta=1.5))
+    config = resolve(TrainConfig(preset=preset, precision=precision, execution=execution, seed=seed, beta=1.5))
     data = images()
     *fused, fused_model = fused_losses(config, data)
     *truth, truth_model = reference_losses(config, data, torch.float64 if precision == "fp64" else torch.float32)
@@ -70,9 +70,10 @@ def run(preset, precision, seed=7):
     return fused, truth, fused_model.state_dict(), truth_model.state_dict()
 
 
+@pytest.mark.parametrize("execution", ["eager", "traced", pytest.param("compiled", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_in_fp64_every_step_is_the_references(preset):
-    fused, truth, fused_weights, truth_weights = run(preset, "fp64")
+def test_in_fp64_every_step_is_the_references(preset, execution):
+    fused, truth, fused_weights, truth_weights = run(preset, "fp64", execution=execution)
     for step, (ours, theirs) in enumerate(zip(fused, truth, strict=True)):
         assert ours == pytest.approx(theirs, rel=1e-9, abs=0), f"step {step}"
     for name, tensor in truth_weights.items():

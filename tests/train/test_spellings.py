@@ -20,7 +20,7 @@ SPELLINGS = {
     "python -m": [sys.executable, "-m", "fastvae.train", "--nproc", "2"],
     "fastvae train": [BIN / "fastvae", "train", "--nproc", "2"],
 }
-FLAGS = ["--epochs", "1", "--precision", "fp64", "--device", "cpu", "--batch-size", "99"]
+FLAGS = ["--epochs", "1", "--no-autotune", "--precision", "fp64", "--device", "cpu", "--batch-size", "99"]
 
 
 def start(command, folder):

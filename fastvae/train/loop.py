@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ..data import Batch, Dataset, ResidentLoader
 from ..errors import InputError
-from ..models import build
+from ..models import VAE
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .config import TrainConfig
@@ -19,42 +19,30 @@ from .pictures import reconstruction_grid
 from .progress import RunProgress
 from .world import World
 
-EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes nothing but the speed
 LOG_EVERY = 50  # steps between looks at the device's sums, which wait for it
 
 
-class Trainer:
-    """Trains a preset on a data set, in one process or as one of many.
+class Loop:
+    """A training run in one process, or in one of many.
 
     The main process has a ``folder``, and alone logs and saves.
     """
 
     def __init__(
-        self, config: TrainConfig, dataset: Dataset, world: World, folder: RunFolder | None, console: Console
+        self,
+        config: TrainConfig,
+        model: VAE,
+        loader: ResidentLoader,
+        test_loader: ResidentLoader,
+        world: World,
+        folder: RunFolder | None,
+        console: Console,
     ) -> None:
-        assert config.batch_size is not None
         assert config.epochs is not None
-        self.config, self.dataset, self.world, self.folder, self.console = config, dataset, world, folder, console
+        self.config, self.world, self.folder, self.console = config, world, folder, console
         self.epochs = config.epochs
-        torch.manual_seed(config.seed)
-        self.engine = Engine(build(config.recipe, dataset.shape, config.latent_dim), config, config.recipe, world)
-        self.loader = ResidentLoader(
-            dataset.train,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            device=world.device,
-            rank=world.rank,
-            world_size=world.size,
-        )
-        self.test_loader = ResidentLoader(
-            dataset.test,
-            batch_size=EVAL_BATCH,
-            seed=config.seed,
-            shuffle=False,
-            device=world.device,
-            rank=world.rank,
-            world_size=world.size,
-        )
+        self.loader, self.test_loader = loader, test_loader
+        self.engine = Engine(model, config, config.recipe, world)
         self.step = 0
         self.epoch = 0  # finished ones
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
@@ -109,7 +97,7 @@ class Trainer:
         self.epoch += 1
         started = time.perf_counter()
         test = self.engine.evaluate(self.test_loader, self.epoch)
-        test_rate = len(self.dataset.test) / (time.perf_counter() - started)
+        test_rate = len(self.test_loader.images) / (time.perf_counter() - started)
         progress.show(self.step, self.epoch, train, self._meter.rate())
         progress.epoch(self.epoch, train, test, self._meter.rate())
         if self.folder is not None:

@@ -1,0 +1,165 @@
+"""What the settings leave open, chosen for the machine: the type of the products, and how a step is run.
+
+The trial times the engine itself on the run's own batches, all candidates in turns, so that a machine that slows down
+slows all of them. The choice is kept by machine, versions, network and batch: the next run makes the same one at once.
+"""
+
+import contextlib
+import copy
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+import fastvae
+
+from ..data import Batch, ResidentLoader
+from ..models import VAE, Preset
+from .config import Execution, Precision, TrainConfig
+from .engine import Engine
+from .folder import device_name, write_atomically
+from .world import World
+
+_TURNS, _STEPS = 7, 5  # of each candidate, and the steps in one
+_SECONDS = 5.0  # after which no further turn begins, for networks with long steps
+# Compiling takes about 10 s for each shape of a batch: only a run of some minutes earns that back.
+_WORTH_COMPILING = 180.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A candidate, the milliseconds that its step took (none in a fixed choice), and what to tell about it."""
+
+    precision: Precision
+    execution: Execution
+    milliseconds: dict[str, float]
+    source: str
+
+    def apply(self, config: TrainConfig) -> TrainConfig:
+        return replace(config, precision=self.precision, execution=self.execution)
+
+    def __str__(self) -> str:
+        times = ", ".join(f"{name} {value:.2f} ms" for name, value in self.milliseconds.items())
+        return f"{self.precision}, {self.execution} ({self.source}{': ' if times else ''}{times})"
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies matrices in bf16 by instructions of its own."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def fixed(config: TrainConfig, device: torch.device) -> Choice:
+    """The choice without a trial."""
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    return Choice(precision, "traced" if config.execution == "auto" else config.execution, {}, "fixed")
+
+
+def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: ResidentLoader, steps: int, world: World) -> Choice:
+    """The fastest candidate for a run of so many steps: from the cache, or by a trial that leaves no trace."""
+    precisions: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(world.device) else ["fp32"]
+    if config.precision != "auto":
+        precisions = [config.precision]
+    executions: list[Execution] = ["eager", "traced"] if config.execution == "auto" else [config.execution]
+    candidates = list(itertools.product(precisions, executions))
+    if len(candidates) == 1 and config.execution != "auto":
+        return Choice(*candidates[0], {}, "asked for")
+    file, key = _place(), _key(config, model, loader, steps, world)
+    if (kept := _kept(file, key, precisions)) is not None:
+        return kept
+
+    def engine(precision: Precision, execution: Execution) -> Engine:
+        settings = replace(config, precision=precision, execution=execution)
+        return Engine(copy.deepcopy(model), settings, recipe, world)
+
+    batch = loader.fetch(0)
+    times = _time({candidate: engine(*candidate) for candidate in candidates}, batch, world)
+    if config.execution == "auto" and min(times.values()) * steps > _WORTH_COMPILING:
+        fastest = min(times, key=lambda candidate: times[candidate])
+        compiled: list[tuple[Precision, Execution]] = [(precision, "compiled") for precision in precisions]
+        engines = {fastest: engine(*fastest), **{candidate: engine(*candidate) for candidate in compiled}}
+        again = _time(engines, batch, world)
+        times |= {candidate: again[candidate] * times[fastest] / again[fastest] for candidate in compiled}
+    precision, execution = min(times, key=lambda candidate: times[candidate])
+    shown = {f"{p} {e}": round(1e3 * seconds, 3) for (p, e), seconds in times.items()}
+    if world.is_main:
+        _keep(file, key, {"precision": precision, "execution": execution, "milliseconds": shown})
+    return Choice(precision, execution, shown, "by trial")
+
+
+_Candidate = tuple[Precision, Execution]
+
+
+def _time(engines: dict[_Candidate, Engine], batch: Batch, world: World) -> dict[_Candidate, float]:
+    """The seconds of a step in the fastest turn (what disturbs one only adds to it), averaged over the processes."""
+    with torch.random.fork_rng():  # a model may draw from torch's generator
+        return _race(engines, batch, world)
+
+
+def _race(engines: dict[_Candidate, Engine], batch: Batch, world: World) -> dict[_Candidate, float]:
+    times: dict[_Candidate, list[float]] = {candidate: [] for candidate in engines}
+    wait: Callable[[], None] = torch.cuda.synchronize if world.device.type == "cuda" else lambda: None
+    end = time.perf_counter() + _SECONDS
+    for turn in range(_TURNS + 1):  # the first warms up
+        if turn > 1 and world.any(time.perf_counter() > end):
+            break
+        for candidate, engine in engines.items():
+            wait()
+            started = time.perf_counter()
+            for _ in range(_STEPS):
+                engine.train_step(batch)
+            wait()
+            if turn:
+                times[candidate].append((time.perf_counter() - started) / _STEPS)
+    fastest = torch.tensor([min(values) for values in times.values()], device=world.device)
+    world.sum(fastest)  # so that all processes choose alike
+    return dict(zip(times, (fastest / world.size).tolist(), strict=True))
+
+
+def _place() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "fastvae" / "autotune.json"
+
+
+def _key(config: TrainConfig, model: VAE, loader: ResidentLoader, steps: int, world: World) -> str:
+    what = (
+        device_name(world.device), torch.get_num_threads(), torch.__version__, fastvae.__version__, world.size,
+        repr(model), loader.images.dtype, tuple(loader.images.shape[1:]), config.batch_size, config.precision,
+        config.execution, config.backend, steps.bit_length(),
+    )  # fmt: skip
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+
+
+def _kept(file: Path, key: str, precisions: list[Precision]) -> Choice | None:
+    """What an earlier trial chose; None where there was none, or the file is not what :func:`_keep` writes."""
+    for precision, execution in itertools.product(precisions, get_args(Execution)):
+        kept = _read(file).get(key)
+        if isinstance(kept, dict) and (kept.get("precision"), kept.get("execution")) == (precision, execution):
+            times = kept.get("milliseconds")
+            return Choice(precision, execution, times if isinstance(times, dict) else {}, "from an earlier trial")
+    return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(file.read_text())
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _keep(file: Path, key: str, value: dict[str, object]) -> None:
+    # A cache: where it can't be written, the next run tries again.
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps({**_read(file), key: value}, indent=2) + "\n")

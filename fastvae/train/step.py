@@ -1,0 +1,80 @@
+"""Forward and backward of one batch: images in, sums and gradients out.
+
+Three ways to run the same operators. ``eager`` is autograd as it comes. ``traced`` records the operators of forward
+and backward once for each shape of a batch and runs them as a list: no autograd, no modules. ``compiled`` gives that
+list to TorchInductor, which fuses what stands between the matrix products.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .config import Execution
+from .objective import TRAIN_STREAM, Dials, Objective
+
+Result = tuple[Tensor, list[Tensor]]
+
+
+class Step:
+    """Sums and gradients of an objective in the parameters of its model that require them, in the model's order."""
+
+    def __init__(
+        self, objective: Objective, execution: Execution, context: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        self._objective, self._execution, self._context = objective, execution, context
+        named = dict(objective.named_parameters())
+        self._names = [name for name, parameter in named.items() if parameter.requires_grad]
+        self._parameters = [named[name] for name in self._names]
+        self._constant = {name: tensor.detach() for name, tensor in named.items() if name not in set(self._names)}
+        self._constant |= dict(objective.named_buffers())
+        self._traces: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+    def __call__(self, images: Tensor, noise_state: Tensor, row_offset: int, dials: Dials) -> Result:
+        """The sums of the terms over the rows, and the gradients of the weighted loss."""
+        if self._execution == "eager":
+            with self._context():
+                loss, sums = self._objective(images, noise_state, row_offset, TRAIN_STREAM, dials)
+            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
+            return sums, list(gradients)
+        inputs = [tensor.detach() for tensor in self._parameters]
+        inputs += [*self._constant.values(), images, noise_state, *dials]
+        key = (images.shape, images.dtype, row_offset)
+        if key not in self._traces:
+            self._traces[key] = self._trace(inputs, row_offset)
+        with torch.no_grad():
+            sums, *gradients = self._traces[key](*inputs)
+        return sums, gradients
+
+    def _trace(self, inputs: list[Tensor], row_offset: int) -> Callable[..., Any]:
+        count, names = len(self._names), [*self._names, *self._constant]
+
+        def function(*tensors: Tensor) -> tuple[Tensor, ...]:
+            parameters = [tensor.requires_grad_() for tensor in tensors[:count]]
+            state = dict(zip(names, [*parameters, *tensors[count:]], strict=False))
+            images, noise_state, *dials = tensors[len(names) :]
+            with self._context():
+                arguments = (images, noise_state, row_offset, TRAIN_STREAM, Dials(*dials))
+                loss, sums = functional_call(self._objective, state, arguments)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+            return sums, *gradients
+
+        # Fake tensors: tracing computes nothing, draws no random numbers and changes no buffer.
+        graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        return _compiled(graph, inputs) if self._execution == "compiled" else graph
+
+
+def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    """Straight to TorchInductor: no guards to check at each step, since the shapes are the trace's own."""
+    from torch._inductor import compile as inductor  # noqa: PLC0415 -- seconds to import, for runs that compile
+
+    with torch.no_grad():
+        function: Callable[..., Any] = inductor(graph, list[Any](inputs))
+    return function

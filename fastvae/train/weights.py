@@ -1,0 +1,57 @@
+"""The weights that a step computes with: the model's own, or copies of them in the type of the matrix products."""
+
+import copy
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+_PRODUCTS = (nn.Linear, _ConvNd)  # the layers that autocast runs in low precision
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class WorkingWeights(Generic[Model]):
+    """A model with weights in fp32 or fp64, and a twin of it that computes in ``dtype``.
+
+    Autocast casts a weight at each use; here each is cast once a step, by :meth:`refresh` or by the optimiser itself.
+    The twin shares all other parameters and all buffers with the model. Without a ``dtype`` it is the model.
+    """
+
+    def __init__(self, model: Model, dtype: torch.dtype | None) -> None:
+        self.model = model
+        self.twin = model if dtype is None else _twin(model, dtype)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.working = [parameter for parameter in self.twin.parameters() if parameter.requires_grad]
+        self._pairs = [(own, twin) for own, twin in zip(self.parameters, self.working, strict=True) if own is not twin]
+        self.refresh()
+
+    @property
+    def copies(self) -> Mapping[nn.Parameter, Tensor]:
+        """The twin's tensor of each parameter that has one of its own."""
+        return {own: twin.detach() for own, twin in self._pairs}
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Cast the model's weights into the twin's."""
+        if self._pairs:
+            own, twin = zip(*self._pairs, strict=True)
+            torch._foreach_copy_(list(twin), list(own))
+
+
+def _twin(model: Model, dtype: torch.dtype) -> Model:
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    for module in model.modules():
+        if isinstance(module, _PRODUCTS):
+            for parameter in module.parameters(recurse=False):
+                shared.pop(id(parameter), None)
+    # What is in the memo is shared; the rest is copied, a tensor that two layers share once.
+    twin = copy.deepcopy(model, dict(shared))
+    for module in twin.modules():
+        if isinstance(module, _PRODUCTS):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+    return twin
