@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from . import reference as reference
     from . import train as train
     from .models import VAE as VAE
+    from .models import objectives as objectives
     from .ops import Noise as Noise
 
 _MODULES = ("data", "models", "nn", "ops", "patch", "reference", "train")
-_NAMES = {"VAE": "models", "Noise": "ops"}
+_NAMES = {"VAE": "models", "Noise": "ops", "objectives": "models"}
 
-__all__ = ["VAE", "Noise", "__version__", "data", "models", "nn", "ops", "patch", "reference", "train"]
+__all__ = ["VAE", "Noise", "__version__", "data", "models", "nn", "objectives", "ops", "patch", "reference", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
-"""The VAE that ties an encoder, a decoder and a likelihood together, and the presets."""
+"""The VAE that ties an encoder, a decoder and a likelihood together, its training objectives, and the presets."""
 
+from . import objectives as objectives
 from .mlp import mlp_vae as mlp_vae
 from .presets import PRESETS as PRESETS
 from .presets import Preset as Preset

@@ -1,0 +1,34 @@
+"""The negative ELBO."""
+
+from torch import Tensor
+
+from ...ops import Backend, Noise, Reduction
+from ..vae import VAE
+from .objective import Objective, check_dial, objective
+
+
+def elbo(
+    vae: VAE,
+    x: Tensor,
+    noise: Noise | Tensor | None = None,
+    *,
+    beta: float | Tensor = 1.0,
+    reduction: Reduction = "batchmean",
+    weight: float | Tensor = 1.0,
+    backend: Backend = "auto",
+) -> Objective:
+    """The negative ELBO, ``nll + beta * kl`` (Kingma & Welling 2013, equation 10; Higgins et al. 2017, equation 4).
+
+    Raises ValueError for a beta that is NaN, no scalar or on another device; and what :meth:`fastvae.VAE.loss` raises.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6))
+    >>> value = elbo(vae, torch.rand(5, 6), beta=4.0)
+    >>> value.loss.backward()
+    >>> torch.equal(value.bound, value.nll + 4 * value.kl)
+    True
+    """
+    check_dial("beta", beta, x)
+    terms = vae.loss(x, noise, beta=beta, reduction=reduction, weight=weight, backend=backend)
+    return objective(terms.loss, terms.nll, terms.kl, terms.nll + beta * terms.kl)
