@@ -56,6 +56,9 @@ class ResidentLoader:
         self.rank = rank
         self.world_size = world_size
         self._resumed = False
+        # Where the next batch begins in the order, for `follow`: an address that a CUDA graph may keep, as the order's.
+        self.place = torch.zeros((), dtype=torch.int64, device=self.images.device)
+        self._order = torch.empty(len(images), dtype=torch.int64, device=self.images.device)
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -67,8 +70,9 @@ class ResidentLoader:
         count, device = len(self.images), self.images.device
         # Drawn even where it isn't used, so a bad seed or epoch is refused at once.
         order = permutation(count, self.seed, epoch, device)
-        self._order = order if self.shuffle else torch.arange(count, device=device)
+        self._order.copy_(order if self.shuffle else torch.arange(count, device=device))
         self._epoch, self._step = epoch, 0
+        self.place.zero_()
 
     def fetch(self, step: int) -> Batch:
         """The batch of one step of the current epoch, 0 <= step < len(self); the place in the epoch stays."""
@@ -76,17 +80,41 @@ class ResidentLoader:
             raise InputError(f"step must be in [0, {len(self)}), not {step}")
         start = step * self.batch_size
         rows = min(self.batch_size, len(self.images) - start)
-        first, end = (rank * rows // self.world_size for rank in (self.rank, self.rank + 1))
+        first, end = self._share(rows)
         index = self._order[start + first : start + end]
         return Batch(self.images.index_select(0, index), row_offset=first, rows=rows)
+
+    def _share(self, rows: int) -> tuple[int, int]:
+        """The rows of a global batch that are this process's: from, to."""
+        return self.rank * rows // self.world_size, (self.rank + 1) * rows // self.world_size
+
+    def full_steps_left(self) -> int:
+        """How many batches of full size are left in the epoch."""
+        return max(0, len(self.images) // self.batch_size - self._step)
+
+    def follow(self) -> Batch:
+        """The full batch at ``place``, which moves on: on the device alone, so that a CUDA graph can replay it.
+
+        The place in the epoch that the host knows stays: :meth:`skip` moves it.
+        """
+        first, end = self._share(self.batch_size)
+        index = self._order.index_select(0, self.place + torch.arange(first, end, device=self.place.device))
+        self.place += self.batch_size
+        return Batch(self.images.index_select(0, index), row_offset=first, rows=self.batch_size)
+
+    def skip(self, steps: int) -> None:
+        """Move on by steps that were taken by :meth:`follow`."""
+        self._step += steps
 
     def __iter__(self) -> Iterator[Batch]:
         """Deliver what is left of the epoch; after its end, the same epoch again, unless the epoch was set."""
         if self._step == len(self) and not self._resumed:
             self._step = 0
+            self.place.zero_()
         self._resumed = False
         while self._step < len(self):
             self._step += 1  # before the yield: a state saved while this batch is in use names the next one
+            self.place.fill_(self._step * self.batch_size)
             yield self.fetch(self._step - 1)
 
     def state_dict(self) -> dict[str, int]:
@@ -107,3 +135,4 @@ class ResidentLoader:
             )
         self.set_epoch(epoch)
         self._step, self._resumed = step, True
+        self.place.fill_(step * self.batch_size)

@@ -1,6 +1,6 @@
 """One training step and one evaluation pass: the part that has to be fast."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -60,6 +60,7 @@ class Engine:
         self._step = Step(self._objective, config.execution, self._autocast)
         one = torch.ones((), dtype=wide, device=world.device)
         self._one, self._dials = one, Dials(one.clone(), one * config.beta)
+        self.scaler.scale(one)  # makes its tensors, which are made by the first call
         self._weight = 1.0
         self._loss_weight, self._batchmean = recipe.loss_weight, recipe.reduction == "batchmean"
         # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
@@ -108,6 +109,17 @@ class Engine:
         self._weights.twin.train()
         self.world.sum(sums)
         return Terms.of(sums, images, self.beta)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All that a step changes in place."""
+        yield from self.model.parameters()
+        yield from self.model.buffers()
+        yield from self._weights.copies.values()
+        for state in self.optimizer.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))
+        yield from (self.sums, self.noise.state, *self._dials)
+        if self.scaler.is_enabled():
+            yield from (tensor for tensor in (self.scaler._scale, self.scaler._growth_tracker) if tensor is not None)
 
     def state(self) -> Checkpoint:
         """Weights, optimiser, loss scale and noise key, as a checkpoint keeps them."""

@@ -1,0 +1,83 @@
+"""Several training steps as one CUDA graph: no launches from the host, and nothing that waits for it.
+
+All that a step reads and writes stays where it is: batches are found by a counter on the device, weights, moments,
+noise key, sums and loss scale are changed in place. Smaller batches at the end of an epoch are taken one by one.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+
+from ..data import ResidentLoader
+from .engine import Engine
+
+STEPS = 10  # a replay; the host looks at signals, logs and checkpoints between replays
+_WARM_UP = 3  # as torch's notes on CUDA graphs advise: lazy initialisation, library handles, compilation
+
+
+class Graph(Protocol):
+    """What :class:`torch.cuda.CUDAGraph` does; the tests put a list of calls in its place."""
+
+    def replay(self) -> None: ...
+
+
+class Replay:
+    """``STEPS`` steps of an engine over the batches of a loader, captured once.
+
+    Args:
+        engine: with an optimiser that can be captured.
+        loader: resident on the same device.
+        graph: an empty graph, and the context in which calls are captured into it.
+    """
+
+    def __init__(
+        self, engine: Engine, loader: ResidentLoader, graph: Graph, capture: AbstractContextManager[Any]
+    ) -> None:
+        self._engine, self._loader, self._graph = engine, loader, graph
+        place = loader.place.clone()
+        with _undone(engine):
+            for _ in range(_WARM_UP):
+                engine.train_step(loader.follow())
+            loader.place.copy_(place)
+        with capture:
+            for _ in range(STEPS):
+                engine.train_step(loader.follow())
+
+    @classmethod
+    def on_cuda(cls, engine: Engine, loader: ResidentLoader) -> "Replay":
+        """Warm up and capture on a stream of its own, as CUDA wants it."""
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            replay = cls(engine, loader, graph, torch.cuda.graph(graph, stream=stream))
+        torch.cuda.current_stream().wait_stream(stream)
+        return replay
+
+    def fits(self) -> bool:
+        """Whether as many full batches are left in the epoch."""
+        return self._loader.full_steps_left() >= STEPS
+
+    def run(self) -> None:
+        """Take ``STEPS`` steps."""
+        self._graph.replay()
+        self._loader.skip(STEPS)
+
+
+class _undone:  # noqa: N801 -- reads as what it is: with _undone(engine)
+    """Leave the engine's tensors as they were found, at the same addresses, which a capture will know."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> None:
+        self._before = [(tensor, tensor.clone()) for tensor in self._engine.tensors()]
+
+    def __exit__(self, *_: object) -> None:
+        known = {tensor.data_ptr() for tensor, _ in self._before}
+        with torch.no_grad():
+            for tensor, value in self._before:
+                tensor.copy_(value)
+            for tensor in self._engine.tensors():
+                if tensor.data_ptr() not in known:  # made by the first step: moments and counters, which begin at zero
+                    tensor.zero_()

@@ -1,0 +1,119 @@
+"""Steps captured into a graph are the steps themselves: on the CPU by a list of calls, on a GPU by CUDA."""
+
+import contextlib
+
+import pytest
+import torch
+
+from fastvae.data import ResidentLoader, load
+from fastvae.models import build
+from fastvae.train.config import TrainConfig, resolve
+from fastvae.train.engine import Engine
+from fastvae.train.replay import STEPS, Replay
+from fastvae.train.world import World
+
+BATCH = 32
+
+
+class Calls:
+    """A graph for the CPU: while capturing, a step's calls are kept and not made; a replay makes them."""
+
+    def __init__(self, engine):
+        self.engine, self.kept = engine, []
+
+    @contextlib.contextmanager
+    def capture(self, loader):
+        take, follow = self.engine.train_step, loader.follow
+        loader.follow = lambda: None
+        self.engine.train_step = lambda _: self.kept.append(lambda: take(follow()))
+        yield
+        del self.engine.train_step, loader.follow
+
+    def replay(self):
+        for call in self.kept:
+            call()
+
+
+def setup(device="cpu", **options):
+    config = resolve(TrainConfig(batch_size=BATCH, **({"precision": "fp32", "execution": "traced"} | options)))
+    torch.manual_seed(0)
+    data = load("digits").train[: (2 * STEPS + 3) * BATCH + 5]
+    place = torch.device(device)
+    engine = Engine(build(config.recipe, data.shape[1:]), config, config.recipe, World(0, 0, 1, place))
+    return engine, ResidentLoader(data, batch_size=BATCH, seed=0, device=place)
+
+
+def captured(engine, loader):
+    if loader.images.is_cuda:
+        return Replay.on_cuda(engine, loader)
+    calls = Calls(engine)
+    return Replay(engine, loader, calls, calls.capture(loader))
+
+
+def epoch(engine, loader, replay=None):
+    """One epoch. Returns how many replays there were."""
+    replays = 0
+    while replay is not None and replay.fits():
+        replay.run()
+        replays += 1
+    for batch in loader:
+        engine.train_step(batch)
+    return replays
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_two_epochs_by_replay_are_those_step_by_step(device, precision):
+    plain, replayed = (setup(device, precision=precision) for _ in range(2))
+    replay = captured(*replayed)
+    for number in range(2):
+        for engine, loader in (plain, replayed):
+            loader.set_epoch(number)
+            assert epoch(engine, loader, replay if engine is replayed[0] else None) == 2 * (engine is replayed[0])
+        assert torch.equal(plain[0].sums, replayed[0].sums)
+    for ours, theirs in zip(replayed[0].tensors(), plain[0].tensors(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_warm_up_leaves_no_trace(device):
+    engine, loader = setup(device)
+    before = [tensor.clone() for tensor in engine.tensors()]
+    captured(engine, loader)
+    after = list(engine.tensors())
+    known = {tensor.data_ptr() for tensor in engine.model.parameters()}
+    assert known <= {tensor.data_ptr() for tensor in after}
+    moments = len(after) - len(before)
+    assert moments > 0
+    assert engine.noise.state.tolist() == [0, 0]
+    assert sum(bool(tensor.any()) for tensor in after) == sum(bool(tensor.any()) for tensor in before)
+    assert loader.place.item() == 0
+    assert loader.state_dict() == {"epoch": 0, "step": 0}
+
+
+def test_a_replay_goes_on_in_mid_epoch():
+    plain, replayed = setup(), setup()
+    replay = captured(*replayed)
+    for engine, loader in (plain, replayed):
+        batches = iter(loader)
+        for _ in range(3):
+            engine.train_step(next(batches))
+    assert epoch(*replayed, replay) == 2
+    epoch(*plain)
+    assert torch.equal(plain[0].sums, replayed[0].sums)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_an_epoch_never_waits_for_the_device():
+    engine, loader = setup("cuda", execution="compiled")
+    replay = captured(engine, loader)
+    epoch(engine, loader, replay)  # the smaller last batch compiles
+    loader.set_epoch(1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert epoch(engine, loader, replay) == 2
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
