@@ -141,7 +141,13 @@ Tensor arranged(const Tensor& gradient, const Tensor& weight) {
   return torch::stable::copy_(copy, gradient);
 }
 
-void advance(const Tensor& step, double value) {
+double number(const Tensor& tensor) {
+  STD_TORCH_CHECK(tensor.numel() == 1, "expected one number");
+  return value_at(tensor, 0);
+}
+
+void advance(const Tensor& step) {
+  const double value = number(step) + 1.0;
   if (step.scalar_type() == ScalarType::Double) *static_cast<double*>(step.data_ptr()) = value;
   else *static_cast<float*>(step.data_ptr()) = static_cast<float>(value);
 }
@@ -155,8 +161,8 @@ void adam_step_(std::vector<Tensor> weights, std::vector<Tensor> exp_avgs, std::
   STD_TORCH_CHECK(exp_avgs.size() == count && exp_avg_sqs.size() == count && gradients.size() == count &&
                       steps.size() == count && (working.empty() || working.size() == count),
                   "expected lists of one length");
-  if (lr_tensor) lr = value_at(*lr_tensor, 0);
-  const Adam shared{nullptr, grad_scale ? 1.0 / value_at(*grad_scale, 0) : 1.0, 1.0 - beta1, beta2, 1.0 - beta2,
+  if (lr_tensor) lr = number(*lr_tensor);
+  const Adam shared{nullptr, grad_scale ? 1.0 / number(*grad_scale) : 1.0, 1.0 - beta1, beta2, 1.0 - beta2,
                     decoupled ? lr * weight_decay : weight_decay, decoupled};
 
   std::vector<AdamTensor> tensors(count);
@@ -188,7 +194,7 @@ void adam_step_(std::vector<Tensor> weights, std::vector<Tensor> exp_avgs, std::
     units += (tensor.count + kAdamUnit - 1) / kAdamUnit;
 
     // sqrt(v / c2) + eps is (sqrt(v) + eps sqrt(c2)) / sqrt(c2): corrected here once, it costs no element a division.
-    if (const double step = value_at(steps[k], 0) + 1.0; step != last) {
+    if (const double step = number(steps[k]) + 1.0; step != last) {
       last = step;
       root_correction = std::sqrt(1.0 - std::pow(beta2, step));
       size = lr / (1.0 - std::pow(beta1, step)) * root_correction;
@@ -197,8 +203,8 @@ void adam_step_(std::vector<Tensor> weights, std::vector<Tensor> exp_avgs, std::
   }
 
   // All is checked by now: a call does all of its work, or none.
-  if (found_inf && value_at(*found_inf, 0) != 0.0) return;
-  for (const Tensor& step : steps) advance(step, value_at(step, 0) + 1.0);
+  if (found_inf && number(*found_inf) != 0.0) return;
+  for (const Tensor& step : steps) advance(step);
   Adam op = shared;
   op.tensors = tensors.data();
   const auto kernel = FASTVAE_CHOSEN(isa(), adam_step);

@@ -76,6 +76,8 @@ def adam_step_(
         raise ValueError(
             "adam_step_ needs the C++ extension, which is not built: run `make setup`, or use torch's Adam"
         )
+    if not (weights or gradients):
+        return  # without tensors, the operator would not know its device
     lr_tensor, number = (lr, 0.0) if isinstance(lr, Tensor) else (None, lr)
     try:
         torch.ops.fastvae.adam_step_(
