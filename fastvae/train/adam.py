@@ -1,7 +1,7 @@
 """Adam and AdamW with master weights: the low-precision copies that a forward computes with are written in the step."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ class Adam(torch.optim.Adam):
     step, and the copies are written after it. Formula and citations are in that function.
 
     The state is torch's: ``state_dict`` and ``load_state_dict`` exchange it with ``torch.optim.Adam(fused=True)``, in
-    both directions. Parameter groups, a learning rate in a tensor, hooks and ``torch.amp.GradScaler`` work as there,
-    but that the step leaves scaled gradients as they came. There is no amsgrad and no maximize.
+    both directions. Parameter groups, a learning rate in a tensor, hooks and ``torch.amp.GradScaler`` work as there
+    (where torch's step unscales the gradients in place, the operator leaves them). There is no amsgrad and no maximize.
 
     Args:
         params: parameters, or groups of them.
@@ -93,56 +93,43 @@ class Adam(torch.optim.Adam):
                     f"a parameter group has amsgrad={group['amsgrad']} and maximize={group['maximize']}, but both must "
                     "be False: use torch.optim.Adam"
                 )
-            lists: dict[tuple[bool, bool], _Lists] = {}
-            for weight in group["params"]:
-                gradient = next(rest)
+            kinds: dict[tuple[bool, bool], list[tuple[Tensor, ...]]] = {}
+            for weight, gradient in zip(group["params"], rest, strict=False):
                 if gradient is not None:
-                    kind = _native(weight), weight in self.working
-                    lists.setdefault(kind, _Lists([], [], [], [], [], [])).append(
-                        weight, self._state_of(weight), self.working.get(weight), gradient
-                    )
-            for (native, _), chosen in lists.items():
+                    state, copy = self.state[weight] or self._new_state(weight), self.working.get(weight)
+                    copies = () if copy is None else (copy,)
+                    row = (weight, gradient, state["step"], state["exp_avg"], state["exp_avg_sq"], *copies)
+                    kinds.setdefault((_native(weight), copy is not None), []).append(row)
+            for (native, _), rows in kinds.items():
+                lists = [list(tensors) for tensors in zip(*rows, strict=True)]
                 (_native_step if native else _torch_step)(
-                    chosen, group, getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+                    lists, group, getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
                 )
 
-    def _state_of(self, weight: Tensor) -> dict[str, Tensor]:
-        """The state of a parameter, made at its first step, as ``torch.optim.Adam(fused=True)`` makes it."""
+    def _new_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """The state of a parameter at its first step, as ``torch.optim.Adam(fused=True)`` makes it."""
         state: dict[str, Tensor] = self.state[weight]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
-            state["exp_avg"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
-            state["exp_avg_sq"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+        state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
+        state["exp_avg"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+        state["exp_avg_sq"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
         return state
-
-
-class _Lists(NamedTuple):
-    """Some parameters and what belongs to each, in the operator's order; no working copies, or one each."""
-
-    weights: list[Tensor]
-    exp_avgs: list[Tensor]
-    exp_avg_sqs: list[Tensor]
-    working: list[Tensor]
-    gradients: list[Tensor]
-    steps: list[Tensor]
-
-    def append(self, weight: Tensor, state: dict[str, Tensor], working: Tensor | None, gradient: Tensor) -> None:
-        self.weights.append(weight)
-        self.exp_avgs.append(state["exp_avg"])
-        self.exp_avg_sqs.append(state["exp_avg_sq"])
-        if working is not None:
-            self.working.append(working)
-        self.gradients.append(gradient)
-        self.steps.append(state["step"])
 
 
 def _native(weight: Tensor) -> bool:
     return _library.has_native() and weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
 
 
-def _native_step(lists: _Lists, group: dict[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+def _native_step(
+    lists: list[list[Tensor]], group: dict[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None
+) -> None:
+    weights, gradients, steps, exp_avgs, exp_avg_sqs, *working = lists
     adam_step_(
-        *lists,
+        weights,
+        exp_avgs,
+        exp_avg_sqs,
+        working[0] if working else [],
+        gradients,
+        steps,
         lr=group["lr"],
         betas=group["betas"],
         eps=group["eps"],
@@ -153,17 +140,29 @@ def _native_step(lists: _Lists, group: dict[str, Any], grad_scale: Tensor | None
     )
 
 
-def _torch_step(lists: _Lists, group: dict[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-    # Torch's kernels want gradients laid out as the weights, and write unscaled ones over them.
-    gradients = [torch.empty_like(weight) for weight in lists.weights]
-    torch._foreach_copy_(gradients, lists.gradients)
+def _as(weight: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the type and layout of its weight, which torch's kernels ask for."""
+    if gradient.shape != weight.shape:
+        raise ValueError(
+            f"a gradient has shape {tuple(gradient.shape)}, but its parameter has {tuple(weight.shape)}: "
+            "both need the same shape"
+        )
+    if gradient.dtype == weight.dtype and gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
+
+
+def _torch_step(
+    lists: list[list[Tensor]], group: dict[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None
+) -> None:
+    weights, gradients, steps, exp_avgs, exp_avg_sqs, *working = lists
     adam(
-        lists.weights,
-        gradients,
-        lists.exp_avgs,
-        lists.exp_avg_sqs,
+        weights,
+        [_as(weight, gradient) for weight, gradient in zip(weights, gradients, strict=True)],
+        exp_avgs,
+        exp_avg_sqs,
         [],
-        lists.steps,
+        steps,
         fused=True,
         grad_scale=grad_scale,
         found_inf=found_inf,
@@ -176,5 +175,5 @@ def _torch_step(lists: _Lists, group: dict[str, Any], grad_scale: Tensor | None,
         eps=group["eps"],
         maximize=False,
     )
-    if lists.working:
-        torch._foreach_copy_(lists.working, lists.weights)
+    if working:
+        torch._foreach_copy_(working[0], weights)

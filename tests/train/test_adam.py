@@ -216,6 +216,8 @@ def test_errors() -> None:
     optimizer = Adam(ours)
     with pytest.raises(ValueError, match="there are 4 parameters, but 1 gradients: pass one each, or None"):
         optimizer.step_with([ours[0].detach()])
+    with pytest.raises(ValueError, match=r"has shape \(5,\), but .* has \(3, 5\): both need the same shape"):
+        optimizer.step_with([None, None, torch.ones(5, dtype=torch.float64), None])
     amsgrad = torch.optim.Adam(parameters(), amsgrad=True, fused=True)
     optimizer.load_state_dict(amsgrad.state_dict())
     give(ours, 0)
