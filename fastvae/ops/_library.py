@@ -23,6 +23,7 @@ Backend = Literal["auto", "triton", "native", "reference"]
 _library = torch.library.Library("fastvae", "DEF")
 _modules: dict[str, str] = {}
 _compositions: dict[str, Callable[..., Any]] = {}
+_of_cpu: set[str] = set()
 
 
 def define(schema: str, fake: Callable[..., Any], *, module: str) -> None:
@@ -32,6 +33,13 @@ def define(schema: str, fake: Callable[..., Any], *, module: str) -> None:
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.register_fake(f"fastvae::{name}", fake, lib=_library)
     _library.impl(name, lambda *args: _launcher(name)(*args), "CUDA")  # noqa: PLW0108 -- looked up at the first call
+
+
+def define_of_cpu(schema: str, fake: Callable[..., Any]) -> None:
+    """Declare an operator that only the extension implements: elsewhere torch's own is as good."""
+    _of_cpu.add(schema.partition("(")[0])
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.register_fake(f"fastvae::{schema.partition('(')[0]}", fake, lib=_library)
 
 
 def compose(schema: str, fake: Callable[..., Any], implementation: Callable[..., Any]) -> None:

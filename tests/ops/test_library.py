@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+import fastvae.ops.adam_step  # noqa: F401 -- declares its operator
 from fastvae import ops
 from fastvae.ops import _library
 from fastvae.reference import gaussian_kl
@@ -105,15 +106,29 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
             (incoming(1), torch.rand(groups, device=device, dtype=loss_type), mu, logvar, groups, 0.5, 0.25, None)
             for groups in (mu[0].numel(), 1)
         ],
+        "adam_step_": adam_steps(dtype) if _library.has_native() else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
+
+
+def adam_steps(dtype: torch.dtype) -> list[tuple[Any, ...]]:
+    """On the CPU alone: fp32 weights, with gradients of the type, and copies of it unless it is theirs."""
+    shapes, low = [(3, 5), (7,)], dtype in (torch.bfloat16, torch.float16)
+    weights, exp_avgs, exp_avg_sqs = ([torch.rand(shape) for shape in shapes] for _ in range(3))
+    working = [weight.to(dtype) for weight in weights] if low else []
+    gradients, steps = [torch.randn(shape).to(dtype) for shape in shapes], [torch.zeros(()) for _ in shapes]
+    tensors = (weights, exp_avgs, exp_avg_sqs, working, gradients, steps)
+    return [
+        (*tensors, None, 1e-3, 0.9, 0.999, 1e-8, 0.0, False, None, None),
+        (*tensors, torch.tensor(1e-3), 0.0, 0.9, 0.999, 1e-8, 0.1, True, torch.tensor(2.0), torch.tensor(0.0)),
+    ]
 
 
 NAMES = tuple(samples((1, 1), torch.float32, "cpu"))
 
 
 def test_every_operator_is_checked_here() -> None:
-    assert set(NAMES) == {*_library._modules, *_library._compositions}
+    assert set(NAMES) == {*_library._modules, *_library._compositions, *_library._of_cpu}
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((3, 5), torch.float32), ((4, 3, 2, 2), torch.bfloat16)], ids=str)
