@@ -1,7 +1,7 @@
 """What a training run is told: one flag for each field."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +10,7 @@ import tyro
 from ..errors import InputError
 from ..models import PRESETS, Preset
 from ..ops import Backend
+from .optimizer import check_optimizer
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 Execution = Literal["auto", "eager", "traced", "compiled"]
@@ -34,6 +35,10 @@ class TrainConfig:
     """Global batch size: all processes together."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the preset's)")] = None
     """Learning rate."""
+    optimizer: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the preset's)")] = None
+    """adam, adamw, rmsprop, sgd, or another class of torch.optim."""
+    optimizer_options: Annotated[dict[str, float], tyro.conf.arg(metavar="KEY VALUE ...")] = field(default_factory=dict)
+    """Options of that class beside the preset's own, such as weight_decay 0.01; 0 or 1 for a switch."""
     latent_dim: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Dimensions of z."""
     beta: float = 1.0
@@ -70,12 +75,16 @@ class TrainConfig:
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill in the preset's values and check ranges. Raises InputError naming the flag, its value and the remedy."""
     recipe = config.recipe
+    optimizer = (config.optimizer or recipe.optimizer).lower()
+    options = {**(recipe.optimizer_options if optimizer == recipe.optimizer else {}), **config.optimizer_options}
     config = replace(
         config,
         epochs=recipe.epochs if config.epochs is None else config.epochs,
         batch_size=recipe.batch_size if config.batch_size is None else config.batch_size,
         lr=recipe.lr if config.lr is None else config.lr,
         latent_dim=recipe.latent_dim if config.latent_dim is None else config.latent_dim,
+        optimizer=optimizer,
+        optimizer_options=options,
     )
     for flag, least in (("epochs", 1), ("batch_size", 1), ("latent_dim", 1), ("checkpoint_every", 1)):
         if (value := getattr(config, flag)) < least:
@@ -86,6 +95,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
         value = getattr(config, flag)
         if not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf"):
             raise InputError(f"--{flag} is {value}: it must be a finite number, {low}")
+    assert config.lr is not None
+    check_optimizer(optimizer, options, config.lr)
     if config.resume and config.out is None:
         raise InputError("--resume needs the folder of the run to go on with: add --out DIR")
     if config.device == "cuda" and config.backend == "native":

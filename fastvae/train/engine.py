@@ -41,6 +41,7 @@ class Engine:
 
     def __init__(self, model: VAE, config: TrainConfig, recipe: Preset, world: World) -> None:
         assert config.lr is not None
+        assert config.optimizer is not None
         assert config.precision != "auto"
         assert config.execution != "auto"
         wide = torch.float64 if config.precision == "fp64" else torch.float32
@@ -55,7 +56,7 @@ class Engine:
         low = _PRODUCTS.get(config.precision)
         self._autocast = _autocast(low, world.device)
         self._weights = WorkingWeights(self.model, low)
-        self.optimizer = make_optimizer(recipe, self._weights, config.lr)
+        self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         self._objective = Objective(self._weights.twin, config.backend)
         self._step = Step(self._objective, config.execution, self._autocast)
         one = torch.ones((), dtype=wide, device=world.device)

@@ -20,7 +20,7 @@ from .engine import Terms
 from .world import World
 
 # What decides a run's numbers: --resume refuses to change it.
-_FIXED = ("preset", "data", "batch_size", "lr", "latent_dim", "beta", "seed")
+_FIXED = ("preset", "data", "batch_size", "optimizer", "optimizer_options", "lr", "latent_dim", "beta", "seed")
 
 _SCALARS = {"loss": "Total Loss", "nll": "Reconstruction Error", "kl": "KL-Divergence"}
 
