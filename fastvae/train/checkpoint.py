@@ -115,7 +115,10 @@ def flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict
     scalars: dict[str, Any] = {}
     for index, key, value in _entries(state):
         (tensors if isinstance(value, Tensor) else scalars)[f"{index}.{key}"] = value
-    return tensors, {"scalars": scalars, "groups": state["param_groups"]}
+    groups = [
+        {k: v.item() if isinstance(v, Tensor) else v for k, v in group.items()} for group in state["param_groups"]
+    ]
+    return tensors, {"scalars": scalars, "groups": groups}
 
 
 def unflatten_optimizer(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from .optimizer import check_optimizer
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 Execution = Literal["auto", "eager", "traced", "compiled"]
+RateSchedule = Literal["constant", "cosine", "step", "iwae"]
+BetaSchedule = Literal["constant", "warmup", "cyclical"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,22 @@ class TrainConfig:
     """adam, adamw, rmsprop, sgd, or another class of torch.optim."""
     optimizer_options: Annotated[dict[str, float], tyro.conf.arg(metavar="KEY VALUE ...")] = field(default_factory=dict)
     """Options of that class beside the preset's own, such as weight_decay 0.01; 0 or 1 for a switch."""
+    schedule: RateSchedule = "constant"
+    """Of the learning rate: cosine ends at 0, step is --decay every --decay-epochs, iwae the stages of that paper."""
+    warmup_steps: int = 0
+    """Steps in which the learning rate rises in a line to its schedule."""
+    decay: float = 0.1
+    """Factor of --schedule step."""
+    decay_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
+    """Epochs between the decays of --schedule step."""
     latent_dim: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Dimensions of z."""
     beta: float = 1.0
-    """Factor of the KL term (beta-VAE)."""
+    """Factor of the KL term (beta-VAE); losses are reported with it whatever its schedule."""
+    beta_schedule: BetaSchedule = "constant"
+    """warmup: from 0 to --beta in --beta-steps; cyclical: cycles of --beta-steps, the first half of each a warm-up."""
+    beta_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
+    """Steps of --beta-schedule's warm-up or cycle."""
     precision: Precision = "auto"
     """Type of the matrix products; weights, losses and optimiser state stay in fp32 (in fp64 for fp64)."""
     execution: Execution = "auto"
@@ -71,6 +85,11 @@ class TrainConfig:
         """The preset by value."""
         return PRESETS[self.preset]
 
+    def steps(self, epoch_steps: int) -> int:
+        """Steps of the whole run, for so many in an epoch."""
+        assert self.epochs is not None
+        return self.epochs * epoch_steps
+
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill in the preset's values and check ranges. Raises InputError naming the flag, its value and the remedy."""
@@ -86,12 +105,11 @@ def resolve(config: TrainConfig) -> TrainConfig:
         optimizer=optimizer,
         optimizer_options=options,
     )
-    for flag, least in (("epochs", 1), ("batch_size", 1), ("latent_dim", 1), ("checkpoint_every", 1)):
-        if (value := getattr(config, flag)) < least:
-            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be at least {least}")
+    _check_counts(config)
+    _check_schedules(config)
     if not 0 <= config.seed < 2**63:
         raise InputError(f"--seed is {config.seed}: it must be in [0, 2**63)")
-    for flag, low in (("lr", "above 0"), ("beta", "0 or more")):
+    for flag, low in (("lr", "above 0"), ("decay", "above 0"), ("beta", "0 or more")):
         value = getattr(config, flag)
         if not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf"):
             raise InputError(f"--{flag} is {value}: it must be a finite number, {low}")
@@ -104,3 +122,32 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.backend == "triton" and config.device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         raise InputError("--backend triton needs a GPU, but --device is cpu: use --backend auto")
     return config
+
+
+def _check_counts(config: TrainConfig) -> None:
+    least = {"warmup_steps": 0}
+    for flag in (
+        "epochs",
+        "batch_size",
+        "latent_dim",
+        "checkpoint_every",
+        "warmup_steps",
+        "decay_epochs",
+        "beta_steps",
+    ):
+        value, low = getattr(config, flag), least.get(flag, 1)
+        if value is not None and value < low:
+            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be at least {low}")
+
+
+def _check_schedules(config: TrainConfig) -> None:
+    """A length goes with a schedule that has one."""
+    for flag, length, which, has_length in (
+        ("--schedule", "decay_epochs", config.schedule, config.schedule == "step"),
+        ("--beta-schedule", "beta_steps", config.beta_schedule, config.beta_schedule != "constant"),
+    ):
+        given, name = getattr(config, length), "--" + length.replace("_", "-")
+        if has_length and given is None:
+            raise InputError(f"{flag} {which} needs a length: add {name} N")
+        if given is not None and not has_length:
+            raise InputError(f"{name} is {given}, but {flag} {which} has no such length: leave it out")

@@ -15,6 +15,7 @@ from .checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
 from .config import TrainConfig
 from .objective import EVAL_STREAM, Dials, Objective
 from .optimizer import make_optimizer
+from .schedule import Plan, Schedule
 from .step import Step
 from .weights import WorkingWeights
 from .world import World
@@ -39,7 +40,7 @@ class Terms(NamedTuple):
 class Engine:
     """A model, its optimiser and its noise, and how they take a step on one device of a :class:`World`."""
 
-    def __init__(self, model: VAE, config: TrainConfig, recipe: Preset, world: World) -> None:
+    def __init__(self, model: VAE, config: TrainConfig, recipe: Preset, world: World, plan: Plan | None = None) -> None:
         assert config.lr is not None
         assert config.optimizer is not None
         assert config.precision != "auto"
@@ -60,7 +61,9 @@ class Engine:
         self._objective = Objective(self._weights.twin, config.backend)
         self._step = Step(self._objective, config.execution, self._autocast)
         one = torch.ones((), dtype=wide, device=world.device)
-        self._one, self._dials = one, Dials(one.clone(), one * config.beta)
+        beta = torch.full((1,), config.beta, dtype=wide, device=world.device)
+        self._one, self._dials = one, Dials(one.clone(), beta[0])
+        self._schedule = Schedule(plan or Plan(), self.optimizer, beta, self.noise.state)
         self._weight = 1.0
         self._loss_weight, self._batchmean = recipe.loss_weight, recipe.reduction == "batchmean"
         # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
@@ -68,6 +71,7 @@ class Engine:
 
     def train_step(self, batch: Batch) -> None:
         """Take one step. Adds the batch's sums to ``sums`` and moves the noise on; waits for nothing."""
+        self._schedule.set()
         sums, gradients = self._step(batch.images, self.noise.state, batch.row_offset, self._dials_of(batch.rows))
         self._update(gradients)
         self.sums += sums
@@ -124,7 +128,11 @@ class Engine:
         """Take over what :meth:`state` gave. Raises InputError for a checkpoint of another network."""
         load_weights(self.model, saved)
         self._weights.refresh()
-        self.optimizer.load_state_dict(unflatten_optimizer(saved.part("optimizer"), saved.values["optimizer"]))
+        state = unflatten_optimizer(saved.part("optimizer"), saved.values["optimizer"])
+        for kept, own in zip(state["param_groups"], self.optimizer.param_groups, strict=True):
+            # The form is this device's, and the rate may be a tensor of the schedule's.
+            kept |= {key: own[key] for key in ("fused", "foreach", "capturable", "lr") if key in own}
+        self.optimizer.load_state_dict(state)
         self.scaler.load_state_dict(saved.values["scaler"])
         self.noise.state.copy_(saved.tensors["noise"])
 

@@ -20,7 +20,10 @@ from .engine import Terms
 from .world import World
 
 # What decides a run's numbers: --resume refuses to change it.
-_FIXED = ("preset", "data", "batch_size", "optimizer", "optimizer_options", "lr", "latent_dim", "beta", "seed")
+_FIXED = (
+    "preset", "data", "batch_size", "optimizer", "optimizer_options", "lr", "schedule", "warmup_steps", "decay",
+    "decay_epochs", "latent_dim", "beta", "beta_schedule", "beta_steps", "seed",
+)  # fmt: skip
 
 _SCALARS = {"loss": "Total Loss", "nll": "Reconstruction Error", "kl": "KL-Divergence"}
 
@@ -106,8 +109,10 @@ def write_atomically(path: Path, text: str) -> None:
 def check_same(path: Path, config: TrainConfig) -> None:
     """Raise InputError if the run in a folder was trained with other settings than those to go on with."""
     settings = read_config(path)["settings"]
-    for name in _FIXED:
-        before, now = settings.get(name), getattr(config, name)
+    # A cosine ends where the run does.
+    for name in (*_FIXED, *(("epochs",) if config.schedule == "cosine" else ())):
+        now = getattr(config, name)
+        before = settings.get(name, now)  # a run of an older version had no such setting
         if before != now:
             raise InputError(
                 f"--resume: {path} was trained with --{name.replace('_', '-')} {before}, not {now}: "

@@ -17,6 +17,7 @@ from .folder import RunFolder
 from .interrupt import Interrupt
 from .pictures import reconstruction_grid
 from .progress import RunProgress
+from .schedule import plan
 from .world import World
 
 LOG_EVERY = 50  # steps between looks at the device's sums, which wait for it
@@ -42,7 +43,7 @@ class Loop:
         self.config, self.world, self.folder, self.console = config, world, folder, console
         self.epochs = config.epochs
         self.loader, self.test_loader = loader, test_loader
-        self.engine = Engine(model, config, config.recipe, world)
+        self.engine = Engine(model, config, config.recipe, world, plan(config, len(loader)))
         self.step = 0
         self.epoch = 0  # finished ones
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process

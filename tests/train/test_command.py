@@ -40,6 +40,18 @@ BAD = {
     "own option": (["--optimizer-options", "fused", "1"], r"--optimizer-options fused is no option of adam"),
     "option": (["--optimizer-options", "weight_decay", "-1"], r"--optimizer-options: adam says: Invalid weight_decay"),
     "option alone": (["--optimizer-options", "eps"], r"optimizer-options"),
+    "schedule": (["--schedule", "linear"], r"linear"),
+    "warmup": (["--warmup-steps", "-1"], r"--warmup-steps is -1: it must be at least 0"),
+    "decay": (["--decay", "0"], r"--decay is 0.0: it must be a finite number, above 0"),
+    "step without length": (["--schedule", "step"], r"--schedule step needs a length: add --decay-epochs N"),
+    "decay epochs": (["--schedule", "step", "--decay-epochs", "0"], r"--decay-epochs is 0: it must be at least 1"),
+    "length without step": (
+        ["--decay-epochs", "3"],
+        r"--decay-epochs is 3, but --schedule constant has no such length",
+    ),
+    "beta without length": (["--beta-schedule", "warmup"], r"--beta-schedule warmup needs .*: add --beta-steps N"),
+    "beta steps": (["--beta-schedule", "warmup", "--beta-steps", "0"], r"--beta-steps is 0: it must be at least 1"),
+    "length without beta": (["--beta-steps", "9"], r"--beta-steps is 9, but --beta-schedule constant has no such"),
     "data": (["--data", "imagenet"], r"imagenet"),
     "data file": (["--data", "nowhere.npy"], r"nowhere.npy"),
     "data dir": (["--data", "mnist", "--data-dir", "nowhere"], r"nowhere"),
@@ -82,6 +94,12 @@ def test_a_folder_that_holds_a_run_already(train, capsys):
 def test_resuming_with_other_settings(train, capsys, flag, value):
     _, folder = train("--epochs", "1")
     refused(["--out", str(folder), "--resume", flag, value], rf"trained with {flag} .*, not {value}", capsys)
+
+
+def test_a_cosine_ends_where_it_was_to_end(train, capsys):
+    _, folder = train("--epochs", "1", "--schedule", "cosine")
+    flags = ["--out", str(folder), "--resume", "--schedule", "cosine", "--epochs", "2"]
+    refused(flags, "trained with --epochs 1, not 2", capsys)
 
 
 def test_resuming_nothing(tmp_path, capsys):
