@@ -17,6 +17,10 @@ Execution = Literal["auto", "eager", "traced", "compiled"]
 RateSchedule = Literal["constant", "cosine", "step", "iwae"]
 BetaSchedule = Literal["constant", "warmup", "cyclical"]
 
+_COUNTS = (
+    "epochs", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps", "decay_epochs", "beta_steps",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -49,6 +53,12 @@ class TrainConfig:
     """Factor of --schedule step."""
     decay_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
     """Epochs between the decays of --schedule step."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other, for less memory; the step is the same."""
+    clip_norm: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")] = None
+    """Largest Euclidean norm of the gradient of what is minimised: the sum over the batch, or the mean, by preset."""
+    ema: Annotated[float | None, tyro.conf.arg(metavar="DECAY", help_behavior_hint="(default: none)")] = None
+    """Keep a moving average of the weights, 0.999 say, and evaluate and save it as the run's result."""
     latent_dim: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Dimensions of z."""
     beta: float = 1.0
@@ -109,10 +119,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     _check_schedules(config)
     if not 0 <= config.seed < 2**63:
         raise InputError(f"--seed is {config.seed}: it must be in [0, 2**63)")
-    for flag, low in (("lr", "above 0"), ("decay", "above 0"), ("beta", "0 or more")):
-        value = getattr(config, flag)
-        if not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf"):
-            raise InputError(f"--{flag} is {value}: it must be a finite number, {low}")
+    _check_numbers(config)
     assert config.lr is not None
     check_optimizer(optimizer, options, config.lr)
     if config.resume and config.out is None:
@@ -126,18 +133,25 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 def _check_counts(config: TrainConfig) -> None:
     least = {"warmup_steps": 0}
-    for flag in (
-        "epochs",
-        "batch_size",
-        "latent_dim",
-        "checkpoint_every",
-        "warmup_steps",
-        "decay_epochs",
-        "beta_steps",
-    ):
+    for flag in _COUNTS:
         value, low = getattr(config, flag), least.get(flag, 1)
         if value is not None and value < low:
             raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be at least {low}")
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    for flag, low in (("lr", "above 0"), ("decay", "above 0"), ("clip_norm", "above 0"), ("beta", "0 or more")):
+        value = getattr(config, flag)
+        if value is not None and (not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf")):
+            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be a finite number, {low}")
+    if config.ema is not None and not 0 <= config.ema < 1:
+        raise InputError(f"--ema is {config.ema}: it must be in [0, 1), 0.999 say")
+    assert config.batch_size is not None
+    if config.accumulate > config.batch_size:
+        raise InputError(
+            f"--accumulate is {config.accumulate}, but a batch has {config.batch_size} images: "
+            f"use at most --accumulate {config.batch_size}"
+        )
 
 
 def _check_schedules(config: TrainConfig) -> None:

@@ -106,7 +106,7 @@ class Loop:
             self.folder.log(self.epoch, self.step, "test", test, test_rate)
             self.folder.scalars("test", test, self.step)
             pictures = self.test_loader.images[:8]
-            grid = reconstruction_grid(pictures, self.engine.model.reconstruct(pictures))
+            grid = reconstruction_grid(pictures, self.engine.result.reconstruct(pictures))
             self.folder.writer.add_image("Test image - above: real data, below: reconstruction", grid, self.epoch)
         self.engine.sums.zero_()
         self._meter = _Meter()

@@ -100,7 +100,7 @@ def _find(config: TrainConfig, console: Console) -> Checkpoint | None:
 
 
 def _finish(loop: Loop, data: str, folder: RunFolder, console: Console) -> None:
-    model, images = loop.engine.model.eval(), loop.test_loader.images[:32]
+    model, images = loop.engine.result.eval(), loop.test_loader.images[:32]
     noise = Noise(loop.config.seed, stream=SAMPLE_STREAM, device=loop.world.device)
     pictures = [
         write_curves(folder.metrics(), folder.path / "loss.png"),

@@ -40,7 +40,7 @@ class SavedRun:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path / 'config.json'} does not describe a preset's model ({error!r})") from error
         _, found, _ = checkpoint.newest(path / "checkpoints")
-        load_weights(model, found)
+        load_weights(model, found, average=True)
         return cls(path, model.float().to(device).eval(), settings, shape, found.values["epoch"])
 
     def data(self, data_dir: Path | None) -> Dataset:
