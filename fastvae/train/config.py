@@ -18,7 +18,8 @@ RateSchedule = Literal["constant", "cosine", "step", "iwae"]
 BetaSchedule = Literal["constant", "warmup", "cyclical"]
 
 _COUNTS = (
-    "epochs", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps", "decay_epochs", "beta_steps",
+    "epochs", "max_steps", "patience", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps",
+    "decay_epochs", "beta_steps",
 )  # fmt: skip
 
 
@@ -37,6 +38,12 @@ class TrainConfig:
     """Folder with the data set's files; else $FASTVAE_DATA, else they are downloaded."""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Passes over the training set."""
+    max_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
+    """Steps after which the run ends, if its epochs have not ended it."""
+    time_budget: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: none)")] = None
+    """Seconds of training and evaluation after which this process ends the run; --resume gives it as many again."""
+    patience: Annotated[int | None, tyro.conf.arg(metavar="EPOCHS", help_behavior_hint="(default: none)")] = None
+    """End the run when the test loss has not been below its best for so many epochs."""
     batch_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Global batch size: all processes together."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the preset's)")] = None
@@ -98,7 +105,8 @@ class TrainConfig:
     def steps(self, epoch_steps: int) -> int:
         """Steps of the whole run, for so many in an epoch."""
         assert self.epochs is not None
-        return self.epochs * epoch_steps
+        steps = self.epochs * epoch_steps
+        return steps if self.max_steps is None else min(steps, self.max_steps)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -140,8 +148,8 @@ def _check_counts(config: TrainConfig) -> None:
 
 
 def _check_numbers(config: TrainConfig) -> None:
-    for flag, low in (("lr", "above 0"), ("decay", "above 0"), ("clip_norm", "above 0"), ("beta", "0 or more")):
-        value = getattr(config, flag)
+    for flag in ("lr", "decay", "clip_norm", "time_budget", "beta"):
+        value, low = getattr(config, flag), "0 or more" if flag == "beta" else "above 0"
         if value is not None and (not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf")):
             raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be a finite number, {low}")
     if config.ema is not None and not 0 <= config.ema < 1:

@@ -145,12 +145,17 @@ class Engine:
         self.world.sum(sums)
         return Terms.of(sums, images, self.beta)
 
-    def state(self) -> Checkpoint:
-        """Weights and their average, optimiser, loss scale and noise key, as a checkpoint keeps them."""
-        optimizer, optimizer_values = flatten_optimizer(self.optimizer.state_dict())
+    def weights(self) -> dict[str, Tensor]:
+        """The model and the average of its weights, as a checkpoint names them; not copied."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self._average is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self._average.model.named_parameters()}
+        return tensors
+
+    def state(self) -> Checkpoint:
+        """Weights and their average, optimiser, loss scale and noise key, as a checkpoint keeps them."""
+        optimizer, optimizer_values = flatten_optimizer(self.optimizer.state_dict())
+        tensors = self.weights()
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.items()}
         return Checkpoint(
             {**tensors, "noise": self.noise.state},

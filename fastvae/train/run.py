@@ -80,8 +80,7 @@ def _settle(
             if getattr(config, name) == "auto":
                 config = replace(config, **{name: settings.get(name, "auto")})
     if config.autotune:
-        assert config.epochs is not None
-        choice = autotune.choose(config, model, config.recipe, loader, config.epochs * len(loader), world)
+        choice = autotune.choose(config, model, config.recipe, loader, config.steps(len(loader)), world)
     else:
         choice = autotune.fixed(config, world.device)
     return choice.apply(config), choice
@@ -118,6 +117,10 @@ def _finish(loop: Loop, data: str, folder: RunFolder, console: Console) -> None:
         seconds = statistics.median(loop.epoch_seconds)
         rate = len(loop.loader.images) / seconds
         rows["time per epoch"] = f"{seconds:.3f} s (median), {rate:,.0f} images/s"
+    if loop.best.loss is not None and loop.best.epoch != loop.epoch:
+        rows["best test loss"] = (
+            f"{loop.best.loss:.2f} nats, epoch {loop.best.epoch}: look at it with --checkpoint best"
+        )
     if loop.config.beta != 1:
         rows["beta"] = f"{loop.config.beta:g}: the test loss above is nll + beta * kl, not the ELBO"
     console.print(table(f"{loop.config.preset} on {data}, {loop.epoch} epochs", rows))
