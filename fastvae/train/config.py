@@ -76,6 +76,10 @@ class TrainConfig:
     """Steps of --beta-schedule's warm-up or cycle."""
     precision: Precision = "auto"
     """Type of the matrix products; weights, losses and optimiser state stay in fp32 (in fp64 for fp64)."""
+    tf32: bool = False
+    """Let a GPU round the inputs of fp32 products to TF32."""
+    deterministic: bool = False
+    """The same command gives the same bits on the same machine: torch's deterministic algorithms, and no trial."""
     execution: Execution = "auto"
     """How a step is run: eager autograd, its operators traced once, or those compiled by TorchInductor."""
     autotune: bool = True

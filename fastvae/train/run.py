@@ -16,6 +16,7 @@ from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .folder import RunFolder, check_same, default_path, read_config
 from .loop import Loop, check_pixels
+from .numerics import numerics
 from .objective import SAMPLE_STREAM
 from .pictures import reconstruction_grid, sample_grid, write_curves, write_image
 from .progress import table
@@ -26,7 +27,7 @@ _EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes no
 
 def run(config: TrainConfig) -> int:
     """Train as ``config`` (resolved) says. Returns the exit status. Raises InputError for what the user can mend."""
-    with open_world(config.device) as world:
+    with open_world(config.device) as world, numerics(config, world.device):
         if not world.is_main:
             world.barrier()
         dataset = load(config.data, config.data_dir)
@@ -79,7 +80,7 @@ def _settle(
         for name in ("precision", "execution"):
             if getattr(config, name) == "auto":
                 config = replace(config, **{name: settings.get(name, "auto")})
-    if config.autotune:
+    if config.autotune and not config.deterministic:
         choice = autotune.choose(config, model, config.recipe, loader, config.steps(len(loader)), world)
     else:
         choice = autotune.fixed(config, world.device)

@@ -65,6 +65,7 @@ BAD = {
     "time": (["--time-budget", "0"], r"--time-budget is 0.0: it must be a finite number, above 0"),
     "time inf": (["--time-budget", "inf"], r"--time-budget is inf"),
     "patience": (["--patience", "0"], r"--patience is 0: it must be at least 1"),
+    "tf32": (["--tf32", "--device", "cpu"], r"--tf32 needs a GPU, but the run is on cpu: leave it out"),
     "data": (["--data", "imagenet"], r"imagenet"),
     "data file": (["--data", "nowhere.npy"], r"nowhere.npy"),
     "data dir": (["--data", "mnist", "--data-dir", "nowhere"], r"nowhere"),
