@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -23,6 +23,8 @@ class Sample:
 
     run: _Run
     """The run's folder."""
+    checkpoint: Literal["last", "best"] = "last"
+    """The last checkpoint, or that of the epoch with the smallest test loss."""
     count: int = 64
     """How many."""
     seed: int = 0
@@ -39,6 +41,8 @@ class Reconstruct:
 
     run: _Run
     """The run's folder."""
+    checkpoint: Literal["last", "best"] = "last"
+    """The last checkpoint, or that of the epoch with the smallest test loss."""
     count: int = 32
     """How many."""
     data_dir: _Folder = None
@@ -55,6 +59,8 @@ class Evaluate:
 
     run: _Run
     """The run's folder."""
+    checkpoint: Literal["last", "best"] = "last"
+    """The last checkpoint, or that of the epoch with the smallest test loss."""
     data_dir: _Folder = None
     """Folder with the data set's files."""
     device: str = "auto"
@@ -96,9 +102,11 @@ def _carry_out(command: object) -> int:
     from . import inspection  # noqa: PLC0415
 
     if isinstance(command, Sample):
-        inspection.sample(command.run, command.count, command.seed, command.out, command.device)
+        inspection.sample(command.run, command.count, command.seed, command.out, command.device, command.checkpoint)
     elif isinstance(command, Reconstruct):
-        inspection.reconstruct(command.run, command.count, command.data_dir, command.out, command.device)
+        inspection.reconstruct(
+            command.run, command.count, command.data_dir, command.out, command.device, command.checkpoint
+        )
     elif isinstance(command, Evaluate):
-        inspection.show_evaluation(command.run, command.data_dir, command.device)
+        inspection.show_evaluation(command.run, command.data_dir, command.device, command.checkpoint)
     return 0

@@ -11,34 +11,34 @@ from .errors import InputError
 from .ops import Noise
 from .train.objective import SAMPLE_STREAM
 from .train.pictures import reconstruction_grid, sample_grid, write_image
-from .train.saved import SavedRun, evaluate
+from .train.saved import SavedRun, Which, evaluate
 from .train.world import resolve_device
 
 _console = Console(highlight=False, soft_wrap=True)
 
 
-def sample(path: Path, count: int, seed: int, out: Path | None, device: str) -> None:
+def sample(path: Path, count: int, seed: int, out: Path | None, device: str, which: Which) -> None:
     """Write ``count`` pictures drawn from the prior."""
     _at_least_one(count)
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed is {seed}: it must be in [0, 2**63)")
-    run = SavedRun.open(path, resolve_device(device))
+    run = SavedRun.open(path, resolve_device(device), which)
     noise = Noise(seed, stream=SAMPLE_STREAM)
     _write(sample_grid(run.model.sample(count, noise)), out or path / "samples.png")
 
 
-def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None, device: str) -> None:
+def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None, device: str, which: Which) -> None:
     """Write the first ``count`` test pictures above their reconstructions."""
     _at_least_one(count)
     place = resolve_device(device)
-    run = SavedRun.open(path, place)
+    run = SavedRun.open(path, place, which)
     images = run.data(data_dir).test[:count].to(place)
     _write(reconstruction_grid(images, run.model.reconstruct(images)), out or path / "reconstructions.png")
 
 
-def show_evaluation(path: Path, data_dir: Path | None, device: str) -> None:
+def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which) -> None:
     """Print the test ELBO, its terms, and what each latent dimension carries."""
-    run = SavedRun.open(path, resolve_device(device))
+    run = SavedRun.open(path, resolve_device(device), which)
     dataset = run.data(data_dir)
     result = evaluate(run, dataset.test)
     terms, active = result.terms, int(result.active.sum())

@@ -25,6 +25,7 @@ from ..models import VAE, Preset
 from .config import Execution, Precision, TrainConfig
 from .engine import Engine
 from .folder import device_name, write_atomically
+from .schedule import plan
 from .world import World
 
 _TURNS, _STEPS = 7, 5  # of each candidate, and the steps in one
@@ -80,7 +81,7 @@ def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: ResidentLoad
 
     def engine(precision: Precision, execution: Execution) -> Engine:
         settings = replace(config, precision=precision, execution=execution)
-        return Engine(copy.deepcopy(model), settings, recipe, world)
+        return Engine(copy.deepcopy(model), settings, recipe, world, plan(config, len(loader)))
 
     batch = loader.fetch(0)
     times = _time({candidate: engine(*candidate) for candidate in candidates}, batch, world)
@@ -135,7 +136,8 @@ def _key(config: TrainConfig, model: VAE, loader: ResidentLoader, steps: int, wo
     what = (
         device_name(world.device), torch.get_num_threads(), torch.__version__, fastvae.__version__, world.size,
         repr(model), loader.images.dtype, tuple(loader.images.shape[1:]), config.batch_size, config.precision,
-        config.execution, config.backend, steps.bit_length(),
+        config.execution, config.backend, config.optimizer, sorted(config.optimizer_options.items()), config.schedule,
+        config.beta_schedule, config.accumulate, config.clip_norm, config.ema, config.tf32, steps.bit_length(),
     )  # fmt: skip
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 

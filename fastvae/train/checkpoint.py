@@ -34,9 +34,17 @@ class Checkpoint:
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Write ``step-N.safetensors`` so that a crash at any moment leaves either all of it or none; keep the last few."""
+    """Write ``step-N.safetensors``, and keep only the last few."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:09d}.safetensors"
+    write(path, checkpoint)
+    for old in _files(folder)[KEEP:]:
+        old.unlink()
+    return path
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Write one file so that a crash at any moment leaves either all of it or none."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     values = json.dumps(checkpoint.values, sort_keys=True)
     metadata = {"format": str(FORMAT), "values": values, "sha256": _digest(tensors, values)}
@@ -44,10 +52,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     save_file(tensors, partial, metadata=metadata)
     _sync(partial)
     os.replace(partial, path)
-    _sync(folder)
-    for old in _files(folder)[KEEP:]:
-        old.unlink()
-    return path
+    _sync(path.parent)
 
 
 def load(path: Path) -> Checkpoint:
@@ -115,7 +120,10 @@ def flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict
     scalars: dict[str, Any] = {}
     for index, key, value in _entries(state):
         (tensors if isinstance(value, Tensor) else scalars)[f"{index}.{key}"] = value
-    return tensors, {"scalars": scalars, "groups": state["param_groups"]}
+    groups = [
+        {k: v.item() if isinstance(v, Tensor) else v for k, v in group.items()} for group in state["param_groups"]
+    ]
+    return tensors, {"scalars": scalars, "groups": groups}
 
 
 def unflatten_optimizer(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict[str, Any]:

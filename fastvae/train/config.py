@@ -1,7 +1,7 @@
 """What a training run is told: one flag for each field."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,9 +10,17 @@ import tyro
 from ..errors import InputError
 from ..models import PRESETS, Preset
 from ..ops import Backend
+from .optimizer import check_optimizer
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 Execution = Literal["auto", "eager", "traced", "compiled"]
+RateSchedule = Literal["constant", "cosine", "step", "iwae"]
+BetaSchedule = Literal["constant", "warmup", "cyclical"]
+
+_COUNTS = (
+    "epochs", "max_steps", "patience", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps",
+    "decay_epochs", "beta_steps",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +38,48 @@ class TrainConfig:
     """Folder with the data set's files; else $FASTVAE_DATA, else they are downloaded."""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Passes over the training set."""
+    max_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
+    """Steps after which the run ends, if its epochs have not ended it."""
+    time_budget: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: none)")] = None
+    """Seconds of training and evaluation after which this process ends the run; --resume gives it as many again."""
+    patience: Annotated[int | None, tyro.conf.arg(metavar="EPOCHS", help_behavior_hint="(default: none)")] = None
+    """End the run when the test loss has not been below its best for so many epochs."""
     batch_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Global batch size: all processes together."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the preset's)")] = None
     """Learning rate."""
+    optimizer: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the preset's)")] = None
+    """adam, adamw, rmsprop, sgd, or another class of torch.optim."""
+    optimizer_options: Annotated[dict[str, float], tyro.conf.arg(metavar="KEY VALUE ...")] = field(default_factory=dict)
+    """Options of that class beside the preset's own, such as weight_decay 0.01; 0 or 1 for a switch."""
+    schedule: RateSchedule = "constant"
+    """Of the learning rate: cosine ends at 0, step is --decay every --decay-epochs, iwae the stages of that paper."""
+    warmup_steps: int = 0
+    """Steps in which the learning rate rises in a line to its schedule."""
+    decay: float = 0.1
+    """Factor of --schedule step."""
+    decay_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
+    """Epochs between the decays of --schedule step."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other, for less memory; the step is the same."""
+    clip_norm: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")] = None
+    """Largest Euclidean norm of the gradient of what is minimised: the sum over the batch, or the mean, by preset."""
+    ema: Annotated[float | None, tyro.conf.arg(metavar="DECAY", help_behavior_hint="(default: none)")] = None
+    """Keep a moving average of the weights, 0.999 say, and evaluate and save it as the run's result."""
     latent_dim: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Dimensions of z."""
     beta: float = 1.0
-    """Factor of the KL term (beta-VAE)."""
+    """Factor of the KL term (beta-VAE); losses are reported with it whatever its schedule."""
+    beta_schedule: BetaSchedule = "constant"
+    """warmup: from 0 to --beta in --beta-steps; cyclical: cycles of --beta-steps, the first half of each a warm-up."""
+    beta_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
+    """Steps of --beta-schedule's warm-up or cycle."""
     precision: Precision = "auto"
     """Type of the matrix products; weights, losses and optimiser state stay in fp32 (in fp64 for fp64)."""
+    tf32: bool = False
+    """Let a GPU round the inputs of fp32 products to TF32."""
+    deterministic: bool = False
+    """The same command gives the same bits on the same machine: torch's deterministic algorithms, and no trial."""
     execution: Execution = "auto"
     """How a step is run: eager autograd, its operators traced once, or those compiled by TorchInductor."""
     autotune: bool = True
@@ -66,26 +106,34 @@ class TrainConfig:
         """The preset by value."""
         return PRESETS[self.preset]
 
+    def steps(self, epoch_steps: int) -> int:
+        """Steps of the whole run, for so many in an epoch."""
+        assert self.epochs is not None
+        steps = self.epochs * epoch_steps
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill in the preset's values and check ranges. Raises InputError naming the flag, its value and the remedy."""
     recipe = config.recipe
+    optimizer = (config.optimizer or recipe.optimizer).lower()
+    options = {**(recipe.optimizer_options if optimizer == recipe.optimizer else {}), **config.optimizer_options}
     config = replace(
         config,
         epochs=recipe.epochs if config.epochs is None else config.epochs,
         batch_size=recipe.batch_size if config.batch_size is None else config.batch_size,
         lr=recipe.lr if config.lr is None else config.lr,
         latent_dim=recipe.latent_dim if config.latent_dim is None else config.latent_dim,
+        optimizer=optimizer,
+        optimizer_options=options,
     )
-    for flag, least in (("epochs", 1), ("batch_size", 1), ("latent_dim", 1), ("checkpoint_every", 1)):
-        if (value := getattr(config, flag)) < least:
-            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be at least {least}")
+    _check_counts(config)
+    _check_schedules(config)
     if not 0 <= config.seed < 2**63:
         raise InputError(f"--seed is {config.seed}: it must be in [0, 2**63)")
-    for flag, low in (("lr", "above 0"), ("beta", "0 or more")):
-        value = getattr(config, flag)
-        if not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf"):
-            raise InputError(f"--{flag} is {value}: it must be a finite number, {low}")
+    _check_numbers(config)
+    assert config.lr is not None
+    check_optimizer(optimizer, options, config.lr)
     if config.resume and config.out is None:
         raise InputError("--resume needs the folder of the run to go on with: add --out DIR")
     if config.device == "cuda" and config.backend == "native":
@@ -93,3 +141,39 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.backend == "triton" and config.device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         raise InputError("--backend triton needs a GPU, but --device is cpu: use --backend auto")
     return config
+
+
+def _check_counts(config: TrainConfig) -> None:
+    least = {"warmup_steps": 0}
+    for flag in _COUNTS:
+        value, low = getattr(config, flag), least.get(flag, 1)
+        if value is not None and value < low:
+            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be at least {low}")
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    for flag in ("lr", "decay", "clip_norm", "time_budget", "beta"):
+        value, low = getattr(config, flag), "0 or more" if flag == "beta" else "above 0"
+        if value is not None and (not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf")):
+            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be a finite number, {low}")
+    if config.ema is not None and not 0 <= config.ema < 1:
+        raise InputError(f"--ema is {config.ema}: it must be in [0, 1), 0.999 say")
+    assert config.batch_size is not None
+    if config.accumulate > config.batch_size:
+        raise InputError(
+            f"--accumulate is {config.accumulate}, but a batch has {config.batch_size} images: "
+            f"use at most --accumulate {config.batch_size}"
+        )
+
+
+def _check_schedules(config: TrainConfig) -> None:
+    """A length goes with a schedule that has one."""
+    for flag, length, which, has_length in (
+        ("--schedule", "decay_epochs", config.schedule, config.schedule == "step"),
+        ("--beta-schedule", "beta_steps", config.beta_schedule, config.beta_schedule != "constant"),
+    ):
+        given, name = getattr(config, length), "--" + length.replace("_", "-")
+        if has_length and given is None:
+            raise InputError(f"{flag} {which} needs a length: add {name} N")
+        if given is not None and not has_length:
+            raise InputError(f"{name} is {given}, but {flag} {which} has no such length: leave it out")

@@ -1,5 +1,6 @@
 """One training step and one evaluation pass: the part that has to be fast."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -11,10 +12,13 @@ from ..data import Batch, Loader
 from ..errors import InputError
 from ..models import VAE, Preset
 from ..ops import Noise
+from .average import Average
 from .checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
 from .config import TrainConfig
+from .gradients import FlatGradients
 from .objective import EVAL_STREAM, Dials, Objective
 from .optimizer import make_optimizer
+from .schedule import Plan, Schedule
 from .step import Step
 from .weights import WorkingWeights
 from .world import World
@@ -39,8 +43,9 @@ class Terms(NamedTuple):
 class Engine:
     """A model, its optimiser and its noise, and how they take a step on one device of a :class:`World`."""
 
-    def __init__(self, model: VAE, config: TrainConfig, recipe: Preset, world: World) -> None:
+    def __init__(self, model: VAE, config: TrainConfig, recipe: Preset, world: World, plan: Plan | None = None) -> None:
         assert config.lr is not None
+        assert config.optimizer is not None
         assert config.precision != "auto"
         assert config.execution != "auto"
         wide = torch.float64 if config.precision == "fp64" else torch.float32
@@ -55,23 +60,48 @@ class Engine:
         low = _PRODUCTS.get(config.precision)
         self._autocast = _autocast(low, world.device)
         self._weights = WorkingWeights(self.model, low)
-        self.optimizer = make_optimizer(recipe, self._weights, config.lr)
+        self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         self._objective = Objective(self._weights.twin, config.backend)
         self._step = Step(self._objective, config.execution, self._autocast)
         one = torch.ones((), dtype=wide, device=world.device)
-        self._one, self._dials = one, Dials(one.clone(), one * config.beta)
         self.scaler.scale(one)  # makes its tensors, which are made by the first call
+        beta = torch.full((1,), config.beta, dtype=wide, device=world.device)
+        self._one, self._dials = one, Dials(one.clone(), beta[0])
+        self._schedule = Schedule(plan or Plan(), self.optimizer, beta, self.noise.state)
         self._weight = 1.0
         self._loss_weight, self._batchmean = recipe.loss_weight, recipe.reduction == "batchmean"
         # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
-        self._gradients = _Flat(self._weights) if world.size > 1 or self.scaler.is_enabled() else None
+        at_once = world.size > 1 or self.scaler.is_enabled() or config.accumulate > 1 or config.clip_norm is not None
+        self._gradients = FlatGradients(self._weights) if at_once else None
+        self._parts, self._clip_norm = config.accumulate, config.clip_norm
+        self._average = None if config.ema is None else Average(self.model, config.ema)
+        self._evaluated = self._objective if self._average is None else Objective(self._average.model, config.backend)
 
     def train_step(self, batch: Batch) -> None:
         """Take one step. Adds the batch's sums to ``sums`` and moves the noise on; waits for nothing."""
-        sums, gradients = self._step(batch.images, self.noise.state, batch.row_offset, self._dials_of(batch.rows))
-        self._update(gradients)
-        self.sums += sums
+        self._schedule.set()
+        dials = self._dials_of(batch.rows)
+        if self._gradients is None:
+            sums, gradients = self._step(batch.images, self.noise.state, batch.row_offset, dials)
+            self.sums += sums
+            self._update(gradients)
+        else:
+            self._gather(self._gradients, batch, dials)
+            self._update_at_once(self._gradients)
+        self._weights.refresh()
+        if self._average is not None:
+            self._average.update()
         self.noise.advance()
+
+    def _gather(self, flat: FlatGradients, batch: Batch, dials: Dials) -> None:
+        """Forward and backward of each part of the batch, a row's noise being that of its place in the whole."""
+        rows = len(batch.images)
+        ends = sorted({part * rows // self._parts for part in range(1, self._parts + 1)} - {0})
+        for start, end in itertools.pairwise([0, *ends] if rows else [0, 0]):
+            sums, gradients = self._step(batch.images[start:end], self.noise.state, batch.row_offset + start, dials)
+            self.sums += sums
+            flat.take(gradients, add=start > 0)
+        flat.sum(self.world)
 
     def _dials_of(self, rows: int) -> Dials:
         weight = self._loss_weight / rows if self._batchmean else self._loss_weight
@@ -83,15 +113,21 @@ class Engine:
         return self._dials
 
     def _update(self, gradients: list[Tensor]) -> None:
-        if self._gradients is not None:
-            self._gradients.take(gradients, self.world)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            for parameter, gradient in zip(self._weights.parameters, gradients, strict=True):
-                parameter.grad = gradient.to(parameter.dtype)
-            self.optimizer.step()
-        self._weights.refresh()
+        for parameter, gradient in zip(self._weights.parameters, gradients, strict=True):
+            parameter.grad = gradient.to(parameter.dtype)
+        self.optimizer.step()
+
+    def _update_at_once(self, flat: FlatGradients) -> None:
+        if self._clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            flat.clip(self._clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    @property
+    def result(self) -> VAE:
+        """The model that is evaluated and looked at: the average of the weights where the run keeps one."""
+        return self.model if self._average is None else self._average.model
 
     @torch.no_grad()
     def evaluate(self, loader: Loader, epoch: int) -> Terms:
@@ -100,13 +136,13 @@ class Engine:
         sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)
         images = 0
         dials = Dials(self._one, self._one)
-        self._weights.twin.eval()
+        evaluated = self._evaluated.eval()
         for batch in loader:
             with self._autocast():
-                _, terms = self._objective(batch.images, noise.state, images + batch.row_offset, EVAL_STREAM, dials)
+                _, terms = evaluated(batch.images, noise.state, images + batch.row_offset, EVAL_STREAM, dials)
             sums += terms
             images += batch.rows
-        self._weights.twin.train()
+        evaluated.train()
         self.world.sum(sums)
         return Terms.of(sums, images, self.beta)
 
@@ -115,16 +151,25 @@ class Engine:
         yield from self.model.parameters()
         yield from self.model.buffers()
         yield from self._weights.copies.values()
+        if self._average is not None:
+            yield from self._average.model.parameters()
         for state in self.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
         yield from (self.sums, self.noise.state, *self._dials)
         if self.scaler.is_enabled():
             yield from (tensor for tensor in (self.scaler._scale, self.scaler._growth_tracker) if tensor is not None)
 
-    def state(self) -> Checkpoint:
-        """Weights, optimiser, loss scale and noise key, as a checkpoint keeps them."""
-        optimizer, optimizer_values = flatten_optimizer(self.optimizer.state_dict())
+    def weights(self) -> dict[str, Tensor]:
+        """The model and the average of its weights, as a checkpoint names them; not copied."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        if self._average is not None:
+            tensors |= {f"ema.{name}": tensor for name, tensor in self._average.model.named_parameters()}
+        return tensors
+
+    def state(self) -> Checkpoint:
+        """Weights and their average, optimiser, loss scale and noise key, as a checkpoint keeps them."""
+        optimizer, optimizer_values = flatten_optimizer(self.optimizer.state_dict())
+        tensors = self.weights()
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.items()}
         return Checkpoint(
             {**tensors, "noise": self.noise.state},
@@ -133,16 +178,22 @@ class Engine:
 
     def load_state(self, saved: Checkpoint) -> None:
         """Take over what :meth:`state` gave. Raises InputError for a checkpoint of another network."""
-        load_weights(self.model, saved)
+        load_weights(self.model, saved, average=False)
         self._weights.refresh()
-        self.optimizer.load_state_dict(unflatten_optimizer(saved.part("optimizer"), saved.values["optimizer"]))
+        if self._average is not None:
+            load_weights(self._average.model, saved, average=True)
+        state = unflatten_optimizer(saved.part("optimizer"), saved.values["optimizer"])
+        for kept, own in zip(state["param_groups"], self.optimizer.param_groups, strict=True):
+            # The form is this device's, and the rate may be a tensor of the schedule's.
+            kept |= {key: own[key] for key in ("fused", "foreach", "capturable", "lr") if key in own}
+        self.optimizer.load_state_dict(state)
         self.scaler.load_state_dict(saved.values["scaler"])
         self.noise.state.copy_(saved.tensors["noise"])
 
 
-def load_weights(model: VAE, saved: Checkpoint) -> None:
-    """Copy a checkpoint's weights into a model. Raises InputError naming a tensor that does not fit."""
-    weights, own = saved.part("model"), model.state_dict()
+def load_weights(model: VAE, saved: Checkpoint, *, average: bool) -> None:
+    """Copy a checkpoint's weights, or their average if it has one, into a model. Raises InputError if one won't fit."""
+    weights, own = {**saved.part("model"), **(saved.part("ema") if average else {})}, model.state_dict()
     for name in own.keys() | weights.keys():
         has, wants = weights.get(name), own.get(name)
         if has is None or wants is None or has.shape != wants.shape:
@@ -152,23 +203,6 @@ def load_weights(model: VAE, saved: Checkpoint) -> None:
                 "use the settings that it was trained with"
             )
     model.load_state_dict(weights)
-
-
-class _Flat:
-    """All gradients in one buffer, in the type of the weights: one sum over the processes, one look for infinities."""
-
-    def __init__(self, weights: WorkingWeights[VAE]) -> None:
-        sizes = [parameter.numel() for parameter in weights.parameters]
-        self._buffer = weights.parameters[0].detach().new_zeros(sum(sizes))
-        parts = self._buffer.split(sizes)
-        self._views = [part.view_as(own) for part, own in zip(parts, weights.parameters, strict=True)]
-        for parameter, view in zip(weights.parameters, self._views, strict=True):
-            parameter.grad = view
-
-    def take(self, gradients: list[Tensor], world: World) -> None:
-        """Set the parameters' ``grad`` to the sum of these over the processes."""
-        torch._foreach_copy_(self._views, gradients)
-        world.sum(self._buffer)
 
 
 def _autocast(dtype: torch.dtype | None, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

@@ -20,7 +20,10 @@ from .engine import Terms
 from .world import World
 
 # What decides a run's numbers: --resume refuses to change it.
-_FIXED = ("preset", "data", "batch_size", "lr", "latent_dim", "beta", "seed")
+_FIXED = (
+    "preset", "data", "batch_size", "optimizer", "optimizer_options", "lr", "schedule", "warmup_steps", "decay",
+    "decay_epochs", "clip_norm", "ema", "latent_dim", "beta", "beta_schedule", "beta_steps", "seed",
+)  # fmt: skip
 
 _SCALARS = {"loss": "Total Loss", "nll": "Reconstruction Error", "kl": "KL-Divergence"}
 
@@ -45,9 +48,9 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def forget_after(self, step: int) -> None:
-        """Drop what was measured after a checkpoint, so that going on from it leaves no line twice."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
+    def forget_after(self, step: int, epoch: int) -> None:
+        """Drop what was measured after a checkpoint, or of its unfinished epoch: going on leaves no line twice."""
+        kept = [line for line in self.metrics() if line["step"] <= step and line["epoch"] <= epoch]
         write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
         self._writer = SummaryWriter(str(self.path), purge_step=step + 1)
 
@@ -106,8 +109,10 @@ def write_atomically(path: Path, text: str) -> None:
 def check_same(path: Path, config: TrainConfig) -> None:
     """Raise InputError if the run in a folder was trained with other settings than those to go on with."""
     settings = read_config(path)["settings"]
-    for name in _FIXED:
-        before, now = settings.get(name), getattr(config, name)
+    # A cosine ends where the run does.
+    for name in (*_FIXED, *(("epochs", "max_steps") if config.schedule == "cosine" else ())):
+        now = getattr(config, name)
+        before = settings.get(name, now)  # a run of an older version had no such setting
         if before != now:
             raise InputError(
                 f"--resume: {path} was trained with --{name.replace('_', '-')} {before}, not {now}: "

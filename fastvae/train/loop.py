@@ -3,20 +3,22 @@
 import signal
 import time
 
-import torch
 from rich.console import Console
 
 from ..data import Batch, Dataset, ResidentLoader
 from ..errors import InputError
 from ..models import VAE
 from . import checkpoint
+from .best import Best
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .engine import Engine, Terms
 from .folder import RunFolder
 from .interrupt import Interrupt
+from .meter import Meter
 from .pictures import reconstruction_grid
 from .progress import RunProgress
+from .schedule import plan
 from .world import World
 
 LOG_EVERY = 50  # steps between looks at the device's sums, which wait for it
@@ -42,28 +44,65 @@ class Loop:
         self.config, self.world, self.folder, self.console = config, world, folder, console
         self.epochs = config.epochs
         self.loader, self.test_loader = loader, test_loader
-        self.engine = Engine(model, config, config.recipe, world)
+        self.engine = Engine(model, config, config.recipe, world, plan(config, len(loader)))
         self.step = 0
         self.epoch = 0  # finished ones
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
-        self._meter = _Meter()
+        self.best = Best()
+        self._meter = Meter()
+        self._deadline = float("inf")
 
     def fit(self) -> int:
-        """Train to the last epoch. Returns the exit status: 0, or 128 + the signal that ended it early."""
+        """Train to the end. Returns the exit status: 0, or 128 + the signal that ended it early."""
+        if self.config.time_budget is not None:
+            self._deadline = time.monotonic() + self.config.time_budget
+        epoch_steps = len(self.loader)
         with (
             Interrupt() as interrupt,
-            RunProgress(self.console, self.epochs * len(self.loader), self.epochs) as progress,
+            RunProgress(self.console, self.config.steps(epoch_steps), self.epochs) as progress,
         ):
-            while self.epoch < self.epochs:
-                self._meter.resume()
-                for batch in self.loader:
-                    self._train_step(batch, progress)
-                    if self._should_stop(interrupt):
-                        self.save()
-                        return 128 + (interrupt.signal or signal.SIGINT)
+            while self.epoch < self.epochs and not self._is_stale():
+                if not self._is_spent():
+                    self._meter.resume()
+                    for batch in self.loader:
+                        self._train_step(batch, progress)
+                        if self._should_stop(interrupt):
+                            self.save()
+                            return 128 + (interrupt.signal or signal.SIGINT)
+                        if self._is_spent():
+                            break
+                if self.step < (self.epoch + 1) * epoch_steps:
+                    break
                 self._finish_epoch(progress)
+            if self.step > self.epoch * epoch_steps:  # ended in the middle of one
+                self._report(progress, self.epoch + 1)
+        self._say_why()
         self.save()
         return 0
+
+    def _is_spent(self) -> bool:
+        """Whether the steps or the seconds that the run may take are over; several processes agree now and then."""
+        if self.config.max_steps is not None and self.step >= self.config.max_steps:
+            return True
+        if self.config.time_budget is None:
+            return False
+        over = time.monotonic() > self._deadline
+        return over if self.world.size == 1 else self.step % LOG_EVERY == 0 and self.world.any(over)
+
+    def _is_stale(self) -> bool:
+        """Whether the test loss has not been below its best for too long."""
+        return self.config.patience is not None and self.epoch - self.best.epoch >= self.config.patience
+
+    def _say_why(self) -> None:
+        """Tell what ended the run, unless its epochs did."""
+        if self.epoch == self.epochs:
+            return
+        if self._is_stale():
+            best = f"the best is that of epoch {self.best.epoch}"
+            self.console.print(f"no better test loss for {self.config.patience} epochs: {best}")
+        else:
+            why = "--max-steps" if self.step == self.config.max_steps else "--time-budget"
+            self.console.print(f"ended by {why} at step {self.step}, in epoch {self.epoch + 1}")
 
     def _train_step(self, batch: Batch, progress: RunProgress) -> None:
         self.engine.train_step(batch)
@@ -89,27 +128,33 @@ class Loop:
         return Terms.of(since, images, self.config.beta)
 
     def _finish_epoch(self, progress: RunProgress) -> None:
+        self.epoch += 1
+        test = self._report(progress, self.epoch)
+        self.epoch_seconds.append(self._meter.seconds)
+        self.best.offer(test.loss, self.epoch, self.step, self.engine)
+        self.engine.sums.zero_()
+        self._meter = Meter()
+        self.loader.set_epoch(self.epoch)
+
+    def _report(self, progress: RunProgress, epoch: int) -> Terms:
+        """Evaluate, show and log an epoch, or what there is of it. Returns the test set's terms."""
         sums = self.engine.sums.clone()
         self.world.sum(sums)
         train = Terms.of(sums, self._meter.images, self.config.beta)  # waits for the device, then the clock stops
         self._meter.pause()
-        self.epoch_seconds.append(self._meter.seconds)
-        self.epoch += 1
         started = time.perf_counter()
         test = self.engine.evaluate(self.test_loader, self.epoch)
         test_rate = len(self.test_loader.images) / (time.perf_counter() - started)
-        progress.show(self.step, self.epoch, train, self._meter.rate())
-        progress.epoch(self.epoch, train, test, self._meter.rate())
+        progress.show(self.step, epoch, train, self._meter.rate())
+        progress.epoch(epoch, train, test, self._meter.rate())
         if self.folder is not None:
-            self.folder.log(self.epoch, self.step, "train", train, self._meter.rate())
-            self.folder.log(self.epoch, self.step, "test", test, test_rate)
+            self.folder.log(epoch, self.step, "train", train, self._meter.rate())
+            self.folder.log(epoch, self.step, "test", test, test_rate)
             self.folder.scalars("test", test, self.step)
             pictures = self.test_loader.images[:8]
-            grid = reconstruction_grid(pictures, self.engine.model.reconstruct(pictures))
-            self.folder.writer.add_image("Test image - above: real data, below: reconstruction", grid, self.epoch)
-        self.engine.sums.zero_()
-        self._meter = _Meter()
-        self.loader.set_epoch(self.epoch)
+            grid = reconstruction_grid(pictures, self.engine.result.reconstruct(pictures))
+            self.folder.writer.add_image("Test image - above: real data, below: reconstruction", grid, epoch)
+        return test
 
     def _should_stop(self, interrupt: Interrupt) -> bool:
         """Whether all processes stop here: one looks after every step, several agree now and then."""
@@ -128,9 +173,11 @@ class Loop:
             "step": self.step,
             "epoch": self.epoch,
             "loader": self.loader.state_dict(),
+            "best": self.best.values(),
             "meter": {"seconds": self._meter.seconds, "images": self._meter.images},
         }
         saved = Checkpoint({**state.tensors, "sums": sums}, {**state.values, **values})
+        self.best.save(self.folder.checkpoints)
         checkpoint.save(self.folder.checkpoints, self.step, saved)
 
     def restore(self, found: Checkpoint) -> None:
@@ -140,33 +187,10 @@ class Loop:
             self.engine.sums.copy_(found.tensors["sums"])
         self.step, self.epoch = found.values["step"], found.values["epoch"]
         self.loader.load_state_dict(found.values["loader"])
-        self._meter = _Meter(**found.values["meter"])
+        self.best.load(found.values["best"])
+        self._meter = Meter(**found.values["meter"])
         if self.folder is not None:
-            self.folder.forget_after(self.step)
-
-
-class _Meter:
-    """What the running epoch has seen and how long it took, pauses left out."""
-
-    def __init__(self, seconds: float = 0.0, images: int = 0) -> None:
-        self._before = seconds
-        self._since: float | None = None
-        self.images = self.logged_images = images
-        self.logged_sums: torch.Tensor | None = None
-
-    @property
-    def seconds(self) -> float:
-        return self._before + (0.0 if self._since is None else time.perf_counter() - self._since)
-
-    def resume(self) -> None:
-        self._since = time.perf_counter()
-
-    def pause(self) -> None:
-        self._before, self._since = self.seconds, None
-
-    def rate(self) -> float:
-        """Images per second."""
-        return self.images / max(self.seconds, 1e-9)
+            self.folder.forget_after(self.step, self.epoch)
 
 
 def check_pixels(config: TrainConfig, dataset: Dataset) -> None:

@@ -1,15 +1,81 @@
-"""The optimiser of a run."""
+"""The optimiser of a run: any class of ``torch.optim`` by its name, in its fastest form for the device."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
-from ..models import Preset
+from ..errors import InputError
 from .weights import WorkingWeights
 
+_REFUSED = {
+    "lbfgs": "evaluates the loss several times a step",
+    "sparseadam": "takes sparse gradients only",
+    "muon": "takes matrices only, and a network has biases",
+}
+# What the trainer itself decides, or what no run needs.
+_OWN = {"params", "lr", "foreach", "fused", "capturable", "differentiable", "maximize"}
+_CLASSES: dict[str, type[torch.optim.Optimizer]] = {
+    name.lower(): value
+    for name, value in vars(torch.optim).items()
+    if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+}
 
-def make_optimizer(recipe: Preset, weights: WorkingWeights[Any], lr: float) -> torch.optim.Optimizer:
-    options: dict[str, Any] = dict(recipe.optimizer_options)
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(weights.parameters, lr=lr, fused=True, **options)
-    return torch.optim.RMSprop(weights.parameters, lr=lr, foreach=True, **options)
+
+def make_optimizer(
+    weights: WorkingWeights[Any], name: str, options: Mapping[str, float], lr: float
+) -> torch.optim.Optimizer:
+    """The optimiser of that name, which :func:`check_optimizer` found good."""
+    kind = _CLASSES[name]
+    known = inspect.signature(kind).parameters
+    on_gpu = weights.parameters[0].device.type == "cuda"
+    # Adagrad's fused form is for the CPU alone in the oldest torch that is supported.
+    fused = "fused" in known and not (on_gpu and name == "adagrad")
+    form: dict[str, Any] = {"fused" if fused else "foreach": True}
+    if on_gpu and "capturable" in known:
+        form["capturable"] = True
+    return kind(weights.parameters, **{**_options(name, options), **form, "lr": lr})
+
+
+def takes_device_rate(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the learning rate may be a tensor on the device.
+
+    That is so on a GPU, where reading a host's number would break a CUDA graph. On the CPU a number is as good, and
+    most foreach forms refuse a tensor there.
+    """
+    group = optimizer.param_groups[0]
+    on_gpu: bool = group["params"][0].device.type == "cuda"
+    return on_gpu and (group.get("capturable", False) or isinstance(optimizer, torch.optim.SGD))
+
+
+def check_optimizer(name: str, options: Mapping[str, float], lr: float) -> None:
+    """Raise InputError for an optimiser or an option that there is not, or a value that it refuses."""
+    if name not in _CLASSES or name in _REFUSED:
+        why = _REFUSED.get(name, "is not in torch.optim")
+        usable = ", ".join(sorted(_CLASSES.keys() - _REFUSED.keys()))
+        raise InputError(f"--optimizer {name} {why}: use one of {usable}")
+    known = _known(name)
+    for option in options:
+        if option not in known:
+            raise InputError(f"--optimizer-options {option} is no option of {name}: it has {', '.join(known)}")
+    try:
+        _CLASSES[name]([nn.Parameter(torch.zeros(1))], **{**_options(name, options), "lr": lr})
+    except ValueError as error:
+        raise InputError(f"--optimizer-options: {name} says: {error}") from error
+
+
+def _known(name: str) -> dict[str, float]:
+    """The options of a class that are numbers or, as 0 and 1, switches; with their defaults."""
+    parameters = inspect.signature(_CLASSES[name]).parameters
+    return {
+        key: parameter.default
+        for key, parameter in parameters.items()
+        if key not in _OWN and isinstance(parameter.default, float | int)
+    }
+
+
+def _options(name: str, options: Mapping[str, float]) -> dict[str, Any]:
+    known = _known(name)
+    return {key: bool(value) if isinstance(known[key], bool) else value for key, value in options.items()}

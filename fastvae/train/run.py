@@ -16,6 +16,7 @@ from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .folder import RunFolder, check_same, default_path, read_config
 from .loop import Loop, check_pixels
+from .numerics import numerics
 from .objective import SAMPLE_STREAM
 from .pictures import reconstruction_grid, sample_grid, write_curves, write_image
 from .progress import table
@@ -26,7 +27,7 @@ _EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes no
 
 def run(config: TrainConfig) -> int:
     """Train as ``config`` (resolved) says. Returns the exit status. Raises InputError for what the user can mend."""
-    with open_world(config.device) as world:
+    with open_world(config.device) as world, numerics(config, world.device):
         if not world.is_main:
             world.barrier()
         dataset = load(config.data, config.data_dir)
@@ -79,9 +80,8 @@ def _settle(
         for name in ("precision", "execution"):
             if getattr(config, name) == "auto":
                 config = replace(config, **{name: settings.get(name, "auto")})
-    if config.autotune:
-        assert config.epochs is not None
-        choice = autotune.choose(config, model, config.recipe, loader, config.epochs * len(loader), world)
+    if config.autotune and not config.deterministic:
+        choice = autotune.choose(config, model, config.recipe, loader, config.steps(len(loader)), world)
     else:
         choice = autotune.fixed(config, world.device)
     return choice.apply(config), choice
@@ -100,7 +100,7 @@ def _find(config: TrainConfig, console: Console) -> Checkpoint | None:
 
 
 def _finish(loop: Loop, data: str, folder: RunFolder, console: Console) -> None:
-    model, images = loop.engine.model.eval(), loop.test_loader.images[:32]
+    model, images = loop.engine.result.eval(), loop.test_loader.images[:32]
     noise = Noise(loop.config.seed, stream=SAMPLE_STREAM, device=loop.world.device)
     pictures = [
         write_curves(folder.metrics(), folder.path / "loss.png"),
@@ -118,6 +118,10 @@ def _finish(loop: Loop, data: str, folder: RunFolder, console: Console) -> None:
         seconds = statistics.median(loop.epoch_seconds)
         rate = len(loop.loader.images) / seconds
         rows["time per epoch"] = f"{seconds:.3f} s (median), {rate:,.0f} images/s"
+    if loop.best.loss is not None and loop.best.epoch != loop.epoch:
+        rows["best test loss"] = (
+            f"{loop.best.loss:.2f} nats, epoch {loop.best.epoch}: look at it with --checkpoint best"
+        )
     if loop.config.beta != 1:
         rows["beta"] = f"{loop.config.beta:g}: the test loss above is nll + beta * kl, not the ELBO"
     console.print(table(f"{loop.config.preset} on {data}, {loop.epoch} epochs", rows))

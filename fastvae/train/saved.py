@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from ..errors import InputError
 from ..models import PRESETS, VAE, build
 from ..ops import Noise, gaussian_kl
 from . import checkpoint
+from .best import FILE
+from .checkpoint import Checkpoint
 from .engine import Terms, load_weights
 from .folder import read_config
 from .objective import EVAL_STREAM
@@ -19,10 +21,15 @@ from .objective import EVAL_STREAM
 _BATCH = 1000  # images at a time; the noise belongs to the image, so this changes nothing but the speed
 _ACTIVE = 0.01  # the variance over the data of a unit's posterior mean, above which it is called active
 
+Which = Literal["last", "best"]
+
 
 @dataclass(frozen=True)
 class SavedRun:
-    """The model of a run as its newest checkpoint has it, and what it was trained with."""
+    """The model of a run as its last checkpoint or its best has it, and what it was trained with.
+
+    Where the run kept an average of the weights, that is the model.
+    """
 
     path: Path
     model: VAE
@@ -31,16 +38,16 @@ class SavedRun:
     epoch: int
 
     @classmethod
-    def open(cls, path: Path, device: torch.device) -> "SavedRun":
-        """Raises InputError if the folder holds no run, or no checkpoint that is whole."""
+    def open(cls, path: Path, device: torch.device, which: Which = "last") -> "SavedRun":
+        """Raises InputError if the folder holds no run, or no such checkpoint that is whole."""
         config = read_config(path)
         settings, shape = config["settings"], tuple(config["data"]["shape"])
         try:
             model = build(PRESETS[settings["preset"]], shape, settings["latent_dim"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path / 'config.json'} does not describe a preset's model ({error!r})") from error
-        _, found, _ = checkpoint.newest(path / "checkpoints")
-        load_weights(model, found)
+        found = _best(path) if which == "best" else checkpoint.newest(path / "checkpoints")[1]
+        load_weights(model, found, average=True)
         return cls(path, model.float().to(device).eval(), settings, shape, found.values["epoch"])
 
     def data(self, data_dir: Path | None) -> Dataset:
@@ -53,6 +60,13 @@ class SavedRun:
                 "name the data of the run"
             )
         return dataset
+
+
+def _best(path: Path) -> Checkpoint:
+    file = path / "checkpoints" / FILE
+    if not file.exists():
+        raise InputError(f"{path} has no best checkpoint, as no epoch was finished and saved: use --checkpoint last")
+    return checkpoint.load(file)
 
 
 @dataclass(frozen=True)

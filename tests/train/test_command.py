@@ -29,6 +29,43 @@ BAD = {
     "native on a gpu": (["--backend", "native", "--device", "cuda"], r"native runs on the CPU, but --device is cuda"),
     "nproc": (["--nproc", "0"], r"--nproc 0 is less than 1"),
     "resume alone": (["--resume"], r"--resume needs .* --out DIR"),
+    "optimizer": (["--optimizer", "adamm"], r"--optimizer adamm is not in torch.optim: use one of adadelta, .*, sgd"),
+    "lbfgs": (["--optimizer", "LBFGS"], r"--optimizer lbfgs evaluates the loss several times a step: use one of"),
+    "sparse": (["--optimizer", "sparseadam"], r"--optimizer sparseadam takes sparse gradients only: use one of"),
+    "muon": (["--optimizer", "muon"], r"--optimizer muon takes matrices only"),
+    "no option": (
+        ["--optimizer-options", "momentum", "1"],
+        r"--optimizer-options momentum is no option of adam: it has eps, weight_decay, amsgrad",
+    ),
+    "own option": (["--optimizer-options", "fused", "1"], r"--optimizer-options fused is no option of adam"),
+    "option": (["--optimizer-options", "weight_decay", "-1"], r"--optimizer-options: adam says: Invalid weight_decay"),
+    "option alone": (["--optimizer-options", "eps"], r"optimizer-options"),
+    "schedule": (["--schedule", "linear"], r"linear"),
+    "warmup": (["--warmup-steps", "-1"], r"--warmup-steps is -1: it must be at least 0"),
+    "decay": (["--decay", "0"], r"--decay is 0.0: it must be a finite number, above 0"),
+    "step without length": (["--schedule", "step"], r"--schedule step needs a length: add --decay-epochs N"),
+    "decay epochs": (["--schedule", "step", "--decay-epochs", "0"], r"--decay-epochs is 0: it must be at least 1"),
+    "length without step": (
+        ["--decay-epochs", "3"],
+        r"--decay-epochs is 3, but --schedule constant has no such length",
+    ),
+    "beta without length": (["--beta-schedule", "warmup"], r"--beta-schedule warmup needs .*: add --beta-steps N"),
+    "beta steps": (["--beta-schedule", "warmup", "--beta-steps", "0"], r"--beta-steps is 0: it must be at least 1"),
+    "length without beta": (["--beta-steps", "9"], r"--beta-steps is 9, but --beta-schedule constant has no such"),
+    "accumulate": (["--accumulate", "0"], r"--accumulate is 0: it must be at least 1"),
+    "more parts than images": (
+        ["--accumulate", "9", "--batch-size", "8"],
+        r"--accumulate is 9, but a batch has 8 images: use at most --accumulate 8",
+    ),
+    "clip": (["--clip-norm", "0"], r"--clip-norm is 0.0: it must be a finite number, above 0"),
+    "clip nan": (["--clip-norm", "nan"], r"--clip-norm is nan"),
+    "ema": (["--ema", "1"], r"--ema is 1.0: it must be in \[0, 1\), 0.999 say"),
+    "ema nan": (["--ema", "nan"], r"--ema is nan"),
+    "max steps": (["--max-steps", "0"], r"--max-steps is 0: it must be at least 1"),
+    "time": (["--time-budget", "0"], r"--time-budget is 0.0: it must be a finite number, above 0"),
+    "time inf": (["--time-budget", "inf"], r"--time-budget is inf"),
+    "patience": (["--patience", "0"], r"--patience is 0: it must be at least 1"),
+    "tf32": (["--tf32", "--device", "cpu"], r"--tf32 needs a GPU, but the run is on cpu: leave it out"),
     "data": (["--data", "imagenet"], r"imagenet"),
     "data file": (["--data", "nowhere.npy"], r"nowhere.npy"),
     "data dir": (["--data", "mnist", "--data-dir", "nowhere"], r"nowhere"),
@@ -71,6 +108,12 @@ def test_a_folder_that_holds_a_run_already(train, capsys):
 def test_resuming_with_other_settings(train, capsys, flag, value):
     _, folder = train("--epochs", "1")
     refused(["--out", str(folder), "--resume", flag, value], rf"trained with {flag} .*, not {value}", capsys)
+
+
+def test_a_cosine_ends_where_it_was_to_end(train, capsys):
+    _, folder = train("--epochs", "1", "--schedule", "cosine")
+    flags = ["--out", str(folder), "--resume", "--schedule", "cosine", "--epochs", "2"]
+    refused(flags, "trained with --epochs 1, not 2", capsys)
 
 
 def test_resuming_nothing(tmp_path, capsys):

@@ -23,9 +23,9 @@ SPELLINGS = {
 FLAGS = ["--epochs", "1", "--no-autotune", "--precision", "fp64", "--device", "cpu", "--batch-size", "99"]
 
 
-def start(command, folder):
+def start(command, folder, *more):
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    arguments = [*map(str, command), *FLAGS, "--out", str(folder)]
+    arguments = [*map(str, command), *FLAGS, *more, "--out", str(folder)]
     done = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -49,6 +49,24 @@ def test_two_processes_train_the_same_curve(spelling, tmp_path, alone):
     for line, single in zip(lines, alone, strict=True):
         for term in ("loss", "nll", "kl"):
             assert line[term] == pytest.approx(single[term], rel=1e-9, abs=0)
+
+
+@pytest.mark.xdist_group("spellings")
+def test_two_processes_train_the_same_curve_with_all_that_a_step_may_have(tmp_path):
+    more = ["--accumulate", "3", "--clip-norm", "300", "--ema", "0.9", "--schedule", "cosine", "--warmup-steps", "3"]
+    more += ["--beta-schedule", "warmup", "--beta-steps", "9", "--epochs", "9", "--max-steps", "41", "--patience", "2"]
+    curves = []
+    for name, command in {"one": [sys.executable, "-m", "fastvae.train"], "two": SPELLINGS["python -m"]}.items():
+        _, lines, output = start(command, tmp_path / name, *more)
+        assert "ended by --max-steps at step 41, in epoch 3" in output
+        curves.append([line[term] for line in lines for term in ("loss", "nll", "kl")])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-9, abs=0)
+
+
+@pytest.mark.xdist_group("spellings")
+def test_two_processes_agree_on_when_their_time_is_over(tmp_path):
+    _, _, output = start(SPELLINGS["python -m"], tmp_path / "run", "--epochs", "100000", "--time-budget", "1")
+    assert "ended by --time-budget at step" in output
 
 
 @pytest.mark.xdist_group("spellings")

@@ -1,0 +1,42 @@
+"""The epoch with the smallest test loss, and its weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint
+from .checkpoint import Checkpoint
+from .engine import Engine
+
+FILE = "best.safetensors"
+
+
+class Best:
+    """Keeps a copy of the best weights on the device, which is quick; the file is written with the next checkpoint."""
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.epoch = 0
+        self._unsaved: Checkpoint | None = None
+
+    def offer(self, loss: float, epoch: int, step: int, engine: Engine) -> None:
+        """Take a finished epoch's weights if its loss is the smallest so far; NaN never is."""
+        if loss < (float("inf") if self.loss is None else self.loss):
+            self.loss, self.epoch = loss, epoch
+            tensors = {name: tensor.detach().clone() for name, tensor in engine.weights().items()}
+            self._unsaved = Checkpoint(tensors, {"epoch": epoch, "step": step})
+
+    def save(self, folder: Path) -> None:
+        """Write the file, unless it has these weights already."""
+        if self._unsaved is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoint.write(folder / FILE, self._unsaved)
+            self._unsaved = None
+
+    def values(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a run that goes on counts on."""
+        return {"loss": self.loss, "epoch": self.epoch}
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Take over what :meth:`values` gave."""
+        self.loss, self.epoch = values["loss"], values["epoch"]

@@ -1,0 +1,40 @@
+"""All gradients of a step at once: summed over its parts and over the processes, and clipped."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .weights import WorkingWeights
+from .world import World
+
+
+class FlatGradients:
+    """Gradients in one buffer, in the type of the weights: one sum over the processes, one norm, one look for infinity.
+
+    The parameters' ``grad`` are views of it.
+    """
+
+    def __init__(self, weights: WorkingWeights[Any]) -> None:
+        sizes = [parameter.numel() for parameter in weights.parameters]
+        self.buffer = weights.parameters[0].detach().new_zeros(sum(sizes))
+        parts = self.buffer.split(sizes)
+        self._views = [part.view_as(own) for part, own in zip(parts, weights.parameters, strict=True)]
+        for parameter, view in zip(weights.parameters, self._views, strict=True):
+            parameter.grad = view
+
+    def take(self, gradients: list[Tensor], *, add: bool) -> None:
+        """Set the buffer to these, or add them to it."""
+        if add:
+            torch._foreach_add_(self._views, [gradient.to(self.buffer.dtype) for gradient in gradients])
+        else:
+            torch._foreach_copy_(self._views, gradients)
+
+    def sum(self, world: World) -> None:
+        """Sum over the processes."""
+        world.sum(self.buffer)
+
+    def clip(self, norm: float) -> None:
+        """Scale to a Euclidean norm of at most ``norm``, as torch.nn.utils.clip_grad_norm_ does; waits for nothing."""
+        total = torch.linalg.vector_norm(self.buffer)
+        self.buffer.mul_((norm / (total + 1e-6)).clamp(max=1))
