@@ -15,7 +15,7 @@ import fastvae
 
 from ..data import Dataset
 from ..errors import InputError
-from .config import TrainConfig
+from .config import TrainConfig, resolve
 from .engine import Terms
 from .world import World
 
@@ -108,11 +108,11 @@ def write_atomically(path: Path, text: str) -> None:
 
 def check_same(path: Path, config: TrainConfig) -> None:
     """Raise InputError if the run in a folder was trained with other settings than those to go on with."""
-    settings = read_config(path)["settings"]
+    settings, defaults = read_config(path)["settings"], resolve(TrainConfig(preset=config.preset))
     # A cosine ends where the run does.
     for name in (*_FIXED, *(("epochs", "max_steps") if config.schedule == "cosine" else ())):
         now = getattr(config, name)
-        before = settings.get(name, now)  # a run of an older version had no such setting
+        before = settings.get(name, getattr(defaults, name))  # older versions had fewer settings
         if before != now:
             raise InputError(
                 f"--resume: {path} was trained with --{name.replace('_', '-')} {before}, not {now}: "

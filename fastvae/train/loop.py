@@ -95,7 +95,7 @@ class Loop:
 
     def _say_why(self) -> None:
         """Tell what ended the run, unless its epochs did."""
-        if self.epoch == self.epochs:
+        if self.epoch >= self.epochs:
             return
         if self._is_stale():
             best = f"the best is that of epoch {self.best.epoch}"
@@ -187,7 +187,8 @@ class Loop:
             self.engine.sums.copy_(found.tensors["sums"])
         self.step, self.epoch = found.values["step"], found.values["epoch"]
         self.loader.load_state_dict(found.values["loader"])
-        self.best.load(found.values["best"])
+        if "best" in found.values:  # older versions kept none
+            self.best.load(found.values["best"])
         self._meter = Meter(**found.values["meter"])
         if self.folder is not None:
             self.folder.forget_after(self.step, self.epoch)

@@ -1,6 +1,7 @@
 """The optimiser of a run: any class of ``torch.optim`` by its name, in its fastest form for the device."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,9 +58,13 @@ def check_optimizer(name: str, options: Mapping[str, float], lr: float) -> None:
         usable = ", ".join(sorted(_CLASSES.keys() - _REFUSED.keys()))
         raise InputError(f"--optimizer {name} {why}: use one of {usable}")
     known = _known(name)
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             raise InputError(f"--optimizer-options {option} is no option of {name}: it has {', '.join(known)}")
+        if isinstance(known[option], bool) and value not in (0, 1):
+            raise InputError(f"--optimizer-options {option} is {value:g}, but it is a switch: use 0 or 1")
+        if not math.isfinite(value):
+            raise InputError(f"--optimizer-options {option} is {value}: it must be a finite number")
     try:
         _CLASSES[name]([nn.Parameter(torch.zeros(1))], **{**_options(name, options), "lr": lr})
     except ValueError as error:

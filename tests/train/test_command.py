@@ -1,5 +1,6 @@
 """Bad input: one line that names both values and the remedy, status 2, no traceback, nothing written."""
 
+import json
 import re
 import subprocess
 import sys
@@ -39,6 +40,11 @@ BAD = {
     ),
     "own option": (["--optimizer-options", "fused", "1"], r"--optimizer-options fused is no option of adam"),
     "option": (["--optimizer-options", "weight_decay", "-1"], r"--optimizer-options: adam says: Invalid weight_decay"),
+    "switch": (["--optimizer-options", "amsgrad", "3"], r"options amsgrad is 3, but it is a switch: use 0 or 1"),
+    "option inf": (
+        ["--optimizer-options", "eps", "inf"],
+        r"--optimizer-options eps is inf: it must be a finite number",
+    ),
     "option alone": (["--optimizer-options", "eps"], r"optimizer-options"),
     "schedule": (["--schedule", "linear"], r"linear"),
     "warmup": (["--warmup-steps", "-1"], r"--warmup-steps is -1: it must be at least 0"),
@@ -103,11 +109,33 @@ def test_a_folder_that_holds_a_run_already(train, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("--batch-size", "64"), ("--seed", "5"), ("--preset", "deep"), ("--lr", "1")]
+    ("flag", "value"),
+    [
+        ("--batch-size", "64"),
+        ("--seed", "5"),
+        ("--preset", "deep"),
+        ("--lr", "1.0"),
+        ("--optimizer", "sgd"),
+        ("--schedule", "iwae"),
+        ("--warmup-steps", "3"),
+        ("--clip-norm", "2.0"),
+        ("--ema", "0.9"),
+        ("--beta", "3.0"),
+    ],
 )
 def test_resuming_with_other_settings(train, capsys, flag, value):
     _, folder = train("--epochs", "1")
     refused(["--out", str(folder), "--resume", flag, value], rf"trained with {flag} .*, not {value}", capsys)
+
+
+def test_a_run_of_an_older_version_had_the_defaults(train, capsys):
+    _, folder = train("--epochs", "1")
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"] = {key: config["settings"][key] for key in ("preset", "data", "batch_size", "lr", "latent_dim")}
+    config["settings"] |= {"beta": 1.0, "seed": 0}
+    (folder / "config.json").write_text(json.dumps(config))
+    refused(["--out", str(folder), "--resume", "--ema", "0.9"], "trained with --ema None, not 0.9", capsys)
+    assert train("--epochs", "2", "--resume")[0] == 0
 
 
 def test_a_cosine_ends_where_it_was_to_end(train, capsys):
