@@ -43,7 +43,7 @@ class Fastvae:
         self.engine.sums.zero_()
         for batch in self.loader:
             self.engine.train_step(batch)
-        return Terms.of(self.engine.sums, len(self.loader.images), 1.0).loss
+        return Terms.of(self.engine.sums, len(self.loader.images)).loss
 
 
 CONTENDERS = {

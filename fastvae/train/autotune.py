@@ -137,7 +137,8 @@ def _key(config: TrainConfig, model: VAE, loader: ResidentLoader, steps: int, wo
         device_name(world.device), torch.get_num_threads(), torch.__version__, fastvae.__version__, world.size,
         repr(model), loader.images.dtype, tuple(loader.images.shape[1:]), config.batch_size, config.precision,
         config.execution, config.backend, config.optimizer, sorted(config.optimizer_options.items()), config.schedule,
-        config.beta_schedule, config.accumulate, config.clip_norm, config.ema, config.tf32, steps.bit_length(),
+        config.beta_schedule, config.objective, config.samples, config.accumulate, config.clip_norm, config.ema,
+        config.tf32, steps.bit_length(),
     )  # fmt: skip
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 KEEP = 3
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 

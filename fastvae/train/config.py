@@ -17,9 +17,11 @@ Execution = Literal["auto", "eager", "traced", "compiled"]
 RateSchedule = Literal["constant", "cosine", "step", "iwae"]
 BetaSchedule = Literal["constant", "warmup", "cyclical"]
 
+ObjectiveName = Literal["elbo", "iwae", "dreg", "stl", "capacity", "free-bits", "tcvae"]
+_SAMPLED = ("iwae", "dreg", "stl")
 _COUNTS = (
     "epochs", "max_steps", "patience", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps",
-    "decay_epochs", "beta_steps",
+    "decay_epochs", "beta_steps", "capacity_steps", "samples",
 )  # fmt: skip
 
 
@@ -69,11 +71,21 @@ class TrainConfig:
     latent_dim: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Dimensions of z."""
     beta: float = 1.0
-    """Factor of the KL term (beta-VAE); losses are reported with it whatever its schedule."""
+    """Factor of the KL term (beta-VAE), of its distance from the capacity, or of the total correlation (tcvae)."""
     beta_schedule: BetaSchedule = "constant"
     """warmup: from 0 to --beta in --beta-steps; cyclical: cycles of --beta-steps, the first half of each a warm-up."""
     beta_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
     """Steps of --beta-schedule's warm-up or cycle."""
+    objective: ObjectiveName = "elbo"
+    """What is minimised: fastvae.objectives has them. The test loss is the negative ELBO for all."""
+    samples: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 5)")] = None
+    """K of the objectives iwae, dreg and stl."""
+    free_bits: Annotated[float | None, tyro.conf.arg(metavar="NATS", help_behavior_hint="(default: none)")] = None
+    """Of each latent dimension, for --objective free-bits."""
+    capacity: Annotated[float | None, tyro.conf.arg(metavar="NATS", help_behavior_hint="(default: none)")] = None
+    """Of the KL, for --objective capacity."""
+    capacity_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
+    """Steps in which the capacity rises in a line from 0."""
     precision: Precision = "auto"
     """Type of the matrix products; weights, losses and optimiser state stay in fp32 (in fp64 for fp64)."""
     tf32: bool = False
@@ -106,6 +118,20 @@ class TrainConfig:
         """The preset by value."""
         return PRESETS[self.preset]
 
+    @property
+    def dials(self) -> tuple[float, float]:
+        """Beta and capacity, where no schedule changes them."""
+        return self.beta, self.capacity or 0.0
+
+    def objective_options(self, dataset_size: int) -> dict[str, float]:
+        """What the objective takes beside its dials."""
+        if self.objective in _SAMPLED:
+            return {"samples": self.samples or 5}
+        if self.objective == "free-bits":
+            assert self.free_bits is not None
+            return {"free_bits": self.free_bits}
+        return {"dataset_size": dataset_size} if self.objective == "tcvae" else {}
+
     def steps(self, epoch_steps: int) -> int:
         """Steps of the whole run, for so many in an epoch."""
         assert self.epochs is not None
@@ -129,6 +155,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     )
     _check_counts(config)
     _check_schedules(config)
+    _check_objective(config)
     if not 0 <= config.seed < 2**63:
         raise InputError(f"--seed is {config.seed}: it must be in [0, 2**63)")
     _check_numbers(config)
@@ -164,6 +191,26 @@ def _check_numbers(config: TrainConfig) -> None:
             f"--accumulate is {config.accumulate}, but a batch has {config.batch_size} images: "
             f"use at most --accumulate {config.batch_size}"
         )
+
+
+def _check_objective(config: TrainConfig) -> None:
+    """An objective has the flags that it needs, and no others."""
+    for name, whose, needed in (
+        ("samples", _SAMPLED, False),
+        ("free_bits", ("free-bits",), True),
+        ("capacity", ("capacity",), True),
+        ("capacity_steps", ("capacity",), False),
+    ):
+        value, flag = getattr(config, name), "--" + name.replace("_", "-")
+        if value is not None and config.objective not in whose:
+            raise InputError(f"{flag} is {value}, but --objective {config.objective} has none: leave it out")
+        if value is None and needed and config.objective in whose:
+            raise InputError(f"--objective {config.objective} needs {flag} NATS: add it")
+        if value is not None and not 0 <= value < float("inf"):
+            raise InputError(f"{flag} is {value}: it must be a finite number, 0 or more")
+    takes_beta = config.objective in ("elbo", "capacity", "tcvae")
+    if not takes_beta and (config.beta != 1 or config.beta_schedule != "constant"):
+        raise InputError(f"--objective {config.objective} has no beta, but --beta is {config.beta}: leave it out")
 
 
 def _check_schedules(config: TrainConfig) -> None:

@@ -12,6 +12,7 @@ from ..data import Batch, Loader
 from ..errors import InputError
 from ..models import VAE, Preset
 from ..ops import Noise
+from .adam import Adam
 from .average import Average
 from .checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
 from .config import TrainConfig
@@ -27,23 +28,33 @@ _PRODUCTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Terms(NamedTuple):
-    """The mean negative ELBO of some images and its terms, in nats per sample."""
+    """What is minimised, and the two terms of the negative ELBO, in nats per sample, averaged over some images.
+
+    In evaluation ``loss`` is the negative ELBO, whatever was minimised.
+    """
 
     loss: float
     nll: float
     kl: float
 
     @classmethod
-    def of(cls, sums: Tensor, images: int, beta: float) -> "Terms":
-        """From the sums ``[nll, kl]`` over a number of images. Waits for the device."""
-        nll, kl = (value / max(images, 1) for value in sums.tolist())
-        return cls(nll + beta * kl, nll, kl)
+    def of(cls, sums: Tensor, images: int) -> "Terms":
+        """From the sums ``[loss, nll, kl]`` over a number of images. Waits for the device."""
+        return cls(*(value / max(images, 1) for value in sums.tolist()))
 
 
 class Engine:
     """A model, its optimiser and its noise, and how they take a step on one device of a :class:`World`."""
 
-    def __init__(self, model: VAE, config: TrainConfig, recipe: Preset, world: World, plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        model: VAE,
+        config: TrainConfig,
+        recipe: Preset,
+        world: World,
+        plan: Plan | None = None,
+        dataset_size: int = 0,
+    ) -> None:
         assert config.lr is not None
         assert config.optimizer is not None
         assert config.precision != "auto"
@@ -52,22 +63,22 @@ class Engine:
         self.model = model.to(world.device, wide)
         self.world = world
         world.same([*model.parameters(), *model.buffers()])
-        self.beta = config.beta
         self.seed = config.seed
         self.noise = Noise(config.seed, 0, device=world.device)
-        self.sums = torch.zeros(2, dtype=torch.float64, device=world.device)
+        self.sums = torch.zeros(3, dtype=torch.float64, device=world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
         low = _PRODUCTS.get(config.precision)
         self._autocast = _autocast(low, world.device)
         self._weights = WorkingWeights(self.model, low)
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
-        self._objective = Objective(self._weights.twin, config.backend)
-        self._step = Step(self._objective, config.execution, self._autocast)
+        options = config.objective_options(dataset_size)
+        minimised = Objective(self._weights.twin, config.backend, config.objective, options)
+        self._step = Step(minimised, config.execution, self._autocast)
         one = torch.ones((), dtype=wide, device=world.device)
         self.scaler.scale(one)  # makes its tensors, which are made by the first call
-        beta = torch.full((1,), config.beta, dtype=wide, device=world.device)
-        self._one, self._dials = one, Dials(one.clone(), beta[0])
-        self._schedule = Schedule(plan or Plan(), self.optimizer, beta, self.noise.state)
+        beta, capacity = (torch.full((1,), value, dtype=wide, device=world.device) for value in config.dials)
+        self._one, self._dials = one, Dials(one.clone(), beta[0], capacity[0])
+        self._schedule = Schedule(plan or Plan(), self.optimizer, beta, capacity, self.noise.state)
         self._weight = 1.0
         self._loss_weight, self._batchmean = recipe.loss_weight, recipe.reduction == "batchmean"
         # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
@@ -75,7 +86,9 @@ class Engine:
         self._gradients = FlatGradients(self._weights) if at_once else None
         self._parts, self._clip_norm = config.accumulate, config.clip_norm
         self._average = None if config.ema is None else Average(self.model, config.ema)
-        self._evaluated = self._objective if self._average is None else Objective(self._average.model, config.backend)
+        self._evaluated = Objective(
+            self._weights.twin if self._average is None else self._average.model, config.backend
+        )
 
     def train_step(self, batch: Batch) -> None:
         """Take one step. Adds the batch's sums to ``sums`` and moves the noise on; waits for nothing."""
@@ -88,7 +101,8 @@ class Engine:
         else:
             self._gather(self._gradients, batch, dials)
             self._update_at_once(self._gradients)
-        self._weights.refresh()
+        if not isinstance(self.optimizer, Adam):  # whose step has cast the weights
+            self._weights.refresh()
         if self._average is not None:
             self._average.update()
         self.noise.advance()
@@ -113,6 +127,9 @@ class Engine:
         return self._dials
 
     def _update(self, gradients: list[Tensor]) -> None:
+        if isinstance(self.optimizer, Adam):
+            self.optimizer.step_with(gradients)
+            return
         for parameter, gradient in zip(self._weights.parameters, gradients, strict=True):
             parameter.grad = gradient.to(parameter.dtype)
         self.optimizer.step()
@@ -133,9 +150,9 @@ class Engine:
     def evaluate(self, loader: Loader, epoch: int) -> Terms:
         """The ELBO over a loader's images, with one sample of z each; the same noise for any batch or world size."""
         noise = Noise(self.seed, epoch, device=self.world.device)
-        sums = torch.zeros(2, dtype=torch.float64, device=self.world.device)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.world.device)
         images = 0
-        dials = Dials(self._one, self._one)
+        dials = Dials(self._one, self._one, self._one)
         evaluated = self._evaluated.eval()
         for batch in loader:
             with self._autocast():
@@ -144,7 +161,7 @@ class Engine:
             images += batch.rows
         evaluated.train()
         self.world.sum(sums)
-        return Terms.of(sums, images, self.beta)
+        return Terms.of(sums, images)
 
     def tensors(self) -> Iterator[Tensor]:
         """All that a step changes in place."""

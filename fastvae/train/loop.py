@@ -44,7 +44,7 @@ class Loop:
         self.config, self.world, self.folder, self.console = config, world, folder, console
         self.epochs = config.epochs
         self.loader, self.test_loader = loader, test_loader
-        self.engine = Engine(model, config, config.recipe, world, plan(config, len(loader)))
+        self.engine = Engine(model, config, config.recipe, world, plan(config, len(loader)), len(loader.images))
         self.step = 0
         self.epoch = 0  # finished ones
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
@@ -125,7 +125,7 @@ class Loop:
         since = sums if self._meter.logged_sums is None else sums - self._meter.logged_sums
         self._meter.logged_sums, self._meter.logged_images = sums, self._meter.images
         self.world.sum(since)
-        return Terms.of(since, images, self.config.beta)
+        return Terms.of(since, images)
 
     def _finish_epoch(self, progress: RunProgress) -> None:
         self.epoch += 1
@@ -140,7 +140,7 @@ class Loop:
         """Evaluate, show and log an epoch, or what there is of it. Returns the test set's terms."""
         sums = self.engine.sums.clone()
         self.world.sum(sums)
-        train = Terms.of(sums, self._meter.images, self.config.beta)  # waits for the device, then the clock stops
+        train = Terms.of(sums, self._meter.images)  # waits for the device, then the clock stops
         self._meter.pause()
         started = time.perf_counter()
         test = self.engine.evaluate(self.test_loader, self.epoch)

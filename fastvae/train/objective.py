@@ -1,11 +1,14 @@
 """The loss of one batch as a module: images in, the weighted loss and the plain sums of its terms out."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..models import VAE
+from ..models import OBJECTIVES, VAE
 from ..ops import Backend, Noise
 
 TRAIN_STREAM, EVAL_STREAM, SAMPLE_STREAM = 0, 1, 2  # of the noise: the same step draws different noise in each
@@ -16,25 +19,41 @@ class Dials(NamedTuple):
 
     weight: the factor of the loss that is minimised: 1/batch, a loss scale.
     beta: the factor of the KL term.
+    capacity: of the KL, in nats, for the objective that has one.
     """
 
     weight: Tensor
     beta: Tensor
+    capacity: Tensor
+
+
+# The dials that an objective takes beside the weight; the importance-weighted bounds take none.
+_DIALS = {"elbo": ("beta",), "capacity": ("beta", "capacity"), "tcvae": ("beta",)}
 
 
 class Objective(nn.Module):
-    """Images in, the weighted loss and the plain sums of nll and KL out."""
+    """Images in, the weighted loss and the plain sums of the objective, its nll and its KL out.
 
-    def __init__(self, model: VAE, backend: Backend) -> None:
+    Args:
+        model: the VAE.
+        backend: of the fused operations.
+        name: one of :data:`fastvae.models.OBJECTIVES`.
+        options: what that objective has beside the dials: ``samples``, ``free_bits``, ``dataset_size``.
+    """
+
+    def __init__(
+        self, model: VAE, backend: Backend, name: str = "elbo", options: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         super().__init__()
         self.model = model
-        self.backend: Backend = backend
+        self._dials = _DIALS.get(name, ())
+        self._function = partial(OBJECTIVES[name], backend=backend, **options)
 
     def forward(
         self, images: Tensor, noise_state: Tensor, row_offset: int, stream: int, dials: Dials
     ) -> tuple[Tensor, Tensor]:
-        """``images`` (b, C, H, W); returns the loss () and the sums over the rows ``[nll, kl]`` (2,) in nats."""
+        """``images`` (b, C, H, W); the loss (), and the sums over the rows ``[objective, nll, kl]`` (3,) in nats."""
         noise = Noise.from_state(noise_state, row_offset, stream=stream)
-        weight, beta = dials
-        elbo = self.model.loss(images, noise, beta=beta, reduction="sum", weight=weight, backend=self.backend)
-        return elbo.loss, torch.stack((elbo.nll, elbo.kl))
+        chosen = {name: getattr(dials, name) for name in self._dials}
+        value = self._function(self.model, images, noise, reduction="sum", weight=dials.weight, **chosen)
+        return value.loss, torch.stack((value.bound, value.nll, value.kl))

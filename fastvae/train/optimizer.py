@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from .adam import Adam
 from .weights import WorkingWeights
 
 _REFUSED = {
@@ -32,6 +33,11 @@ def make_optimizer(
     kind = _CLASSES[name]
     known = inspect.signature(kind).parameters
     on_gpu = weights.parameters[0].device.type == "cuda"
+    if name in ("adam", "adamw") and not on_gpu and not options.get("amsgrad"):
+        # On the CPU: its step takes low-precision gradients as they come, and writes the copies of the weights.
+        settings = {"decoupled_weight_decay": name == "adamw", "weight_decay": known["weight_decay"].default}
+        settings |= {key: value for key, value in _options(name, options).items() if key != "amsgrad"}
+        return Adam(weights.parameters, lr=lr, working=weights.copies, **settings)
     # Adagrad's fused form is for the CPU alone in the oldest torch that is supported.
     fused = "fused" in known and not (on_gpu and name == "adagrad")
     form: dict[str, Any] = {"fused" if fused else "foreach": True}

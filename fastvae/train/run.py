@@ -122,6 +122,7 @@ def _finish(loop: Loop, data: str, folder: RunFolder, console: Console) -> None:
         rows["best test loss"] = (
             f"{loop.best.loss:.2f} nats, epoch {loop.best.epoch}: look at it with --checkpoint best"
         )
-    if loop.config.beta != 1:
-        rows["beta"] = f"{loop.config.beta:g}: the test loss above is nll + beta * kl, not the ELBO"
+    if loop.config.objective != "elbo" or loop.config.beta != 1:
+        beta = f", beta {loop.config.beta:g}" if loop.config.beta != 1 else ""
+        rows["minimised"] = f"{loop.config.objective}{beta}: the train loss is its own"
     console.print(table(f"{loop.config.preset} on {data}, {loop.epoch} epochs", rows))

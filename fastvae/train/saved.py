@@ -88,16 +88,16 @@ def evaluate(run: SavedRun, images: Tensor) -> Evaluation:
     device = next(run.model.parameters()).device
     noise = Noise(run.settings["seed"], run.epoch, device=device)
     loader = ResidentLoader(images, batch_size=_BATCH, seed=0, shuffle=False, device=device)
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
     kl: list[Tensor] = []
     means: list[Tensor] = []
     seen = 0
     for batch in loader:
         elbo = run.model.loss(batch.images, Noise.from_state(noise.state, seen, stream=EVAL_STREAM), reduction="sum")
-        sums += torch.stack((elbo.nll, elbo.kl))
+        sums += torch.stack((elbo.loss, elbo.nll, elbo.kl))
         mu, logvar = run.model.encode(batch.images)
         kl.append(gaussian_kl(mu.flatten().double(), logvar.flatten().double(), reduction="none").view(mu.shape))
         means.append(mu.double())
         seen += batch.rows
     spread = torch.cat(means).var(0, correction=0)
-    return Evaluation(Terms.of(sums, seen, 1.0), torch.cat(kl).mean(0).cpu(), (spread > _ACTIVE).cpu())
+    return Evaluation(Terms.of(sums, seen), torch.cat(kl).mean(0).cpu(), (spread > _ACTIVE).cpu())

@@ -1,4 +1,4 @@
-"""Learning rate and beta by step: tables of one value a step, which the device reads at its own step counter.
+"""Learning rate, beta and capacity by step: tables of one value a step, which the device reads at its own step counter.
 
 Nothing waits for the device and nothing is kept on the host: a CUDA graph replays the look-up, and a run that goes on
 from a checkpoint reads on where it was.
@@ -15,10 +15,11 @@ from .optimizer import takes_device_rate
 
 
 class Plan(NamedTuple):
-    """The learning rate and beta of each step, (steps,) fp64; None for what stays as it is."""
+    """Learning rate, beta and capacity of each step, (steps,) fp64; None for what stays as it is."""
 
     rates: Tensor | None = None
     betas: Tensor | None = None
+    capacities: Tensor | None = None
 
 
 def plan(config: TrainConfig, epoch_steps: int) -> Plan:
@@ -26,7 +27,7 @@ def plan(config: TrainConfig, epoch_steps: int) -> Plan:
     assert config.lr is not None
     steps = config.steps(epoch_steps)
     warmup, step = config.warmup_steps, torch.arange(steps, dtype=torch.float64)
-    rates = betas = None
+    rates = betas = capacities = None
     if config.schedule != "constant" or warmup:
         rates = config.lr * warmed_up(step, warmup)
         if config.schedule == "cosine":
@@ -39,7 +40,10 @@ def plan(config: TrainConfig, epoch_steps: int) -> Plan:
     if config.beta_steps is not None:
         shape = cyclical if config.beta_schedule == "cyclical" else ramp
         betas = config.beta * shape(step, config.beta_steps)
-    return Plan(rates, betas)
+    if config.capacity_steps is not None:
+        assert config.capacity is not None
+        capacities = config.capacity * ramp(step, config.capacity_steps)
+    return Plan(rates, betas, capacities)
 
 
 def warmed_up(step: Tensor, steps: int) -> Tensor:
@@ -79,12 +83,18 @@ def cyclical(step: Tensor, steps: int) -> Tensor:
 
 
 class Schedule:
-    """Sets an optimiser's learning rate and a tensor beta (1,) at each step; a plan without tables does nothing."""
+    """Sets an optimiser's learning rate and the tensors beta and capacity, (1,) each, at each step.
 
-    def __init__(self, plan: Plan, optimizer: torch.optim.Optimizer, beta: Tensor, noise_state: Tensor) -> None:
+    A plan without tables does nothing.
+    """
+
+    def __init__(
+        self, plan: Plan, optimizer: torch.optim.Optimizer, beta: Tensor, capacity: Tensor, noise_state: Tensor
+    ) -> None:
         self._counter = noise_state[1:]
-        self._optimizer, self._beta = optimizer, beta
-        self._betas = None if plan.betas is None else plan.betas.to(beta)
+        self._optimizer = optimizer
+        dials = ((plan.betas, beta), (plan.capacities, capacity))
+        self._dials = [(table.to(dial), dial) for table, dial in dials if table is not None]
         self._rates, self._host_rates, self._rate = None, None, torch.zeros(1, device=beta.device)
         self._rate_0d = self._rate[0]
         if plan.rates is not None and takes_device_rate(optimizer):
@@ -93,9 +103,9 @@ class Schedule:
             self._host_rates = plan.rates.tolist()
 
     def set(self) -> None:
-        """Set both for the step that is to be taken. Beyond the end of the plan, its last values."""
-        if self._betas is not None:
-            _look_up(self._betas, self._counter, self._beta)
+        """Set them for the step that is to be taken. Beyond the end of the plan, its last values."""
+        for table, dial in self._dials:
+            _look_up(table, self._counter, dial)
         if self._rates is not None:
             _look_up(self._rates, self._counter, self._rate)
             self._optimizer.param_groups[0]["lr"] = self._rate_0d

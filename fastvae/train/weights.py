@@ -30,7 +30,7 @@ class WorkingWeights(Generic[Model]):
         self.refresh()
 
     @property
-    def copies(self) -> Mapping[nn.Parameter, Tensor]:
+    def copies(self) -> Mapping[Tensor, Tensor]:
         """The twin's tensor of each parameter that has one of its own."""
         return {own: twin.detach() for own, twin in self._pairs}
 

@@ -98,7 +98,7 @@ def test_a_pickle_runs_nothing(tmp_path):
 def test_another_format_is_named(tmp_path, saved):
     path = tmp_path / "step-000000001.safetensors"
     save_file({"a": torch.zeros(1)}, path, metadata={"format": "99"})
-    with pytest.raises(InputError, match="format 99, but this fastvae reads 1"):
+    with pytest.raises(InputError, match="format 99, but this fastvae reads 2"):
         checkpoint.load(path)
 
 

@@ -34,7 +34,7 @@ def fused_losses(config, data):
     for _, batch in zip(range(STEPS), batches(data, config.batch_size), strict=False):
         engine.sums.zero_()
         engine.train_step(batch)
-        yield Terms.of(engine.sums, batch.rows, config.beta)
+        yield Terms.of(engine.sums, batch.rows)
     yield engine.model
 
 

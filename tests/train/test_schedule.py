@@ -67,7 +67,7 @@ def test_the_iwae_stages_last_1_3_9_epochs_and_so_on():
 
 
 def test_constant_is_no_table():
-    assert planned() == Plan(None, None)
+    assert planned() == Plan()
 
 
 def test_tables_are_of_the_whole_run_and_join_warm_up_and_schedule():
@@ -135,7 +135,7 @@ def test_on_a_gpu_nothing_waits_for_it(monkeypatch):
     monkeypatch.setattr("fastvae.train.schedule.takes_device_rate", lambda optimizer: True)
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     state, beta = torch.tensor([0, 0]), torch.zeros(1)
-    schedule = Schedule(Plan(torch.tensor([0.1, 0.2]), torch.tensor([1.0, 2.0])), optimizer, beta, state)
+    schedule = Schedule(Plan(torch.tensor([0.1, 0.2]), torch.tensor([1.0, 2.0])), optimizer, beta, torch.zeros(1), state)
     schedule.set()
     rate = optimizer.param_groups[0]["lr"]
     assert (rate.item(), beta.item()) == (pytest.approx(0.1), 1)
