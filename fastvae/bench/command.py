@@ -1,0 +1,104 @@
+"""``fastvae bench``: from flags to a race, its report and an exit status."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from ..data import load
+from ..errors import InputError
+from ..models import PRESETS
+from ..train.config import TrainConfig
+from ..train.loop import check_pixels
+from ..train.world import resolve_device
+from . import pythae
+from .contenders import against_pythae, contenders
+from .race import disagreements, race
+from .report import content, plot, show, write_json
+from .task import Entry, Task
+
+_File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")]
+_Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Race training loops for one network: a tutorial's, torch's fastest, pythae's if installed, fastvae's.
+
+    In one process, in turns. The exit status is 1 if the losses disagree, which makes the comparison void.
+    """
+
+    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic"] = "leaky"
+    """Network and training recipe."""
+    data: str = "mnist"
+    """As for fastvae train."""
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
+    """Folder with the data set's files; else $FASTVAE_DATA, else they are downloaded."""
+    batch_size: _Number = None
+    """Of all contenders."""
+    epochs: int = 3
+    """Timed epochs of each contender and seed, after one to warm up; or slices of epochs, with --steps."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")] = None
+    """Time slices of so many steps from the start of an epoch, in place of whole epochs."""
+    seeds: int = 1
+    """Runs of everything, with other weights, batches and noise."""
+    compile: bool = True
+    """With the contenders that compile, which takes minutes."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    json: _File = None
+    """Write all that was measured."""
+    plot: _File = None
+    """Draw the steps' times, as PNG; the comparison with pythae goes to NAME-pythae.png beside it."""
+
+
+def bench(config: Bench) -> int:
+    """Carry it out. Returns 0, or 1 if a comparison is void. Raises InputError for what the user can mend."""
+    for name in ("epochs", "seeds", "steps", "batch_size"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
+    for path in (config.json, config.plot):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"{path} cannot be written, there is no folder {path.parent}: make it first")
+    device = resolve_device(config.device)
+    dataset = load(config.data, config.data_dir)
+    recipe = PRESETS[config.preset]
+    check_pixels(TrainConfig(preset=config.preset), dataset)
+    task = Task(config.preset, recipe, dataset, config.batch_size or recipe.batch_size, device, config.steps)
+    tasks = [(task, contenders(task, config.compile))]
+    if pythae.installed():
+        theirs = replace(task, name="pythae's MLP", recipe=pythae.RECIPE)
+        theirs = replace(theirs, batch_size=config.batch_size or pythae.RECIPE.batch_size)
+        tasks.append((theirs, against_pythae(theirs, config.compile)))
+    for task, _ in tasks:
+        if config.steps is not None and config.steps >= task.epoch_steps:
+            raise InputError(
+                f"--steps is {config.steps}, but an epoch has {task.epoch_steps}, and the first of a slice is not "
+                f"timed: use at most {task.epoch_steps - 1}, or leave it out"
+            )
+    return _run(config, tasks)
+
+
+def _run(config: Bench, tasks: list[tuple[Task, list[Entry]]]) -> int:
+    console = Console(highlight=False, soft_wrap=True)
+    comparisons, void = [], False
+    for number, (task, entries) in enumerate(tasks):
+        progress: partial[Iterable[int]] = partial(track, description=task.name, console=console, transient=True)
+        results = race(task, entries, config.epochs, config.seeds, progress)
+        show(console, task, results)
+        objections = disagreements(results)
+        for objection in objections:
+            console.print(f"void: the losses differ by more than 2 %: {objection}")
+        void = void or bool(objections)
+        comparisons.append(content(task, results, objections))
+        if config.json is not None:  # after each, so that a later one's failure loses nothing
+            write_json(config.json, task.device, comparisons)
+        if config.plot is not None:
+            plot(config.plot.with_stem(f"{config.plot.stem}-pythae") if number else config.plot, task, results)
+    return 1 if void else 0
