@@ -87,6 +87,8 @@ def bench(config: Bench) -> int:
 
 def _run(config: Bench, tasks: list[tuple[Task, list[Entry]]]) -> int:
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 140  # a file need not fold the table
     comparisons, void = [], False
     for number, (task, entries) in enumerate(tasks):
         progress: partial[Iterable[int]] = partial(track, description=task.name, console=console, transient=True)

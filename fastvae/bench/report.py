@@ -119,7 +119,7 @@ def write_json(path: Path, device: torch.device, comparisons: Sequence[dict[str,
 
 
 def plot(path: Path, task: Task, results: Sequence[Result]) -> None:
-    """Draw the milliseconds of a step, a bar for each contender. Raises InputError if the file cannot be written."""
+    """Draw the milliseconds of a step, a point for each contender. Raises InputError if the file cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 -- a second to load
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -127,15 +127,19 @@ def plot(path: Path, task: Task, results: Sequence[Result]) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     shown = list(results)[::-1]
-    times = [1e3 * result.median for result in shown]
-    spread = [
-        [1e3 * abs(result.median - end) for result in shown for end in [result.quartiles[side]]] for side in (0, 1)
-    ]
-    bars = axes.barh([result.name for result in shown], times, xerr=spread, color=[_COLORS[r.kind] for r in shown])
-    axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=7)
+    for at, result in enumerate(shown):
+        low, high = result.quartiles
+        center = 1e3 * result.median
+        spread = [[center - 1e3 * low], [1e3 * high - center]]
+        axes.errorbar(center, at, xerr=spread, fmt="o", markersize=4, capsize=2, color=_COLORS[result.kind])
+        axes.annotate(f"{center:.3g}", (center, at), (0, 4), textcoords="offset points", ha="center", fontsize=7)
+    axes.set_yticks(range(len(shown)), [result.name for result in shown], fontsize=8)
     axes.set_xscale("log")
-    axes.margins(x=0.1, y=0.01)
-    axes.tick_params(axis="y", labelsize=8)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="x", which="both", labelsize=7)
+    axes.grid(axis="x", which="both", linewidth=0.3)
+    axes.margins(x=0.1, y=0.06)
     axes.set_xlabel("ms a step, median and quartiles")
     axes.set_title(
         f"{task.name} on {task.dataset.name}, batch {task.batch_size}: {device_name(task.device)}", fontsize=9
