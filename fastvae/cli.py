@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from .bench.command import Bench, bench
+from .bench.config import Bench
 from .train import TrainConfig
 from .train.command import guarded
 from .train.command import main as train_main
@@ -92,9 +92,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def _carry_out(command: object) -> int:
     if isinstance(command, Bench):
+        from .bench.command import bench  # noqa: PLC0415 -- each command loads what it needs: --help stays quick
+
         return bench(command)
     if isinstance(command, Doctor):
-        from .doctor import examine  # noqa: PLC0415 -- each command loads what it needs: --help stays quick
+        from .doctor import examine  # noqa: PLC0415
 
         return examine()
     from . import inspection  # noqa: PLC0415

@@ -80,9 +80,11 @@ class Pythae(Contender):
 
 @torch.no_grad()
 def _copy(source: nn.Module, target: nn.Module) -> None:
-    """Both list the same layers in the same order: encoder, mean, log-variance, decoder."""
-    for theirs, ours in zip(source.parameters(), target.parameters(), strict=True):
-        ours.copy_(theirs)
+    """The encoders of both list hidden layer, mean and log-variance, the decoders their two layers."""
+    for part in ("encoder", "decoder"):
+        pairs = zip(source.get_submodule(part).parameters(), target.get_submodule(part).parameters(), strict=True)
+        for theirs, ours in pairs:
+            ours.copy_(theirs)
 
 
 @contextlib.contextmanager
