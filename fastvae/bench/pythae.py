@@ -3,8 +3,10 @@
 import contextlib
 import importlib.util
 import logging
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,9 +48,10 @@ class Pythae(Contender):
         _copy(self._own, self._network)
         images = task.dataset.train[: None if task.steps is None else task.steps * task.batch_size]
         self._steps = -(-len(images) // task.batch_size)
-        self._folder = tempfile.TemporaryDirectory(prefix="fastvae-bench-")
+        folder = tempfile.mkdtemp(prefix="fastvae-bench-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         settings = trainers.BaseTrainerConfig(
-            output_dir=self._folder.name,
+            output_dir=folder,
             num_epochs=1,
             per_device_train_batch_size=task.batch_size,
             learning_rate=task.recipe.lr,
