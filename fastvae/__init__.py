@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 _MODULES = ("data", "models", "nn", "ops", "patch", "reference", "train")
 _NAMES = {"VAE": "models", "Noise": "ops", "objectives": "models", "TrainConfig": "train", "Trainer": "train"}
 
-__all__ = ["__version__", *_MODULES, *_NAMES]
+__all__ = [
+    "VAE", "Noise", "TrainConfig", "Trainer", "__version__", "data", "models", "nn", "objectives", "ops", "patch",
+    "reference", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
