@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable, Iterable
 
 from rich.console import Console
 
@@ -45,6 +46,8 @@ class Loop:
         self.epochs = config.epochs
         self.loader, self.test_loader = loader, test_loader
         self.engine = Engine(model, config, config.recipe, world, plan(config, len(loader)), len(loader.images))
+        self.batches: Iterable[Batch] = loader  # --profile puts itself around these two
+        self.take: Callable[[Batch], None] = self.engine.train_step
         self.step = 0
         self.epoch = 0  # finished ones
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
@@ -64,7 +67,7 @@ class Loop:
             while self.epoch < self.epochs and not self._is_stale():
                 if not self._is_spent():
                     self._meter.resume()
-                    for batch in self.loader:
+                    for batch in self.batches:
                         self._train_step(batch, progress)
                         if self._should_stop(interrupt):
                             self.save()
@@ -105,7 +108,7 @@ class Loop:
             self.console.print(f"ended by {why} at step {self.step}, in epoch {self.epoch + 1}")
 
     def _train_step(self, batch: Batch, progress: RunProgress) -> None:
-        self.engine.train_step(batch)
+        self.take(batch)
         self.step += 1
         self._meter.images += batch.rows
         if self.step % LOG_EVERY == 0:
