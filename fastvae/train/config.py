@@ -108,6 +108,8 @@ class TrainConfig:
         None
     )
     """The run's folder."""
+    profile: bool = False
+    """Write a torch.profiler trace of steps 20 to 29 into the run's folder, and tell where a step's time goes."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one is always written at the end and on Ctrl-C."""
     resume: bool = False

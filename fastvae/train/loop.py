@@ -2,12 +2,12 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from rich.console import Console
 
-from ..data import Dataset, ResidentLoader
+from ..data import Batch, Dataset, ResidentLoader
 from ..errors import InputError
 from ..models import VAE
 from . import checkpoint
@@ -68,6 +68,8 @@ class Loop:
         self.epochs = config.epochs
         self.loader, self.test_loader = loader, test_loader
         self.engine = Engine(model, config, config.recipe, world, plan(config, len(loader)), len(loader.images))
+        self.batches: Iterable[Batch] = loader  # --profile puts itself around these two
+        self.take: Callable[[Batch], None] = self.engine.train_step
         self.step = 0
         self.epoch = 0  # finished ones
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
@@ -134,15 +136,15 @@ class Loop:
 
     def _steps(self, progress: RunProgress) -> Iterator[None]:
         """Take what is left of the epoch; the caller may look around after each step, or after each replay of some."""
-        if self._replay is None and can_replay(self.engine):
+        if self._replay is None and can_replay(self.engine) and not self.config.profile:
             self._replay = Replay.on_cuda(self.engine, self.loader)
         end = self.config.steps(len(self.loader))
         while self._replay is not None and self._replay.fits() and self.step + STEPS <= end:
             self._replay.run()
             self._count(STEPS, STEPS * self.loader.batch_size, progress)
             yield
-        for batch in self.loader:
-            self.engine.train_step(batch)
+        for batch in self.batches:
+            self.take(batch)
             self._count(1, batch.rows, progress)
             yield
 

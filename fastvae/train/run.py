@@ -23,6 +23,7 @@ from .loop import Callback, Loop, check_pixels
 from .numerics import numerics
 from .objective import SAMPLE_STREAM
 from .pictures import reconstruction_grid, sample_grid, write_curves, write_image
+from .profiling import profiled
 from .progress import table
 from .world import World, open_world
 
@@ -80,7 +81,8 @@ def run(
             f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
             f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}"
         )
-        status = loop.fit()
+        with profiled(loop):
+            status = loop.fit()
         if folder is not None:
             if status == 0:
                 _finish(loop, dataset.name, folder, console)
