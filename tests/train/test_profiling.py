@@ -107,15 +107,13 @@ def test_a_resumed_run_counts_its_own_steps(train, capsys):
 
 
 def test_a_run_that_fails_leaves_no_profiler_behind(train, monkeypatch):
-    def fail(self, terms):
+    def fail(self):
         raise InterruptedError
 
     monkeypatch.setattr("fastvae.train.loop.Loop.save", fail)
     with pytest.raises(InterruptedError):
         train("--profile", "--checkpoint-every", "25")
-    with torch.profiler.profile() as profiler:  # raises where another one runs
-        torch.ones(2) + 1
-    assert any(event.key == "aten::add" for event in profiler.key_averages())
+    assert not torch.autograd._profiler_enabled()
 
 
 def test_communication_is_a_part_of_its_own_and_only_in_a_step(tmp_path, monkeypatch):
