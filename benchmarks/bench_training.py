@@ -1,75 +1,60 @@
-"""Whole epochs of the preset `leaky` at batch 100: the tutorial's loop against fastvae's engine, in one run.
+"""Whole epochs of the preset `leaky` at batch 100, of each contender of `fastvae bench`.
 
-Trains on MNIST where FASTVAE_DATA has it, else on noise of its size, which takes as long.
+Trains on MNIST where FASTVAE_DATA has it, else on noise of its size, which takes as long. Here one contender follows
+the other, and the tables of all benchmarks come out alike; `fastvae bench` takes turns, and has more to say.
 """
 
 import os
 import warnings
-from functools import partial
 
 import pytest
 import torch
-from tutorial import Tutorial
 
-from fastvae.data import ResidentLoader, load
-from fastvae.models import build
-from fastvae.train.config import TrainConfig, resolve
-from fastvae.train.engine import Engine, Terms
-from fastvae.train.world import World
+from fastvae.bench.contenders import contenders
+from fastvae.bench.race import TOLERANCE
+from fastvae.bench.task import Task
+from fastvae.data import Dataset, load
+from fastvae.models import PRESETS
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def task(dataset):
+    return Task("leaky", PRESETS["leaky"], dataset, 100, DEVICE)
+
+
+def noise(train=60_000, test=10_000):
+    images = torch.randint(0, 256, (train + test, 1, 28, 28), dtype=torch.uint8)
+    return Dataset("noise", images[:train], images[train:])
 
 
 @pytest.fixture(scope="module")
-def images():
+def leaky():
     if os.environ.get("FASTVAE_DATA"):
-        return load("mnist").train
+        return task(load("mnist"))
     warnings.warn("FASTVAE_DATA is not set: this trains on noise in place of MNIST", stacklevel=1)
-    return torch.randint(0, 256, (60_000, 1, 28, 28), dtype=torch.uint8)
-
-
-class Fastvae:
-    """One epoch at a time of the engine that `fastvae train` runs."""
-
-    def __init__(self, images, device, precision, execution):
-        config = resolve(TrainConfig(preset="leaky", precision=precision, execution=execution))
-        torch.manual_seed(0)
-        world = World(rank=0, local_rank=0, size=1, device=device)
-        self.engine = Engine(build(config.recipe, images.shape[1:]), config, config.recipe, world)
-        self.loader = ResidentLoader(images, batch_size=100, seed=0, device=device)
-        self.number = -1
-
-    def epoch(self):
-        self.number += 1
-        self.loader.set_epoch(self.number)
-        self.engine.sums.zero_()
-        for batch in self.loader:
-            self.engine.train_step(batch)
-        return Terms.of(self.engine.sums, len(self.loader.images)).loss
-
-
-CONTENDERS = {
-    "tutorial, DataLoader": lambda images, device: Tutorial(images, device, workers=0),
-    "tutorial, DataLoader, 2 workers": lambda images, device: Tutorial(images, device, workers=2),
-    **{
-        f"fastvae {precision}, {execution}": partial(Fastvae, precision=precision, execution=execution)
-        for precision in ("fp32", "bf16")
-        for execution in ("eager", "traced", "compiled")
-    },
-}
+    return task(noise())
 
 
 @pytest.fixture(scope="module")
 def agreed():
-    """The loss of the first contender's last epoch: the others must come near it, or the comparison is void."""
+    """The test loss of the first contender: the others must come near it, or the comparison is void."""
     return []
 
 
-@pytest.mark.parametrize("name", CONTENDERS)
-def test_epoch_of_leaky(benchmark, images, device, name, agreed):
+@pytest.mark.parametrize("entry", contenders(task(noise(1, 1))), ids=lambda entry: entry.name)
+def test_epoch_of_leaky(benchmark, leaky, entry, agreed):
     benchmark.group = "an epoch of leaky, batch 100, 60,000 images (ms a step)"
-    contender = CONTENDERS[name](images, device)
-    losses = []
-    benchmark.extra_info.update(name=name, baseline="tutorial" in name, per=600)
-    benchmark.pedantic(lambda: losses.append(contender.epoch()), rounds=3, warmup_rounds=1)
-    benchmark.extra_info["losses"] = losses
-    agreed.append(losses[-1])
-    assert losses[-1] == pytest.approx(agreed[0], rel=0.02)
+    contender = entry.make(leaky, 0)
+    epochs = iter(range(100))
+    benchmark.extra_info.update(name=entry.name, baseline=entry.kind in ("tutorial", "floor"), per=leaky.epoch_steps)
+    benchmark.pedantic(lambda: contender.lap(next(epochs), None, wait), rounds=3, warmup_rounds=1)
+    if contender.model is not None:
+        benchmark.extra_info["test_loss"] = leaky.test_loss(contender.model)
+        agreed.append(benchmark.extra_info["test_loss"])
+        assert agreed[-1] == pytest.approx(agreed[0], rel=TOLERANCE)
+
+
+def wait():
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from .models import VAE as VAE
     from .models import objectives as objectives
     from .ops import Noise as Noise
+    from .train import TrainConfig as TrainConfig
+    from .train import Trainer as Trainer
 
 _MODULES = ("data", "models", "nn", "ops", "patch", "reference", "train")
-_NAMES = {"VAE": "models", "Noise": "ops", "objectives": "models"}
+_NAMES = {"VAE": "models", "Noise": "ops", "objectives": "models", "TrainConfig": "train", "Trainer": "train"}
 
-__all__ = ["VAE", "Noise", "__version__", "data", "models", "nn", "objectives", "ops", "patch", "reference", "train"]
+__all__ = [
+    "VAE", "Noise", "TrainConfig", "Trainer", "__version__", "data", "models", "nn", "objectives", "ops", "patch",
+    "reference", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

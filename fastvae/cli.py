@@ -1,4 +1,4 @@
-"""``fastvae train | sample | reconstruct | evaluate | doctor``."""
+"""``fastvae train | sample | reconstruct | evaluate | bench | doctor``."""
 
 import sys
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from .bench.config import Bench
 from .train import TrainConfig
 from .train.command import guarded
 from .train.command import main as train_main
@@ -77,6 +78,7 @@ COMMAND = (
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -95,8 +97,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _carry_out(command: object) -> int:
+    if isinstance(command, Bench):
+        from .bench.command import bench  # noqa: PLC0415 -- each command loads what it needs: --help stays quick
+
+        return bench(command)
     if isinstance(command, Doctor):
-        from .doctor import examine  # noqa: PLC0415 -- each command loads what it needs: --help stays quick
+        from .doctor import examine  # noqa: PLC0415
 
         return examine()
     from . import inspection  # noqa: PLC0415

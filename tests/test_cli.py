@@ -133,5 +133,5 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(capsys, monkeypatch):
 def test_help_lists_the_commands():
     script = Path(sys.executable).parent / "fastvae"
     done = subprocess.run([script, "--help"], check=True, capture_output=True, text=True, timeout=120)
-    for command in ("train", "doctor", *COMMANDS):
+    for command in ("train", "bench", "doctor", *COMMANDS):
         assert command in done.stdout

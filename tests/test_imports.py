@@ -23,6 +23,8 @@ LAYERS = {
     "data": {"nn", "ops", "reference"},
     "patch": {"nn", "ops", "reference"},
     "train": {"data", "models", "nn", "ops", "reference"},
+    "parity": {"data", "models", "nn", "ops", "reference", "train"},
+    "bench": {"data", "models", "nn", "ops", "reference", "train"},
 }
 EVERYBODY = {"errors", "__version__"}
 

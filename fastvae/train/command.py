@@ -25,7 +25,7 @@ def _train(arguments: Sequence[str]) -> int:
     def work() -> int:
         from .run import run  # noqa: PLC0415 -- plots and TensorBoard take a second to load: not for --help
 
-        return run(config)
+        return run(config).status
 
     return launch(config.nproc, arguments, lambda: guarded(work))
 

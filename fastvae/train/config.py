@@ -154,6 +154,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         latent_dim=recipe.latent_dim if config.latent_dim is None else config.latent_dim,
         optimizer=optimizer,
         optimizer_options=options,
+        out=None if config.out is None else Path(config.out),  # from Python it may be a string
     )
     _check_counts(config)
     _check_schedules(config)

@@ -32,16 +32,19 @@ _SCALARS = {"loss": "Total Loss", "nll": "Reconstruction Error", "kl": "KL-Diver
 class RunFolder:
     """Where one run keeps everything it writes. Only the main process has one."""
 
-    def __init__(self, path: Path, config: TrainConfig, dataset: Dataset, world: World) -> None:
+    def __init__(
+        self, path: Path, config: TrainConfig, dataset: Dataset, world: World, *, own_model: bool = False
+    ) -> None:
         """Make the folder, or open it to go on. Raises InputError if it cannot be used that way."""
         self.path = path
         self.metrics_file = path / "metrics.jsonl"
         self._writer: SummaryWriter | None = None
         if not config.resume and (path / "config.json").exists():
             raise InputError(f"{path} already holds a run: add --resume to go on with it, or choose another --out")
+        description = {**_description(config, dataset, world), "own_model": own_model}
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / "config.json", json.dumps(_description(config, dataset, world), indent=2) + "\n")
+            write_atomically(path / "config.json", json.dumps(description, indent=2) + "\n")
         except OSError as error:
             raise InputError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
 

@@ -2,7 +2,9 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -19,10 +21,30 @@ from .interrupt import Interrupt
 from .meter import Meter
 from .pictures import reconstruction_grid
 from .progress import RunProgress
+from .reading import Readings
+from .replay import STEPS, Replay, can_replay
 from .schedule import plan
 from .world import World
 
-LOG_EVERY = 50  # steps between looks at the device's sums, which wait for it
+LOG_EVERY = 50  # steps between looks at the device's sums
+
+
+class EpochEnd(NamedTuple):
+    """What a callback is told, in each process.
+
+    epoch: how many are finished. step: how many steps. train, test: means, in nats per sample.
+    model: as it is evaluated, the average of the weights where the run keeps one.
+    """
+
+    epoch: int
+    step: int
+    train: Terms
+    test: Terms
+    model: VAE
+
+
+# Called at the end of each epoch. What is true ends the run: all processes have to say the same.
+Callback = Callable[[EpochEnd], object]
 
 
 class Loop:
@@ -40,19 +62,24 @@ class Loop:
         world: World,
         folder: RunFolder | None,
         console: Console,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         assert config.epochs is not None
         self.config, self.world, self.folder, self.console = config, world, folder, console
         self.epochs = config.epochs
         self.loader, self.test_loader = loader, test_loader
         self.engine = Engine(model, config, config.recipe, world, plan(config, len(loader)), len(loader.images))
-        self.batches: Iterable[Batch] = loader  # --profile puts itself around these two
-        self.take: Callable[[Batch], None] = self.engine.train_step
+        self.batches: Iterable[Batch] = loader  # --profile puts itself around these, and around steps
+        self.around: Callable[[int, int], AbstractContextManager[None]] = lambda steps, images: nullcontext()
         self.step = 0
         self.epoch = 0  # finished ones
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
+        self.test: Terms | None = None  # of the last evaluation
         self.best = Best()
+        self._callbacks, self._ended = callbacks, False
         self._meter = Meter()
+        self._replay: Replay | None = None
+        self._readings: Readings[tuple[int, int]] = Readings()  # tagged with the step and its images
         self._deadline = float("inf")
 
     def fit(self) -> int:
@@ -64,11 +91,10 @@ class Loop:
             Interrupt() as interrupt,
             RunProgress(self.console, self.config.steps(epoch_steps), self.epochs) as progress,
         ):
-            while self.epoch < self.epochs and not self._is_stale():
+            while self.epoch < self.epochs and not self._is_stale() and not self._ended:
                 if not self._is_spent():
                     self._meter.resume()
-                    for batch in self.batches:
-                        self._train_step(batch, progress)
+                    for _ in self._steps(progress):
                         if self._should_stop(interrupt):
                             self.save()
                             return 128 + (interrupt.signal or signal.SIGINT)
@@ -103,48 +129,75 @@ class Loop:
         if self._is_stale():
             best = f"the best is that of epoch {self.best.epoch}"
             self.console.print(f"no better test loss for {self.config.patience} epochs: {best}")
+        elif self._ended:
+            self.console.print(f"ended by a callback after epoch {self.epoch}")
         else:
             why = "--max-steps" if self.step == self.config.max_steps else "--time-budget"
             self.console.print(f"ended by {why} at step {self.step}, in epoch {self.epoch + 1}")
 
-    def _train_step(self, batch: Batch, progress: RunProgress) -> None:
-        self.take(batch)
-        self.step += 1
-        self._meter.images += batch.rows
-        if self.step % LOG_EVERY == 0:
-            terms = self._interval_terms()
-            progress.show(self.step, self.epoch + 1, terms, self._meter.rate())
-            if self.folder is not None:
-                self.folder.scalars("train", terms, self.step)
-        if self.step % self.config.checkpoint_every == 0:
+    def _steps(self, progress: RunProgress) -> Iterator[None]:
+        """Take what is left of the epoch; the caller may look around after each step, or after each replay of some."""
+        if self._replay is None and can_replay(self.engine):
+            self._replay = Replay.on_cuda(self.engine, self.loader)
+        end = self.config.steps(len(self.loader))
+        while self._replay is not None and self._replay.fits() and self.step + STEPS <= end:
+            with self.around(STEPS, STEPS * self.loader.batch_size):
+                self._replay.run()
+            self._count(STEPS, STEPS * self.loader.batch_size, progress)
+            yield
+        for batch in self.batches:
+            with self.around(1, batch.rows):
+                self.engine.train_step(batch)
+            self._count(1, batch.rows, progress)
+            yield
+
+    def _count(self, steps: int, images: int, progress: RunProgress) -> None:
+        """Count steps that were taken; log and save where they crossed the place for it."""
+        before, self.step = self.step, self.step + steps
+        self._meter.images += images
+        if before // LOG_EVERY != self.step // LOG_EVERY:
+            self._ask()
+            self._show(progress)
+        if before // self.config.checkpoint_every != self.step // self.config.checkpoint_every:
             self._meter.pause()
             self.save()
             self._meter.resume()
 
-    def _interval_terms(self) -> Terms:
-        """The means since the last look, over all processes."""
+    def _ask(self) -> None:
+        """Ask the device for the means since the last look, over all processes."""
         images = self._meter.images - self._meter.logged_images
         sums = self.engine.sums.clone()
         since = sums if self._meter.logged_sums is None else sums - self._meter.logged_sums
         self._meter.logged_sums, self._meter.logged_images = sums, self._meter.images
         self.world.sum(since)
-        return Terms.of(since, images)
+        self._readings.ask(since, (self.step, images))
+
+    def _show(self, progress: RunProgress, *, wait: bool = False) -> None:
+        """Show and log what has arrived of what was asked for."""
+        for sums, (step, images) in self._readings.ready(wait=wait):
+            terms = Terms.of(sums, images)
+            progress.show(step, self.epoch + 1, terms, self._meter.rate())
+            if self.folder is not None:
+                self.folder.scalars("train", terms, step)
 
     def _finish_epoch(self, progress: RunProgress) -> None:
         self.epoch += 1
-        test = self._report(progress, self.epoch)
+        train, test = self._report(progress, self.epoch)
         self.epoch_seconds.append(self._meter.seconds)
         self.best.offer(test.loss, self.epoch, self.step, self.engine)
         self.engine.sums.zero_()
         self._meter = Meter()
         self.loader.set_epoch(self.epoch)
+        end = EpochEnd(self.epoch, self.step, train, test, self.engine.result)
+        self._ended = bool([True for callback in self._callbacks if callback(end)])
 
-    def _report(self, progress: RunProgress, epoch: int) -> Terms:
-        """Evaluate, show and log an epoch, or what there is of it. Returns the test set's terms."""
+    def _report(self, progress: RunProgress, epoch: int) -> tuple[Terms, Terms]:
+        """Evaluate, show and log an epoch, or what there is of it. Returns the terms of both splits."""
         sums = self.engine.sums.clone()
         self.world.sum(sums)
         train = Terms.of(sums, self._meter.images)  # waits for the device, then the clock stops
         self._meter.pause()
+        self._show(progress, wait=True)
         started = time.perf_counter()
         test = self.engine.evaluate(self.test_loader, self.epoch)
         test_rate = len(self.test_loader.images) / (time.perf_counter() - started)
@@ -157,7 +210,8 @@ class Loop:
             pictures = self.test_loader.images[:8]
             grid = reconstruction_grid(pictures, self.engine.result.reconstruct(pictures))
             self.folder.writer.add_image("Test image - above: real data, below: reconstruction", grid, epoch)
-        return test
+        self.test = test
+        return train, test
 
     def _should_stop(self, interrupt: Interrupt) -> bool:
         """Whether all processes stop here: one looks after every step, several agree now and then."""

@@ -11,9 +11,20 @@ import torch
 
 from ..data import ResidentLoader
 from .engine import Engine
+from .optimizer import takes_device_rate
 
 STEPS = 10  # a replay; the host looks at signals, logs and checkpoints between replays
 _WARM_UP = 3  # as torch's notes on CUDA graphs advise: lazy initialisation, library handles, compilation
+
+
+def can_replay(engine: Engine) -> bool:
+    """Whether a step can be captured: on a GPU, by an optimiser that reads nothing on the host.
+
+    Over several processes the sum of the gradients is captured too, which NCCL allows.
+    """
+    optimizer = engine.optimizer
+    fused = bool(optimizer.param_groups[0].get("fused"))
+    return takes_device_rate(optimizer) and (fused or not engine.scaler.is_enabled())
 
 
 class Graph(Protocol):

@@ -2,8 +2,11 @@
 
 import signal
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -14,8 +17,9 @@ from ..ops import Noise
 from . import autotune, checkpoint
 from .checkpoint import Checkpoint
 from .config import TrainConfig
+from .engine import Terms
 from .folder import RunFolder, check_same, default_path, read_config
-from .loop import Loop, check_pixels
+from .loop import Callback, Loop, check_pixels
 from .numerics import numerics
 from .objective import SAMPLE_STREAM
 from .pictures import reconstruction_grid, sample_grid, write_curves, write_image
@@ -26,28 +30,55 @@ from .world import World, open_world
 _EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes nothing but the speed
 
 
-def run(config: TrainConfig) -> int:
-    """Train as ``config`` (resolved) says. Returns the exit status. Raises InputError for what the user can mend."""
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    status: 0, or 128 + the signal that stopped it.
+    test: the terms of the last evaluation on the test set, in nats per sample; None if no epoch was begun.
+    folder: the run's.
+    """
+
+    status: int
+    test: Terms | None
+    folder: Path
+
+
+def run(
+    config: TrainConfig,
+    *,
+    model: VAE | None = None,
+    dataset: Dataset | None = None,
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
+) -> Outcome:
+    """Train as ``config`` (resolved) says; a model or data of one's own in place of its preset's.
+
+    Raises InputError for what the user can mend.
+    """
     with open_world(config.device) as world, numerics(config, world.device):
         if not world.is_main:
             world.barrier()
-        dataset = load(config.data, config.data_dir)
+        dataset = dataset or load(config.data, config.data_dir)
         if world.is_main:
             world.barrier()  # it loads first, so that a download happens once
-        check_pixels(config, dataset)
-        console = Console(quiet=not world.is_main, highlight=False, soft_wrap=True)
+        console = Console(quiet=quiet or not world.is_main, highlight=False, soft_wrap=True)
         # The folder comes after all that can be wrong: a refused run leaves nothing behind.
         found = _find(config, console)
-        torch.manual_seed(config.seed)
-        model = build(config.recipe, dataset.shape, config.latent_dim)
+        own = model is not None
+        if model is None:
+            check_pixels(config, dataset)
+            torch.manual_seed(config.seed)
+            model = build(config.recipe, dataset.shape, config.latent_dim)
         loader, test_loader = _loaders(config, dataset, world)
         config, choice = _settle(config, model, loader, world)
-        folder = RunFolder(config.out or default_path(config), config, dataset, world) if world.is_main else None
-        loop = Loop(config, model, loader, test_loader, world, folder, console)
+        path = config.out or default_path(config)
+        folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_main else None
+        loop = Loop(config, model, loader, test_loader, world, folder, console, callbacks)
         if found is not None:
             loop.restore(found)
+        name = "a model of your own" if own else f"preset {config.preset}"
         console.print(
-            f"fastvae: preset {config.preset} on {dataset.name}, {len(dataset.train):,} images, "
+            f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
             f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}"
         )
         with profiled(loop):
@@ -61,7 +92,7 @@ def run(config: TrainConfig) -> int:
                     f"go on with the same command and --out {folder.path} --resume"
                 )
             folder.close()
-    return status
+    return Outcome(status, loop.test, path)
 
 
 def _loaders(config: TrainConfig, dataset: Dataset, world: World) -> tuple[ResidentLoader, ResidentLoader]:

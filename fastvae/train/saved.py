@@ -42,6 +42,11 @@ class SavedRun:
         """Raises InputError if the folder holds no run, or no such checkpoint that is whole."""
         config = read_config(path)
         settings, shape = config["settings"], tuple(config["data"]["shape"])
+        if config.get("own_model"):
+            raise InputError(
+                f"{path} was trained with a model of its own, which its folder does not hold: build it in Python, and "
+                "train on with fastvae.Trainer and resume=True"
+            )
         try:
             model = build(PRESETS[settings["preset"]], shape, settings["latent_dim"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

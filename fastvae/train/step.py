@@ -5,6 +5,7 @@ and backward once for each shape of a batch and runs them as a list: no autograd
 list to TorchInductor, which fuses what stands between the matrix products.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,6 +16,7 @@ from torch.func import functional_call
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ..data.files import cache_folder
 from .config import Execution
 from .objective import TRAIN_STREAM, Dials, Objective
 
@@ -72,7 +74,12 @@ class Step:
 
 
 def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-    """Straight to TorchInductor: no guards to check at each step, since the shapes are the trace's own."""
+    """Straight to TorchInductor: no guards to check at each step, since the shapes are the trace's own.
+
+    What it compiles is kept beside fastvae's other caches, unless TORCHINDUCTOR_CACHE_DIR names a place: torch's own
+    is a temporary folder, which may be gone at the next run.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
     from torch._inductor import compile as inductor  # noqa: PLC0415 -- seconds to import, for runs that compile
 
     with torch.no_grad():

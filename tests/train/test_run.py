@@ -120,6 +120,29 @@ def test_other_precisions_and_backends_learn_the_same(train, metrics, flags):
     assert metrics(other)[-1]["loss"] == pytest.approx(metrics(plain)[-1]["loss"], rel=0.01)
 
 
+@pytest.mark.parametrize(
+    "flags", ["iwae", "dreg --samples 3", "stl", "tcvae --beta 4", "free-bits --free-bits 0.2", "elbo --beta 4"]
+)
+def test_objectives_learn_and_their_test_loss_is_the_elbo(train, metrics, flags):
+    status, folder = train("--epochs", "4", "--objective", *flags.split(), "--latent-dim", "5")
+    assert status == 0
+    lines = metrics(folder)
+    tests = [line for line in lines if line["split"] == "test"]
+    assert tests[-1]["loss"] < tests[0]["loss"]
+    for line in tests:
+        assert line["loss"] == pytest.approx(line["nll"] + line["kl"], rel=1e-6)
+    assert lines[-2]["split"] == "train"
+    assert lines[-2]["loss"] != pytest.approx(lines[-2]["nll"] + lines[-2]["kl"], rel=1e-6)
+
+
+def test_the_kl_follows_its_capacity(train, metrics):
+    flags = ["--objective", "capacity", "--capacity", "6", "--capacity-steps", "36", "--beta", "100"]
+    folder = train("--epochs", "12", *flags)[1]
+    kl = [line["kl"] for line in metrics(folder) if line["split"] == "train"]
+    assert kl[0] < 3  # 12 steps an epoch: the first three raise the capacity
+    assert kl[-1] == pytest.approx(6, abs=0.6)
+
+
 def test_traced_steps_are_the_eager_ones_to_the_bit(train, metrics):
     plain, other = (train("--epochs", "2", "--execution", how, out=how)[1] for how in ("eager", "traced"))
     assert without_rates(metrics(plain)) == without_rates(metrics(other))

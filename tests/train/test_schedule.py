@@ -71,7 +71,7 @@ def test_constant_is_no_table():
 
 
 def test_tables_are_of_the_whole_run_and_join_warm_up_and_schedule():
-    rates, betas = planned(
+    rates, betas, _ = planned(
         epochs=5, lr=0.5, schedule="cosine", warmup_steps=10, beta=4.0, beta_schedule="warmup", beta_steps=20
     )
     assert len(rates) == len(betas) == 5 * EPOCH
@@ -83,7 +83,7 @@ def test_tables_are_of_the_whole_run_and_join_warm_up_and_schedule():
 
 
 def test_step_decays_at_the_start_of_an_epoch():
-    rates, _ = planned(epochs=6, lr=1.0, schedule="step", decay=0.5, decay_epochs=2)
+    rates, *_ = planned(epochs=6, lr=1.0, schedule="step", decay=0.5, decay_epochs=2)
     assert rates.tolist() == [1.0] * 24 + [0.5] * 24 + [0.25] * 24
 
 
@@ -135,7 +135,8 @@ def test_on_a_gpu_nothing_waits_for_it(monkeypatch):
     monkeypatch.setattr("fastvae.train.schedule.takes_device_rate", lambda optimizer: True)
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     state, beta = torch.tensor([0, 0]), torch.zeros(1)
-    schedule = Schedule(Plan(torch.tensor([0.1, 0.2]), torch.tensor([1.0, 2.0])), optimizer, beta, torch.zeros(1), state)
+    plan = Plan(torch.tensor([0.1, 0.2]), torch.tensor([1.0, 2.0]))
+    schedule = Schedule(plan, optimizer, beta, torch.zeros(1), state)
     schedule.set()
     rate = optimizer.param_groups[0]["lr"]
     assert (rate.item(), beta.item()) == (pytest.approx(0.1), 1)

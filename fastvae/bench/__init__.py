@@ -1,0 +1,1 @@
+"""The whole-run benchmark, ``fastvae bench``: training loops for one network, side by side in one process."""

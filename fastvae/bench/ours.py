@@ -1,0 +1,49 @@
+"""fastvae's engine as ``fastvae train`` runs it."""
+
+from collections.abc import Iterator
+
+from ..data import ResidentLoader
+from ..train import autotune
+from ..train.config import Execution, Precision, TrainConfig, resolve
+from ..train.engine import Engine
+from ..train.loop import LOG_EVERY
+from ..train.world import World
+from .task import Contender, Task
+
+
+class Fastvae(Contender):
+    """The engine and its loader, and the look at the device's sums that ``fastvae train`` takes now and then.
+
+    "auto" in both precision and execution: what the timed trial chooses for a run of the recipe's epochs.
+    """
+
+    def __init__(self, task: Task, seed: int, precision: Precision = "auto", execution: Execution = "auto") -> None:
+        config = TrainConfig(
+            batch_size=task.batch_size,
+            lr=task.recipe.lr,
+            epochs=task.recipe.epochs,
+            seed=seed,
+            precision=precision,
+            execution=execution,
+        )
+        config = resolve(config)
+        world = World(rank=0, local_rank=0, size=1, device=task.device)
+        self.loader = ResidentLoader(task.images, batch_size=task.batch_size, seed=seed, device=task.device)
+        model = task.model(seed)
+        if "auto" in (precision, execution):
+            steps = task.recipe.epochs * len(self.loader)
+            choice = autotune.choose(config, model, task.recipe, self.loader, steps, world)
+            config = choice.apply(config)
+            self.note = f"{choice.precision}, {choice.execution}"
+        self.precision = config.precision
+        self.engine = Engine(model, config, task.recipe, world)
+        self.model = self.engine.model
+
+    def epoch(self, number: int) -> Iterator[None]:
+        self.loader.set_epoch(number)
+        self.engine.sums.zero_()
+        for step, batch in enumerate(self.loader, 1):
+            self.engine.train_step(batch)
+            if step % LOG_EVERY == 0:
+                self.engine.sums.tolist()
+            yield

@@ -1,0 +1,150 @@
+"""What a race showed: rows, a table, a file, a picture."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+import fastvae
+
+from ..errors import InputError
+from ..train.folder import device_name
+from .race import Result
+from .task import Task
+
+_COLORS = {"tutorial": "C7", "pythae": "C7", "torch": "C0", "fastvae": "C1", "floor": "C2"}
+
+
+class Ratios(NamedTuple):
+    """How a contender stands: times faster than the tutorial (or pythae) and than the fastest torch loop, and the
+    floor's time over its own, the floor being that of its precision. None where there is nothing to compare with.
+    """
+
+    to_baseline: float | None
+    to_torch: float | None
+    of_floor: float | None
+
+
+def ratios(result: Result, results: Sequence[Result]) -> Ratios:
+    """Of the medians. The faster tutorial loop counts."""
+
+    def fastest(*kinds: str, precision: str | None = None) -> float | None:
+        times = [other.median for other in results if other.kind in kinds and precision in (None, other.precision)]
+        return min(times, default=None)
+
+    def over(seconds: float | None) -> float | None:
+        return None if seconds is None else seconds / result.median
+
+    if result.kind == "floor":
+        return Ratios(None, None, None)
+    floor = fastest("floor", precision=result.precision)
+    return Ratios(over(fastest("tutorial", "pythae")), over(fastest("torch")), over(floor))
+
+
+def show(console: Console, task: Task, results: Sequence[Result]) -> None:
+    """Print the table."""
+    several = len(results[0].test_losses) > 1
+    baseline = "pythae" if any(result.kind == "pythae" for result in results) else "tutorial"
+    columns = ["", "ms a step", "quartiles", "s an epoch", "images/s", f"x {baseline}", "x torch", "of floor"]
+    table = Table(*columns, "test loss", "start-up s", box=box.SIMPLE, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for result in results:
+        low, high = result.quartiles
+        name = f"{result.name} ({result.note})" if result.note else result.name
+        loss = ""
+        if result.test_losses:
+            spread = f" ({min(result.test_losses):.2f} to {max(result.test_losses):.2f})" if several else ""
+            loss = f"{result.test_loss:.2f}{spread}"
+        to_baseline, to_torch, of_floor = ratios(result, results)
+        table.add_row(
+            name,
+            f"{1e3 * result.median:.3f}",
+            f"{1e3 * low:.3f} to {1e3 * high:.3f}",
+            f"{result.median * task.epoch_steps:.3f}",
+            f"{task.batch_size / result.median:,.0f}",
+            *("" if ratio is None else f"{ratio:.2f}" for ratio in (to_baseline, to_torch, of_floor)),
+            loss,
+            f"{result.start_up:.1f}",
+        )
+    console.print(
+        f"{task.name} on {task.dataset.name}, {len(task.dataset.train):,} images, batch {task.batch_size}; "
+        f"{device_name(task.device)}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
+        f"medians of {len(results[0].seconds)} {'epochs' if task.steps is None else f'slices of {task.steps} steps'}"
+    )
+    console.print(table)
+
+
+def content(task: Task, results: Sequence[Result], objections: Sequence[str]) -> dict[str, Any]:
+    """A comparison as the JSON file keeps it. Seconds are of a step, losses in nats a sample."""
+    return {
+        "network": task.name,
+        "data": task.dataset.name,
+        "images": len(task.dataset.train),
+        "batch_size": task.batch_size,
+        "steps_an_epoch": task.epoch_steps,
+        "timed": "epochs" if task.steps is None else f"slices of {task.steps} steps",
+        "void": list(objections),
+        "contenders": [
+            {
+                "name": result.name,
+                "kind": result.kind,
+                "precision": result.precision,
+                "note": result.note,
+                "median_s": result.median,
+                "quartiles_s": result.quartiles,
+                "seconds": result.seconds,
+                "start_up_s": result.start_up,
+                "test_losses": result.test_losses,
+                **ratios(result, results)._asdict(),
+            }
+            for result in results
+        ],
+    }
+
+
+def write_json(path: Path, device: torch.device, comparisons: Sequence[dict[str, Any]]) -> None:
+    """Write what was measured, where and with what. Raises InputError if the file cannot be written."""
+    versions = {"fastvae": fastvae.__version__, "torch": torch.__version__}
+    head = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions}
+    try:
+        path.write_text(json.dumps({**head, "comparisons": comparisons}, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}): choose another --json") from error
+
+
+def plot(path: Path, task: Task, results: Sequence[Result]) -> None:
+    """Draw the milliseconds of a step, a point for each contender. Raises InputError if the file cannot be written."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 -- a second to load
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(8, 0.3 * len(results) + 1), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shown = list(results)[::-1]
+    for at, result in enumerate(shown):
+        low, high = result.quartiles
+        center = 1e3 * result.median
+        spread = [[center - 1e3 * low], [1e3 * high - center]]
+        axes.errorbar(center, at, xerr=spread, fmt="o", markersize=4, capsize=2, color=_COLORS[result.kind])
+        axes.annotate(f"{center:.3g}", (center, at), (0, 4), textcoords="offset points", ha="center", fontsize=7)
+    axes.set_yticks(range(len(shown)), [result.name for result in shown], fontsize=8)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="x", which="both", labelsize=7)
+    axes.grid(axis="x", which="both", linewidth=0.3)
+    axes.margins(x=0.1, y=0.06)
+    axes.set_xlabel("ms a step, median and quartiles")
+    axes.set_title(
+        f"{task.name} on {task.dataset.name}, batch {task.batch_size}: {device_name(task.device)}", fontsize=9
+    )
+    try:
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}): choose another --plot") from error

@@ -1,0 +1,152 @@
+"""Training curves of the reference's loop and of the engine, from the same weights, batches and noise."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from ..data import Batch, ResidentLoader
+from ..models import VAE, build
+from ..train.config import Execution, Precision, TrainConfig
+from ..train.engine import Engine, Terms
+from ..train.world import World
+
+LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the products' types that autocast knows
+
+
+class Curve(NamedTuple):
+    """What a run left behind.
+
+    terms: (steps, 3) fp64: loss, nll and KL of each step's batch, in nats per sample.
+    weights: the model's at the end.
+    left_out: the steps that the loss scale left out, because a gradient overflowed.
+    """
+
+    terms: Tensor
+    weights: dict[str, Tensor]
+    left_out: frozenset[int] = frozenset()
+
+    @property
+    def loss(self) -> Tensor:
+        """(steps,) fp64."""
+        return self.terms[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What both loops train: ``config`` (resolved), the images (N, C, H, W), for so many steps, on a device."""
+
+    config: TrainConfig
+    images: Tensor
+    steps: int
+    device: torch.device
+
+    def reference(self, precision: Precision, left_out: frozenset[int] = frozenset()) -> Curve:
+        """The reference's loop: in fp64 or fp32 as it is, under autocast in bf16 and fp16.
+
+        fp16 scales its loss as the engine does. ``left_out``: steps to leave out, as a loop in fp16 did.
+        """
+        recipe, low = self.config.recipe, LOW.get(precision)
+        model = self._model().to(torch.float64 if precision == "fp64" else torch.float32)
+        kind = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[recipe.optimizer]
+        plain = kind(model.parameters(), lr=self.config.lr, **recipe.optimizer_options)
+        optimizer: Any = _LeavingOut(plain, left_out)
+        loss_weight: Any = recipe.loss_weight
+        if precision == "fp16":
+            optimizer = _Scaled(plain, recipe.loss_weight, self.device)
+            loss_weight = optimizer.loss_weight
+        # Around the whole loop, autocast would keep the weights that it cast at the first step.
+        context = nullcontext() if low is None else torch.autocast(self.device.type, low, cache_enabled=False)
+        with self.device, context:  # the loop makes its noise on the default device
+            steps = reference.train(
+                model.encode,
+                model.decoder,
+                optimizer,
+                (batch.images for batch in self._batches()),
+                seed=self.config.seed,
+                likelihood=recipe.likelihood,
+                beta=self.config.beta,
+                reduction=recipe.reduction,
+                loss_weight=loss_weight,
+            )
+            return self._curve(steps, model, optimizer.left_out)
+
+    def fused(self, precision: Precision, execution: Execution) -> Curve:
+        """The engine that ``fastvae train`` runs, with the settings' backend."""
+        config = replace(self.config, precision=precision, execution=execution)
+        world = World(rank=0, local_rank=0, size=1, device=self.device)
+        engine = Engine(self._model(), config, config.recipe, world)
+
+        def steps() -> Iterator[Terms]:
+            for batch in self._batches():
+                engine.sums.zero_()
+                engine.train_step(batch)
+                yield Terms.of(engine.sums, batch.rows)
+
+        return self._curve(steps(), engine.model)
+
+    def _curve(
+        self, steps: Iterator[tuple[float, float, float]], model: VAE, left_out: frozenset[int] | set[int] = frozenset()
+    ) -> Curve:
+        terms = [list(step) for step in steps]
+        return Curve(torch.tensor(terms, dtype=torch.float64, device="cpu"), model.state_dict(), frozenset(left_out))
+
+    def _model(self) -> VAE:
+        torch.manual_seed(self.config.seed)
+        return build(self.config.recipe, self.images.shape[1:], self.config.latent_dim).to(self.device)
+
+    def _batches(self) -> Iterator[Batch]:
+        """So many as there are steps: epoch after epoch, the smaller batch at the end of each included."""
+        assert self.config.batch_size is not None
+        loader = ResidentLoader(
+            self.images, batch_size=self.config.batch_size, seed=self.config.seed, device=self.device
+        )
+
+        def epochs() -> Iterator[Batch]:
+            for epoch in range(self.steps):
+                loader.set_epoch(epoch)
+                yield from loader
+
+        return islice(epochs(), self.steps)
+
+
+class _LeavingOut:
+    """An optimiser that leaves out some of its steps."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, left_out: frozenset[int] | set[int]) -> None:
+        self._optimizer, self.left_out = optimizer, left_out
+        self.param_groups = optimizer.param_groups
+        self.zero_grad = optimizer.zero_grad
+        self._step = 0
+
+    def step(self) -> None:
+        if self._step not in self.left_out:
+            self._optimizer.step()
+        self._step += 1
+
+
+class _Scaled:
+    """An optimiser behind torch's own loss scale; ``loss_weight`` () is the factor of the loss, the scale in it."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, loss_weight: float, device: torch.device) -> None:
+        self._optimizer, self._own_weight = optimizer, loss_weight
+        self.param_groups = optimizer.param_groups
+        self.zero_grad = optimizer.zero_grad
+        self._scaler = torch.amp.GradScaler(device.type)
+        self.loss_weight = self._scaler.scale(torch.full((), loss_weight, device=device))
+        self.left_out: set[int] = set()
+        self._step = 0
+
+    def step(self) -> None:
+        before = self._scaler.get_scale()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._scaler.get_scale() < before:
+            self.left_out.add(self._step)
+        self.loss_weight.fill_(self._scaler.get_scale() * self._own_weight)
+        self._step += 1

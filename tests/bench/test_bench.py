@@ -1,0 +1,184 @@
+"""`fastvae bench`: honest contenders, fair turns, a report that says what was measured."""
+
+import json
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fastvae import reference
+from fastvae.bench import pythae
+from fastvae.bench.contenders import against_pythae, contenders
+from fastvae.bench.floor import Floor
+from fastvae.bench.loops import Loop
+from fastvae.bench.race import Result, disagreements, race
+from fastvae.bench.report import ratios
+from fastvae.bench.task import Contender, Entry, Task
+from fastvae.bench.tutorial import Tutorial
+from fastvae.cli import run
+from fastvae.data import Dataset, load
+from fastvae.models import PRESETS
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def task(preset="classic", batch_size=64, images=150, **options):
+    digits = load("digits")
+    dataset = Dataset("digits", digits.train[:images], digits.test[:50])
+    return Task(preset, PRESETS[preset], dataset, batch_size, CPU, **options)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_all_loops_minimise_what_the_reference_does(preset, monkeypatch):
+    # One batch of all images, so that their order is nothing, and z at its mean.
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    monkeypatch.setattr(reference.training, "standard_normal", lambda state, shape, dtype: torch.zeros(shape))
+    whole = task(preset, batch_size=150)
+    recipe, model = whole.recipe, whole.model(3)
+    kind = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[recipe.optimizer]
+    optimizer = kind(model.parameters(), lr=recipe.lr, **recipe.optimizer_options)
+    options = {"likelihood": recipe.likelihood, "reduction": recipe.reduction, "loss_weight": recipe.loss_weight}
+    steps = reference.train(model.encode, model.decoder, optimizer, [whole.dataset.train], seed=0, **options)
+    assert len(list(steps)) == 1
+    for contender in (Tutorial(whole, 3, workers=0), Loop(whole, 3, "fp32", None)):
+        assert len(list(contender.epoch(0))) == 1
+        # Gradients, which the optimisers have used, since a first step of Adam shows their signs alone.
+        kept = contender.optimizer.state.values()
+        moments = [state.get("exp_avg", state.get("square_avg")) for state in kept]
+        exact = [state.get("exp_avg", state.get("square_avg")) for state in optimizer.state.values()]
+        assert len(moments) == len(exact) > 0
+        for ours, theirs in zip(moments, exact, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_floor_multiplies_what_a_step_multiplies(preset):
+    counts = []
+    for contender in (Floor(task(preset), 0, "fp32"), Loop(task(preset), 0, "fp32", None)):
+        with FlopCounterMode(display=False) as counter:
+            assert len(list(islice(contender.epoch(0), 1))) == 1
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
+def test_every_contender_trains_an_epoch_of_the_same_length():
+    here = task()
+    for entry in contenders(here, compiled=False):
+        contender = entry.make(here, 0)
+        assert len(list(contender.epoch(0))) == here.epoch_steps == 3, entry.name
+        assert (contender.model is None) == (entry.kind == "floor")
+
+
+@pytest.mark.slow
+def test_compiled_contenders_agree_with_the_eager_ones():
+    here = task(images=600)
+    entries = [entry for entry in contenders(here) if "compile" in entry.name or entry.name == "torch fp32, eager"]
+    assert {entry.kind for entry in entries} == {"torch", "fastvae"}
+    results = race(here, entries, laps=1, seeds=1)
+    assert disagreements(results) == []
+    assert all(result.start_up > 0.1 for result in results if "compile" in result.name)
+
+
+class Turn(Contender):
+    """Writes down when it is asked to train."""
+
+    def __init__(self, name, seed, log):
+        self.name, self.seed, self.log = name, seed, log
+
+    def epoch(self, number):
+        for step in range(3):
+            self.log.append((self.seed, number, self.name, step))
+            yield
+
+
+@pytest.mark.parametrize("steps", [None, 1])
+def test_contenders_take_turns(steps):
+    log = []
+    entries = [Entry(name, "floor", lambda task, seed, name=name: Turn(name, seed, log)) for name in "ab"]
+    results = race(task(steps=steps), entries, laps=2, seeds=2)
+    taken = range(3) if steps is None else range(2)  # a slice's first step is not timed
+    assert log == [(s, n, name, step) for s in range(2) for n in range(3) for name in "ab" for step in taken]
+    assert [len(result.seconds) for result in results] == [4, 4]
+    assert all(result.start_up >= 0 for result in results)
+
+
+def result(name, kind, seconds, *losses, precision="fp32"):
+    return Result(name, kind, precision, seconds=list(seconds), test_losses=list(losses))
+
+
+def test_ratios_are_of_medians_and_to_the_fastest_of_each_kind():
+    tutorial, slower = result("t", "tutorial", [8, 9, 70], 100.0), result("u", "tutorial", [12], 100.0)
+    eager, compiled = result("e", "torch", [6], 100.0), result("c", "torch", [4], 100.0, precision="bf16")
+    ours = result("f", "fastvae", [2], 100.0, precision="bf16")
+    floors = [result("x", "floor", [3]), result("y", "floor", [1], precision="bf16")]
+    everybody = [tutorial, slower, eager, compiled, ours, *floors]
+    assert ratios(ours, everybody) == (4.5, 2.0, 0.5)
+    assert ratios(eager, everybody) == (1.5, 4 / 6, 0.5)
+    assert ratios(floors[0], everybody) == (None, None, None)
+    assert ratios(ours, [ours]) == (None, None, None)
+
+
+@pytest.mark.parametrize("other", [102.5, 97.5, float("nan"), float("inf")])
+def test_losses_that_differ_make_it_void(other):
+    first = result("t", "tutorial", [1], 99.0, 101.0)
+    assert disagreements([first, result("f", "fastvae", [1], 101.9), result("x", "floor", [1])]) == []
+    (said,) = disagreements([first, result("f", "fastvae", [1], other)])
+    assert said.startswith("f ends at")
+
+
+FLAGS = ["bench", "--data", "digits", "--preset", "classic", "--device", "cpu", "--no-compile", "--batch-size", "256"]
+
+
+def test_the_command_writes_a_table_a_file_and_a_picture(tmp_path, capsys):
+    flags = ["--steps", "2", "--epochs", "2", "--seeds", "2", "--json", str(tmp_path / "b.json")]
+    assert run([*FLAGS, *flags, "--plot", str(tmp_path / "b.png")]) == 0
+    output = capsys.readouterr().out
+    for word in ("tutorial", "torch fp32, eager", "fastvae train", "floor, fp32", "x torch", "of floor", "test loss"):
+        assert word in output
+    comparison = json.loads((tmp_path / "b.json").read_text())["comparisons"][0]
+    assert comparison["steps_an_epoch"] == 6
+    assert comparison["void"] == []
+    for row in comparison["contenders"]:
+        assert len(row["seconds"]) == 4
+        assert len(row["test_losses"]) == (0 if row["kind"] == "floor" else 2)
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_contender_that_learns_something_else_makes_the_exit_status_1(monkeypatch, capsys):
+    losses = iter(range(1, 100))
+    monkeypatch.setattr(Task, "test_loss", lambda task, model: float(next(losses)))
+    assert run([*FLAGS, "--steps", "1", "--epochs", "1"]) == 1
+    assert "void: the losses differ by more than 2 %: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs", "0"], "--epochs is 0: it must be at least 1"),
+        (["--seeds", "0"], "--seeds is 0: it must be at least 1"),
+        (["--steps", "0"], "--steps is 0: it must be at least 1"),
+        (["--steps", "6"], "--steps is 6, but an epoch has 6, and the first of a slice is not timed: use at most 5"),
+        (["--json", "nowhere/b.json"], "there is no folder nowhere: make it first"),
+        (["--data", "nothing"], "unknown data set 'nothing'"),
+    ],
+)
+def test_bad_input_is_one_line(flags, message, capsys):
+    assert run([*FLAGS, *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(not pythae.installed(), reason="pythae is not installed: see `make adapters`")
+def test_pythaes_trainer_takes_part():
+    here = replace(task(steps=2), recipe=pythae.RECIPE)
+    results = race(here, against_pythae(here, compiled=False), laps=1, seeds=1)
+    assert [result.kind for result in results][:2] == ["pythae", "fastvae"]
+    assert disagreements(results) == []

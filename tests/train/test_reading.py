@@ -1,0 +1,40 @@
+"""Numbers come back in order, each once, and as they were when they were asked for."""
+
+import pytest
+import torch
+
+from fastvae.train.reading import Readings
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_each_arrives_once_and_in_order(device):
+    readings = Readings()
+    values = torch.zeros(2, device=device)
+    for number in range(3):
+        values.fill_(number)
+        readings.ask(values, f"number {number}")
+    values.fill_(9)
+    arrived = [(host.tolist(), tag) for host, tag in readings.ready(wait=True)]
+    assert arrived == [([number, number], f"number {number}") for number in range(3)]
+    assert list(readings.ready(wait=True)) == []
+
+
+def test_nothing_is_waited_for(monkeypatch):
+    class Late:
+        done = False
+
+        def query(self):
+            return self.done
+
+        def synchronize(self):
+            self.done = True
+
+    readings = Readings()
+    late = Late()
+    readings._queue.append((torch.ones(1), late, "late"))
+    readings.ask(torch.zeros(1), "after it")
+    assert list(readings.ready()) == []
+    late.done = True
+    assert [tag for _, tag in readings.ready()] == ["late", "after it"]
