@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from rich.console import Console
@@ -68,8 +69,8 @@ class Loop:
         self.epochs = config.epochs
         self.loader, self.test_loader = loader, test_loader
         self.engine = Engine(model, config, config.recipe, world, plan(config, len(loader)), len(loader.images))
-        self.batches: Iterable[Batch] = loader  # --profile puts itself around these two
-        self.take: Callable[[Batch], None] = self.engine.train_step
+        self.batches: Iterable[Batch] = loader  # --profile puts itself around these, and around steps
+        self.around: Callable[[int, int], AbstractContextManager[None]] = lambda steps, images: nullcontext()
         self.step = 0
         self.epoch = 0  # finished ones
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
@@ -136,15 +137,17 @@ class Loop:
 
     def _steps(self, progress: RunProgress) -> Iterator[None]:
         """Take what is left of the epoch; the caller may look around after each step, or after each replay of some."""
-        if self._replay is None and can_replay(self.engine) and not self.config.profile:
+        if self._replay is None and can_replay(self.engine):
             self._replay = Replay.on_cuda(self.engine, self.loader)
         end = self.config.steps(len(self.loader))
         while self._replay is not None and self._replay.fits() and self.step + STEPS <= end:
-            self._replay.run()
+            with self.around(STEPS, STEPS * self.loader.batch_size):
+                self._replay.run()
             self._count(STEPS, STEPS * self.loader.batch_size, progress)
             yield
         for batch in self.batches:
-            self.take(batch)
+            with self.around(1, batch.rows):
+                self.engine.train_step(batch)
             self._count(1, batch.rows, progress)
             yield
 

@@ -6,7 +6,7 @@ On a GPU the times are those of its own queue, read when the run has ended: only
 
 import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ def profiled(loop: Loop) -> Iterator[None]:
         yield
         return
     profiling = Profiling(loop.world.device, loop.folder.path / FILE)
-    loop.batches, loop.take = profiling.batches(loop.loader), profiling.take(loop.engine.train_step)
+    loop.batches, loop.around = profiling.batches(loop.loader), profiling.step
     loop.engine.world = profiling.world(loop.world)
     try:
         yield
@@ -60,7 +60,7 @@ class Profiling:
         self._is_in_step = False
         self._device, self._file = device, file
         self._spans: list[tuple[int, Part, Mark, Mark]] = []
-        self._rows: dict[int, int] = {}
+        self._taken: dict[int, tuple[int, int]] = {}  # by the step it began at: steps and images
         if device.type == "cpu":  # where the profiler logs as an error that it has found no GPU
             os.environ.setdefault("KINETO_LOG_LEVEL", "6")
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
@@ -76,21 +76,19 @@ class Profiling:
         """The loader's batches; fetching one is the part ``data``."""
         return _Batches(loader, self)
 
-    def take(self, step: Callable[[Batch], None]) -> Callable[[Batch], None]:
-        """A training step that is counted, and is the part ``step``."""
-
-        def watched(batch: Batch) -> None:
-            self._is_in_step = True
-            with self.part("step"):
-                step(batch)
-            self._is_in_step = False
-            if self.steps in TIMED:
-                self._rows[self.steps] = batch.rows
+    @contextmanager
+    def step(self, steps: int, images: int) -> Iterator[None]:
+        """The part ``step``: one of so many images over all processes, or several in one replay, which are counted."""
+        self._is_in_step = True
+        with self.part("step"):
+            yield
+        self._is_in_step = False
+        if self.steps in TIMED:
+            self._taken[self.steps] = (steps, images)
+        for _ in range(steps):
             self.steps += 1
             if self.steps <= TRACED.stop:
                 self._profiler.step()
-
-        return watched
 
     def world(self, world: World) -> World:
         """The same world, whose sums are the part ``communication`` where they are a step's."""
@@ -121,21 +119,27 @@ class Profiling:
             profiler.export_chrome_trace(str(self._file))
 
     def times(self) -> "Times":
-        """Of the timed steps that have a full batch. Waits for the device."""
-        images = max(self._rows[step] for step in TIMED)
-        full = {step: {"data": 0.0, "step": 0.0, "communication": 0.0} for step in TIMED if self._rows[step] == images}
+        """Of the timed steps that have the most images: full batches, or replays. Waits for the device."""
+        steps, images = most = max(self._taken.values(), key=lambda taken: taken[1])
+        full = {
+            step: {"data": 0.0, "step": 0.0, "communication": 0.0}
+            for step, taken in self._taken.items()
+            if taken == most
+        }
         for step, name, started, ended in self._spans:
             if step in full:
-                full[step][name] += ended.seconds_since(started)
+                full[step][name] += ended.seconds_since(started) / steps
         data, whole, communication = (
             statistics.median(parts[name] for parts in full.values()) for name in ("data", "step", "communication")
         )
-        return Times(images, data, max(0.0, whole - communication), communication)
+        return Times(images // steps, data, max(0.0, whole - communication), communication, replayed=steps > 1)
 
 
 @dataclass(frozen=True)
 class Times:
     """The global batch of a step in images, and the seconds of its parts, each the median over some steps.
+
+    Steps that are replayed as one graph have but one part, ``step``, with data and communication in it.
 
     >>> times = Times(images=100, data=0.001, step=0.0075, communication=0.0015)
     >>> print(times)
@@ -148,6 +152,7 @@ class Times:
     data: float
     step: float
     communication: float
+    replayed: bool = False
 
     @property
     def seconds(self) -> float:
@@ -159,6 +164,8 @@ class Times:
         return self.images / self.seconds
 
     def __str__(self) -> str:
+        if self.replayed:
+            return f"a step of {1e3 * self.seconds:.3f} ms is replayed, with data and communication in it"
         data, communication = (round(100 * part / self.seconds, 1) for part in (self.data, self.communication))
         step = 100 - data - communication  # rounded, they still make 100 %
         return (

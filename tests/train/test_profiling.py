@@ -14,9 +14,9 @@ from fastvae.train.world import World
 
 LINE = re.compile(
     r"^profile: (?P<rate>[\d,]+) images/s at (?P<ceiling>[\d.]+) % of the FLOP ceiling "
-    r"\((?P<gflop>[\d.e-]+) GFLOP a step.*; "
-    r"a step of (?P<ms>[\d.]+) ms is data (?P<data>[\d.]+) %, step (?P<step>[\d.]+) %, "
-    r"communication (?P<communication>[\d.]+) %; trace of (?P<traced>\d+) steps in (?P<file>\S+)$",
+    r"\((?P<gflop>[\d.e-]+) GFLOP a step.*; a step of (?P<ms>[\d.]+) ms is "
+    r"data (?P<data>[\d.]+) %, step (?P<step>[\d.]+) %, communication (?P<communication>[\d.]+) %; "
+    r"trace of (?P<traced>\d+) steps in (?P<file>\S+)$",
     re.MULTILINE,
 )
 STEPS = "32"  # two epochs of 12 steps and some
@@ -134,17 +134,29 @@ def test_communication_is_a_part_of_its_own_and_only_in_a_step(tmp_path, monkeyp
     profiling = Profiling(torch.device("cpu"), tmp_path / FILE)
     world = profiling.world(World(0, 0, 1, torch.device("cpu")))
 
-    def step(batch):
-        clock[0] += 3
-        world.sum(torch.zeros(1))
-
-    take = profiling.take(step)
     for batch in profiling.batches(Loader()):
-        take(batch)
+        with profiling.step(1, batch.rows):
+            clock[0] += 3
+            world.sum(torch.zeros(1))
         world.sum(torch.zeros(1))  # an evaluation's
     profiling.stop()
     assert profiling.times() == Times(images=24, data=1, step=3, communication=2)
     assert profiling.times().rate == 4
+
+
+def test_replays_are_divided_by_their_steps_and_say_so(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("fastvae.train.roofline.time.perf_counter", lambda: clock[0])
+    profiling = Profiling(torch.device("cpu"), tmp_path / FILE)
+    for _ in range(4):
+        with profiling.step(10, 240):
+            clock[0] += 40
+    profiling.stop()
+    assert profiling.steps == 40
+    assert profiling.traced == len(TRACED)
+    assert names_in(tmp_path)["step"] == 1
+    assert profiling.times() == Times(images=24, data=0, step=4, communication=0, replayed=True)
+    assert str(profiling.times()) == "a step of 4000.000 ms is replayed, with data and communication in it"
 
 
 @pytest.mark.slow
