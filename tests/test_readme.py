@@ -72,11 +72,16 @@ def test_the_preset_table_is_what_was_measured():
 
 
 def test_the_speed_table_is_what_was_measured():
-    measured = results("training-leaky-cpu.json")["benchmarks"]
-    steps = {b["extra_info"]["name"]: 1e3 * statistics.median(b["stats"]["data"]) / 600 for b in measured}
-    baseline = min(time for name, time in steps.items() if name.startswith("tutorial"))
-    for name, time in steps.items():
-        assert f"| {name} | {time:.1f} | {baseline / time:.1f}x |" in README
+    (comparison,) = results("bench-leaky-cpu.json")["comparisons"]
+    assert comparison["void"] == []
+    for loop in comparison["contenders"]:
+        name = f"{loop['name']} ({loop['note']})" if loop["note"] else loop["name"]
+        row = next(line for line in README.splitlines() if line.startswith(f"| {name} |"))
+        ratios = [loop["to_baseline"], loop["to_torch"]]
+        cells = [f"{1e3 * loop['median_s']:.2f}", *("" if ratio is None else f"{ratio:.2f}x" for ratio in ratios)]
+        cells.append("" if loop["of_floor"] is None else f"{loop['of_floor']:.2f}")
+        cells.append(f"{statistics.fmean(loop['test_losses']):.1f}" if loop["test_losses"] else "")
+        assert [cell.strip() for cell in row.split("|")[2:-1]] == cells
 
 
 def test_the_table_of_operations_is_what_was_measured():
