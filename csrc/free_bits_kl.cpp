@@ -116,9 +116,21 @@ GroupKl group_kl(const Tensor& mu, const Tensor& logvar, int64_t groups) {
   return op;
 }
 
-// Each group's sum over the batch, of which it has an `allowance`.
-std::tuple<Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, int64_t groups, double allowance,
-                                   double factor, const std::optional<Tensor>& weight_tensor) {
+// A group's sum over the batch has an allowance: the threshold, which is of its mean, times the batch.
+struct Charge {
+  double allowance, factor;
+
+  Charge(const Tensor& mu, double threshold, int64_t reduction, double weight,
+         const std::optional<Tensor>& weight_tensor)
+      : allowance(threshold * static_cast<double>(batch_of(mu))),
+        factor(Reduce(mu, reduction, weight, weight_tensor).factor()) {
+    STD_TORCH_CHECK(reduction != kNone, "a mean over the batch has no value for each sample");
+  }
+};
+
+std::tuple<Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, int64_t groups, double threshold,
+                                   int64_t reduction, double weight, const std::optional<Tensor>& weight_tensor) {
+  const Charge charge(mu, threshold, reduction, weight, weight_tensor);
   const auto kernel = FASTVAE_CHOSEN(isa(), gaussian_kl_columns);
   const GroupKl op = group_kl(mu, logvar, groups);
   const bool wide = mu.scalar_type() == ScalarType::Double;
@@ -152,11 +164,11 @@ std::tuple<Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, int64
     double sum = 0.0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t column = group * size; column < (group + 1) * size; ++column) sum += partial[column];
-    total += sum < allowance ? allowance : sum;  // a NaN is not less
+    total += sum < charge.allowance ? charge.allowance : sum;  // a NaN is not less
     if (wide) static_cast<double*>(sums.data_ptr())[group] = sum;
     else static_cast<float*>(sums.data_ptr())[group] = static_cast<float>(sum);
   }
-  total *= weight_tensor ? factor * value_at(*weight_tensor, 0) : factor;
+  total *= charge.factor;
   if (wide) *static_cast<double*>(loss.data_ptr()) = total;
   else *static_cast<float*>(loss.data_ptr()) = static_cast<float>(total);
   return {loss, sums};
@@ -176,20 +188,21 @@ std::unique_ptr<A[]> factors_of(const Tensor& sums, const GroupKl& op, int64_t g
 }
 
 std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& sums, const Tensor& mu,
-                                    const Tensor& logvar, int64_t groups, double allowance, double factor,
-                                    const std::optional<Tensor>& weight_tensor) {
+                                    const Tensor& logvar, int64_t groups, double threshold, int64_t reduction,
+                                    double weight, const std::optional<Tensor>& weight_tensor) {
+  const Charge charge(mu, threshold, reduction, weight, weight_tensor);
   const auto kernel = FASTVAE_CHOSEN(isa(), gaussian_kl_columns_backward);
   const Tensor grad_mu = dense_like(mu), grad_logvar = dense_like(mu);
   GroupKl op = group_kl(mu, logvar, groups);
   op.grad_mu = sink(grad_mu), op.grad_logvar = sink(grad_logvar);
   const bool wide = mu.scalar_type() == ScalarType::Double;
   STD_TORCH_CHECK(sums.is_contiguous() && sums.numel() == groups, "expected one sum a group");
-  const double scale = value_at(grad_output, 0) * (weight_tensor ? factor * value_at(*weight_tensor, 0) : factor);
+  const double scale = value_at(grad_output, 0) * charge.factor;
   if (op.elements == 0) return {grad_mu, grad_logvar};
   std::unique_ptr<double[]> doubles;
   std::unique_ptr<float[]> floats;
-  if (wide) doubles = factors_of<double>(sums, op, groups, allowance, scale), op.factors = doubles.get();
-  else floats = factors_of<float>(sums, op, groups, allowance, scale), op.factors = floats.get();
+  if (wide) doubles = factors_of<double>(sums, op, groups, charge.allowance, scale), op.factors = doubles.get();
+  else floats = factors_of<float>(sums, op, groups, charge.allowance, scale), op.factors = floats.get();
   const auto run = [&](int64_t begin, int64_t end) { kernel(op, begin, end); };
   if (op.elements <= kGrain) run(0, op.elements);
   else torch::stable::parallel_for(0, op.elements, kGrain, run);

@@ -150,15 +150,28 @@ def _chunks_of(batch: int, event: int) -> int:
     return int(min(triton.cdiv(batch, _TILE // columns), max(1, _PROGRAMS // blocks)))
 
 
+def _charge(mu: Tensor, threshold: float, reduction: int, weight: float) -> tuple[float, float]:
+    """The allowance of a group's sum over the batch, and the factor of the loss."""
+    batch = mu.shape[0]
+    return threshold * batch, (weight if reduction == SUM else weight / batch if batch else math.nan)
+
+
 def free_bits_kl(
-    mu: Tensor, logvar: Tensor, groups: int, allowance: float, weight: float, weight_tensor: Tensor | None
+    mu: Tensor,
+    logvar: Tensor,
+    groups: int,
+    threshold: float,
+    reduction: int,
+    weight: float,
+    weight_tensor: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     event = math.prod(mu.shape[1:])
+    allowance, factor = _charge(mu, threshold, reduction, weight)
     cut = Plan(rows=1, length=groups, chunks=groups, event=event, first=0, meta={})
     loss, partials, tickets = summation(mu, SUM, cut)
     if mu.numel() == 0:
         sums = mu.new_zeros(groups, dtype=loss.dtype)
-        total = sums.clamp_min(allowance).sum() * weight
+        total = sums.clamp_min(allowance).sum() * factor
         return (total if weight_tensor is None else (total * weight_tensor).to(sums.dtype)), sums
     chunks = _chunks_of(mu.shape[0], event)
     parts, sums = mu.new_empty((chunks, event), dtype=loss.dtype), mu.new_empty(groups, dtype=loss.dtype)
@@ -167,7 +180,7 @@ def free_bits_kl(
         inner = event // groups
         span = min(1024, max(32, triton.next_power_of_2(chunks * inner)))
         _groups[(groups,)](
-            parts, sums, loss, partials, tickets, weight_tensor, allowance, weight,
+            parts, sums, loss, partials, tickets, weight_tensor, allowance, factor,
             chunks, event, inner, SPAN=span, num_warps=min(4, span // 32),
         )  # fmt: skip
     return loss, sums
@@ -179,12 +192,14 @@ def free_bits_kl_backward(
     mu: Tensor,
     logvar: Tensor,
     groups: int,
-    allowance: float,
+    threshold: float,
+    reduction: int,
     weight: float,
     weight_tensor: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     grad_mu, grad_logvar = mu.new_empty(mu.shape), mu.new_empty(mu.shape)
     if mu.numel():
+        charge = _charge(mu, threshold, reduction, weight)
         with on_device_of(mu):
-            _launch(grad_output, sums, weight_tensor, mu, logvar, None, grad_mu, grad_logvar, allowance, weight, groups)
+            _launch(grad_output, sums, weight_tensor, mu, logvar, None, grad_mu, grad_logvar, *charge, groups)
     return grad_mu, grad_logvar

@@ -88,3 +88,8 @@ def place(backend: str, device: str) -> Place:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What must run in one worker comes first: at the end, the others would wait for it."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)

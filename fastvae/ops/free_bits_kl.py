@@ -8,9 +8,9 @@ from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import first_order
+from ._autograd import Reduce, first_order
 
-_ARGUMENTS = "Tensor mu, Tensor logvar, int groups, float allowance, float factor, Tensor? weight_tensor"
+_ARGUMENTS = "Tensor mu, Tensor logvar, int groups, float threshold, int reduction, float weight, Tensor? weight_tensor"
 
 
 def _fake(mu: Tensor, _logvar: Tensor, groups: int, *_: Any) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,7 @@ def free_bits_kl(
     if not 0 <= free_bits < math.inf:
         raise ValueError(f"free_bits must be a finite number of nats, at least 0, not {free_bits}")
     mu, logvar = _check.latents(mu, logvar)
-    factor, weight_tensor = _check.split_weight(weight, mu.device)
+    reduce = Reduce.of(reduction, weight, mu)
     event = math.prod(mu.shape[1:])
     if groups is not None and (groups < 1 or event % groups):
         raise ValueError(
@@ -87,10 +87,7 @@ def free_bits_kl(
     operators = _library.resolve(backend, mu)
     if operators is None:
         return reference.free_bits_kl(mu, logvar, free_bits, groups=groups, reduction=reduction, weight=weight)
-    batch = mu.shape[0]
-    if reduction == "batchmean":
-        factor = factor / batch if batch else math.nan
-    arguments = mu, logvar, event if groups is None else groups, free_bits * batch, factor, weight_tensor
+    arguments = mu, logvar, event if groups is None else groups, float(free_bits), *reduce
     if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
         loss: Tensor = _FreeBits.apply(operators.free_bits_kl, operators.free_bits_kl_backward, *arguments)
     else:
@@ -107,13 +104,14 @@ class _FreeBits(torch.autograd.Function):
         mu: Tensor,
         logvar: Tensor,
         groups: int,
-        allowance: float,
-        factor: float,
+        threshold: float,
+        code: int,
+        weight: float,
         weight_tensor: Tensor | None,
     ) -> Tensor:
         loss: Tensor
-        loss, sums = forward(mu, logvar, groups, allowance, factor, weight_tensor)
-        ctx.operator, ctx.constants = backward, (groups, allowance, factor)
+        loss, sums = forward(mu, logvar, groups, threshold, code, weight, weight_tensor)
+        ctx.operator, ctx.constants = backward, (groups, threshold, code, weight)
         ctx.save_for_backward(sums, mu, logvar, weight_tensor)
         return loss
 
@@ -122,4 +120,4 @@ class _FreeBits(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         sums, mu, logvar, weight_tensor = ctx.saved_tensors
         gradients = ctx.operator(grad_output, sums, mu, logvar, *ctx.constants, weight_tensor)
-        return None, None, *gradients, *(None,) * 4
+        return None, None, *gradients, *(None,) * 5

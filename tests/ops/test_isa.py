@@ -1,4 +1,4 @@
-"""Every instruction set that the extension was compiled for and this CPU has, not only the best one."""
+"""Every instruction set that the extension was compiled for and this CPU has; the best one has all other tests."""
 
 import os
 import subprocess
@@ -22,6 +22,8 @@ def isolated(capability: str) -> dict[str, str]:
 def test_accuracy_and_determinism(capability: str) -> None:
     if not _library.has_native():
         pytest.skip("the C++ extension is not built: run `make setup`")
+    if capability == _library.capability():
+        pytest.skip(f"{capability} is what every other test runs here")
     chosen = subprocess.run(
         [sys.executable, "-c", "from fastvae.ops import _library; print(_library.capability())"],
         env=isolated(capability), cwd=ROOT, capture_output=True, text=True, check=True,

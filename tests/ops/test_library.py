@@ -99,11 +99,9 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
             for estimator in (0, 1, 2)
             for grad_z, grad_ratio in ((of_samples, of_ratio), (None, of_ratio), (of_samples, None))
         ],
-        "free_bits_kl": [
-            (mu, logvar, groups, 0.5, 0.25, weight) for groups in (mu[0].numel(), 1) for weight in (None, incoming(1))
-        ],
+        "free_bits_kl": [(mu, logvar, groups, 0.5, *r) for groups in (mu[0].numel(), 1) for r in reductions[1:]],
         "free_bits_kl_backward": [
-            (incoming(1), torch.rand(groups, device=device, dtype=loss_type), mu, logvar, groups, 0.5, 0.25, None)
+            (incoming(1), torch.rand(groups, device=device, dtype=loss_type), mu, logvar, groups, 0.5, 1, 0.25, None)
             for groups in (mu[0].numel(), 1)
         ],
         "adam_step_": adam_steps(dtype) if _library.has_native() else [],
