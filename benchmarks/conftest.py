@@ -6,7 +6,13 @@ import statistics
 import pytest
 import torch
 
+from fastvae.bench.paging import page_in_constants
 from fastvae.train.folder import device_name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fair_start():
+    page_in_constants()
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,18 @@ KINDS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 def compiled(operation: Callable[..., Tensor]) -> dict[str, Callable[[], Callable[..., Tensor]]]:
-    """torch.compile as contenders: as it comes, and on a GPU with its costliest search."""
-    contenders = {"torch.compile": lambda: torch.compile(operation)}
+    """torch.compile as contenders: for the shape at hand, and on a GPU with its costliest search too.
+
+    Each starts from nothing: beside the graphs of other shapes it would be slower, by a dynamic size or more guards.
+    """
+
+    def make(mode: str | None = None) -> Callable[..., Tensor]:
+        torch._dynamo.reset()
+        return torch.compile(operation, dynamic=False, mode=mode)
+
+    contenders: dict[str, Callable[[], Callable[..., Tensor]]] = {"torch.compile": make}
     if torch.cuda.is_available():
-        contenders["torch.compile, max-autotune"] = lambda: torch.compile(operation, mode="max-autotune")
+        contenders["torch.compile, max-autotune"] = functools.partial(make, "max-autotune")
     return contenders
 
 

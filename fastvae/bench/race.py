@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .paging import page_in_constants
 from .task import Contender, Entry, Kind, Task
 
 TOLERANCE = 0.02  # of the test loss: further apart, the contenders do not train the same thing
@@ -52,6 +53,7 @@ def race(
 
     A lap of each, then the next lap of each: a machine that slows down slows all alike. ``track`` shows progress.
     """
+    page_in_constants()
     results = [Result(entry.name, entry.kind) for entry in entries]
     wait: Callable[[], None] = torch.cuda.synchronize if task.device.type == "cuda" else lambda: None
     # Contenders share the code that torch.compile compiles. Past the limit it would run eagerly, and not say so.

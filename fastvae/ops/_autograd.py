@@ -94,12 +94,14 @@ def fused_loss(
 ) -> Tensor:
     """Run a fused loss; record it for autograd if an input asks for that."""
     forward = getattr(operators, name)
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        value: Tensor = _FusedLoss.apply(
-            forward, getattr(operators, f"{name}_backward"), operators.scale_gradient_, constants, *reduce, *tensors
-        )
-    else:
-        value = forward(*tensors, *constants, *reduce, False)[0]
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                # Few arguments, those of one kind packed: autograd looks at each of them on every call.
+                calls = forward, getattr(operators, f"{name}_backward"), operators.scale_gradient_
+                recorded: Tensor = _FusedLoss.apply(calls, (constants, reduce[:2]), reduce.weight_tensor, *tensors)
+                return recorded
+    value: Tensor = forward(*tensors, *constants, *reduce, False)[0]
     return value
 
 
@@ -114,6 +116,7 @@ class _Refuse(torch.autograd.Function):
 
 
 Gradients = tuple[Tensor | None, ...]
+_WITHOUT = (None,) * 3  # what precedes the tensors among the arguments of _FusedLoss.forward
 
 
 def first_order(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
@@ -125,9 +128,11 @@ def first_order(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
 
     @functools.wraps(backward)
     def wrapper(ctx: Any, *incoming: Tensor | None) -> Gradients:
+        if not torch.is_grad_enabled():  # the usual backward; even entering no_grad costs a small batch something
+            return backward(ctx, *incoming)
         with torch.no_grad():
             gradients = backward(ctx, *incoming)
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling():
             return gradients
         return tuple(None if g is None else _Refuse.apply(g.detach().requires_grad_()) for g in gradients)
 
@@ -138,21 +143,16 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        forward: Any,
-        backward: Any,
-        scale_: Any,
-        constants: Constants,
-        code: int,
-        weight: float,
+        calls: tuple[Any, Any, Any],
+        settings: tuple[Constants, tuple[int, float]],
         weight_tensor: Tensor | None,
         *tensors: Any,
     ) -> Tensor:
+        constants, (code, weight) = settings
         with_grad = code != 0 and tensors[0].dtype != torch.float16
         value: Tensor
-        value, *gradients = forward(*tensors, *constants, code, weight, weight_tensor, with_grad)
-        ctx.operators = backward, scale_
-        ctx.arguments = constants, code, weight
-        ctx.count = len(tensors)
+        value, *gradients = calls[0](*tensors, *constants, code, weight, weight_tensor, with_grad)
+        ctx.calls, ctx.settings, ctx.count = calls, settings, len(tensors)
         ctx.fresh = None
         if torch.compiler.is_compiling():
             ctx.save_for_backward(weight_tensor, *tensors, *(gradients if with_grad else ()))
@@ -165,11 +165,11 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     @first_order
     def backward(ctx: Any, grad_output: Tensor) -> Gradients:
-        gradients: Sequence[Tensor]
-        backward, scale_ = ctx.operators
-        constants, code, weight = ctx.arguments
-        weight_tensor, *saved = ctx.saved_tensors
-        tensors, gradients = saved[: ctx.count], saved[ctx.count :] or ctx.fresh
+        gradients: Sequence[Tensor] = ctx.fresh or ()
+        _, backward, scale_ = ctx.calls
+        if not gradients:
+            weight_tensor, *saved = ctx.saved_tensors
+            tensors, gradients = saved[: ctx.count], saved[ctx.count :]
         if gradients:
             # Scaled in place by a kernel that looks at grad_output on the device and does nothing if it is 1.
             for gradient in gradients:
@@ -177,12 +177,13 @@ class _FusedLoss(torch.autograd.Function):
             ctx.fresh = None
         else:
             # Per-sample factors, fp16, or a second backward, where the first one's result is the caller's now.
+            constants, (code, weight) = ctx.settings
             gradients = _as_sequence(
                 backward(grad_output.contiguous(), *tensors, *constants, code, weight, weight_tensor)
             )
-        present = (None if tensor is None else g for g, tensor in zip(gradients, tensors, strict=False))
-        without = (None,) * (len(tensors) - len(gradients))
-        return (*(None,) * 7, *present, *without)
+        wanted = ctx.needs_input_grad[len(_WITHOUT) :]  # not of an input that is None
+        present = [g if want else None for g, want in zip(gradients, wanted, strict=False)]
+        return (*_WITHOUT, *present, *(None,) * (ctx.count - len(present)))
 
 
 def _as_sequence(result: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:

@@ -139,7 +139,7 @@ def _readable(target: Tensor) -> bool:
 
 def unit_interval(target: Tensor) -> None:
     """Refuse Bernoulli targets outside [0, 1]."""
-    if not (_readable(target) and target.is_floating_point() and target.numel()):
+    if not (target.is_floating_point() and _readable(target) and target.numel()):
         return
     low, high = (bound.item() for bound in torch.aminmax(target))
     if low < 0 or high > 1:

@@ -136,14 +136,11 @@ def resolve(backend: str, tensor: Tensor) -> Any:
     can. The fused operators have no rules for torch.func: under a transform "auto" is the reference, which needs none.
     """
     device = tensor.device.type
-    if transformed():
-        if backend in ("native", "triton"):
-            raise ValueError(f"backend={backend!r} has no rules for torch.func's transforms: use 'auto' or 'reference'")
-        if backend == "auto":
-            return None
     if backend == "auto":
         served = (device == "cpu" and has_native()) or (device == "cuda" and has_triton())
-        return torch.ops.fastvae if served else None
+        return torch.ops.fastvae if served and not transformed() else None
+    if backend in ("native", "triton") and transformed():
+        raise ValueError(f"backend={backend!r} has no rules for torch.func's transforms: use 'auto' or 'reference'")
     if backend == "reference":
         return None
     if backend == "native":
