@@ -10,7 +10,7 @@ from fastvae import ops, reference
 from fastvae.ops import _linear
 
 from . import cases, support
-from .contract import LossContract
+from .loss_contract import LossContract
 from .support import Case, Inputs, assert_accurate, assert_close, value_and_grad
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from . import support
-from .contract import LossContract
+from .loss_contract import LossContract
 from .support import assert_accurate
 
 

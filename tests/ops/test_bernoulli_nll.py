@@ -8,7 +8,7 @@ from fastvae import ops
 
 from . import support
 from .cases import BERNOULLI_NLL
-from .contract import LossContract
+from .loss_contract import LossContract
 from .support import assert_accurate, assert_close, leaves
 
 LN2 = 0.6931471805599453

@@ -9,7 +9,7 @@ from fastvae import ops, reference
 
 from . import support
 from .cases import CATEGORICAL_NLL, CLASSES
-from .contract import LossContract
+from .loss_contract import LossContract
 from .support import Inputs, assert_accurate, assert_close, cotangents, leaves, value_and_grad
 
 INF, NAN = float("inf"), float("nan")

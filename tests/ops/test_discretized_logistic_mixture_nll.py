@@ -11,7 +11,7 @@ from fastvae import ops, reference
 
 from . import support
 from .cases import DISCRETIZED_LOGISTIC_MIXTURE_NLL, MIXTURES
-from .contract import LossContract
+from .loss_contract import LossContract
 from .support import Inputs, assert_accurate, assert_close, leaves, value_and_grad
 
 INF, NAN = float("inf"), float("nan")

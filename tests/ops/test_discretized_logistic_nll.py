@@ -5,7 +5,7 @@ import torch
 
 from . import support
 from .cases import DISCRETIZED_LOGISTIC_NLL
-from .contract import LossContract
+from .loss_contract import LossContract
 from .support import assert_accurate
 
 

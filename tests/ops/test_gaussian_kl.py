@@ -7,7 +7,7 @@ from fastvae import ops
 
 from . import support
 from .cases import GAUSSIAN_KL
-from .contract import LossContract
+from .loss_contract import LossContract
 from .support import assert_accurate, assert_close, error
 
 

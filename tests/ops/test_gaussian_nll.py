@@ -9,7 +9,7 @@ from fastvae import ops
 
 from . import support
 from .cases import GAUSSIAN_NLL
-from .contract import LossContract
+from .loss_contract import LossContract
 from .support import assert_accurate, assert_close, leaves
 
 

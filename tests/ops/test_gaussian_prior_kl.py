@@ -9,7 +9,7 @@ from fastvae import ops
 
 from . import support
 from .cases import GAUSSIAN_PRIOR_KL
-from .contract import LossContract
+from .loss_contract import LossContract
 from .support import assert_close, leaves, value_and_grad
 
 

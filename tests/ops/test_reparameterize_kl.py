@@ -8,7 +8,7 @@ from fastvae import ops
 
 from . import support
 from .cases import REPARAMETERIZE_KL
-from .contract import LossContract
+from .loss_contract import LossContract
 from .support import assert_close, error, leaves
 
 
