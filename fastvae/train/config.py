@@ -1,6 +1,7 @@
 """What a training run is told: one flag for each field."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +26,22 @@ _COUNTS = (
 )  # fmt: skip
 
 
+def _switch(words: Sequence[str]) -> bool:
+    if list(words) not in ([], ["True"], ["False"]):
+        raise ValueError(f"expected True, False or nothing, which is True, but got {' '.join(words)}")
+    return list(words) != ["False"]
+
+
+# A switch that the preset decides where it is not given.
+_SWITCH = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[{True,False}]",
+    instance_from_str=_switch,
+    is_instance=lambda value: value is None or isinstance(value, bool),
+    str_from_instance=lambda value: [str(value)],
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Train a variational autoencoder.
@@ -32,7 +49,7 @@ class TrainConfig:
     The defaults train a small one on scikit-learn's digits, offline. Values left at "preset's" come from the preset.
     """
 
-    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic"] = "classic"
+    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic", "iwae"] = "classic"
     """Network and training recipe; the README has the table."""
     data: str = "digits"
     """digits (embedded), mnist, fashion-mnist, kmnist, cifar10, or a FILE.npy."""
@@ -54,8 +71,11 @@ class TrainConfig:
     """adam, adamw, rmsprop, sgd, or another class of torch.optim."""
     optimizer_options: Annotated[dict[str, float], tyro.conf.arg(metavar="KEY VALUE ...")] = field(default_factory=dict)
     """Options of that class beside the preset's own, such as weight_decay 0.01; 0 or 1 for a switch."""
-    schedule: RateSchedule = "constant"
-    """Of the learning rate: cosine ends at 0, step is --decay every --decay-epochs, iwae the stages of that paper."""
+    schedule: Annotated[
+        RateSchedule | None,
+        tyro.conf.arg(metavar="{constant,cosine,step,iwae}", help_behavior_hint="(default: the preset's)"),
+    ] = None
+    """Of the learning rate: constant, cosine (ends at 0), step (--decay every --decay-epochs), iwae (that paper's)."""
     warmup_steps: int = 0
     """Steps in which the learning rate rises in a line to its schedule."""
     decay: float = 0.1
@@ -70,6 +90,8 @@ class TrainConfig:
     """Keep a moving average of the weights, 0.999 say, and evaluate and save it as the run's result."""
     latent_dim: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Dimensions of z."""
+    binarize: Annotated[bool | None, _SWITCH, tyro.conf.arg(help_behavior_hint="(default: the preset's)")] = None
+    """Draw the training pixels black or white anew at each step, and those for testing once, by the seed."""
     beta: float = 1.0
     """Factor of the KL term (beta-VAE), of its distance from the capacity, or of the total correlation (tcvae)."""
     beta_schedule: BetaSchedule = "constant"
@@ -154,6 +176,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
         latent_dim=recipe.latent_dim if config.latent_dim is None else config.latent_dim,
         optimizer=optimizer,
         optimizer_options=options,
+        schedule=config.schedule or recipe.schedule,
+        binarize=recipe.binarize if config.binarize is None else config.binarize,
         out=None if config.out is None else Path(config.out),  # from Python it may be a string
     )
     _check_counts(config)
