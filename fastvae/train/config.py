@@ -11,6 +11,7 @@ import tyro
 from ..errors import InputError
 from ..models import PRESETS, Preset
 from ..ops import Backend
+from .checks import SAMPLED, check_counts, check_numbers, check_objective, check_schedules
 from .optimizer import check_optimizer
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
@@ -19,11 +20,6 @@ RateSchedule = Literal["constant", "cosine", "step", "iwae"]
 BetaSchedule = Literal["constant", "warmup", "cyclical"]
 
 ObjectiveName = Literal["elbo", "iwae", "dreg", "stl", "capacity", "free-bits", "tcvae"]
-_SAMPLED = ("iwae", "dreg", "stl")
-_COUNTS = (
-    "epochs", "max_steps", "patience", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps",
-    "decay_epochs", "beta_steps", "capacity_steps", "samples",
-)  # fmt: skip
 
 
 def _switch(words: Sequence[str]) -> bool:
@@ -149,7 +145,7 @@ class TrainConfig:
 
     def objective_options(self, dataset_size: int) -> dict[str, float]:
         """What the objective takes beside its dials."""
-        if self.objective in _SAMPLED:
+        if self.objective in SAMPLED:
             return {"samples": self.samples or 5}
         if self.objective == "free-bits":
             assert self.free_bits is not None
@@ -180,12 +176,12 @@ def resolve(config: TrainConfig) -> TrainConfig:
         binarize=recipe.binarize if config.binarize is None else config.binarize,
         out=None if config.out is None else Path(config.out),  # from Python it may be a string
     )
-    _check_counts(config)
-    _check_schedules(config)
-    _check_objective(config)
+    check_counts(config)
+    check_schedules(config)
+    check_objective(config)
     if not 0 <= config.seed < 2**63:
         raise InputError(f"--seed is {config.seed}: it must be in [0, 2**63)")
-    _check_numbers(config)
+    check_numbers(config)
     assert config.lr is not None
     check_optimizer(optimizer, options, config.lr)
     if config.resume and config.out is None:
@@ -195,59 +191,3 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.backend == "triton" and config.device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         raise InputError("--backend triton needs a GPU, but --device is cpu: use --backend auto")
     return config
-
-
-def _check_counts(config: TrainConfig) -> None:
-    least = {"warmup_steps": 0}
-    for flag in _COUNTS:
-        value, low = getattr(config, flag), least.get(flag, 1)
-        if value is not None and value < low:
-            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be at least {low}")
-
-
-def _check_numbers(config: TrainConfig) -> None:
-    for flag in ("lr", "decay", "clip_norm", "time_budget", "beta"):
-        value, low = getattr(config, flag), "0 or more" if flag == "beta" else "above 0"
-        if value is not None and (not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf")):
-            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be a finite number, {low}")
-    if config.ema is not None and not 0 <= config.ema < 1:
-        raise InputError(f"--ema is {config.ema}: it must be in [0, 1), 0.999 say")
-    assert config.batch_size is not None
-    if config.accumulate > config.batch_size:
-        raise InputError(
-            f"--accumulate is {config.accumulate}, but a batch has {config.batch_size} images: "
-            f"use at most --accumulate {config.batch_size}"
-        )
-
-
-def _check_objective(config: TrainConfig) -> None:
-    """An objective has the flags that it needs, and no others."""
-    for name, whose, needed in (
-        ("samples", _SAMPLED, False),
-        ("free_bits", ("free-bits",), True),
-        ("capacity", ("capacity",), True),
-        ("capacity_steps", ("capacity",), False),
-    ):
-        value, flag = getattr(config, name), "--" + name.replace("_", "-")
-        if value is not None and config.objective not in whose:
-            raise InputError(f"{flag} is {value}, but --objective {config.objective} has none: leave it out")
-        if value is None and needed and config.objective in whose:
-            raise InputError(f"--objective {config.objective} needs {flag} NATS: add it")
-        if value is not None and not 0 <= value < float("inf"):
-            raise InputError(f"{flag} is {value}: it must be a finite number, 0 or more")
-    takes_beta = config.objective in ("elbo", "capacity", "tcvae")
-    if not takes_beta and (config.beta != 1 or config.beta_schedule != "constant"):
-        raise InputError(f"--objective {config.objective} has no beta, but --beta is {config.beta}: leave it out")
-
-
-def _check_schedules(config: TrainConfig) -> None:
-    """A length goes with a schedule that has one."""
-    for flag, length, which, has_length in (
-        ("--schedule", "decay_epochs", config.schedule, config.schedule == "step"),
-        ("--beta-schedule", "beta_steps", config.beta_schedule, config.beta_schedule != "constant"),
-    ):
-        given, name = getattr(config, length), "--" + length.replace("_", "-")
-        if has_length and given is None:
-            raise InputError(f"{flag} {which} needs a length: add {name} N")
-        if given is not None and not has_length:
-            raise InputError(f"{name} is {given}, but {flag} {which} has no such length: leave it out")

@@ -20,7 +20,7 @@ def estimate_nll(model: VAE, images: Tensor, samples: int, seed: int, *, rows: i
     .. math:: -\log \frac1K \sum_k \frac{p(x \mid z_k) \, p(z_k)}{q(z_k \mid x)}, \qquad z_k \sim q(z \mid x)
 
     (Burda et al. 2016, equation 8, and section 5 for K = 5000.) For K = 1 it is the negative ELBO with its KL sampled.
-    It falls, in expectation, to ``-log p(x)`` as K grows.
+    It falls, in expectation, to ``-log p(x)`` as K grows, less the constant that a likelihood leaves out (Gaussian's).
 
     Args:
         model: a VAE whose likelihood has a value per row.
