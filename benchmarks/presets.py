@@ -13,7 +13,8 @@ from pathlib import Path
 from fastvae.models import PRESETS
 
 # The published figure (105.6) is held to in each precision.
-RUNS = [(preset, "fp32") for preset in PRESETS] + [("classic", "bf16")]
+# Not iwae: its 3,280 epochs take hours.
+RUNS = [(preset, "fp32") for preset in PRESETS if preset != "iwae"] + [("classic", "bf16")]
 
 
 def measure(preset, precision):

@@ -94,8 +94,8 @@ struct Draw {
   }
 };
 
-// Pixels drawn from their intensities: 1 with probability x / 255, which is exact but for x / 255 * 2**-32.
-template <typename A>
+// Pixels drawn from their intensities: white with probability x / 255, which is exact but for x / 255 * 2**-32.
+template <typename A, int kWhite = 1>
 struct Binarized {
   WordBlock block;
   alignas(64) uint32_t flat[4 * WordBlock::kQuads];
@@ -115,7 +115,7 @@ struct Binarized {
     for (int i = 0; i < count; ++i) {
       // 255 * 0x01010101 is 2**32 - 1: the largest word steps back, so that 255 is always 1 and 0 never.
       const uint32_t word = words[i] < 0xfffffffeu ? words[i] : 0xfffffffeu;
-      pixels[i] = word < static_cast<uint32_t>(x[i]) * 0x01010101u ? A(1) : A(0);
+      pixels[i] = word < static_cast<uint32_t>(x[i]) * 0x01010101u ? A(kWhite) : A(0);
     }
     return pixels;
   }

@@ -1,4 +1,4 @@
-"""``fastvae train | sample | reconstruct | evaluate | bench | doctor``."""
+"""``fastvae train | sample | reconstruct | evaluate | nll | bench | doctor``."""
 
 import sys
 from collections.abc import Sequence
@@ -69,6 +69,24 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Nll:
+    """Estimate a trained run's negative log-likelihood of its test set, in nats, by importance sampling."""
+
+    run: _Run
+    """The run's folder."""
+    samples: int = 5000
+    """Importance samples an image: the estimate is an upper bound, and the tighter the more there are."""
+    images: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")] = None
+    """Only so many, the first of the test set."""
+    checkpoint: Literal["last", "best"] = "last"
+    """The last checkpoint, or that of the epoch with the smallest test loss."""
+    data_dir: _Folder = None
+    """Folder with the data set's files."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Doctor:
     """Say what this machine and this installation have, what is missing, and how to get it."""
 
@@ -78,6 +96,7 @@ COMMAND = (
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Nll, tyro.conf.subcommand("nll")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
@@ -115,4 +134,8 @@ def _carry_out(command: object) -> int:
         )
     elif isinstance(command, Evaluate):
         inspection.show_evaluation(command.run, command.data_dir, command.device, command.checkpoint)
+    elif isinstance(command, Nll):
+        inspection.show_nll(
+            command.run, command.samples, command.images, command.data_dir, command.device, command.checkpoint
+        )
     return 0

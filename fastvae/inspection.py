@@ -1,14 +1,19 @@
-"""Looking at a trained run: the work behind ``fastvae sample``, ``reconstruct`` and ``evaluate``."""
+"""Looking at a trained run: the work behind ``fastvae sample``, ``reconstruct``, ``evaluate`` and ``nll``."""
 
+import math
+import time
 from pathlib import Path
 
+import torch
 from rich.bar import Bar
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
 from .errors import InputError
 from .ops import Noise
+from .train.likelihood import estimate_nll
 from .train.objective import SAMPLE_STREAM
 from .train.pictures import reconstruction_grid, sample_grid, write_image
 from .train.saved import SavedRun, Which, evaluate
@@ -32,17 +37,17 @@ def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None,
     _at_least_one(count)
     place = resolve_device(device)
     run = SavedRun.open(path, place, which)
-    images = run.data(data_dir).test[:count].to(place)
+    images = run.test_images(data_dir)[:count].to(place)
     _write(reconstruction_grid(images, run.model.reconstruct(images)), out or path / "reconstructions.png")
 
 
 def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which) -> None:
     """Print the test ELBO, its terms, and what each latent dimension carries."""
     run = SavedRun.open(path, resolve_device(device), which)
-    dataset = run.data(data_dir)
-    result = evaluate(run, dataset.test)
+    images = run.test_images(data_dir)
+    result = evaluate(run, images)
     terms, active = result.terms, int(result.active.sum())
-    _console.print(f"{path}: preset {run.settings['preset']}, {run.epoch} epochs, on {len(dataset.test):,} test images")
+    _console.print(f"{path}: preset {run.settings['preset']}, {run.epoch} epochs, on {len(images):,} test images")
     _console.print(f"test ELBO {-terms.loss:.3f} nats = -(nll {terms.nll:.3f} + kl {terms.kl:.3f})")
     _console.print(f"active units {active} of {len(result.active)}")
     table = Table("dimension", "KL (nats)", "active", "", title="KL of each latent dimension, largest first")
@@ -54,9 +59,36 @@ def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which
     _console.print(table)
 
 
-def _at_least_one(count: int) -> None:
+def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None, device: str, which: Which) -> None:
+    """Print the test set's negative log-likelihood as ``samples`` importance samples an image estimate it.
+
+    The seed of the samples is the run's, so that the same call gives the same figure.
+    """
+    _at_least_one(samples, "--samples")
+    _at_least_one(1 if count is None else count, "--images")
+    place = resolve_device(device)
+    run = SavedRun.open(path, place, which)
+    images = run.test_images(data_dir)
+    if count is not None and count > len(images):
+        raise InputError(f"--images is {count}, but the test set has {len(images)}: use at most --images {len(images)}")
+    images = images[:count].to(place)
+    started, parts = time.perf_counter(), []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("importance samples", total=len(images))
+        for part in estimate_nll(run.model, images, samples, run.settings["seed"]):
+            parts.append(part.cpu())
+            progress.advance(task, len(part))
+    values, seconds = torch.cat(parts), time.perf_counter() - started
+    error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan
+    _console.print(
+        f"test nll {values.mean():.3f} nats, standard error {error:.3f} over {len(values):,} images, "
+        f"{samples:,} samples each, {seconds:.1f} s"
+    )
+
+
+def _at_least_one(count: int, flag: str = "--count") -> None:
     if count < 1:
-        raise InputError(f"--count is {count}: it must be at least 1")
+        raise InputError(f"{flag} is {count}: it must be at least 1")
 
 
 def _write(grid: Tensor, path: Path) -> None:

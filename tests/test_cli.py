@@ -16,7 +16,7 @@ from fastvae.cli import run
 from fastvae.data import load
 from fastvae.train.pictures import reconstruction_grid, write_image
 
-COMMANDS = ("sample", "reconstruct", "evaluate")
+COMMANDS = ("sample", "reconstruct", "evaluate", "nll")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,21 @@ def test_evaluate_gives_the_runs_own_figure(trained, capsys):
     assert sum(float(row[1]) for row in rows) == pytest.approx(line["kl"], abs=6e-3)
     active = int(re.search(r"active units (\d+) of 5", output).group(1))
     assert active == sum(row[2] == "yes" for row in rows) >= 1
+
+
+def test_nll_is_one_line_the_same_each_time_and_below_the_negative_elbo(trained, capsys):
+    pattern = r"test nll ([\d.]+) nats, standard error ([\d.]+) over ([\d,]+) images, 64 samples each, [\d.]+ s\n"
+    figures = []
+    for _ in range(2):
+        assert run(["nll", str(trained), "--samples", "64"]) == 0
+        figures.append(re.fullmatch(pattern, capsys.readouterr().out).groups())
+    assert figures[0] == figures[1]
+    nll, error, images = figures[0]
+    assert images == "300"
+    assert float(nll) < last_test_line(trained)["loss"]
+    assert 0.1 < float(error) < 1  # 300 images that differ by some nats
+    assert run(["nll", str(trained), "--samples", "64", "--images", "20"]) == 0
+    assert re.fullmatch(pattern, capsys.readouterr().out).group(3) == "20"
 
 
 def test_pictures_have_the_asked_size(trained, tmp_path, capsys):
@@ -85,6 +100,9 @@ def test_samples_follow_their_seed(trained, tmp_path):
         (["sample", "RUN", "--count", "0"], "--count is 0: it must be at least 1"),
         (["reconstruct", "RUN", "--count", "-3"], "--count is -3: it must be at least 1"),
         (["sample", "RUN", "--seed", "-1"], "--seed is -1"),
+        (["nll", "RUN", "--samples", "0"], "--samples is 0: it must be at least 1"),
+        (["nll", "RUN", "--images", "0"], "--images is 0: it must be at least 1"),
+        (["nll", "RUN", "--images", "301"], "--images is 301, but the test set has 300: use at most --images 300"),
         (["sample", "RUN", "--out", "nowhere/at/all.png"], "cannot write nowhere/at/all.png"),
         (["sample", "RUN", "--out", "a.xyz"], "--out is a.xyz, but pictures are written as PNG: name it a.png"),
         (["evaluate", "RUN", "--device", "tpu"], "'tpu' is not one of auto, cpu, cuda"),

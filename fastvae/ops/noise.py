@@ -11,6 +11,12 @@ from torch import Tensor
 from .. import reference
 from . import _library
 
+_library.define(
+    "binarize(Tensor target, Tensor state, SymInt row_offset, int stream) -> Tensor",
+    lambda target, *_: target.new_empty(target.shape),
+    module="binarize",
+)
+
 
 class Noise:
     """The key of a draw: ``eps`` is a pure function of (seed, step, stream, row_offset + row, column).
@@ -75,10 +81,11 @@ class Noise:
         """The noise itself, shape (B, ...), from the eager reference: what the fused operators use and never store."""
         return reference.standard_normal(self.state, shape, self.row_offset, self.stream, dtype)
 
-    def binarize(self, target: Tensor) -> Tensor:
+    def binarize(self, target: Tensor, *, backend: _library.Backend = "auto") -> Tensor:
         """Black-and-white pixels drawn from grey ones, (B, ...) uint8: 255 with probability ``x / 255``, else 0.
 
-        What ``bernoulli_nll(..., binarize=noise)`` draws in registers, as a tensor, for pictures and checks.
+        What ``bernoulli_nll(..., binarize=noise)`` draws in registers, as a tensor, for what else has to see the same
+        picture: an encoder, say.
 
         >>> import torch
         >>> Noise(seed=1).binarize(torch.tensor([[0, 64, 128, 192, 255]], dtype=torch.uint8))
@@ -87,7 +94,11 @@ class Noise:
         if target.dtype != torch.uint8:
             raise TypeError(f"target must be uint8 (0..255) to be binarized, not {target.dtype}")
         _refuse_under_vmap("binarize the pixels before it")
-        return reference.binarize(target, self.state.to(target.device), self.row_offset, self.stream)
+        state, operators = self.state.to(target.device), _library.resolve(backend, target)
+        if operators is None:
+            return reference.binarize(target, state, self.row_offset, self.stream)
+        drawn: Tensor = operators.binarize(target.contiguous(), state, self.row_offset, self.stream)
+        return drawn
 
 
 def _check_place(row_offset: int, stream: int) -> None:

@@ -13,8 +13,10 @@ from rich.table import Table
 
 from ..data import load
 from ..errors import InputError
+from ..nn import as_likelihood
 from ..ops import Backend
 from ..ops._library import has_native, has_triton
+from ..train.binarize import check_binarize
 from ..train.command import guarded
 from ..train.config import Execution, Precision, TrainConfig, resolve
 from ..train.folder import device_name
@@ -34,7 +36,7 @@ class ParityConfig:
     0 if all agree, 1 if not.
     """
 
-    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic"] = "classic"
+    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic", "iwae"] = "classic"
     """Network and training recipe."""
     data: str = "digits"
     """As for fastvae train; digits are embedded."""
@@ -63,6 +65,8 @@ def compare(config: ParityConfig) -> int:
     settings = resolve(TrainConfig(preset=config.preset, seed=config.seed, beta=BETA, data=config.data))
     dataset = load(config.data, config.data_dir)
     check_pixels(settings, dataset)
+    if settings.binarize:
+        check_binarize(dataset, as_likelihood(settings.recipe.likelihood))
     setting = Setting(settings, dataset.train, config.steps, device)
     marks = sorted({step for step in (1, 10, 100, config.steps) if step <= config.steps})
     console = Console(highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from ..data import Batch, ResidentLoader
 from ..models import VAE, build
 from ..train.config import Execution, Precision, TrainConfig
 from ..train.engine import Engine, Terms
+from ..train.objective import PIXEL_STREAM
 from ..train.world import World
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the products' types that autocast knows
@@ -73,6 +74,7 @@ class Setting:
                 beta=self.config.beta,
                 reduction=recipe.reduction,
                 loss_weight=loss_weight,
+                pixel_stream=PIXEL_STREAM if self.config.binarize else None,
             )
             return self._curve(steps, model, optimizer.left_out)
 

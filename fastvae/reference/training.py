@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .bernoulli_nll import bernoulli_nll
 from .gaussian_kl import gaussian_kl
 from .gaussian_nll import gaussian_nll
-from .noise import standard_normal
+from .noise import binarize, standard_normal
 from .reparameterize import reparameterize
 
 _LIKELIHOODS: dict[str, Callable[..., Tensor]] = {"bernoulli": bernoulli_nll, "gaussian": gaussian_nll}
@@ -25,6 +25,7 @@ def train(
     beta: float = 1.0,
     reduction: str = "sum",
     loss_weight: float = 1.0,
+    pixel_stream: int | None = None,
 ) -> Iterator[tuple[float, float, float]]:
     """Take one step for each batch, and yield its loss, nll and KL in nats per sample.
 
@@ -38,13 +39,16 @@ def train(
         beta: factor of the KL.
         reduction: "sum" or "batchmean": what is minimised over the batch.
         loss_weight: a factor of what is minimised.
+        pixel_stream: of the noise by which the pixels are drawn black or white at each step; None leaves them grey.
     """
     dtype = optimizer.param_groups[0]["params"][0].dtype
     for step, images in enumerate(batches):
-        x = images.to(dtype) / 255
+        key = torch.tensor([seed, step])
+        drawn = images if pixel_stream is None else binarize(images, key, stream=pixel_stream)
+        x = drawn.to(dtype) / 255
         optimizer.zero_grad()
         mu, logvar = encoder(x)
-        eps = standard_normal(torch.tensor([seed, step]), mu.shape, dtype=dtype)
+        eps = standard_normal(key, mu.shape, dtype=dtype)
         output = decoder(reparameterize(mu, logvar, eps))
         nll = _LIKELIHOODS[likelihood](output, x, reduction="sum")
         kl = gaussian_kl(mu, logvar, reduction="sum")

@@ -140,7 +140,7 @@ def _key(config: TrainConfig, model: VAE, loader: ResidentLoader, steps: int, wo
         repr(model), loader.images.dtype, tuple(loader.images.shape[1:]), config.batch_size, config.precision,
         config.execution, config.backend, config.optimizer, sorted(config.optimizer_options.items()), config.schedule,
         config.beta_schedule, config.objective, config.samples, config.accumulate, config.clip_norm, config.ema,
-        config.tf32, steps.bit_length(),
+        config.binarize, config.tf32, steps.bit_length(),
     )  # fmt: skip
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 

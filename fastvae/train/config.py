@@ -1,6 +1,7 @@
 """What a training run is told: one flag for each field."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ import tyro
 from ..errors import InputError
 from ..models import PRESETS, Preset
 from ..ops import Backend
+from .checks import SAMPLED, check_counts, check_numbers, check_objective, check_schedules
 from .optimizer import check_optimizer
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
@@ -18,11 +20,22 @@ RateSchedule = Literal["constant", "cosine", "step", "iwae"]
 BetaSchedule = Literal["constant", "warmup", "cyclical"]
 
 ObjectiveName = Literal["elbo", "iwae", "dreg", "stl", "capacity", "free-bits", "tcvae"]
-_SAMPLED = ("iwae", "dreg", "stl")
-_COUNTS = (
-    "epochs", "max_steps", "patience", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps",
-    "decay_epochs", "beta_steps", "capacity_steps", "samples",
-)  # fmt: skip
+
+
+def _switch(words: Sequence[str]) -> bool:
+    if list(words) not in ([], ["True"], ["False"]):
+        raise ValueError(f"expected True, False or nothing, which is True, but got {' '.join(words)}")
+    return list(words) != ["False"]
+
+
+# A switch that the preset decides where it is not given.
+_SWITCH = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[{True,False}]",
+    instance_from_str=_switch,
+    is_instance=lambda value: value is None or isinstance(value, bool),
+    str_from_instance=lambda value: [str(value)],
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +45,7 @@ class TrainConfig:
     The defaults train a small one on scikit-learn's digits, offline. Values left at "preset's" come from the preset.
     """
 
-    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic"] = "classic"
+    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic", "iwae"] = "classic"
     """Network and training recipe; the README has the table."""
     data: str = "digits"
     """digits (embedded), mnist, fashion-mnist, kmnist, cifar10, or a FILE.npy."""
@@ -54,8 +67,11 @@ class TrainConfig:
     """adam, adamw, rmsprop, sgd, or another class of torch.optim."""
     optimizer_options: Annotated[dict[str, float], tyro.conf.arg(metavar="KEY VALUE ...")] = field(default_factory=dict)
     """Options of that class beside the preset's own, such as weight_decay 0.01; 0 or 1 for a switch."""
-    schedule: RateSchedule = "constant"
-    """Of the learning rate: cosine ends at 0, step is --decay every --decay-epochs, iwae the stages of that paper."""
+    schedule: Annotated[
+        RateSchedule | None,
+        tyro.conf.arg(metavar="{constant,cosine,step,iwae}", help_behavior_hint="(default: the preset's)"),
+    ] = None
+    """Of the learning rate: constant, cosine (ends at 0), step (--decay every --decay-epochs), iwae (that paper's)."""
     warmup_steps: int = 0
     """Steps in which the learning rate rises in a line to its schedule."""
     decay: float = 0.1
@@ -70,6 +86,8 @@ class TrainConfig:
     """Keep a moving average of the weights, 0.999 say, and evaluate and save it as the run's result."""
     latent_dim: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Dimensions of z."""
+    binarize: Annotated[bool | None, _SWITCH, tyro.conf.arg(help_behavior_hint="(default: the preset's)")] = None
+    """Draw the training pixels black or white anew at each step, and those for testing once, by the seed."""
     beta: float = 1.0
     """Factor of the KL term (beta-VAE), of its distance from the capacity, or of the total correlation (tcvae)."""
     beta_schedule: BetaSchedule = "constant"
@@ -127,7 +145,7 @@ class TrainConfig:
 
     def objective_options(self, dataset_size: int) -> dict[str, float]:
         """What the objective takes beside its dials."""
-        if self.objective in _SAMPLED:
+        if self.objective in SAMPLED:
             return {"samples": self.samples or 5}
         if self.objective == "free-bits":
             assert self.free_bits is not None
@@ -154,14 +172,16 @@ def resolve(config: TrainConfig) -> TrainConfig:
         latent_dim=recipe.latent_dim if config.latent_dim is None else config.latent_dim,
         optimizer=optimizer,
         optimizer_options=options,
+        schedule=config.schedule or recipe.schedule,
+        binarize=recipe.binarize if config.binarize is None else config.binarize,
         out=None if config.out is None else Path(config.out),  # from Python it may be a string
     )
-    _check_counts(config)
-    _check_schedules(config)
-    _check_objective(config)
+    check_counts(config)
+    check_schedules(config)
+    check_objective(config)
     if not 0 <= config.seed < 2**63:
         raise InputError(f"--seed is {config.seed}: it must be in [0, 2**63)")
-    _check_numbers(config)
+    check_numbers(config)
     assert config.lr is not None
     check_optimizer(optimizer, options, config.lr)
     if config.resume and config.out is None:
@@ -171,59 +191,3 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.backend == "triton" and config.device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         raise InputError("--backend triton needs a GPU, but --device is cpu: use --backend auto")
     return config
-
-
-def _check_counts(config: TrainConfig) -> None:
-    least = {"warmup_steps": 0}
-    for flag in _COUNTS:
-        value, low = getattr(config, flag), least.get(flag, 1)
-        if value is not None and value < low:
-            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be at least {low}")
-
-
-def _check_numbers(config: TrainConfig) -> None:
-    for flag in ("lr", "decay", "clip_norm", "time_budget", "beta"):
-        value, low = getattr(config, flag), "0 or more" if flag == "beta" else "above 0"
-        if value is not None and (not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf")):
-            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be a finite number, {low}")
-    if config.ema is not None and not 0 <= config.ema < 1:
-        raise InputError(f"--ema is {config.ema}: it must be in [0, 1), 0.999 say")
-    assert config.batch_size is not None
-    if config.accumulate > config.batch_size:
-        raise InputError(
-            f"--accumulate is {config.accumulate}, but a batch has {config.batch_size} images: "
-            f"use at most --accumulate {config.batch_size}"
-        )
-
-
-def _check_objective(config: TrainConfig) -> None:
-    """An objective has the flags that it needs, and no others."""
-    for name, whose, needed in (
-        ("samples", _SAMPLED, False),
-        ("free_bits", ("free-bits",), True),
-        ("capacity", ("capacity",), True),
-        ("capacity_steps", ("capacity",), False),
-    ):
-        value, flag = getattr(config, name), "--" + name.replace("_", "-")
-        if value is not None and config.objective not in whose:
-            raise InputError(f"{flag} is {value}, but --objective {config.objective} has none: leave it out")
-        if value is None and needed and config.objective in whose:
-            raise InputError(f"--objective {config.objective} needs {flag} NATS: add it")
-        if value is not None and not 0 <= value < float("inf"):
-            raise InputError(f"{flag} is {value}: it must be a finite number, 0 or more")
-    takes_beta = config.objective in ("elbo", "capacity", "tcvae")
-    if not takes_beta and (config.beta != 1 or config.beta_schedule != "constant"):
-        raise InputError(f"--objective {config.objective} has no beta, but --beta is {config.beta}: leave it out")
-
-
-def _check_schedules(config: TrainConfig) -> None:
-    """A length goes with a schedule that has one."""
-    for flag, length, which, has_length in (
-        ("--schedule", "decay_epochs", config.schedule, config.schedule == "step"),
-        ("--beta-schedule", "beta_steps", config.beta_schedule, config.beta_schedule != "constant"),
-    ):
-        given, name = getattr(config, length), "--" + length.replace("_", "-")
-        if has_length and given is None:
-            raise InputError(f"{flag} {which} needs a length: add {name} N")
-        if given is not None and not has_length:
-            raise InputError(f"{name} is {given}, but {flag} {which} has no such length: leave it out")

@@ -72,7 +72,9 @@ class Engine:
         self._weights = WorkingWeights(self.model, low)
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         options = config.objective_options(dataset_size)
-        minimised = Objective(self._weights.twin, config.backend, config.objective, options)
+        minimised = Objective(
+            self._weights.twin, config.backend, config.objective, options, binarize=bool(config.binarize)
+        )
         self._step = Step(minimised, config.execution, self._autocast)
         one = torch.ones((), dtype=wide, device=world.device)
         self.scaler.scale(one)  # makes its tensors, which are made by the first call

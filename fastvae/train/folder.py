@@ -23,7 +23,7 @@ from .world import World
 _FIXED = (
     "preset", "data", "batch_size", "optimizer", "optimizer_options", "lr", "schedule", "warmup_steps", "decay",
     "decay_epochs", "clip_norm", "ema", "latent_dim", "beta", "beta_schedule", "beta_steps", "objective",
-    "samples", "free_bits", "capacity", "capacity_steps", "seed",
+    "samples", "free_bits", "capacity", "capacity_steps", "binarize", "seed",
 )  # fmt: skip
 
 _SCALARS = {"loss": "Total Loss", "nll": "Reconstruction Error", "kl": "KL-Divergence"}

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from ..models import OBJECTIVES, VAE
 from ..ops import Backend, Noise
 
-TRAIN_STREAM, EVAL_STREAM, SAMPLE_STREAM = 0, 1, 2  # of the noise: the same step draws different noise in each
+# Of the noise: the same step draws different noise in each. The last three draw training pixels, test pixels, and the
+# samples of `fastvae nll`.
+TRAIN_STREAM, EVAL_STREAM, SAMPLE_STREAM, PIXEL_STREAM, TEST_PIXEL_STREAM, NLL_STREAM = range(6)
 
 
 class Dials(NamedTuple):
@@ -39,12 +41,20 @@ class Objective(nn.Module):
         backend: of the fused operations.
         name: one of :data:`fastvae.models.OBJECTIVES`.
         options: what that objective has beside the dials: ``samples``, ``free_bits``, ``dataset_size``.
+        binarize: draw the pixels of uint8 images black or white first, once for encoder and likelihood.
     """
 
     def __init__(
-        self, model: VAE, backend: Backend, name: str = "elbo", options: Mapping[str, Any] = MappingProxyType({})
+        self,
+        model: VAE,
+        backend: Backend,
+        name: str = "elbo",
+        options: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        binarize: bool = False,
     ) -> None:
         super().__init__()
+        self._backend, self._binarize = backend, binarize
         self.model = model
         self._dials = _DIALS.get(name, ())
         self._function = partial(OBJECTIVES[name], backend=backend, **options)
@@ -53,6 +63,9 @@ class Objective(nn.Module):
         self, images: Tensor, noise_state: Tensor, row_offset: int, stream: int, dials: Dials
     ) -> tuple[Tensor, Tensor]:
         """``images`` (b, C, H, W); the loss (), and the sums over the rows ``[objective, nll, kl]`` (3,) in nats."""
+        if self._binarize:
+            pixels = Noise.from_state(noise_state, row_offset, stream=PIXEL_STREAM)
+            images = pixels.binarize(images, backend=self._backend)
         noise = Noise.from_state(noise_state, row_offset, stream=stream)
         chosen = {name: getattr(dials, name) for name in self._dials}
         value = self._function(self.model, images, noise, reduction="sum", weight=dials.weight, **chosen)

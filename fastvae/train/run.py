@@ -15,6 +15,7 @@ from ..data import Dataset, ResidentLoader, load
 from ..models import VAE, build
 from ..ops import Noise
 from . import autotune, checkpoint
+from .binarize import check_binarize, drawn_for_testing
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .engine import Terms
@@ -69,6 +70,8 @@ def run(
             check_pixels(config, dataset)
             torch.manual_seed(config.seed)
             model = build(config.recipe, dataset.shape, config.latent_dim)
+        if config.binarize:
+            check_binarize(dataset, model.likelihood)
         loader, test_loader = _loaders(config, dataset, world)
         config, choice = _settle(config, model, loader, world)
         path = config.out or default_path(config)
@@ -98,9 +101,10 @@ def run(
 def _loaders(config: TrainConfig, dataset: Dataset, world: World) -> tuple[ResidentLoader, ResidentLoader]:
     assert config.batch_size is not None
     loader = partial(ResidentLoader, seed=config.seed, device=world.device, rank=world.rank, world_size=world.size)
+    test = drawn_for_testing(dataset.test, config.seed) if config.binarize else dataset.test
     return (
         loader(dataset.train, batch_size=config.batch_size),
-        loader(dataset.test, batch_size=_EVAL_BATCH, shuffle=False),
+        loader(test, batch_size=_EVAL_BATCH, shuffle=False),
     )
 
 

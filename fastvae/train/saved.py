@@ -13,6 +13,7 @@ from ..models import PRESETS, VAE, build
 from ..ops import Noise, gaussian_kl
 from . import checkpoint
 from .best import FILE
+from .binarize import drawn_for_testing
 from .checkpoint import Checkpoint
 from .engine import Terms, load_weights
 from .folder import read_config
@@ -65,6 +66,11 @@ class SavedRun:
                 "name the data of the run"
             )
         return dataset
+
+    def test_images(self, data_dir: Path | None) -> Tensor:
+        """The images that the run was evaluated on, read again, and drawn black or white again where they were."""
+        images = self.data(data_dir).test
+        return drawn_for_testing(images, self.settings["seed"]) if self.settings.get("binarize") else images
 
 
 def _best(path: Path) -> Checkpoint:

@@ -100,7 +100,7 @@ class Schedule:
         if plan.rates is not None and takes_device_rate(optimizer):
             self._rates = plan.rates.to(self._rate)
         elif plan.rates is not None:
-            self._host_rates = plan.rates.tolist()
+            self._host_rates = plan.rates.cpu().numpy()  # as a list, ten million steps would take 300 MB
 
     def set(self) -> None:
         """Set them for the step that is to be taken. Beyond the end of the plan, its last values."""
@@ -111,7 +111,9 @@ class Schedule:
             self._optimizer.param_groups[0]["lr"] = self._rate_0d
         elif self._host_rates is not None:
             # On a GPU this waits, for the optimisers that take no tensor: Adagrad and Adafactor, which waits anyway.
-            self._optimizer.param_groups[0]["lr"] = self._host_rates[min(int(self._counter), len(self._host_rates) - 1)]
+            self._optimizer.param_groups[0]["lr"] = self._host_rates.item(
+                min(int(self._counter), len(self._host_rates) - 1)
+            )
 
 
 def _look_up(table: Tensor, counter: Tensor, out: Tensor) -> None:

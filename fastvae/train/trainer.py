@@ -24,8 +24,8 @@ class Trainer:
         data: a :class:`fastvae.data.Dataset`; a pair of tensors for training and testing, (N, C, H, W) each, uint8
             (read as x/255) or fp32; one such tensor, of which every tenth image is for testing; or a name or file, as
             ``--data`` takes it.
-        config: the settings, one field for each flag. Optimiser, batch size and epochs that it leaves open are those of
-            its preset, whose network is not used.
+        config: the settings, one field for each flag. What it leaves open is its preset's: optimiser, schedule, batch
+            size, epochs, binarisation, but not the network.
         callbacks: called with a :class:`fastvae.train.EpochEnd` at the end of each epoch; one that returns something
             true ends the run.
         quiet: print nothing.

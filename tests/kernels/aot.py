@@ -29,6 +29,7 @@ KERNELS = {
     "bernoulli_nll": ("_pixel._forward", _ONE),
     "bernoulli_nll_backward": ("_pixel._backward", _ONE),
     "bernoulli_nll binarized": ("_pixel._forward", ("second", "second_gradient")),
+    "binarize": ("binarize._binarize", ()),
     "continuous_bernoulli_nll": ("_pixel._forward", _ONE),
     "continuous_bernoulli_nll_backward": ("_pixel._backward", _ONE),
     "discretized_logistic_nll": ("_pixel._forward", ("state",)),
@@ -91,7 +92,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
     kernel, absent = KERNELS[operator]
     function = member(*kernel.split("."))
     wide = "*fp64" if dtype == "fp64" else "*fp32"
-    types = {"target": "*u8", "state": "*i64", "weight_tensor": "*fp32", "tickets": "*i32"}
+    types = {"target": "*u8", "drawn": "*u8", "state": "*i64", "weight_tensor": "*fp32", "tickets": "*i32"}
     types |= dict.fromkeys(
         ("parts", "partials", "loss", "loss_sum", "kl", "bounds", "sums", "grad_output", "grad_kl", "grad_ratio"), wide
     )

@@ -68,7 +68,7 @@ def test_accesses_are_128_bits(arch: int, dtype: str, variant: str) -> None:
     for kernel, used in table(arch, dtype, variant).items():
         accesses = used["accesses"]
         wide = "v2.b64" if dtype == "fp64" else "v2.b32" if dtype != "fp32" and kernel in MIXTURE else "v4.b32"
-        if kernel.endswith("second stage"):
+        if kernel.endswith("second stage") or kernel == "binarize":  # which moves bytes: four or eight to a vector
             continue
         assert f"ld.global.{wide}" in accesses, (kernel, accesses)
         if kernel != "free_bits_kl":  # a partial sum a column is all that it writes

@@ -85,6 +85,12 @@ AUTHORS = {
     ),
     "gaussian": (lambda: Author(linear(784, 200), heads(200, 20), [*linear(20, 200), *end(200)]), gaussian_loss),
     "classic": (lambda: Author(linear(784, 400), heads(400, 20), [*linear(20, 400), *end(400)]), bce_sum_and_kl),
+    "iwae": (
+        lambda: Author(
+            linear(784, 200, 200, act=nn.Tanh), heads(200, 50), [*linear(50, 200, 200, act=nn.Tanh), *end(200)]
+        ),
+        bce_sum_and_kl,
+    ),
 }
 RECIPES = {  # optimiser, its options, learning rate, batch size, epochs, as the tutorials have them (None: not given)
     "basic": ("adam", {}, None, None, None),
@@ -93,6 +99,7 @@ RECIPES = {  # optimiser, its options, learning rate, batch size, epochs, as the
     "leaky": ("adam", {}, 1e-3, 100, 30),
     "gaussian": ("adam", {}, 3e-4, 32, 30),
     "classic": ("adam", {}, 1e-3, 128, 10),
+    "iwae": ("adam", {"eps": 1e-4}, 1e-3, 20, 3280),
 }
 
 
@@ -135,12 +142,17 @@ def test_recipe_is_the_authors(preset):
         assert wanted is None or value == wanted
 
 
-def test_keras_weights_start_as_keras_draws_them():
-    vae = build(PRESETS["keras"], SHAPE)
+@pytest.mark.parametrize(("preset", "width"), [("keras", 256), ("iwae", 200)])
+def test_weights_start_as_glorot_and_bengio_draw_them(preset, width):
+    vae = build(PRESETS[preset], SHAPE)
     first = vae.encoder[1]
-    bound = (6 / (784 + 256)) ** 0.5  # Glorot & Bengio 2010, equation 16
+    bound = (6 / (784 + width)) ** 0.5  # Glorot & Bengio 2010, equation 16
     assert first.bias.abs().max() == 0
     assert 0.98 * bound < first.weight.abs().max() <= bound
+
+
+def test_only_the_iwae_papers_recipe_has_stages_and_binarises():
+    assert {name for name, preset in PRESETS.items() if preset.binarize or preset.schedule == "iwae"} == {"iwae"}
 
 
 def test_latent_dim_and_shape_are_free():

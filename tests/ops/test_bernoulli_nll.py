@@ -132,6 +132,19 @@ def test_binarized_inside_is_binarized_before(place: Any, shape: tuple[int, ...]
         assert torch.equal(*gradients)
 
 
+@pytest.mark.parametrize("row_offset", [0, 3, 2**36 + 5])
+@pytest.mark.parametrize("shape", [(5, 7), (9, 64), (3, 2, 5, 5), (40, 1, 28, 28), (0, 4), (4, 0)], ids=str)
+def test_every_backend_draws_the_specified_pixels(place: Any, shape: tuple[int, ...], row_offset: int) -> None:
+    shape = place.affordable(shape)
+    target = torch.randint(0, 256, shape, dtype=torch.uint8)
+    target.flatten()[:2] = torch.tensor([0, 255], dtype=torch.uint8)[: target.numel()]
+    key = ops.Noise(2**40 + 3, 5, row_offset, stream=2)
+    drawn = key.binarize(target.to(place.device), backend=place.backend)
+    assert torch.equal(drawn.cpu(), key.binarize(target, backend="reference"))
+    strided = target.to(place.device).repeat(1, 2, *[1] * (len(shape) - 2))[:, : shape[1]]
+    assert torch.equal(key.binarize(strided, backend=place.backend), drawn)
+
+
 def test_each_pixel_is_white_as_often_as_it_is_bright() -> None:
     draws = 2**14
     levels = torch.tensor([0, 1, 64, 128, 254, 255], dtype=torch.uint8)

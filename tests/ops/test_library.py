@@ -71,6 +71,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
             f"linear_{name}_backward": [(incoming(r[0]), *layer, *own, *r) for layer in layers for r in reductions]
             for name, own in (("bernoulli_nll", ()), ("gaussian_nll", (0.5, True)))
         },
+        "binarize": [(pixels, state, 5, 1)],
         "bernoulli_nll": [(mu, pixels, *key, *r, grad) for key in keys for r in reductions for grad in (False, True)],
         "bernoulli_nll_backward": [(incoming(r[0]), mu, pixels, *key, *r) for key in keys for r in reductions],
         **{

@@ -24,6 +24,11 @@ BAD = {
     "beta": (["--beta", "-1"], r"--beta is -1.0: it must be a finite number, 0 or more"),
     "seed": (["--seed", "-1"], r"--seed is -1: it must be in \[0, 2\*\*63\)"),
     "objective": (["--objective", "gan"], r"gan"),
+    "binarize": (["--binarize", "maybe"], r"expected True, False or nothing, which is True, but got maybe"),
+    "binarized gaussian": (
+        ["--preset", "gaussian", "--binarize"],
+        r"--binarize goes with a Bernoulli likelihood, but the model's is Gaussian: use --binarize False",
+    ),
     "no samples": (["--samples", "3"], r"--samples is 3, but --objective elbo has none: leave it out"),
     "samples": (["--objective", "iwae", "--samples", "0"], r"--samples is 0: it must be at least 1"),
     "no capacity": (["--objective", "capacity"], r"--objective capacity needs --capacity NATS: add it"),
@@ -134,6 +139,7 @@ def test_a_folder_that_holds_a_run_already(train, capsys):
         ("--clip-norm", "2.0"),
         ("--ema", "0.9"),
         ("--beta", "3.0"),
+        ("--binarize", "True"),
     ],
 )
 def test_resuming_with_other_settings(train, capsys, flag, value):
@@ -184,6 +190,13 @@ def test_normalised_pixels(tmp_path, capsys):
     flags = ["--data", str(tmp_path / "normal.npy"), "--out", str(tmp_path / "run"), "--epochs", "1"]
     refused(flags, r"pixels in \[-.*Bernoulli.*leave out the normalisation, or use --preset gaussian", capsys)
     assert main([*flags, "--preset", "gaussian"]) == 0
+
+
+def test_pixels_that_are_no_bytes_are_not_binarized(tmp_path, capsys):
+    np.save(tmp_path / "floats.npy", np.random.default_rng(0).random((40, 4, 4)).astype("float32"))
+    flags = ["--data", str(tmp_path / "floats.npy"), "--out", str(tmp_path / "run"), "--binarize"]
+    refused(flags, r"--binarize draws from uint8 pixels, but .*floats.npy has torch.float32: use --bin", capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_process_itself_exits_with_2():

@@ -79,6 +79,14 @@ def test_two_epochs_by_replay_are_those_step_by_step(device, precision):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_replayed_steps_draw_fresh_pixels(device):
+    plain, replayed = (setup(device, binarize=True) for _ in range(2))
+    assert epoch(*replayed, captured(*replayed)) == 2
+    epoch(*plain)
+    assert torch.equal(plain[0].sums, replayed[0].sums)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_the_warm_up_leaves_no_trace(device):
     engine, loader = setup(device)
     before = [tensor.clone() for tensor in engine.tensors()]

@@ -55,6 +55,7 @@ def test_two_processes_train_the_same_curve(spelling, tmp_path, alone):
 def test_two_processes_train_the_same_curve_with_all_that_a_step_may_have(tmp_path):
     more = ["--accumulate", "3", "--clip-norm", "300", "--ema", "0.9", "--schedule", "cosine", "--warmup-steps", "3"]
     more += ["--beta-schedule", "warmup", "--beta-steps", "9", "--epochs", "9", "--max-steps", "41", "--patience", "2"]
+    more += ["--binarize"]
     curves = []
     for name, command in {"one": [sys.executable, "-m", "fastvae.train"], "two": SPELLINGS["python -m"]}.items():
         _, lines, output = start(command, tmp_path / name, *more)

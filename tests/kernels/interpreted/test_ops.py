@@ -147,6 +147,14 @@ def test_binarized_pixels(shape: tuple[int, ...], row_offset: int, dtype: torch.
     both(run, [packed(shape, dtype)[0].contiguous()])
 
 
+@pytest.mark.parametrize("row_offset", [0, 3, 2**36 + 5])
+@pytest.mark.parametrize("shape", [(3, 5), (2, 40), (0, 4), (4, 0)], ids=str)
+def test_binarized_before(shape: tuple[int, ...], row_offset: int) -> None:
+    x = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    key = ops.Noise(5, 3, row_offset, stream=2)
+    assert torch.equal(key.binarize(x, backend="triton"), key.binarize(x, backend="reference"))
+
+
 @dtypes
 @reductions
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (2, 40), (0, 4), (4, 0)], ids=str)
@@ -175,6 +183,7 @@ def test_programs_that_loop_over_tiles(
     monkeypatch.setattr(launch, "_INT32_REACH", reach)
     test_latents(shape, torch.float32, reduction)
     test_pixels(shape, torch.float32, reduction, "uint8")
+    test_binarized_before(shape, 3)
     monkeypatch.setattr(free_bits, "_TILE", 4)
     monkeypatch.setattr(free_bits, "_MAX_COLUMNS", 4)
     monkeypatch.setattr(free_bits, "_PROGRAMS", 2)

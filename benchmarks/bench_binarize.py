@@ -1,0 +1,33 @@
+"""Pixels drawn black or white: a byte read and a byte written an element, and a quarter of a Philox call computed."""
+
+import pytest
+import timing
+import torch
+
+from fastvae import Noise
+
+
+def eager(target):
+    return torch.bernoulli(target / 255).mul_(255).to(torch.uint8)
+
+
+def fused(target):
+    return Noise(0, device=target.device).binarize(target)
+
+
+CONTENDERS = {"fastvae": lambda: fused, "eager": lambda: eager, **timing.compiled(eager)}
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.parametrize("rows", [20, 100, 1024])
+def test_binarize(benchmark, device, rows, name):
+    benchmark.group = f"binarize {rows}x784 uint8"
+    target = torch.randint(0, 256, (rows, 784), dtype=torch.uint8, device=device)
+    contender = CONTENDERS[name]()
+
+    def call():
+        contender(target)
+        if target.is_cuda:
+            torch.cuda.synchronize()
+
+    timing.time(benchmark, name, call, device=device, moved=2 * target.numel())

@@ -1,0 +1,74 @@
+"""The ranges of a run's settings: each check raises InputError naming the flag, its value and the remedy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .config import TrainConfig
+
+SAMPLED = ("iwae", "dreg", "stl")  # the objectives of K samples
+_COUNTS = (
+    "epochs", "max_steps", "patience", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps",
+    "decay_epochs", "beta_steps", "capacity_steps", "samples",
+)  # fmt: skip
+
+
+def check_counts(config: TrainConfig) -> None:
+    """What is counted is 1 or more, or for some 0."""
+    least = {"warmup_steps": 0}
+    for flag in _COUNTS:
+        value, low = getattr(config, flag), least.get(flag, 1)
+        if value is not None and value < low:
+            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be at least {low}")
+
+
+def check_numbers(config: TrainConfig) -> None:
+    """What is measured is finite and above 0, or for beta 0 or more."""
+    for flag in ("lr", "decay", "clip_norm", "time_budget", "beta"):
+        value, low = getattr(config, flag), "0 or more" if flag == "beta" else "above 0"
+        if value is not None and (not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf")):
+            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be a finite number, {low}")
+    if config.ema is not None and not 0 <= config.ema < 1:
+        raise InputError(f"--ema is {config.ema}: it must be in [0, 1), 0.999 say")
+    assert config.batch_size is not None
+    if config.accumulate > config.batch_size:
+        raise InputError(
+            f"--accumulate is {config.accumulate}, but a batch has {config.batch_size} images: "
+            f"use at most --accumulate {config.batch_size}"
+        )
+
+
+def check_objective(config: TrainConfig) -> None:
+    """An objective has the flags that it needs, and no others."""
+    for name, whose, needed in (
+        ("samples", SAMPLED, False),
+        ("free_bits", ("free-bits",), True),
+        ("capacity", ("capacity",), True),
+        ("capacity_steps", ("capacity",), False),
+    ):
+        value, flag = getattr(config, name), "--" + name.replace("_", "-")
+        if value is not None and config.objective not in whose:
+            raise InputError(f"{flag} is {value}, but --objective {config.objective} has none: leave it out")
+        if value is None and needed and config.objective in whose:
+            raise InputError(f"--objective {config.objective} needs {flag} NATS: add it")
+        if value is not None and not 0 <= value < float("inf"):
+            raise InputError(f"{flag} is {value}: it must be a finite number, 0 or more")
+    takes_beta = config.objective in ("elbo", "capacity", "tcvae")
+    if not takes_beta and (config.beta != 1 or config.beta_schedule != "constant"):
+        raise InputError(f"--objective {config.objective} has no beta, but --beta is {config.beta}: leave it out")
+
+
+def check_schedules(config: TrainConfig) -> None:
+    """A length goes with a schedule that has one."""
+    for flag, length, which, has_length in (
+        ("--schedule", "decay_epochs", config.schedule, config.schedule == "step"),
+        ("--beta-schedule", "beta_steps", config.beta_schedule, config.beta_schedule != "constant"),
+    ):
+        given, name = getattr(config, length), "--" + length.replace("_", "-")
+        if has_length and given is None:
+            raise InputError(f"{flag} {which} needs a length: add {name} N")
+        if given is not None and not has_length:
+            raise InputError(f"{name} is {given}, but {flag} {which} has no such length: leave it out")
