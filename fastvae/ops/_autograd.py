@@ -38,7 +38,7 @@ class Reduce(NamedTuple):
 
     @classmethod
     def of(cls, reduction: str, weight: float | Tensor, like: Tensor, name: str = "weight") -> "Reduce":
-        return cls(reduction_code(reduction), *split_weight(weight, like.device, name))
+        return cls(reduction_code(reduction), *split_weight(weight, like, name))
 
     @property
     def per_sample(self) -> bool:

@@ -29,6 +29,8 @@ def pair(first_name: str, first: Tensor, second_name: str, second: Tensor) -> No
         )
     if first.ndim == 0:
         raise ValueError(f"{first_name} and {second_name} need a batch dimension (B, ...), but have shape ()")
+    if first.is_cpu and second.is_cpu:  # tells without making the devices as objects, 1 us each
+        return
     if first.device != second.device:
         raise ValueError(f"{first_name} is on {first.device}, but {second_name} is on {second.device}: move one")
 
@@ -202,7 +204,7 @@ def reduction_code(reduction: str) -> int:
         raise ValueError(f"reduction must be 'batchmean', 'sum' or 'none', not {reduction!r}") from None
 
 
-def split_weight(weight: float | Tensor, device: torch.device, name: str = "weight") -> tuple[float, Tensor | None]:
+def split_weight(weight: float | Tensor, like: Tensor, name: str = "weight") -> tuple[float, Tensor | None]:
     """A weight as a host factor and, for a 0-d tensor, a factor that is read on the device when the kernel runs."""
     if not isinstance(weight, Tensor):
         if not weight <= math.inf:  # is it NaN? math.isnan would not do: to torch.compile a changing float is a symbol
@@ -212,6 +214,6 @@ def split_weight(weight: float | Tensor, device: torch.device, name: str = "weig
         raise ValueError(f"{name} has shape {tuple(weight.shape)}, but must be a number or a 0-d tensor")
     if weight.requires_grad:
         raise ValueError(f"{name} requires a gradient, but is a constant factor here: pass {name}.detach()")
-    if weight.device != device:
-        raise ValueError(f"{name} is on {weight.device}, but the inputs are on {device}: move it there once")
+    if weight.device != like.device:
+        raise ValueError(f"{name} is on {weight.device}, but the inputs are on {like.device}: move it there once")
     return 1.0, weight if weight.dtype == torch.float64 else weight.to(torch.float32)

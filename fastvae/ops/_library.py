@@ -135,14 +135,14 @@ def resolve(backend: str, tensor: Tensor) -> Any:
     Raises ValueError for an unknown backend, or for one that cannot serve the tensor's device; the message says what
     can. The fused operators have no rules for torch.func: under a transform "auto" is the reference, which needs none.
     """
-    device = tensor.device.type
     if backend == "auto":
-        served = (device == "cpu" and has_native()) or (device == "cuda" and has_triton())
+        served = (tensor.is_cpu and has_native()) or (tensor.is_cuda and has_triton())
         return torch.ops.fastvae if served and not transformed() else None
     if backend in ("native", "triton") and transformed():
         raise ValueError(f"backend={backend!r} has no rules for torch.func's transforms: use 'auto' or 'reference'")
     if backend == "reference":
         return None
+    device = tensor.device.type
     if backend == "native":
         if device != "cpu":
             raise ValueError(f"backend='native' needs CPU tensors, but they are on {tensor.device}: use 'auto'")

@@ -54,7 +54,7 @@ def capacity_kl(
     """
     mu, logvar = _check.latents(mu, logvar)
     if isinstance(capacity, Tensor):
-        _check.split_weight(capacity, mu.device, "capacity")
+        _check.split_weight(capacity, mu, "capacity")
     elif not -math.inf < capacity < math.inf:
         raise ValueError(f"capacity must be a finite number of nats, not {capacity}")
     Reduce.of(reduction, weight, mu)  # checks both

@@ -56,7 +56,7 @@ def optimal_gaussian_nll(
     if reduction not in ("batchmean", "sum"):
         raise ValueError(f"reduction must be 'batchmean' or 'sum' for a variance of the whole batch, not {reduction!r}")
     mean, target = _check.pixels("mean", mean, target)
-    _check.split_weight(weight, mean.device)
+    _check.split_weight(weight, mean)
     operators = _library.resolve(backend, mean)
     if operators is None:
         return reference.optimal_gaussian_nll(mean, target, full=full, reduction=reduction, weight=weight)

@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             kept.append(item)
             continue
         item.add_marker(pytest.mark.slow)
-        shared = item.function.__module__.endswith((".contract", ".loss_contract")) and item.function.__name__ not in OF_THE_KERNEL
+        in_contract = item.function.__module__.endswith((".contract", ".loss_contract"))
+        shared = in_contract and item.function.__name__ not in OF_THE_KERNEL
         (left_out if shared else kept).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept

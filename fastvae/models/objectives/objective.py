@@ -46,7 +46,7 @@ def penalised(
 
 def check_dial(name: str, dial: float | Tensor, x: Tensor) -> None:
     """Refuse a dial that is NaN, no scalar, learned, or (a CUDA graph would keep its value) on another device."""
-    split_weight(dial, x.device, name)
+    split_weight(dial, x, name)
 
 
 def check_of_the_batch(reduction: Reduction) -> None:
