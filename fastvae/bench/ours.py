@@ -21,6 +21,8 @@ class Fastvae(Contender):
         config = TrainConfig(
             batch_size=task.batch_size,
             lr=task.recipe.lr,
+            optimizer=task.recipe.optimizer,
+            optimizer_options=dict(task.recipe.optimizer_options),
             epochs=task.recipe.epochs,
             seed=seed,
             precision=precision,

@@ -62,7 +62,11 @@ def check_objective(config: TrainConfig) -> None:
 
 
 def check_schedules(config: TrainConfig) -> None:
-    """A length goes with a schedule that has one."""
+    """A length goes with a schedule that has one, and so does a decay."""
+    if config.decay is not None and config.schedule != "step":
+        raise InputError(
+            f"--decay is {config.decay}, but --schedule {config.schedule} has none: leave it out or add --schedule step"
+        )
     for flag, length, which, has_length in (
         ("--schedule", "decay_epochs", config.schedule, config.schedule == "step"),
         ("--beta-schedule", "beta_steps", config.beta_schedule, config.beta_schedule != "constant"),

@@ -74,7 +74,7 @@ class TrainConfig:
     """Of the learning rate: constant, cosine (ends at 0), step (--decay every --decay-epochs), iwae (that paper's)."""
     warmup_steps: int = 0
     """Steps in which the learning rate rises in a line to its schedule."""
-    decay: float = 0.1
+    decay: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0.1)")] = None
     """Factor of --schedule step."""
     decay_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
     """Epochs between the decays of --schedule step."""

@@ -133,7 +133,9 @@ class Loop:
             self.console.print(f"ended by a callback after epoch {self.epoch}")
         else:
             why = "--max-steps" if self.step == self.config.max_steps else "--time-budget"
-            self.console.print(f"ended by {why} at step {self.step}, in epoch {self.epoch + 1}")
+            at_end = self.step == self.epoch * len(self.loader)
+            where = f"after epoch {self.epoch}" if at_end else f"in epoch {self.epoch + 1}"
+            self.console.print(f"ended by {why} at step {self.step}, {where}")
 
     def _steps(self, progress: RunProgress) -> Iterator[None]:
         """Take what is left of the epoch; the caller may look around after each step, or after each replay of some."""

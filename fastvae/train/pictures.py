@@ -35,10 +35,13 @@ def write_image(grid: Tensor, path: Path) -> Path:
 
 
 def write_curves(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
-    """Draw loss, nll and KL against epochs, train and test, from the lines of metrics.jsonl."""
+    """Draw loss, nll and KL against epochs, train and test, from the lines of metrics.jsonl.
+
+    The loss in training is what is minimised, which need not be the negative ELBO: that of the test is.
+    """
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     for axis, (name, title) in zip(
-        axes, (("loss", "negative ELBO"), ("nll", "reconstruction (nll)"), ("kl", "KL")), strict=True
+        axes, (("loss", "loss (test: negative ELBO)"), ("nll", "reconstruction (nll)"), ("kl", "KL")), strict=True
     ):
         for split in ("train", "test"):
             lines = [line for line in metrics if line["split"] == split]

@@ -34,7 +34,8 @@ def plan(config: TrainConfig, epoch_steps: int) -> Plan:
             rates = rates * cosine(step - warmup, max(1, steps - warmup))
         elif config.schedule == "step":
             assert config.decay_epochs is not None
-            rates = rates * config.decay ** (step // (config.decay_epochs * epoch_steps))
+            decay = 0.1 if config.decay is None else config.decay
+            rates = rates * decay ** (step // (config.decay_epochs * epoch_steps))
         elif config.schedule == "iwae":
             rates = rates * iwae(step // epoch_steps)
     if config.beta_steps is not None:

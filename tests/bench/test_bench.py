@@ -13,6 +13,7 @@ from fastvae.bench import pythae
 from fastvae.bench.contenders import against_pythae, contenders
 from fastvae.bench.floor import Floor
 from fastvae.bench.loops import Loop
+from fastvae.bench.ours import Fastvae
 from fastvae.bench.race import Result, disagreements, race
 from fastvae.bench.report import ratios
 from fastvae.bench.task import Contender, Entry, Task
@@ -56,6 +57,15 @@ def test_all_loops_minimise_what_the_reference_does(preset, monkeypatch):
         assert len(moments) == len(exact) > 0
         for ours, theirs in zip(moments, exact, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_fastvae_has_the_preset_s_optimiser(preset):
+    recipe = PRESETS[preset]
+    optimizer = Fastvae(task(preset), 0, "fp32", "eager").engine.optimizer
+    assert isinstance(optimizer, torch.optim.RMSprop) == (recipe.optimizer == "rmsprop")
+    for option, value in {"lr": recipe.lr, **recipe.optimizer_options}.items():
+        assert optimizer.param_groups[0][option] == value
 
 
 @pytest.mark.parametrize("preset", PRESETS)

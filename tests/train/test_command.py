@@ -66,7 +66,11 @@ BAD = {
     "option alone": (["--optimizer-options", "eps"], r"optimizer-options"),
     "schedule": (["--schedule", "linear"], r"linear"),
     "warmup": (["--warmup-steps", "-1"], r"--warmup-steps is -1: it must be at least 0"),
-    "decay": (["--decay", "0"], r"--decay is 0.0: it must be a finite number, above 0"),
+    "decay": (
+        ["--schedule", "step", "--decay-epochs", "2", "--decay", "0"],
+        r"--decay is 0.0: it must be a finite number, above 0",
+    ),
+    "decay without step": (["--decay", "0.5"], r"--decay is 0.5, but --schedule constant has none: leave it out"),
     "step without length": (["--schedule", "step"], r"--schedule step needs a length: add --decay-epochs N"),
     "decay epochs": (["--schedule", "step", "--decay-epochs", "0"], r"--decay-epochs is 0: it must be at least 1"),
     "length without step": (
