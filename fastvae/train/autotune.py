@@ -30,9 +30,9 @@ from .world import World
 
 _TURNS, _STEPS = 7, 5  # of each candidate, and the steps in one
 _SECONDS = 5.0  # after which no further turn begins, for networks with long steps
-# Compiling takes 3 to 8 s for each shape of a batch, and an epoch has two; it saves a tenth of a step where it saves
-# (measured: leaky, batch 100, 2-core EPYC). A shorter run does not earn that back.
-_WORTH_COMPILING = 90.0
+# Seconds of a run. Compiling takes 3 to 8 s for each shape of a batch, and an epoch has two, but only the first time
+# (Inductor keeps its work); it saves 7 to 17 % of a step (measured: leaky, batch 100 and 1024, 2-core EPYC).
+_WORTH_COMPILING = 60.0
 _TIE = 0.97  # traced steps stay unless another way takes less than this of their time
 
 
