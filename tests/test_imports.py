@@ -80,6 +80,7 @@ print(x.grad.isfinite().all().item())
     assert python(code) == "True"
 
 
+@pytest.mark.slow
 def test_importing_takes_under_300_ms_beyond_torch() -> None:
     code = """
 import time, torch

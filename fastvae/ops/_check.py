@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from . import _library
 
@@ -135,8 +136,13 @@ def eight_bits(target: Tensor) -> None:
 
 
 def _readable(target: Tensor) -> bool:
-    """Whether its numbers may be looked at: on an accelerator that stalls the queue, and torch.func forbids it."""
-    return target.device.type == "cpu" and not torch.compiler.is_compiling() and not _library.transformed()
+    """Whether its numbers may be looked at: on an accelerator that stalls the queue, and torch.func forbids it.
+
+    While a step is traced, there are none.
+    """
+    if torch.compiler.is_compiling() or isinstance(target, FakeTensor):
+        return False
+    return target.device.type == "cpu" and not _library.transformed()
 
 
 def unit_interval(target: Tensor) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -54,6 +55,18 @@ def test_the_same_seed_is_the_same_run_and_another_is_not(train):
     runs = [weights(train("--epochs", "1", "--seed", seed, out=f"run{i}")[1]) for i, seed in enumerate("112")]
     assert_same(runs[0], runs[1])
     assert not torch.equal(runs[0]["model.decoder.0.weight"], runs[2]["model.decoder.0.weight"])
+
+
+@pytest.mark.parametrize("execution", ["eager", "traced"])
+def test_pixels_in_floats_train_like_those_in_bytes(train, metrics, tmp_path, execution):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
+    losses = []
+    for name, images in {"bytes": pixels, "floats": (pixels / 255).astype(np.float32)}.items():
+        np.save(tmp_path / f"{name}.npy", images)
+        flags = ["--data", str(tmp_path / f"{name}.npy"), "--execution", execution, "--precision", "fp32"]
+        folder = train(*flags, "--epochs", "2", "--batch-size", "16", out=name)[1]
+        losses.append([line["loss"] for line in metrics(folder)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_going_on_for_more_epochs_is_the_longer_run(train, metrics):
