@@ -14,7 +14,7 @@ struct Terms {
   FASTVAE_INLINE void terms(double l, double x, double& loss, double& slope) {
     const double a = __builtin_fabs(l), u = exp_minus(a), tail = u / (1 + u), y = l < 0 ? x : 1 - x;
     slope = l < 0 ? tail - y : y - tail;
-    loss = fma(a, y, log1p_unit(u));
+    loss = fma(a, y, __builtin_log1p(u));
   }
 };
 

@@ -1,7 +1,7 @@
 // Elementary functions that the compiler vectorises: no branch, no call, no table.
 //
 // The float versions are minimax polynomials; NaN goes in, NaN comes out. Largest errors seen with AVX-512, against
-// fp64: exp 1 ulp; expm1(2 x) as the latent terms build it 3.1 ulp; log1p_unit 1.4 ulp; a normal 5e-7.
+// fp64: exp 1 ulp; expm1(2 x) as the latent terms build it 3.1 ulp; a normal 5e-7.
 // The double versions are libm's: fp64 is there for checking, not for speed.
 #pragma once
 
@@ -79,20 +79,6 @@ FASTVAE_INLINE float exp_minus(float a) {
   return as_float((as_bits(shifted) << 23) + 0x3f800000u) * q;  // 2**n from n's low bits; those of 2**-127 are 0
 }
 FASTVAE_INLINE double exp_minus(double a) { return __builtin_exp(-a); }
-
-// log(1 + u) for u in [0, 1].
-FASTVAE_INLINE float log1p_unit(float u) {
-  float q = 0.005364822f;
-  q = fma(q, u, -0.030065784f);
-  q = fma(q, u, 0.07920452f);
-  q = fma(q, u, -0.13753802f);
-  q = fma(q, u, 0.19153655f);
-  q = fma(q, u, -0.24857163f);
-  q = fma(q, u, 0.33321324f);
-  q = fma(q, u, -0.49999648f);
-  return fma(u * u, q, u);
-}
-FASTVAE_INLINE double log1p_unit(double u) { return __builtin_log1p(u); }
 
 // log(u) for a normal u > 0.
 FASTVAE_INLINE float log(float u) {
