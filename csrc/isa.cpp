@@ -52,9 +52,23 @@ Isa isa() {
   return capability.isa;
 }
 
+bool multiplies_bf16() {
+#ifdef FASTVAE_X86
+  static const bool has = (__builtin_cpu_init(), __builtin_cpu_supports("avx512bf16"));
+  return has && isa() == Isa::avx512;
+#else
+  return false;
+#endif
+}
+
 }  // namespace fastvae
 
 // For `fastvae doctor`, by ctypes: "avx512", "avx2", "default", or the error that the first operator would raise.
 extern "C" __attribute__((visibility("default"))) const char* fastvae_cpu_capability() {
   return fastvae::capability.text.c_str();
+}
+
+// For what chooses between operators: whether `mm` runs here.
+extern "C" __attribute__((visibility("default"))) bool fastvae_multiplies_bf16() {
+  return !fastvae::capability.failed && fastvae::multiplies_bf16();
 }

@@ -18,6 +18,9 @@ enum class Isa { portable, avx2, avx512 };
 // Throws std::runtime_error where that variable asks for something that is not there.
 Isa isa();
 
+// Whether products of bf16 matrices have instructions that may be used: those of AVX-512 BF16, which are not AVX-512's.
+bool multiplies_bf16();
+
 }  // namespace fastvae
 
 // Declare a kernel in every namespace; FASTVAE_CHOSEN is the one for an instruction set, FASTVAE_RUN calls it.

@@ -11,7 +11,7 @@ from rich.table import Table
 
 import fastvae
 
-from .ops._library import capability, has_native, has_triton
+from .ops._library import capability, has_native, has_triton, multiplies_bf16
 from .train.folder import device_name
 
 
@@ -51,7 +51,8 @@ def _devices() -> list[tuple[str, str, str]]:
 
 def _backends() -> list[tuple[str, str, str]]:
     if has_native():
-        native = ("native (C++)", f"ready, {capability()} code", "")
+        products = ", its own bf16 products" if multiplies_bf16() else ""
+        native = ("native (C++)", f"ready, {capability()} code{products}", "")
     else:
         native = ("native (C++)", "not built: the CPU runs the eager reference", "install g++, then `make setup`")
     if not has_triton():

@@ -100,12 +100,27 @@ def capability() -> str:
 
     FASTVAE_CPU_CAPABILITY asks for one of them; where the machine lacks it, this says so.
     """
+    name: bytes = _ask("fastvae_cpu_capability", ctypes.c_char_p)
+    return name.decode()
+
+
+@functools.cache
+def multiplies_bf16() -> bool:
+    """Whether the extension is built and its product of bf16 matrices runs on this machine, which takes AVX-512 BF16.
+
+    >>> multiplies_bf16() <= has_native()
+    True
+    """
+    return has_native() and bool(_ask("fastvae_multiplies_bf16", ctypes.c_bool))
+
+
+def _ask(name: str, answer: Any) -> Any:
+    """What a function without arguments of the built extension says."""
     spec = importlib.util.find_spec("fastvae._native")
     assert spec is not None
-    function = ctypes.CDLL(spec.origin).fastvae_cpu_capability
-    function.restype = ctypes.c_char_p
-    name: bytes = function()
-    return name.decode()
+    function = getattr(ctypes.CDLL(spec.origin), name)
+    function.restype = answer
+    return function()
 
 
 @functools.cache

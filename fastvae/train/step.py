@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ..data.files import cache_folder
 from .config import Execution
 from .objective import TRAIN_STREAM, Dials, Objective
+from .products import choose_products
 
 Result = tuple[Tensor, list[Tensor]]
 
@@ -68,31 +69,10 @@ class Step:
 
         # Fake tensors: tracing computes nothing, draws no random numbers and changes no buffer.
         graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
-        if self._execution == "compiled":
-            _part_biases(graph)
+        choose_products(graph, fused=self._execution == "compiled")
         graph.graph.eliminate_dead_code()
         graph.recompile()
         return _compiled(graph, inputs) if self._execution == "compiled" else graph
-
-
-def _part_biases(graph: GraphModule) -> None:
-    """Add the biases of 16-bit products on a CPU in nodes of their own, which TorchInductor joins to the activations.
-
-    Within the product, oneDNN takes 15 to 45 us a layer for them at batch 100 (compiled, leaky: 3.4 % of a step). In
-    fp32, and in lists that nobody fuses, it is no gain.
-    """
-    aten = torch.ops.aten
-    for node in graph.graph.find_nodes(op="call_function", target=aten.addmm.default):
-        value = node.meta["val"]
-        if value.device.type != "cpu" or value.dtype not in (torch.bfloat16, torch.float16) or node.kwargs:
-            continue
-        bias, *factors = node.args
-        with graph.graph.inserting_before(node):
-            product = graph.graph.call_function(aten.mm.default, tuple(factors))
-            total = graph.graph.call_function(aten.add.Tensor, (product, bias))
-        product.meta["val"] = total.meta["val"] = value
-        node.replace_all_uses_with(total)
-        graph.graph.erase_node(node)
 
 
 def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:

@@ -5,6 +5,12 @@ import torch
 
 # One loss of pixels, one of latents: with them each part of a kernel that others share is run in every quick suite.
 QUICK = ("test_bernoulli_nll.py", "test_reparameterize_kl.py")
+# Of the reference, which is plain torch, it would be torch that these test, for minutes.
+OF_PLAIN_TORCH = (
+    "test_export",
+    "test_the_second_batch_size_compiles_one_graph_for_all_others",
+    "test_one_graph_serves_every_batch_size",
+)
 # Of the contract, what depends on an operator's own kernel. The rest is the Python around it, which all of them share.
 OF_THE_KERNEL = (
     "test_accuracy",
@@ -19,22 +25,24 @@ OF_THE_KERNEL = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow ones, but for two operators: the reference against itself, and without a GPU the interpreter (seconds each).
+    """Slow: the reference against itself, and without a GPU the interpreter (seconds each), but for two operators.
 
-    Of what all operators share, these two are spared what does not depend on the kernel.
+    What depends on no kernel these two run for all of them, slowly as well.
     """
     interpreted = not torch.cuda.is_available()
     kept, left_out = [], []
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         backend = parameters.get("backend")
-        slow = backend == "reference" or (backend == "triton" and interpreted)
-        if not slow or item.path.name in QUICK:
+        if backend != "reference" and not (backend == "triton" and interpreted):
             kept.append(item)
             continue
-        item.add_marker(pytest.mark.slow)
+        name, quick = item.function.__name__, item.path.name in QUICK
         in_contract = item.function.__module__.endswith((".contract", ".loss_contract"))
-        shared = in_contract and item.function.__name__ not in OF_THE_KERNEL
-        (left_out if shared else kept).append(item)
+        shared = in_contract and name not in OF_THE_KERNEL
+        if shared or not quick:
+            item.add_marker(pytest.mark.slow)
+        needless = (shared and not quick) or (backend == "reference" and name in OF_PLAIN_TORCH)
+        (left_out if needless else kept).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept

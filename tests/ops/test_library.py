@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-import fastvae.ops.adam_step  # noqa: F401 -- declares its operator
+import fastvae.ops.adam_step
+import fastvae.ops.mm  # noqa: F401 -- both declare their operators
 from fastvae import ops
 from fastvae.ops import _library
 from fastvae.reference import gaussian_kl
@@ -106,6 +107,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
             for groups in (mu[0].numel(), 1)
         ],
         "adam_step_": adam_steps(dtype) if _library.has_native() else [],
+        "mm": products() if _library.multiplies_bf16() else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
 
@@ -123,6 +125,12 @@ def adam_steps(dtype: torch.dtype) -> list[tuple[Any, ...]]:
     ]
 
 
+def products() -> list[tuple[Any, ...]]:
+    """On the CPU and in bf16 alone: matrices of any strides, with a bias and without."""
+    left, right, bias = (torch.randn(shape).bfloat16() for shape in ((3, 5), (7, 5), (7,)))
+    return [(left, right.t(), bias), (left, right.t().contiguous(), None), (left.t(), left, None)]
+
+
 NAMES = tuple(samples((1, 1), torch.float32, "cpu"))
 
 
@@ -130,7 +138,11 @@ def test_every_operator_is_checked_here() -> None:
     assert set(NAMES) == {*_library._modules, *_library._compositions, *_library._of_cpu}
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((3, 5), torch.float32), ((4, 3, 2, 2), torch.bfloat16)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((3, 5), torch.float32), pytest.param((4, 3, 2, 2), torch.bfloat16, marks=pytest.mark.slow)],
+    ids=str,
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_opcheck(operators: Any, device: str, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     for arguments in samples(shape, dtype, device)[name]:

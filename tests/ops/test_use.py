@@ -50,7 +50,7 @@ def _compilable(place: Any) -> Any:
 
 @pytest.mark.usefixtures("_compilable")
 @pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
-@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("training", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["inference", "training"])
 @every_case
 def test_export(place: Any, case: Case, training: bool, strict: bool) -> None:
     for reduction in case.reductions:

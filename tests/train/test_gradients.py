@@ -31,7 +31,7 @@ def vector(engine):
 
 
 @pytest.mark.parametrize("execution", ["eager", "traced"])
-@pytest.mark.parametrize("parts", [2, 3, 50])
+@pytest.mark.parametrize("parts", [2, 3, pytest.param(50, marks=pytest.mark.slow)])
 def test_the_parts_of_a_batch_are_its_step(parts, execution):
     whole, split = trained(execution=execution), trained(execution=execution, accumulate=parts)
     # Rounding of sums in another order.

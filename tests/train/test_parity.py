@@ -14,6 +14,8 @@ from fastvae.parity.curves import Setting
 from fastvae.parity.rules import Yardstick, judge
 from fastvae.train.config import TrainConfig, resolve
 
+# The quick suite has one network that is fast and, of the deepest one, the steps that most runs take.
+QUICK = [("classic", precision) for precision in ("fp64", "fp32", "bf16")] + [("leaky", "bf16")]
 EXECUTIONS = ["eager", "traced", pytest.param("compiled", marks=pytest.mark.slow)]
 SEEDS = {"fp64": 7, "fp32": 8, "bf16": 8}  # fastvae/parity/rules.py says why not every seed will do in fp32
 
@@ -24,14 +26,19 @@ def setting(preset, precision):
     return Setting(config, load("digits").train[:300], 100, torch.device("cpu"))
 
 
+def slow(*values):
+    return pytest.param(*values, marks=[] if values[:2] in QUICK else pytest.mark.slow)
+
+
 @functools.lru_cache(maxsize=4)
 def yardstick(preset, precision):
     return Yardstick.of(setting(preset, precision), precision)
 
 
 @pytest.mark.parametrize("execution", EXECUTIONS)
-@pytest.mark.parametrize("precision", SEEDS)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("preset", "precision"), [slow(preset, precision) for preset in PRESETS for precision in SEEDS]
+)
 def test_every_step_is_the_references(preset, precision, execution):
     if execution == "compiled" and preset != "leaky":
         pytest.skip("the deepest network is enough for the compiler")
@@ -42,8 +49,10 @@ def test_every_step_is_the_references(preset, precision, execution):
     assert judge(curve, by).objection == ""
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-3), ("bf16", 1e-2)])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("preset", "precision", "bound"),
+    [slow(preset, *row) for preset in PRESETS for row in (("fp32", 1e-3), ("bf16", 1e-2))],
+)
 def test_the_yardstick_is_short(preset, precision, bound):
     # An eager loop that goes astray would let everything pass: autocast, for one, keeps stale weights if it may.
     by = yardstick(preset, precision)

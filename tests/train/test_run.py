@@ -127,7 +127,14 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(train, capsys):
     assert_same(whole, weights(folder))
 
 
-@pytest.mark.parametrize("flags", [("--precision", "bf16"), ("--precision", "fp16"), ("--backend", "reference")])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--precision", "bf16"),
+        pytest.param(("--precision", "fp16"), marks=pytest.mark.slow),
+        ("--backend", "reference"),
+    ],
+)
 def test_other_precisions_and_backends_learn_the_same(train, metrics, flags):
     plain, other = train("--epochs", "4", out="plain")[1], train("--epochs", "4", *flags, out="other")[1]
     assert metrics(other)[-1]["loss"] == pytest.approx(metrics(plain)[-1]["loss"], rel=0.01)

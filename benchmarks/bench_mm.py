@@ -1,0 +1,44 @@
+"""The bf16 products of a layer of `leaky` on a CPU: forward with its bias, and both of its backward, against oneDNN's.
+
+A rate of 2 M N K floating-point operations over the seconds. In a training step fastvae's are faster still, against
+others that step's caches are full of: see `fastvae bench`.
+"""
+
+import pytest
+import timing
+import torch
+
+from fastvae.ops import _library
+from fastvae.ops.mm import mm
+
+BATCHES = (20, 100, 1024)
+LAYERS = [(784, 400), (400, 400), (400, 200)]
+
+pytestmark = pytest.mark.skipif(not _library.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
+
+
+def torch_mm(left, right, bias=None):
+    return torch.mm(left, right) if bias is None else torch.addmm(bias, left, right)
+
+
+CONTENDERS = {"fastvae": mm, "torch: addmm, mm": torch_mm}
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_mm(benchmark, batch, layer, name):
+    into, out = layer
+    x, gradient = torch.randn(batch, into).bfloat16(), torch.randn(batch, out).bfloat16()
+    weight, bias = torch.randn(out, into).bfloat16(), torch.randn(out).bfloat16()
+    multiply = CONTENDERS[name]
+
+    def call():
+        multiply(x, weight.t(), bias)
+        multiply(gradient, weight)
+        multiply(gradient.t(), x)
+
+    benchmark.group = f"mm {batch}x{into}x{out} bf16, forward and backward of a layer"
+    moved = 2 * 3 * (batch * (into + out) + into * out)
+    benchmark.extra_info["flops"] = 3 * 2 * batch * into * out
+    timing.time(benchmark, name, call, device=torch.device("cpu"), moved=moved)

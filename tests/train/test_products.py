@@ -1,0 +1,83 @@
+"""Which products of a recorded step are fastvae's."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from fastvae.ops import _library
+from fastvae.train.products import choose_products
+
+needs_bf16 = pytest.mark.skipif(
+    not _library.multiplies_bf16() or torch.cpu._is_amx_tile_supported(), reason="needs AVX-512 BF16 without AMX"
+)
+aten, own = torch.ops.aten, torch.ops.fastvae
+
+
+def recorded(function: Callable[..., Tensor], *inputs: Tensor, fused: bool = False) -> GraphModule:
+    graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    choose_products(graph, fused=fused)
+    graph.recompile()
+    return graph
+
+
+def products(graph: GraphModule) -> Counter[object]:
+    names = Counter(node.target for node in graph.graph.nodes if node.op == "call_function")
+    wanted = (aten.mm.default, aten.addmm.default, aten.add.Tensor, own.mm.default)
+    return Counter({name: count for name, count in names.items() if name in wanted})
+
+
+def layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return nn.functional.linear(x, weight, bias).relu() @ weight
+
+
+def inputs(dtype: torch.dtype, rows: int = 33, width: int = 48) -> list[Tensor]:
+    """Of ones and zeros: sums are exact, in any order and in 16 bits, until the last is rounded."""
+    return [torch.randint(-1, 2, shape).to(dtype) for shape in ((rows, 40), (width, 40), (width,))]
+
+
+@needs_bf16
+@pytest.mark.parametrize("fused", [False, True], ids=["listed", "fused"])
+def test_small_bf16_products_are_its_own_and_come_out_alike(fused: bool) -> None:
+    tensors = inputs(torch.bfloat16)
+    graph = recorded(layer, *tensors, fused=fused)
+    # What nobody fuses adds the bias within the product.
+    assert products(graph) == Counter({own.mm.default: 2, **({aten.add.Tensor: 1} if fused else {})})
+    assert torch.equal(graph(*tensors), layer(*tensors))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_other_types_stay(dtype: torch.dtype) -> None:
+    graph = recorded(layer, *inputs(dtype))
+    assert products(graph) == Counter({aten.addmm.default: 1, aten.mm.default: 1})
+
+
+def test_large_products_stay() -> None:
+    graph = recorded(layer, *inputs(torch.bfloat16, rows=40_000, width=100))
+    assert products(graph) == Counter({aten.addmm.default: 1, aten.mm.default: 1})
+
+
+def test_they_stay_where_the_machine_multiplies_by_other_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_library, "multiplies_bf16", lambda: False)
+    graph = recorded(layer, *inputs(torch.bfloat16))
+    assert products(graph) == Counter({aten.addmm.default: 1, aten.mm.default: 1})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_compiler_gets_the_biases_of_16_bit_products_apart(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_library, "multiplies_bf16", lambda: False)
+    tensors = inputs(dtype)
+    graph = recorded(layer, *tensors, fused=True)
+    assert products(graph) == Counter({aten.mm.default: 2, aten.add.Tensor: 1})
+    assert torch.equal(graph(*tensors), layer(*tensors))
+
+
+def test_fp32_biases_stay_within_for_a_compiler() -> None:
+    graph = recorded(layer, *inputs(torch.float32), fused=True)
+    assert products(graph) == Counter({aten.addmm.default: 1, aten.mm.default: 1})
