@@ -1,4 +1,4 @@
-"""The product of two bf16 matrices on the CPU, for the layers of small networks.
+"""Products of bf16 matrices on the CPU, for the layers of small networks.
 
 There is no Triton kernel: on a GPU cuBLAS is used, and on a CPU without AVX-512 BF16 oneDNN. What replaces torch's
 products in a recorded step is :mod:`fastvae.train.products`.
@@ -10,9 +10,11 @@ from torch import Tensor
 from . import _library
 
 _library.define_of_cpu(
-    "mm(Tensor left, Tensor right, Tensor? bias) -> Tensor",
-    lambda left, right, bias: left.new_empty((left.shape[0], right.shape[1])),
+    "mm(Tensor[] lefts, Tensor[] rights, Tensor[] biases) -> Tensor[]",
+    lambda lefts, rights, _: [a.new_empty((a.shape[0], b.shape[1])) for a, b in zip(lefts, rights, strict=True)],
 )
+# Of lists, and without the checks of `mm`: for programs that have made theirs.
+mm_of_lists = torch.ops.fastvae.mm.default
 
 
 def mm(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -24,7 +26,8 @@ def mm(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2). A row of the result depends on that row
     of ``left`` alone: not on the other rows, their number, or the number of threads.
 
-    It has no derivative: it is what a recorded forward and backward is made of.
+    It has no derivative: it is what a recorded forward and backward is made of. ``mm_of_lists`` takes matrices that do
+    not depend on one another, and computes their products at once.
 
     Args:
         left: (M, K) bf16 on the CPU, of any strides.
@@ -63,5 +66,6 @@ def mm(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if bias is not None and bias.shape[0] != right.shape[1]:
         raise ValueError(f"bias has {bias.shape[0]} numbers, but right has {right.shape[1]} columns: pass one for each")
-    product: Tensor = torch.ops.fastvae.mm(left, right, None if bias is None else bias.contiguous())
+    product: Tensor
+    (product,) = mm_of_lists([left], [right], [] if bias is None else [bias.contiguous()])
     return product

@@ -1,12 +1,14 @@
-"""The matrix products of a recorded step on a CPU: whose they are, and what is part of them."""
+"""The matrix products of a recorded step on a CPU: whose they are, and what is done with them."""
 
+import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
 from ..ops import _library
-from ..ops import mm as _  # noqa: F401 -- declares the operator
+from ..ops.mm import mm_of_lists
 
 _aten = torch.ops.aten
 # Multiplications. fastvae's product is 1.0 to 2.9 times as fast as oneDNN's up to here, in a whole step more, since it
@@ -18,39 +20,48 @@ _SMALL = 1 << 27
 def choose_products(graph: GraphModule, *, fused: bool) -> None:
     """Small bf16 products on a CPU by fastvae, where it multiplies faster; the rest stays as it is.
 
-    ``fused``: a compiler joins neighbours of the products to one another.
+    ``fused``: a compiler joins what stands between the products. It gets the biases of 16-bit products apart, to join
+    them to the activations: within a product, oneDNN takes 15 to 45 us a layer for them at batch 100 (leaky: 3.4 % of
+    a step). In fp32, and in lists that nobody fuses, that is no gain.
     """
-    if fused:
-        _part_biases(graph)
     # Where there are AMX tiles, oneDNN uses them.
-    if not _library.multiplies_bf16() or torch.cpu._is_amx_tile_supported():
-        return
+    if _library.multiplies_bf16() and not torch.cpu._is_amx_tile_supported():
+        _cancel_transposes(graph)
+        for group in _groups(graph):
+            _multiply_at_once(graph, group)
+    if fused:
+        for node in graph.graph.nodes:
+            if node.target in (_aten.addmm.default, mm_of_lists):
+                _part_biases(graph, node)
+
+
+def _groups(graph: GraphModule) -> Iterator[list[Node]]:
+    """The small bf16 products, in their order, those together that can be computed at once."""
+    group: list[Node] = []
     for node in _products(graph):
-        *bias, left, right = node.args
-        if node.meta["val"].dtype == torch.bfloat16 and _multiplications(left, right) <= _SMALL:
-            _replace(graph, node, torch.ops.fastvae.mm.default, (left, right, *(bias or [None])))
-
-
-def _part_biases(graph: GraphModule) -> None:
-    """Add the biases of 16-bit products in nodes of their own, which TorchInductor joins to the activations.
-
-    Within the product, oneDNN takes 15 to 45 us a layer for them at batch 100 (leaky: 3.4 % of a step). In fp32, and in
-    lists that nobody fuses, it is no gain.
-    """
-    for node in _products(graph):
-        if node.target is not _aten.addmm.default or node.meta["val"].dtype == torch.float32:
+        *_, left, right = node.args
+        if node.meta["val"].dtype != torch.bfloat16 or _multiplications(left, right) > _SMALL:
             continue
-        bias, *factors = node.args
-        with graph.graph.inserting_before(node):
-            product = graph.graph.call_function(_aten.mm.default, tuple(factors))
-        product.meta["val"] = node.meta["val"]
-        _replace(graph, node, _aten.add.Tensor, (product, bias))
+        if group and not _may_join(node, group):
+            yield group
+            group = []
+        group.append(node)
+    if group:
+        yield group
+
+
+def _cancel_transposes(graph: GraphModule) -> None:
+    """Gradients of weights are recorded transposed twice: between two products, that would look like a use of one."""
+    for node in graph.graph.find_nodes(op="call_function", target=_aten.t.default):
+        (first,) = node.args
+        if first.target is _aten.t.default:
+            _replace(graph, node, first.args[0])
+    graph.graph.eliminate_dead_code()
 
 
 def _products(graph: GraphModule) -> list[Node]:
-    targets = (_aten.mm.default, _aten.addmm.default)
-    nodes = [node for target in targets for node in graph.graph.find_nodes(op="call_function", target=target)]
-    return [node for node in nodes if node.meta["val"].device.type == "cpu" and not node.kwargs]
+    found = (node for node in graph.graph.nodes if node.target in (_aten.mm.default, _aten.addmm.default))
+    return [node for node in found if node.meta["val"].device.type == "cpu" and not node.kwargs]
 
 
 def _multiplications(left: Any, right: Any) -> int:
@@ -58,9 +69,50 @@ def _multiplications(left: Any, right: Any) -> int:
     return int(rows * depth * columns)
 
 
-def _replace(graph: GraphModule, node: Node, target: Any, arguments: tuple[Any, ...]) -> None:
-    with graph.graph.inserting_before(node):
-        other = graph.graph.call_function(target, arguments)
-    other.meta["val"] = node.meta["val"]
+def _may_join(node: Node, group: list[Node]) -> bool:
+    """Whether the products of a group can wait for this one: nothing up to it uses them."""
+    uses = (user for member in group for user in member.users)
+    return node.target is group[0].target and all(node < use for use in uses)
+
+
+def _multiply_at_once(graph: GraphModule, group: list[Node]) -> None:
+    *biases, lefts, rights = (list(arguments) for arguments in zip(*(node.args for node in group), strict=True))
+    with graph.graph.inserting_before(group[-1]):
+        products = graph.graph.call_function(mm_of_lists, (lefts, rights, *(biases or [[]])))
+        outputs = [graph.graph.call_function(operator.getitem, (products, k)) for k in range(len(group))]
+    products.meta["val"] = [node.meta["val"] for node in group]
+    for node, output in zip(group, outputs, strict=True):
+        output.meta["val"] = node.meta["val"]
+        _replace(graph, node, output)
+
+
+def _part_biases(graph: GraphModule, node: Node) -> None:
+    """The biases of a node's 16-bit products in additions of their own."""
+    if node.target is _aten.addmm.default:
+        value, (bias, *factors) = node.meta["val"], node.args
+        if value.device.type != "cpu" or value.dtype not in (torch.bfloat16, torch.float16) or node.kwargs:
+            return
+        with graph.graph.inserting_before(node):
+            product = graph.graph.call_function(_aten.mm.default, tuple(factors))
+        product.meta["val"] = value
+        _replace(graph, node, _add(graph, product, bias))
+        return
+    lefts, rights, biases = node.args
+    node.args = (lefts, rights, [])
+    for output in list(node.users) if biases else ():
+        uses = list(output.users)
+        total = _add(graph, output, biases[output.args[1]])
+        for use in uses:
+            use.replace_input_with(output, total)
+
+
+def _add(graph: GraphModule, product: Node, bias: Any) -> Node:
+    with graph.graph.inserting_after(product):
+        total = graph.graph.call_function(_aten.add.Tensor, (product, bias))
+    total.meta["val"] = product.meta["val"]
+    return total
+
+
+def _replace(graph: GraphModule, node: Node, other: Any) -> None:
     node.replace_all_uses_with(other)
     graph.graph.erase_node(node)

@@ -128,7 +128,7 @@ def adam_steps(dtype: torch.dtype) -> list[tuple[Any, ...]]:
 def products() -> list[tuple[Any, ...]]:
     """On the CPU and in bf16 alone: matrices of any strides, with a bias and without."""
     left, right, bias = (torch.randn(shape).bfloat16() for shape in ((3, 5), (7, 5), (7,)))
-    return [(left, right.t(), bias), (left, right.t().contiguous(), None), (left.t(), left, None)]
+    return [([left], [right.t()], [bias]), ([left, left.t()], [right.t().contiguous(), left], [])]
 
 
 NAMES = tuple(samples((1, 1), torch.float32, "cpu"))
