@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.fx import GraphModule, Node
@@ -97,11 +97,11 @@ def _part_biases(graph: GraphModule, node: Node) -> None:
         product.meta["val"] = value
         _replace(graph, node, _add(graph, product, bias))
         return
-    lefts, rights, biases = node.args
+    lefts, rights, biases = node.args[0], node.args[1], cast("list[Node]", node.args[2])
     node.args = (lefts, rights, [])
     for output in list(node.users) if biases else ():
         uses = list(output.users)
-        total = _add(graph, output, biases[output.args[1]])
+        total = _add(graph, output, biases[cast("int", output.args[1])])
         for use in uses:
             use.replace_input_with(output, total)
 
