@@ -10,12 +10,13 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastvae.ops import _library
+from fastvae.ops.mm import mm_of_lists
 from fastvae.train.products import choose_products
 
 needs_bf16 = pytest.mark.skipif(
     not _library.multiplies_bf16() or torch.cpu._is_amx_tile_supported(), reason="needs AVX-512 BF16 without AMX"
 )
-aten, own = torch.ops.aten, torch.ops.fastvae
+aten = torch.ops.aten
 
 
 def recorded(function: Callable[..., Tensor], *inputs: Tensor, fused: bool = False) -> GraphModule:
@@ -27,7 +28,7 @@ def recorded(function: Callable[..., Tensor], *inputs: Tensor, fused: bool = Fal
 
 def products(graph: GraphModule) -> Counter[object]:
     names = Counter(node.target for node in graph.graph.nodes if node.op == "call_function")
-    wanted = (aten.mm.default, aten.addmm.default, aten.add.Tensor, own.mm.default)
+    wanted = (aten.mm.default, aten.addmm.default, aten.add.Tensor, mm_of_lists)
     return Counter({name: count for name, count in names.items() if name in wanted})
 
 
@@ -46,8 +47,37 @@ def test_small_bf16_products_are_its_own_and_come_out_alike(fused: bool) -> None
     tensors = inputs(torch.bfloat16)
     graph = recorded(layer, *tensors, fused=fused)
     # What nobody fuses adds the bias within the product.
-    assert products(graph) == Counter({own.mm.default: 2, **({aten.add.Tensor: 1} if fused else {})})
+    assert products(graph) == Counter({mm_of_lists: 2, **({aten.add.Tensor: 1} if fused else {})})
     assert torch.equal(graph(*tensors), layer(*tensors))
+
+
+def heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    first = nn.functional.linear(x, weight, bias)
+    return first * nn.functional.linear(x, weight.neg(), bias)
+
+
+@needs_bf16
+@pytest.mark.parametrize("fused", [False, True], ids=["listed", "fused"])
+def test_products_that_do_not_wait_for_one_another_are_computed_at_once(fused: bool) -> None:
+    tensors = inputs(torch.bfloat16)
+    graph = recorded(heads, *tensors, fused=fused)
+    assert products(graph) == Counter({mm_of_lists: 1, **({aten.add.Tensor: 2} if fused else {})})
+    assert torch.equal(graph(*tensors), heads(*tensors))
+
+
+def gradients(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    weights = [weight.detach().requires_grad_(), weight.detach().requires_grad_()]
+    loss = (nn.functional.linear(x, weights[0], bias).relu() @ weights[1]).sum()
+    return torch.stack(torch.autograd.grad(loss, weights))
+
+
+@needs_bf16
+def test_the_products_of_a_layers_backward_are_computed_at_once() -> None:
+    tensors = inputs(torch.bfloat16)
+    graph = recorded(gradients, *tensors)
+    # The forward of both layers, the two of the second one's backward, and the first one's.
+    assert [len(node.args[0]) for node in graph.graph.find_nodes(op="call_function", target=mm_of_lists)] == [1, 1, 2, 1]
+    assert torch.equal(graph(*tensors), gradients(*tensors))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
