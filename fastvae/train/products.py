@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from ..ops import _library
@@ -30,7 +31,7 @@ def choose_products(graph: GraphModule, *, fused: bool) -> None:
         for group in _groups(graph):
             _multiply_at_once(graph, group)
     if fused:
-        for node in graph.graph.nodes:
+        for node in [*graph.graph.nodes]:
             if node.target in (_aten.addmm.default, mm_of_lists):
                 _part_biases(graph, node)
 
@@ -38,9 +39,11 @@ def choose_products(graph: GraphModule, *, fused: bool) -> None:
 def _groups(graph: GraphModule) -> Iterator[list[Node]]:
     """The small bf16 products, in their order, those together that can be computed at once."""
     group: list[Node] = []
-    for node in _products(graph):
-        *_, left, right = node.args
-        if node.meta["val"].dtype != torch.bfloat16 or _multiplications(left, right) > _SMALL:
+    for node in [*graph.graph.nodes]:
+        if group and _is_mutation(node):  # of what a product reads, perhaps, and may not wait to read
+            yield group
+            group = []
+        if not _is_own(node):
             continue
         if group and not _may_join(node, group):
             yield group
@@ -50,6 +53,22 @@ def _groups(graph: GraphModule) -> Iterator[list[Node]]:
         yield group
 
 
+def _is_mutation(node: Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _is_own(node: Node) -> bool:
+    if node.target not in (_aten.mm.default, _aten.addmm.default) or node.kwargs:
+        return False
+    *bias, left, right = (argument.meta["val"] for argument in cast("tuple[Node, ...]", node.args))
+    alike = all(value.device.type == "cpu" and value.dtype == torch.bfloat16 for value in (*bias, left, right))
+    (rows, depth), columns = left.shape, right.shape[1]
+    # addmm's first term may be a matrix too.
+    return (
+        alike and rows * depth * columns <= _SMALL and all(b.shape == (columns,) and b.stride() == (1,) for b in bias)
+    )
+
+
 def _cancel_transposes(graph: GraphModule) -> None:
     """Gradients of weights are recorded transposed twice: between two products, that would look like a use of one."""
     for node in graph.graph.find_nodes(op="call_function", target=_aten.t.default):
@@ -57,16 +76,6 @@ def _cancel_transposes(graph: GraphModule) -> None:
         if first.target is _aten.t.default:
             _replace(graph, node, first.args[0])
     graph.graph.eliminate_dead_code()
-
-
-def _products(graph: GraphModule) -> list[Node]:
-    found = (node for node in graph.graph.nodes if node.target in (_aten.mm.default, _aten.addmm.default))
-    return [node for node in found if node.meta["val"].device.type == "cpu" and not node.kwargs]
-
-
-def _multiplications(left: Any, right: Any) -> int:
-    (rows, depth), columns = left.meta["val"].shape, right.meta["val"].shape[1]
-    return int(rows * depth * columns)
 
 
 def _may_join(node: Node, group: list[Node]) -> bool:

@@ -76,8 +76,37 @@ def test_the_products_of_a_layers_backward_are_computed_at_once() -> None:
     tensors = inputs(torch.bfloat16)
     graph = recorded(gradients, *tensors)
     # The forward of both layers, the two of the second one's backward, and the first one's.
-    assert [len(node.args[0]) for node in graph.graph.find_nodes(op="call_function", target=mm_of_lists)] == [1, 1, 2, 1]
+    assert [len(node.args[0]) for node in graph.graph.find_nodes(op="call_function", target=mm_of_lists)] == [
+        1,
+        1,
+        2,
+        1,
+    ]
     assert torch.equal(graph(*tensors), gradients(*tensors))
+
+
+def overwrites(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    x = x.clone()
+    first = x @ weight.t()
+    x.mul_(2)
+    return first - x @ weight.t()
+
+
+@needs_bf16
+def test_a_product_does_not_wait_while_what_it_reads_is_written() -> None:
+    tensors = inputs(torch.bfloat16)
+    graph = recorded(overwrites, *tensors)
+    assert products(graph) == Counter({mm_of_lists: 2})
+    assert torch.equal(graph(*tensors), overwrites(*tensors))
+
+
+@needs_bf16
+@pytest.mark.parametrize("shape", [(1, 48), (33, 48), (33, 1), ()], ids=str)
+def test_a_sum_with_what_is_no_bias_stays(shape: tuple[int, ...]) -> None:
+    x, weight, _ = inputs(torch.bfloat16)
+    other = torch.ones(shape, dtype=torch.bfloat16)
+    graph = recorded(lambda x, weight, other: torch.addmm(other, x, weight.t()), x, weight, other)
+    assert products(graph) == Counter({aten.addmm.default: 1})
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
