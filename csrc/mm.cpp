@@ -24,17 +24,20 @@ struct Product {
   const uint16_t* bias;  // one a column, or none
   uint16_t* out;         // dense
 
-  int64_t pairs() const { return (left.depth + 1) / 2; }
-  int64_t strips() const { return (right.count + kColumns - 1) / kColumns; }
-  int64_t tiles() const { return (left.count + kMostRows - 1) / kMostRows; }  // one below another, as equal as may be
-  int64_t first_row(int64_t tile) const { return tile * left.count / tiles(); }
-  int64_t block_tiles() const {  // whose rows are packed at once
+  [[gnu::always_inline]] int64_t pairs() const { return (left.depth + 1) / 2; }
+  [[gnu::always_inline]] int64_t strips() const { return (right.count + kColumns - 1) / kColumns; }
+  [[gnu::always_inline]] int64_t tiles() const { return (left.count + kMostRows - 1) / kMostRows; }  // one below another, as equal as may be
+  [[gnu::always_inline]] int64_t first_row(int64_t tile) const { return tile * left.count / tiles(); }
+  [[gnu::always_inline]] int64_t block_tiles() const {  // whose rows are packed at once
     const int64_t fit = kPackedRows / (2 * kMostRows * (pairs() + 1)), all = tiles();
     return fit < 1 ? 1 : fit < all ? fit : all;
   }
-  int64_t scratch() const { return (block_tiles() * kMostRows + kColumns) * pairs(); }  // in pairs
-  int64_t units() const { return tiles() * strips(); }
-  int64_t cost() const {  // of a unit; the sixteen are what a tile takes beside its sums
+  [[gnu::always_inline]] int64_t scratch() const {  // in pairs
+    const int64_t most = block_tiles() * kMostRows;
+    return ((most < left.count ? most : left.count) + kColumns) * pairs();
+  }
+  [[gnu::always_inline]] int64_t units() const { return tiles() * strips(); }
+  [[gnu::always_inline]] int64_t cost() const {  // of a unit; the sixteen are what a tile takes beside its sums
     return tiles() == 0 ? 1 : (pairs() + 16) * ((left.count + tiles() - 1) / tiles());
   }
 };
@@ -235,6 +238,7 @@ uint32_t* scratch(int64_t count) {
   thread_local std::unique_ptr<uint32_t[], Free> kept;
   thread_local int64_t size = 0;
   if (size < count) {
+    size = 0;  // in case there is none to be had
     kept.reset();
     kept.reset(new (std::align_val_t{64}) uint32_t[static_cast<size_t>(count)]);
     size = count;
@@ -278,7 +282,9 @@ std::vector<Tensor> mm(std::vector<Tensor> lefts, std::vector<Tensor> rights, st
   }
   const auto run = [&](int64_t begin, int64_t end) {
     uint32_t* const own = scratch(most);
-    for (const auto& [op, at] : all) {
+    for (const Placed& placed : all) {
+      const Product& op = placed.op;
+      const int64_t at = placed.begin;
       // The units that begin in this thread's part of the work.
       const auto unit = [&](int64_t point) {
         const int64_t first = (point - at + op.cost() - 1) / op.cost();

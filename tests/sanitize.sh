@@ -39,7 +39,7 @@ for isa in default avx2 avx512; do
   # kernels on the same inputs, and takes minutes. Entry points are the same for all: the other two run what is left,
   # blocks and their ends.
   only="native and not (compile or graph or export)"
-  [ "$isa" = avx512 ] || only+=" and (accura or large or strides or ends or empty or every)"
+  [ "$isa" = avx512 ] || only+=" and (accura or large or strides or ends or empty or every or unaligned or many or any_ or binariz or extreme)"
   sanitized -m pytest -q -x --capture=sys -p no:cacheprovider -c "$root/pyproject.toml" --rootdir "$root" "$root/tests/ops" \
     -m "not slow" -k "$only" \
     --ignore "$root/tests/ops/test_compile.py" --ignore "$root/tests/ops/test_isa.py"

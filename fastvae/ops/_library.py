@@ -111,7 +111,10 @@ def multiplies_bf16() -> bool:
     >>> multiplies_bf16() <= has_native()
     True
     """
-    return has_native() and bool(_ask("fastvae_multiplies_bf16", ctypes.c_bool))
+    try:
+        return has_native() and bool(_ask("fastvae_multiplies_bf16", ctypes.c_bool))
+    except AttributeError:  # an extension built before there was one
+        return False
 
 
 def _ask(name: str, answer: Any) -> Any:

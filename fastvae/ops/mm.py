@@ -22,9 +22,10 @@ def mm(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
 
     .. math:: y_{mn} = b_n + \sum_k l_{mk} \, r_{kn}
 
-    Sums begin at the bias and go along k in pairs, by the instruction VDPBF16PS, which takes subnormal numbers as zeros
-    (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2). A row of the result depends on that row
-    of ``left`` alone: not on the other rows, their number, or the number of threads.
+    Sums begin at the bias and go along k in pairs, by the instruction VDPBF16PS, to which subnormal numbers are zeros:
+    in what comes in (an infinity times one is NaN), in the sums and in the result (Intel 64 and IA-32 Architectures
+    Software Developer's Manual, volume 2). A row of the result depends on that row of ``left`` alone: not on the other
+    rows, their number, or the number of threads.
 
     It has no derivative: it is what a recorded forward and backward is made of. ``mm_of_lists`` takes matrices that do
     not depend on one another, and computes their products at once.

@@ -16,6 +16,7 @@ _aten = torch.ops.aten
 # packs what it reads into its own caches; at 256 x 1024 x 1024 oneDNN's blocks for the caches begin to win
 # (2-core EPYC with AVX-512 BF16: benchmarks/bench_mm.py).
 _SMALL = 1 << 27
+_DEEP = 1 << 14  # of sums: 28 rows of pairs of it are 0.9 MB, which a thread keeps
 
 
 def choose_products(graph: GraphModule, *, fused: bool) -> None:
@@ -65,7 +66,10 @@ def _is_own(node: Node) -> bool:
     (rows, depth), columns = left.shape, right.shape[1]
     # addmm's first term may be a matrix too.
     return (
-        alike and rows * depth * columns <= _SMALL and all(b.shape == (columns,) and b.stride() == (1,) for b in bias)
+        alike
+        and rows * depth * columns <= _SMALL
+        and depth <= _DEEP
+        and all(b.shape == (columns,) and b.stride() == (1,) for b in bias)
     )
 
 

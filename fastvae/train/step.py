@@ -49,7 +49,7 @@ class Step:
             return sums, list(gradients)
         inputs = [tensor.detach() for tensor in self._parameters]
         inputs += [*self._constant.values(), images, noise_state, *dials]
-        key = (images.shape, images.dtype, row_offset)
+        key = (images.shape, images.stride(), images.dtype, row_offset)
         if key not in self._traces:
             self._traces[key] = self._trace(inputs, row_offset)
         with torch.no_grad():

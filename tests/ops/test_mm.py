@@ -1,5 +1,8 @@
 """fastvae's product of bf16 matrices against fp64, within what rounding allows."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fastvae.ops import _library
-from fastvae.ops.mm import mm
+from fastvae.ops.mm import mm, mm_of_lists
 
 # With the backend's name in theirs, the tests are among those that the sanitizers run.
 pytestmark = [pytest.mark.usefixtures("backend"), pytest.mark.parametrize("backend", ["native"], indirect=True)]
@@ -23,11 +26,15 @@ LARGE = [(100, 784, 400), (400, 100, 784), (300, 1001, 90), (1, 4097, 300)]
 def draw(rows: int, columns: int, layout: str = "rows") -> Tensor:
     if layout == "columns":
         return draw(columns, rows).t()
+    # What lies between and around the numbers would show in any sum.
+    around = torch.full((3 * rows + 3, 2 * columns + 5), torch.nan).bfloat16()
     if layout == "spread":
-        return draw(3 * rows, 2 * columns)[::3, ::2]
-    if layout == "part":
-        return draw(rows + 1, columns + 5)[1:, 3 : 3 + columns]
-    return torch.randn(rows, columns).bfloat16()
+        matrix = around[: 3 * rows : 3, : 2 * columns : 2]
+    elif layout == "part":
+        matrix = around[1 : 1 + rows, 3 : 3 + columns]
+    else:
+        matrix = torch.empty(rows, columns).bfloat16()
+    return matrix.copy_(torch.randn(rows, columns))
 
 
 LAYOUTS = ("rows", "columns", "spread", "part")
@@ -83,6 +90,53 @@ def test_an_element_depends_on_its_row_and_its_column_alone() -> None:
     assert torch.equal(mm(left[7:12], right), whole[7:12])
     assert torch.equal(mm(left, right[:, 33:34]), whole[:, 33:34])
     assert torch.equal(mm(left.t().contiguous().t(), right.t().contiguous().t()), whole)
+
+
+@needs_bf16
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_products_at_once_are_those_one_by_one(count: int) -> None:
+    shapes = [(100, 784, 40), (0, 5, 7), (30, 1001, 90), (3, 0, 20), (5, 9, 0), (200, 50, 100)]
+    lefts = [draw(rows, depth, "part") for rows, depth, _ in shapes]
+    rights = [draw(depth, columns, "columns") for _, depth, columns in shapes]
+    biases = [draw(1, columns)[0] for *_, columns in shapes]
+    torch.set_num_threads(count)
+    for with_biases in (biases, []):
+        together = mm_of_lists(lefts, rights, with_biases)
+        for k, product in enumerate(together):
+            bias = with_biases[k] if with_biases else None
+            assert torch.equal(product, mm(lefts[k], rights[k], bias))
+            assert_accurate(product, lefts[k], rights[k], bias)
+
+
+@needs_bf16
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer ends where memory does")
+def test_nothing_is_lost_when_memory_runs_out() -> None:
+    program = """if True:
+        import resource, torch
+        from fastvae.ops.mm import mm, mm_of_lists
+        small, one = torch.ones(4, 64).bfloat16(), torch.ones(1, 1).bfloat16()
+        mm(small, small.t())
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28),) * 2)
+        try:
+            mm(one.expand(1, 1 << 27), one.expand(1 << 27, 1))
+            raise SystemExit("there was enough")
+        except RuntimeError as error:
+            print("out of memory:", error)
+        print(mm(small, small.t())[0, 0].item())
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("out of memory:")
+    assert done.stdout.splitlines()[-1] == "64.0"
+
+
+@needs_bf16
+def test_subnormal_numbers_are_zeros() -> None:
+    tiny, inf = torch.full((1, 1), 1e-40).bfloat16(), torch.full((1, 1), torch.inf).bfloat16()
+    assert mm(inf, tiny).isnan()
+    assert mm(tiny, tiny, tiny[0]).item() == 0.0
 
 
 @needs_bf16

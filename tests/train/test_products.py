@@ -13,10 +13,13 @@ from fastvae.ops import _library
 from fastvae.ops.mm import mm_of_lists
 from fastvae.train.products import choose_products
 
-needs_bf16 = pytest.mark.skipif(
-    not _library.multiplies_bf16() or torch.cpu._is_amx_tile_supported(), reason="needs AVX-512 BF16 without AMX"
-)
+needs_bf16 = pytest.mark.skipif(not _library.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
 aten = torch.ops.aten
+
+
+@pytest.fixture(autouse=True)
+def _without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
 
 
 def recorded(function: Callable[..., Tensor], *inputs: Tensor, fused: bool = False) -> GraphModule:
@@ -100,11 +103,17 @@ def test_a_product_does_not_wait_while_what_it_reads_is_written() -> None:
     assert torch.equal(graph(*tensors), overwrites(*tensors))
 
 
+ONES = torch.ones(96, dtype=torch.bfloat16)
+
+
 @needs_bf16
-@pytest.mark.parametrize("shape", [(1, 48), (33, 48), (33, 1), ()], ids=str)
-def test_a_sum_with_what_is_no_bias_stays(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    "other",
+    [ONES[:48].view(1, 48), ONES[:48].expand(33, 48), ONES[:33].view(33, 1), ONES[0], ONES[:1].expand(48), ONES[::2]],
+    ids=lambda other: f"{tuple(other.shape)} by {other.stride()}",
+)
+def test_a_sum_with_what_is_no_dense_bias_stays(other: Tensor) -> None:
     x, weight, _ = inputs(torch.bfloat16)
-    other = torch.ones(shape, dtype=torch.bfloat16)
     graph = recorded(lambda x, weight, other: torch.addmm(other, x, weight.t()), x, weight, other)
     assert products(graph) == Counter({aten.addmm.default: 1})
 
@@ -120,8 +129,17 @@ def test_large_products_stay() -> None:
     assert products(graph) == Counter({aten.addmm.default: 1, aten.mm.default: 1})
 
 
-def test_they_stay_where_the_machine_multiplies_by_other_means(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_library, "multiplies_bf16", lambda: False)
+def test_deep_products_stay() -> None:
+    x, weight = torch.ones(1, 20_000).bfloat16(), torch.ones(20_000, 1).bfloat16()
+    assert products(recorded(lambda x, weight: x @ weight, x, weight)) == Counter({aten.mm.default: 1})
+
+
+@pytest.mark.parametrize("means", ["neither", "amx"])
+def test_they_stay_where_the_machine_multiplies_by_other_means(means: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if means == "amx":
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    else:
+        monkeypatch.setattr(_library, "multiplies_bf16", lambda: False)
     graph = recorded(layer, *inputs(torch.bfloat16))
     assert products(graph) == Counter({aten.addmm.default: 1, aten.mm.default: 1})
 
