@@ -26,21 +26,36 @@ export PYTHONPATH
 cd "$build/install"
 sanitized() { LD_PRELOAD=$runtimes "$python" -S "$@"; }
 
-for isa in default avx2 avx512; do
-  export FASTVAE_CPU_CAPABILITY=$isa
+check() {
+  export FASTVAE_CPU_CAPABILITY=$1
+  local chosen
   chosen=$(sanitized -c 'from fastvae.ops import _library; print(_library.__file__, _library.capability())')
   case $chosen in
-    "$build"*" $isa") ;;
-    "$build"*"lacks it"*) echo "skipped: ${chosen#* }" && continue ;;
-    *) echo "not the sanitized extension for $isa: $chosen" && exit 1 ;;
+    "$build"*" $1") ;;
+    "$build"*"lacks it"*) echo "skipped: ${chosen#* }" && return ;;
+    *) echo "not the sanitized extension for $1: $chosen" && return 1 ;;
   esac
-  echo "sanitized, $isa:"
   # pytest must leave the file descriptors alone, or a report is lost with it. What compiles or exports runs the same
   # kernels on the same inputs, and takes minutes. Entry points are the same for all: the other two run what is left,
   # blocks and their ends.
-  only="native and not (compile or graph or export)"
-  [ "$isa" = avx512 ] || only+=" and (accura or large or strides or ends or empty or every or unaligned or many or any_ or binariz or extreme)"
+  local only="native and not (compile or graph or export)"
+  local ends="accura or large or strides or ends or empty or every or unaligned or many or any_ or binariz or extreme"
+  [ "$1" = avx512 ] || only+=" and ($ends)"
+  echo "sanitized, $1:"
   sanitized -m pytest -q -x --capture=sys -p no:cacheprovider -c "$root/pyproject.toml" --rootdir "$root" "$root/tests/ops" \
     -m "not slow" -k "$only" \
     --ignore "$root/tests/ops/test_compile.py" --ignore "$root/tests/ops/test_isa.py"
+}
+
+# Side by side, each told of when it has ended.
+declare -A running
+for isa in default avx2 avx512; do
+  check "$isa" >"$build/$isa.log" 2>&1 &
+  running[$isa]=$!
 done
+failed=0
+for isa in default avx2 avx512; do
+  wait "${running[$isa]}" || failed=1
+  cat "$build/$isa.log"
+done
+exit $failed

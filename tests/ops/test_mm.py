@@ -109,6 +109,7 @@ def test_products_at_once_are_those_one_by_one(count: int) -> None:
             assert_accurate(product, lefts[k], rights[k], bias)
 
 
+@pytest.mark.slow
 @needs_bf16
 @pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer ends where memory does")
 def test_nothing_is_lost_when_memory_runs_out() -> None:
