@@ -4,29 +4,24 @@
 // Each thread packs what its tiles read into such pairs, in their order, and so into its own caches: 7 % of the time at
 // 100 x 784 x 400. Every element of the product is one chain of sums along the contraction: it depends on its row, its
 // column and nothing else, neither on the threads nor on how many rows there are.
-#include "isa.h"
+#include "strips.h"
 
 namespace fastvae {
 
-// Vectors to contract with those of another matrix: rows of the left one, columns of the right one.
-struct Lines {
-  const uint16_t* data;
-  int64_t count, depth;               // vectors, and the elements of each
-  int64_t line_stride, depth_stride;  // in elements
-};
-
-constexpr int kColumns = 16;               // of a tile: the floats of a register
-constexpr int kMostRows = 28;              // of a tile: a register each, of 32
-constexpr int64_t kPackedRows = int64_t{1} << 17;  // elements of the rows that are packed at once: 256 KB, of 1 MB of L2
+constexpr int kColumns = 16;   // of a tile: the floats of a register
+constexpr int kMostRows = 28;  // of a tile: a register each, of 32
+constexpr int64_t kPackedRows = int64_t{1} << 17;  // elements of rows that are packed at once: 256 KB of L2
 
 struct Product {
   Lines left, right;
   const uint16_t* bias;  // one a column, or none
   uint16_t* out;         // dense
 
+  // Inlined by force: isa.h says why no two compiles may share one.
   [[gnu::always_inline]] int64_t pairs() const { return (left.depth + 1) / 2; }
   [[gnu::always_inline]] int64_t strips() const { return (right.count + kColumns - 1) / kColumns; }
-  [[gnu::always_inline]] int64_t tiles() const { return (left.count + kMostRows - 1) / kMostRows; }  // one below another, as equal as may be
+  // One below another, as equal as may be.
+  [[gnu::always_inline]] int64_t tiles() const { return (left.count + kMostRows - 1) / kMostRows; }
   [[gnu::always_inline]] int64_t first_row(int64_t tile) const { return tile * left.count / tiles(); }
   [[gnu::always_inline]] int64_t block_tiles() const {  // whose rows are packed at once
     const int64_t fit = kPackedRows / (2 * kMostRows * (pairs() + 1)), all = tiles();
@@ -51,90 +46,8 @@ void mm(const Product& op, int64_t begin, int64_t end, uint32_t* scratch);
 }  // namespace fastvae::avx512_bf16
 
 #ifndef FASTVAE_REGISTER
-#include <immintrin.h>
-
 namespace fastvae::avx512_bf16 {
 namespace {
-
-FASTVAE_INLINE __mmask16 first_of_16(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xffffu : count <= 0 ? 0u : (1u << count) - 1u);
-}
-
-FASTVAE_INLINE __mmask32 first_of_32(int64_t count) {
-  return count >= 32 ? 0xffffffffu : count <= 0 ? 0u : (1u << count) - 1u;
-}
-
-// Sixteen registers as a matrix, transposed: by pairs, fours, and then quarters of registers.
-FASTVAE_INLINE void transpose(__m512i (&x)[16]) {
-  __m512i y[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-    y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-    x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-    x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-    x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const __m512i even01 = _mm512_shuffle_i32x4(x[i], x[i + 4], 0x88);
-    const __m512i odd01 = _mm512_shuffle_i32x4(x[i], x[i + 4], 0xdd);
-    const __m512i even23 = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0x88);
-    const __m512i odd23 = _mm512_shuffle_i32x4(x[i + 8], x[i + 12], 0xdd);
-    y[i] = _mm512_shuffle_i32x4(even01, even23, 0x88);
-    y[i + 8] = _mm512_shuffle_i32x4(even01, even23, 0xdd);
-    y[i + 4] = _mm512_shuffle_i32x4(odd01, odd23, 0x88);
-    y[i + 12] = _mm512_shuffle_i32x4(odd01, odd23, 0xdd);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) x[i] = y[i];
-}
-
-// Up to sixteen lines whose elements are neighbours in memory: blocks of 16 lines by 16 pairs, transposed.
-void pack_along(const Lines& lines, const uint16_t* data, int64_t count, int64_t wanted, int64_t width, uint32_t* out) {
-  for (int64_t k = 0; k < lines.depth; k += 32) {
-    const __mmask32 there = first_of_32(lines.depth - k);
-    __m512i block[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) {
-      block[i] = i < count ? _mm512_maskz_loadu_epi16(there, data + i * lines.line_stride + k) : _mm512_setzero_si512();
-    }
-    transpose(block);
-    const int64_t pairs = (lines.depth - k + 1) / 2;
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) {
-      if (i < pairs) _mm512_mask_storeu_epi32(out + (k / 2 + i) * width, first_of_16(wanted), block[i]);
-    }
-  }
-}
-
-// Up to sixteen lines that are neighbours in memory: two rows of them, interleaved.
-void pack_across(const Lines& lines, const uint16_t* data, int64_t count, int64_t wanted, int64_t width, uint32_t* out) {
-  const __mmask16 there = first_of_16(count);
-  for (int64_t k = 0; k < lines.depth; k += 2) {
-    const uint16_t* at = data + k * lines.depth_stride;
-    const __m256i low = _mm256_maskz_loadu_epi16(there, at);
-    const __m256i high =
-        k + 1 < lines.depth ? _mm256_maskz_loadu_epi16(there, at + lines.depth_stride) : _mm256_setzero_si256();
-    const __m512i pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
-    _mm512_mask_storeu_epi32(out + k / 2 * width, first_of_16(wanted), pairs);
-  }
-}
-
-// Lines of any strides.
-void pack_any(const Lines& lines, const uint16_t* data, int64_t count, int64_t wanted, int64_t width, uint32_t* out) {
-  for (int64_t k = 0; k < lines.depth; ++k) {
-    for (int i = 0; i < wanted; ++i) {
-      const uint32_t value = i < count ? data[i * lines.line_stride + k * lines.depth_stride] : 0;
-      uint32_t& pair = out[k / 2 * width + i];
-      pair = k % 2 == 0 ? value : pair | value << 16;
-    }
-  }
-}
 
 template <int Rows>
 void tile(const Product& op, const uint32_t* __restrict left, const uint32_t* __restrict right, int64_t row,
@@ -167,15 +80,6 @@ FASTVAE_INLINE void tile_of(int64_t rows, const Product& op, const uint32_t* lef
                             int64_t column) {
   if (rows == Rows) tile<Rows>(op, left, right, row, column);
   else if constexpr (Rows > 1) tile_of<Rows - 1>(rows, op, left, right, row, column);
-}
-
-// Lines [first, first + width): strip[pair * width + line]. What is not there becomes zeros.
-void pack(const Lines& lines, int64_t first, int64_t width, uint32_t* strip) {
-  const auto group = lines.depth_stride == 1 ? pack_along : lines.line_stride == 1 ? pack_across : pack_any;
-  for (int64_t at = 0; at < width; at += 16) {
-    const int64_t wanted = width - at < 16 ? width - at : 16, left = lines.count - first - at;
-    group(lines, lines.data + (first + at) * lines.line_stride, left < wanted ? left : wanted, wanted, width, strip + at);
-  }
 }
 
 }  // namespace
