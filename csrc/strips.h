@@ -78,7 +78,8 @@ void pack_along(const Lines& lines, const uint16_t* data, int64_t count, int64_t
 }
 
 // Up to sixteen lines that are neighbours in memory: two rows of them, interleaved.
-void pack_across(const Lines& lines, const uint16_t* data, int64_t count, int64_t wanted, int64_t width, uint32_t* out) {
+void pack_across(const Lines& lines, const uint16_t* data, int64_t count, int64_t wanted, int64_t width,
+                 uint32_t* out) {
   const __mmask16 there = first_of_16(count);
   for (int64_t k = 0; k < lines.depth; k += 2) {
     const uint16_t* at = data + k * lines.depth_stride;
