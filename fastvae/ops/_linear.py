@@ -27,7 +27,7 @@ Layer = tuple[Tensor, Tensor, Tensor | None]
 #   256 x 1024 -> 12288      286   302   269   280    -    272   272   fp32
 #                            121   112   114    -     -     -    109   bf16
 # Narrower bands starve the matrix product, wider ones hold more memory. No GPU was measured.
-_BAND = 4 * 2**20
+_BAND = 8 * 2**20
 
 
 # Arguments of a likelihood's schema that have no use here: a key to binarize by.
