@@ -45,9 +45,9 @@ class Place(NamedTuple):
     def affordable(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape; for the interpreter, which takes as long for each program, at most two rows of it.
 
-        Nor rows of over 304: two of them are several programs in every type, and whole vectors.
+        Nor rows of over 320: two of them are several programs in every type, and whole vectors.
         """
-        return (min(2, shape[0]), *(min(304, size) for size in shape[1:])) if self.interpreted else shape
+        return (min(2, shape[0]), *(min(320, size) for size in shape[1:])) if self.interpreted else shape
 
 
 def _missing(backend: str) -> str | None:

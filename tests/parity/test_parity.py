@@ -97,6 +97,7 @@ def test_in_fp16_both_loops_leave_out_the_steps_that_overflow(setting):
     assert judge(setting.fused("fp16", "traced"), by).objection == ""
 
 
+@pytest.mark.slow
 def test_the_command_prints_each_run_and_agrees(capsys):
     assert command.main(["--steps", "12", "--device", "cpu"]) == 0
     output = capsys.readouterr().out
