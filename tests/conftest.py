@@ -43,8 +43,11 @@ class Place(NamedTuple):
         return self == ("triton", "cpu")
 
     def affordable(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape; for the interpreter, which takes as long for each program, at most two rows of it."""
-        return (min(2, shape[0]), *shape[1:]) if self.interpreted else shape
+        """The shape; for the interpreter, which takes as long for each program, at most two rows of it.
+
+        Nor rows of over 320: two of them are several programs in every type, and whole vectors.
+        """
+        return (min(2, shape[0]), *(min(320, size) for size in shape[1:])) if self.interpreted else shape
 
 
 def _missing(backend: str) -> str | None:

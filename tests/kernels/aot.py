@@ -1,7 +1,7 @@
 """Compile the Triton kernels of every operator ahead of time, with no GPU, and print what it needs as JSON.
 
-    python tests/kernels/aot.py ARCH DTYPE VARIANT      one combination, on standard output
-    python tests/kernels/aot.py --record                the committed table, resources.json
+    python tests/kernels/aot.py "sm_90 bf16 dense" ...   these combinations, on standard output
+    python tests/kernels/aot.py --record                 the committed table, resources.json
 
 Arguments are what a launch on real tensors gives: pointers divisible by 16, no sizes known. VARIANT: "dense";
 "packed" (mu and logvar are halves of one head); "ragged" (nothing aligned); "int64" (packed, over 2**30 elements).
@@ -77,7 +77,7 @@ _TILES = {
 }
 _FOUR_WARPS = ("second stage", "categorical_nll", "discretized_logistic_nll")
 TABLE = Path(__file__).with_name("resources.json")
-RECORDED = [(arch, dtype, "dense") for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
+RECORDED = [f"sm_{arch} {dtype} dense" for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
 _STRIDES = {"stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"}
 _INTEGERS = {"length", "chunks", "event", "first", "stream", *_STRIDES}
 _INTEGERS |= {"batch", "samples", "stride_output", "inner", "planes", "mixtures"}
@@ -148,16 +148,18 @@ def resources(binary: Any) -> dict[str, Any]:
     return {**numbers, "shared": binary.metadata.shared, "accesses": dict(sorted(accesses.items()))}
 
 
-def table(arch: int, dtype: str, variant: str) -> dict[str, Any]:
-    return {operator: resources(compiled(operator, arch, dtype, variant)) for operator in KERNELS}
+def table(combination: str) -> dict[str, Any]:
+    """What every kernel needs in one combination, such as "sm_90 bf16 dense"."""
+    arch, dtype, variant = combination.split()
+    return {operator: resources(compiled(operator, int(arch[3:]), dtype, variant)) for operator in KERNELS}
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--record":
-        rows = {f"sm_{arch} {dtype} {variant}": table(arch, dtype, variant) for arch, dtype, variant in RECORDED}
+        rows = {combination: table(combination) for combination in RECORDED}
         lines = [f'"triton": "{triton.__version__}"']
         for key, kernels in rows.items():
             lines.append(f'"{key}": {{\n ' + ",\n ".join(f'"{k}": {json.dumps(v)}' for k, v in kernels.items()) + "}")
         TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     else:
-        print(json.dumps(table(int(sys.argv[1]), sys.argv[2], sys.argv[3])))
+        print(json.dumps({combination: table(combination) for combination in sys.argv[1:]}))

@@ -13,6 +13,7 @@ import pytest
 
 HERE = Path(__file__).parent
 pytest.importorskip("triton", reason="the kernels need Triton")
+pytestmark = pytest.mark.xdist_group("aot")  # or each worker would compile nearly all
 
 # Registers a thread; with 256 threads a block, 128 leave 2 blocks on an SM, 64 leave 4.
 REGISTERS = {"fp32": 64, "bf16": 96, "fp16": 96, "fp64": 160}
@@ -41,13 +42,22 @@ combinations = pytest.mark.parametrize(
 
 
 @functools.cache
-def table(arch: int, dtype: str, variant: str) -> dict[str, Any]:
-    """In a process of its own: this one may have Triton's interpreter switched on."""
+def tables(*rows: tuple[int, str, str]) -> dict[str, dict[str, Any]]:
+    """In a process of its own, as this one may have Triton's interpreter switched on; in one for all of the rows."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, str(HERE / "aot.py"), str(arch), dtype, variant]
+    command = [sys.executable, str(HERE / "aot.py"), *map(name_of, rows)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-4000:]
-    return json.loads(run.stdout)
+    found: dict[str, dict[str, Any]] = json.loads(run.stdout)
+    return found
+
+
+def name_of(row: tuple[int, str, str]) -> str:
+    return "sm_{} {} {}".format(*row)
+
+
+def table(*row: Any) -> dict[str, Any]:
+    return tables(*(MAIN if row in MAIN else REST))[name_of(row)]
 
 
 @combinations
@@ -92,7 +102,7 @@ def test_noise_stays_in_registers(arch: int, dtype: str, variant: str) -> None:
 @combinations
 def test_resources_are_the_recorded_ones(arch: int, dtype: str, variant: str) -> None:
     recorded = json.loads((HERE / "resources.json").read_text())
-    key = f"sm_{arch} {dtype} {variant}"
+    key = name_of((arch, dtype, variant))
     if key not in recorded or recorded["triton"] != importlib.metadata.version("triton"):
         pytest.skip("recorded for other combinations, or another Triton")
     assert table(arch, dtype, variant) == recorded[key], "if meant: python tests/kernels/aot.py --record"

@@ -25,6 +25,11 @@ not_finite = pytest.mark.filterwarnings(
 Tensors = tuple[Tensor, ...]
 
 
+def skip_products(place: Any, dtype: torch.dtype, shape: tuple[int, ...], typical: Any = TYPICAL_SHAPES) -> None:
+    if place.interpreted and dtype != torch.float32 and shape not in typical:
+        pytest.skip("the interpreter takes every shape in fp32, and every type in a ragged and a whole shape")
+
+
 class Inputs(NamedTuple):
     """What an operator is called with: the tensors it differentiates, and those it does not (target, eps)."""
 

@@ -33,6 +33,8 @@ def both(place: Any, capacity: Any, shape: tuple[int, ...] = (6, 20), **options:
     [(False, "batchmean"), (False, "sum"), (True, "batchmean"), (True, "sum"), (True, "none")],
 )
 def test_accuracy(place: Any, per_sample: bool, reduction: str, capacity: float, weight: float) -> None:
+    if place.interpreted and weight != -2.0:
+        pytest.skip("one weight is enough for the interpreter: it is gaussian_kl's kernel")
     options = {"per_sample": per_sample, "reduction": reduction}
     expected = both(place, capacity, weight=weight, **options)
     assert_close(*expected)

@@ -43,6 +43,9 @@ class TestCategoricalNLL(LossContract):
     def test_accuracy_for_every_number_of_classes(
         self, place: Any, classes: int, dtype: torch.dtype, target: torch.dtype
     ) -> None:
+        largest = {256: torch.uint8, 300: torch.int64}  # of its type, and past it
+        if place.interpreted and (dtype != torch.float32 or largest.get(classes, target) != target) and classes != 17:
+            pytest.skip("the interpreter takes every number of classes in fp32, and every type in one")
         # One pixel a row, a few, and more than a tile of C++ holds.
         for shape in ((5,), (3, 7)) if place.interpreted else ((37,), (3, 7), (2, 1100)):
             inputs = inputs_of(classes, shape, dtype, target).to(place.device)

@@ -127,6 +127,8 @@ class TestDiscretizedLogisticMixtureNLL(LossContract):
     @pytest.mark.parametrize("bad", [INF, -INF, NAN])
     @pytest.mark.parametrize("plane", range(2 * MIXTURES * 5))
     def test_what_is_not_finite(self, place: Any, plane: int, bad: float) -> None:
+        if place.interpreted and plane not in (1, 2, 7, 8, 13, 14, 19):
+            pytest.skip("the interpreter takes one logit, and of all else the first plane and the last")
         inputs = self.case.inputs((3, 2), torch.float32, place.device)
         head, target = inputs.tensors[0].clone(), inputs.constants[0]
         head[1, plane, 1] = bad

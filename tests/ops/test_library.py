@@ -132,6 +132,8 @@ def products() -> list[tuple[Any, ...]]:
 
 
 NAMES = tuple(samples((1, 1), torch.float32, "cpu"))
+# The others are declared in the same way.
+QUICK = ("bernoulli_nll", "bernoulli_nll_backward", "reparameterize", "adam_step_", "mm", "scale_gradient_")
 
 
 def test_every_operator_is_checked_here() -> None:
@@ -143,9 +145,11 @@ def test_every_operator_is_checked_here() -> None:
     [((3, 5), torch.float32), pytest.param((4, 3, 2, 2), torch.bfloat16, marks=pytest.mark.slow)],
     ids=str,
 )
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_opcheck(operators: Any, device: str, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    for arguments in samples(shape, dtype, device)[name]:
+    found = samples(shape, dtype, device)[name]
+    # Every reduction and every source of noise in fp32; in bf16, the first and the last of them.
+    for arguments in found if dtype == torch.float32 or len(found) < 3 else (found[0], found[-1]):
         torch.library.opcheck(getattr(operators, name).default, arguments)
 
 

@@ -18,7 +18,7 @@ class TestReparameterizeKL(LossContract):
     @pytest.mark.parametrize("reduction", support.REDUCTIONS)
     @pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
     def test_it_is_reparameterize_and_gaussian_kl(self, place: Any, dtype: torch.dtype, reduction: str) -> None:
-        mu, logvar = self.case.inputs((7, 33), dtype, place.device).tensors
+        mu, logvar = self.case.inputs(place.affordable((7, 33)), dtype, place.device).tensors
         noise = fastvae.Noise(3, 9, row_offset=2, stream=1, device=place.device)
         options = {"reduction": reduction, "weight": 0.5, "backend": place.backend}
         together, apart = leaves((mu, logvar)), leaves((mu, logvar))
@@ -35,6 +35,7 @@ class TestReparameterizeKL(LossContract):
     @pytest.mark.parametrize("shape", support.SHAPES, ids=str)
     @pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
     def test_a_key_draws_the_noise_of_the_specification(self, place: Any, dtype: Any, shape: tuple[int, ...]) -> None:
+        support.skip_products(place, dtype, shape)
         shape = place.affordable(shape)
         mu, logvar = self.case.inputs(shape, dtype, place.device).tensors
         noise = fastvae.Noise(seed=2**40 + 7, step=3, row_offset=5, stream=2, device=place.device)
@@ -51,7 +52,7 @@ class TestReparameterizeKL(LossContract):
         mu, logvar = self.case.inputs((11, 5), torch.float32, place.device).tensors
         options = {"reduction": "none", "backend": place.backend}
         z, kl = ops.reparameterize_kl(mu, logvar, fastvae.Noise(3, device=place.device), **options)
-        for cut in range(1, 11):
+        for cut in (1, 4, 10) if place.interpreted else range(1, 11):
             parts = [
                 ops.reparameterize_kl(
                     mu[rows], logvar[rows], fastvae.Noise(3, row_offset=rows.start, device=place.device), **options

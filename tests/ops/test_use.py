@@ -53,7 +53,8 @@ def _compilable(place: Any) -> Any:
 @pytest.mark.parametrize("training", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["inference", "training"])
 @every_case
 def test_export(place: Any, case: Case, training: bool, strict: bool) -> None:
-    for reduction in case.reductions:
+    # In a graph a reduction is a number that is handed on: each of them in one of the four ways is enough.
+    for reduction in case.reductions[:1] if training or strict else case.reductions:
         use = Use(case, backend=place.backend, **case.options(reduction, weight=0.5))
         inputs, other = (case.inputs((rows, 12), torch.float32, place.device) for rows in (5, 7))
         arguments = (*(leaves(inputs.tensors) if training else inputs.tensors), *inputs.constants)
@@ -79,6 +80,7 @@ def test_a_backward_through_an_exported_loss_is_never_a_silent_zero(place: Any, 
         loss.backward()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_compilable")
 @every_case
 def test_the_second_batch_size_compiles_one_graph_for_all_others(place: Any, case: Case) -> None:
@@ -180,8 +182,8 @@ def test_a_checkpoint_recomputes_with_the_same_noise(place: Any, with_kl: bool, 
 @every_case
 def test_losses_are_fp32_under_autocast_whatever_comes_in(place: Any, case: Case) -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        inputs = case.inputs((6, 20), dtype, place.device)
-        for reduction in case.reductions:
+        inputs = case.inputs(place.affordable((6, 20)), dtype, place.device)
+        for reduction in case.reductions[:1] if place.interpreted else case.reductions:
             options = {"backend": place.backend, **case.options(reduction)}
             plain = value_and_grad(case.fused, inputs, **options)
             with torch.autocast(place.device, torch.bfloat16):

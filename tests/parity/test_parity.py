@@ -1,6 +1,6 @@
 """The rules turn when they should, and the command says so."""
 
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -16,10 +16,15 @@ CPU = torch.device("cpu")
 STEPS = 20
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def setting():
     config = resolve(TrainConfig(preset="classic", seed=8, beta=1.5))
     return Setting(config, load("digits").train[:300], STEPS, CPU)
+
+
+@pytest.fixture(scope="module")
+def yardstick(setting):
+    return cache(partial(Yardstick.of, setting))
 
 
 def nudge(step, result, by):
@@ -42,21 +47,23 @@ def tamper(monkeypatch, result=lambda step, result: result, arguments=lambda ste
     monkeypatch.setattr(Step, "__call__", lambda step, *given: result(step, honest(step, *arguments(step, *given))))
 
 
+@pytest.mark.xdist_group("parity")  # one worker has the yardsticks
 @pytest.mark.parametrize("execution", ["eager", "traced"])
 @pytest.mark.parametrize(
-    ("precision", "change"),
+    ("precision", "wrong"),
     [
-        *[(precision, {"arguments": drop_beta}) for precision in ("fp64", "fp32", "bf16")],
-        ("fp64", {"result": partial(nudge, by=1e-6)}),
-        ("fp32", {"result": partial(nudge, by=0.1)}),  # a hundredth changes 20 steps' losses by less than 1e-5
-        ("bf16", {"result": reverse}),
+        ("fp64", partial(nudge, by=1e-6)),
+        ("fp32", partial(nudge, by=0.1)),  # a hundredth changes 20 steps' losses by less than 1e-5
+        ("bf16", reverse),
     ],
 )
-def test_an_engine_that_computes_something_else_is_caught(setting, precision, change, execution, monkeypatch):
-    by = Yardstick.of(setting, precision)
+def test_an_engine_that_computes_something_else_is_caught(setting, yardstick, precision, wrong, execution, monkeypatch):
+    by = yardstick(precision)
     assert judge(setting.fused(precision, execution), by).agrees
-    tamper(monkeypatch, **change)
-    assert not judge(setting.fused(precision, execution), by).agrees
+    for change in ({"arguments": drop_beta}, {"result": wrong}):
+        with monkeypatch.context() as patch:
+            tamper(patch, **change)
+            assert not judge(setting.fused(precision, execution), by).agrees
 
 
 def curve(*losses, weight=1.0):
@@ -90,6 +97,7 @@ def test_in_fp16_both_loops_leave_out_the_steps_that_overflow(setting):
     assert judge(setting.fused("fp16", "traced"), by).objection == ""
 
 
+@pytest.mark.slow
 def test_the_command_prints_each_run_and_agrees(capsys):
     assert command.main(["--steps", "12", "--device", "cpu"]) == 0
     output = capsys.readouterr().out

@@ -8,7 +8,7 @@ from fastvae.train.command import main
 
 
 @pytest.fixture
-def train(tmp_path):
+def train_and_plot(tmp_path):
     """Run ``fastvae train`` on the digits in this process; returns the exit status and the run's folder."""
 
     def start(*flags, out="run"):
@@ -17,6 +17,13 @@ def train(tmp_path):
         return main(["--out", str(folder), "--device", "cpu", "--no-autotune", *precision, *flags]), folder
 
     return start
+
+
+@pytest.fixture
+def train(train_and_plot, monkeypatch):
+    """The same with an empty loss.png: matplotlib takes longer over it than a run over its epochs."""
+    monkeypatch.setattr("fastvae.train.run.write_curves", lambda metrics, path: path.touch() or path)
+    return train_and_plot
 
 
 @pytest.fixture

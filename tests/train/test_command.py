@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -123,8 +124,22 @@ def refused(flags, message, capsys):
     assert re.fullmatch(rf"fastvae: error: .*{message}.*\n", error), error
 
 
-def test_a_folder_that_holds_a_run_already(train, capsys):
-    _, folder = train("--epochs", "1")
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A run of one epoch."""
+    folder = tmp_path_factory.mktemp("original") / "run"
+    flags = ["--epochs", "1", "--device", "cpu", "--no-autotune", "--precision", "fp32"]
+    assert main([*flags, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(original, tmp_path / "run")
+
+
+def test_a_folder_that_holds_a_run_already(folder, capsys):
     before = (folder / "metrics.jsonl").read_text()
     refused(["--out", str(folder)], "already holds a run: add --resume", capsys)
     assert (folder / "metrics.jsonl").read_text() == before
@@ -146,13 +161,11 @@ def test_a_folder_that_holds_a_run_already(train, capsys):
         ("--binarize", "True"),
     ],
 )
-def test_resuming_with_other_settings(train, capsys, flag, value):
-    _, folder = train("--epochs", "1")
+def test_resuming_with_other_settings(folder, capsys, flag, value):
     refused(["--out", str(folder), "--resume", flag, value], rf"trained with {flag} .*, not {value}", capsys)
 
 
-def test_a_run_of_an_older_version_had_the_defaults(train, capsys):
-    _, folder = train("--epochs", "1")
+def test_a_run_of_an_older_version_had_the_defaults(train, folder, capsys):
     config = json.loads((folder / "config.json").read_text())
     config["settings"] = {key: config["settings"][key] for key in ("preset", "data", "batch_size", "lr", "latent_dim")}
     config["settings"] |= {"beta": 1.0, "seed": 0}
@@ -171,15 +184,13 @@ def test_resuming_nothing(tmp_path, capsys):
     refused(["--out", str(tmp_path), "--resume"], "holds no run", capsys)
 
 
-def test_resuming_without_a_checkpoint(train, capsys):
-    _, folder = train("--epochs", "1")
+def test_resuming_without_a_checkpoint(folder, capsys):
     for path in (folder / "checkpoints").iterdir():
         path.unlink()
     refused(["--out", str(folder), "--resume", "--epochs", "2"], "no checkpoint to go on from", capsys)
 
 
-def test_a_broken_config(train, capsys):
-    _, folder = train("--epochs", "1")
+def test_a_broken_config(folder, capsys):
     (folder / "config.json").write_text("{")
     refused(["--out", str(folder), "--resume"], "cannot be read as a run's settings", capsys)
 

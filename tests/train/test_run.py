@@ -23,8 +23,8 @@ def assert_same(first, second):
         assert torch.equal(tensor, second[name]), name
 
 
-def test_a_run_leaves_everything_that_the_design_names(train, metrics):
-    status, folder = train("--epochs", "3")
+def test_a_run_leaves_everything_that_the_design_names(train_and_plot, metrics):
+    status, folder = train_and_plot("--epochs", "3")
     assert status == 0
     lines = metrics(folder)
     assert [(line["epoch"], line["split"]) for line in lines] == [(e, s) for e in (1, 2, 3) for s in ("train", "test")]
