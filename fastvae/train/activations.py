@@ -17,7 +17,8 @@ _IN_PLACE = {_aten.relu.default: _aten.relu_.default, _aten.leaky_relu.default: 
 def join_activations(graph: GraphModule) -> None:
     """ReLUs in place, and their gradients in one pass with those of the biases, in lists that nobody fuses.
 
-    It saves ``leaky`` in bf16 4 to 5 % of a step (one core, Zen 4), at batches of 1024 half of it by what is in place.
+    ``leaky`` in bf16 saves 7 % of a step at a batch of 100, and 3 % at 1024, most of those by what is in place (2-core
+    EPYC with AVX-512 BF16).
     """
     if not _library.has_native():
         return
