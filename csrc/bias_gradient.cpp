@@ -24,9 +24,8 @@ struct BiasGradient {
 
 }  // namespace fastvae
 
-// The blocks [begin, end) of rows.
+// The blocks [begin, end) of rows; and the sum of their sums.
 FASTVAE_KERNEL(void, bias_gradient_sums, const fastvae::BiasGradient& op, int64_t begin, int64_t end)
-// The sum of their sums.
 FASTVAE_KERNEL(void, bias_gradient_total, const fastvae::BiasGradient& op)
 
 namespace fastvae::FASTVAE_ISA {
@@ -43,13 +42,12 @@ FASTVAE_INLINE float rounded(float x) {
 }
 
 template <Dtype D>
-FASTVAE_INLINE typename Stored<D>::type exactly(float x) {
+FASTVAE_INLINE auto exactly(float x) {
   if constexpr (D == Dtype::f32) return x;
   else return static_cast<uint16_t>(as_bits(x) >> 16);
 }
 
-// As torch computes it: where the output is a NaN, the gradient goes through a ReLU as it is, through a leaky one times
-// the slope.
+// As torch has it: where the output is a NaN, a gradient goes through a ReLU as it is, a leaky one times the slope.
 template <Dtype D, Activation F>
 FASTVAE_INLINE float through(float gradient, float output, float slope) {
   if constexpr (F == Activation::relu) return output <= 0.0f ? 0.0f : gradient;
@@ -64,7 +62,7 @@ void block(const BiasGradient& op, int64_t begin, int64_t end, float* __restrict
   for (int64_t i = 0; i < columns; ++i) sums[i] = 0.0f;
   for (int64_t row = begin; row < end; ++row) {
     T* __restrict gradient = static_cast<T*>(op.gradient) + row * columns;
-    const T* __restrict output = static_cast<const T*>(op.output) + row * columns;
+    const T* __restrict output = F == Activation::none ? nullptr : static_cast<const T*>(op.output) + row * columns;
 #pragma omp simd
     for (int64_t i = 0; i < columns; ++i) {
       float value = Stored<D>::load(gradient[i]);
