@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..data.files import cache_folder
+from .activations import join_activations
 from .config import Execution
 from .objective import TRAIN_STREAM, Dials, Objective
 from .products import choose_products
@@ -73,6 +74,8 @@ class Step:
         graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         choose_products(graph, fused=self._execution == "compiled")
         graph.graph.eliminate_dead_code()
+        if self._execution == "traced":
+            join_activations(graph)
         graph.recompile()
         return _compiled(graph, inputs) if self._execution == "compiled" else graph
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import fastvae.ops.adam_step
-import fastvae.ops.mm  # noqa: F401 -- both declare their operators
+import fastvae.ops.bias_gradient
+import fastvae.ops.mm  # noqa: F401 -- they declare their operators
 from fastvae import ops
 from fastvae.ops import _library
 from fastvae.reference import gaussian_kl
@@ -107,6 +108,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
             for groups in (mu[0].numel(), 1)
         ],
         "adam_step_": adam_steps(dtype) if _library.has_native() else [],
+        "bias_gradient_": bias_gradients() if _library.has_native() else [],
         "mm": products() if _library.multiplies_bf16() else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
@@ -129,6 +131,12 @@ def products() -> list[tuple[Any, ...]]:
     """On the CPU and in bf16 alone: matrices of any strides, with a bias and without."""
     left, right, bias = (torch.randn(shape).bfloat16() for shape in ((3, 5), (7, 5), (7,)))
     return [([left], [right.t()], [bias]), ([left, left.t()], [right.t().contiguous(), left], [])]
+
+
+def bias_gradients() -> list[tuple[Any, ...]]:
+    """On the CPU alone: of an activation's output, and of none."""
+    gradient, output = torch.randn(3, 5), torch.randn(3, 5)
+    return [(gradient.clone(), output, 0.2), (gradient.clone(), output, 0.0), (gradient, None, 0.0)]
 
 
 NAMES = tuple(samples((1, 1), torch.float32, "cpu"))

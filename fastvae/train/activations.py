@@ -1,0 +1,105 @@
+"""The activations of a recorded step on a CPU, and the sums of a backward's gradients into those of the biases."""
+
+import operator
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from ..ops import _library
+from ..ops.bias_gradient import bias_gradient_
+from ..ops.mm import mm_of_lists
+
+_aten = torch.ops.aten
+_IN_PLACE = {_aten.relu.default: _aten.relu_.default, _aten.leaky_relu.default: _aten.leaky_relu_.default}
+
+
+def join_activations(graph: GraphModule) -> None:
+    """ReLUs in place, and their gradients in one pass with those of the biases, in lists that nobody fuses.
+
+    ``leaky`` in bf16 saves 7 % of a step at a batch of 100, and 3 % at 1024, most of those by what is in place (2-core
+    EPYC with AVX-512 BF16).
+    """
+    if not _library.has_native():
+        return
+    for node in graph.graph.find_nodes(op="call_function", target=_aten.alias.default):
+        _replace(graph.graph, node, node.args[0])  # each takes as long as a small sum
+    for node in graph.graph.find_nodes(op="call_function", target=_aten.sum.dim_IntList):
+        _join_sum(graph.graph, node)
+    for target, in_place in _IN_PLACE.items():
+        for node in graph.graph.find_nodes(op="call_function", target=target):
+            if _may_overwrite(node):
+                _overwrite(graph.graph, node, in_place)
+
+
+def _join_sum(graph: Graph, node: Node) -> None:
+    """A bias' gradient, if that is what it is: autograd keeps the dimension that it sums over, and views it away."""
+    arguments: tuple[Any, ...] = node.args
+    gradient, *options = arguments
+    views, width = list(node.users), node.meta["val"].shape[-1:]
+    flattened = all(view.target is _aten.view.default and view.meta["val"].shape == width for view in views)
+    if options != [[0], True] or node.kwargs or not flattened or not _is_served(gradient):
+        return
+    incoming, output, slope = _activation(gradient) or (gradient, None, 0.0)
+    with graph.inserting_before(node if output is None else gradient):
+        bias = graph.call_function(bias_gradient_, (incoming, output, slope))
+    bias.meta["val"] = node.meta["val"][0]
+    for view in views:
+        _replace(graph, view, bias)
+    graph.erase_node(node)
+    if output is not None:
+        _replace(graph, gradient, incoming)
+
+
+def _activation(gradient: Node) -> tuple[Node, Node, float] | None:
+    """The gradient of its output, that output and its slope, if that is whose gradient this is.
+
+    The one then takes the place of the other, in memory as well.
+    """
+    if gradient.target not in (_aten.threshold_backward.default, _aten.leaky_relu_backward.default):
+        return None
+    arguments: tuple[Any, ...] = gradient.args
+    incoming, output, number = arguments[:3]
+    leaky = gradient.target is _aten.leaky_relu_backward.default
+    served = _is_served(incoming) and _is_served(output) and (number > 0 if leaky else number == 0)
+    return (incoming, output, float(number)) if served and _is_fresh(incoming) and len(incoming.users) == 1 else None
+
+
+def _may_overwrite(node: Node) -> bool:
+    """Whether only this activation and its gradient read what comes in.
+
+    Where the slope is positive, the signs of what comes out serve the gradient as well.
+    """
+    arguments: tuple[Any, ...] = node.args
+    before, *slope = arguments
+    alone = all(user is node or (user.target is bias_gradient_ and user.args[0] is not before) for user in before.users)
+    positive = all(number > 0 for number in slope)  # none: that of a ReLU, or torch's own small one
+    return alone and positive and _is_fresh(before) and _is_served(before)
+
+
+def _overwrite(graph: Graph, node: Node, in_place: Any) -> None:
+    arguments: tuple[Any, ...] = node.args
+    with graph.inserting_before(node):
+        after = graph.call_function(in_place, arguments)
+    after.meta["val"] = node.meta["val"]
+    _replace(graph, node, after)
+    arguments[0].replace_all_uses_with(after, delete_user_cb=lambda user: user is not after)
+
+
+def _is_fresh(node: Node) -> bool:
+    """Whether its memory is its own."""
+    if node.target is operator.getitem:
+        arguments: tuple[Any, ...] = node.args
+        return arguments[0].target is mm_of_lists
+    return node.target in (_aten.addmm.default, _aten.mm.default, _aten.add.Tensor)
+
+
+def _is_served(node: Node) -> bool:
+    value = node.meta["val"]
+    dense = value.dim() == 2 and value.is_contiguous()
+    return dense and value.device.type == "cpu" and value.dtype in (torch.float32, torch.bfloat16)
+
+
+def _replace(graph: Graph, node: Node, other: Any) -> None:
+    node.replace_all_uses_with(other)
+    graph.erase_node(node)
