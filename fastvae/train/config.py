@@ -128,6 +128,8 @@ class TrainConfig:
     """The run's folder."""
     profile: bool = False
     """Write a torch.profiler trace of steps 20 to 29 into the run's folder, and tell where a step's time goes."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What a step does whose loss or gradient is not finite: end the run as it was before, or change nothing."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one is always written at the end and on Ctrl-C."""
     resume: bool = False

@@ -12,13 +12,14 @@ from .world import World
 class FlatGradients:
     """Gradients in one buffer, in the type of the weights: one sum over the processes, one norm, one look for infinity.
 
-    The parameters' ``grad`` are views of it.
+    The parameters' ``grad`` are views of it. After them, ``alarm`` (1,) is 0, or NaN for a loss that is not finite in
+    any of the processes: so all know of it by the same sum.
     """
 
     def __init__(self, weights: WorkingWeights[Any]) -> None:
         sizes = [parameter.numel() for parameter in weights.parameters]
-        self.buffer = weights.parameters[0].detach().new_zeros(sum(sizes))
-        parts = self.buffer.split(sizes)
+        self.buffer = weights.parameters[0].detach().new_zeros(sum(sizes) + 1)
+        *parts, self.alarm = self.buffer.split([*sizes, 1])
         self._views = [part.view_as(own) for part, own in zip(parts, weights.parameters, strict=True)]
         for parameter, view in zip(weights.parameters, self._views, strict=True):
             parameter.grad = view
@@ -29,6 +30,10 @@ class FlatGradients:
             torch._foreach_add_(self._views, [gradient.to(self.buffer.dtype) for gradient in gradients])
         else:
             torch._foreach_copy_(self._views, gradients)
+
+    def raise_alarm(self, sums: Tensor) -> None:
+        """Set the alarm of this process by the sums of its loss and terms."""
+        self.alarm.copy_(sums.sum() * 0)
 
     def sum(self, world: World) -> None:
         """Sum over the processes."""
