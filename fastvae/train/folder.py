@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..data import Dataset
 from ..errors import InputError
 from .config import TrainConfig, resolve
 from .engine import Terms
+from .lock import Lock
 from .world import World
 
 # What decides a run's numbers: --resume refuses to change it.
@@ -35,18 +37,24 @@ class RunFolder:
     def __init__(
         self, path: Path, config: TrainConfig, dataset: Dataset, world: World, *, own_model: bool = False
     ) -> None:
-        """Make the folder, or open it to go on. Raises InputError if it cannot be used that way."""
+        """Make the folder, or open it to go on. Raises InputError if it cannot be used that way, or is in use."""
         self.path = path
         self.metrics_file = path / "metrics.jsonl"
         self._writer: SummaryWriter | None = None
-        if not config.resume and (path / "config.json").exists():
-            raise InputError(f"{path} already holds a run: add --resume to go on with it, or choose another --out")
         description = {**_description(config, dataset, world), "own_model": own_model}
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / "config.json", json.dumps(description, indent=2) + "\n")
-        except OSError as error:
-            raise InputError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
+        with ExitStack() as undo:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                self._lock = Lock(path)
+                undo.callback(self._lock.release)
+                if not config.resume and (path / "config.json").exists():
+                    raise InputError(
+                        f"{path} already holds a run: add --resume to go on with it, or choose another --out"
+                    )
+                write_atomically(path / "config.json", json.dumps(description, indent=2) + "\n")
+            except OSError as error:
+                raise InputError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
+            undo.pop_all()
 
     @property
     def checkpoints(self) -> Path:
@@ -82,8 +90,12 @@ class RunFolder:
         return self._writer
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        """Write what is left to write, and let another run have the folder."""
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            self._lock.release()
 
 
 def default_path(config: TrainConfig) -> Path:

@@ -232,7 +232,7 @@ class Loop:
         return self.step % LOG_EVERY == 0 and self.world.any(interrupt.signal is not None)
 
     def _check_finite(self) -> None:
-        """Unless they are skipped: from a step that was not finite, go back to before it, save, and raise InputError."""
+        """Unless they are skipped: from a step that was not finite go back to before it, save, raise InputError."""
         if self.config.on_nonfinite == "skip" or not (report := self.engine.nonfinite.report(self.world)).found:
             return
         self.step = report.step - 1

@@ -3,6 +3,7 @@
 import signal
 import statistics
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -76,25 +77,25 @@ def run(
         config, choice = _settle(config, model, loader, world)
         path = config.out or default_path(config)
         folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_main else None
-        loop = Loop(config, model, loader, test_loader, world, folder, console, callbacks)
-        if found is not None:
-            loop.restore(found)
-        name = "a model of your own" if own else f"preset {config.preset}"
-        console.print(
-            f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
-            f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}"
-        )
-        with profiled(loop):
-            status = loop.fit()
-        if folder is not None:
-            if status == 0:
-                _finish(loop, dataset.name, folder, console)
-            else:
-                console.print(
-                    f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: "
-                    f"go on with the same command and --out {folder.path} --resume"
-                )
-            folder.close()
+        with closing(folder) if folder is not None else nullcontext():
+            loop = Loop(config, model, loader, test_loader, world, folder, console, callbacks)
+            if found is not None:
+                loop.restore(found)
+            name = "a model of your own" if own else f"preset {config.preset}"
+            console.print(
+                f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
+                f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}"
+            )
+            with profiled(loop):
+                status = loop.fit()
+            if folder is not None:
+                if status == 0:
+                    _finish(loop, dataset.name, folder, console)
+                else:
+                    console.print(
+                        f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: "
+                        f"go on with the same command and --out {folder.path} --resume"
+                    )
     return Outcome(status, loop.test, path)
 
 
