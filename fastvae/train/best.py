@@ -29,7 +29,6 @@ class Best:
     def save(self, folder: Path) -> None:
         """Write the file, unless it has these weights already."""
         if self._unsaved is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             checkpoint.write(folder / FILE, self._unsaved)
             self._unsaved = None
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
+from .disk import writing
 
 FORMAT = 2
 KEEP = 3
@@ -34,25 +35,33 @@ class Checkpoint:
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Write ``step-N.safetensors``, and keep only the last few."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write ``step-N.safetensors``, and keep only the last few. Raises InputError as :func:`write` does."""
     path = folder / f"step-{step:09d}.safetensors"
     write(path, checkpoint)
-    for old in _files(folder)[KEEP:]:
-        old.unlink()
+    with writing(folder):
+        for old in _files(folder)[KEEP:]:
+            old.unlink()
     return path
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write one file so that a crash at any moment leaves either all of it or none."""
+    """Write one file so that a crash at any moment leaves either all of it or none.
+
+    Its folder is made, but not the one that this is in: a run's folder that somebody removed is missed.
+
+    Raises:
+        InputError: the disk is full, or refuses it otherwise; nothing is left of the file, and others stay.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     values = json.dumps(checkpoint.values, sort_keys=True)
     metadata = {"format": str(FORMAT), "values": values, "sha256": _digest(tensors, values)}
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata=metadata)
-    _sync(partial)
-    os.replace(partial, path)
-    _sync(path.parent)
+    with writing(path, partial):
+        path.parent.mkdir(exist_ok=True)
+        save_file(tensors, partial, metadata=metadata)
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.parent)
 
 
 def load(path: Path) -> Checkpoint:

@@ -5,11 +5,12 @@ import json
 import os
 import platform
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import fastvae
@@ -17,6 +18,7 @@ import fastvae
 from ..data import Dataset
 from ..errors import InputError
 from .config import TrainConfig, resolve
+from .disk import writing
 from .engine import Terms
 from .lock import Lock
 from .world import World
@@ -63,8 +65,10 @@ class RunFolder:
     def forget_after(self, step: int, epoch: int) -> None:
         """Drop what was measured after a checkpoint, or of its unfinished epoch: going on leaves no line twice."""
         kept = [line for line in self.metrics() if line["step"] <= step and line["epoch"] <= epoch]
-        write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
-        self._writer = SummaryWriter(str(self.path), purge_step=step + 1)
+        with writing(self.metrics_file):
+            write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+        with writing(self._events):
+            self._writer = SummaryWriter(str(self.path), purge_step=step + 1)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far."""
@@ -75,17 +79,27 @@ class RunFolder:
     def log(self, epoch: int, step: int, split: str, terms: Terms, images_per_s: float) -> None:
         """Add one line to metrics.jsonl."""
         line = {"epoch": epoch, "step": step, "split": split, **terms._asdict(), "images_per_s": images_per_s}
-        with self.metrics_file.open("a") as file:
+        with writing(self.metrics_file), self.metrics_file.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def scalars(self, split: str, terms: Terms, step: int) -> None:
         """Write the three terms to TensorBoard, in nats per sample."""
-        for name, value in terms._asdict().items():
-            self.writer.add_scalar(f"{split.capitalize()}/{_SCALARS[name]}", value, step)
+        with writing(self._events):
+            for name, value in terms._asdict().items():
+                self._open_writer().add_scalar(f"{split.capitalize()}/{_SCALARS[name]}", value, step)
+
+    def picture(self, name: str, image: Tensor, epoch: int) -> None:
+        """Write a picture (C, H, W) to TensorBoard."""
+        with writing(self._events):
+            self._open_writer().add_image(name, image, epoch)
 
     @property
-    def writer(self) -> SummaryWriter:
+    def _events(self) -> Path:
+        return self.path / "events.out.tfevents"
+
+    def _open_writer(self) -> SummaryWriter:
         if self._writer is None:
+            self.path.stat()  # which it would make anew, if somebody removed it
             self._writer = SummaryWriter(str(self.path))
         return self._writer
 
@@ -93,7 +107,8 @@ class RunFolder:
         """Write what is left to write, and let another run have the folder."""
         try:
             if self._writer is not None:
-                self._writer.close()
+                with writing(self._events):
+                    self._writer.close()
         finally:
             self._lock.release()
 
@@ -118,8 +133,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def check_same(path: Path, config: TrainConfig) -> None:

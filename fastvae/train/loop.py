@@ -221,7 +221,7 @@ class Loop:
             pictures = self.test_loader.images[:8]
             grid = reconstruction_grid(pictures, self.engine.result.eval().reconstruct(pictures))
             self.engine.result.train()  # in between, no statistics of a BatchNorm move
-            self.folder.writer.add_image("Test image - above: real data, below: reconstruction", grid, epoch)
+            self.folder.picture("Test image - above: real data, below: reconstruction", grid, epoch)
         self.test = test
         return train, test
 

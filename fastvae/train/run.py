@@ -19,6 +19,7 @@ from . import autotune, checkpoint
 from .binarize import check_binarize, drawn_for_testing
 from .checkpoint import Checkpoint
 from .config import TrainConfig
+from .disk import quiet_writers, writing
 from .engine import Terms
 from .folder import RunFolder, check_same, default_path, read_config
 from .loop import Callback, Loop, check_pixels
@@ -77,7 +78,7 @@ def run(
         config, choice = _settle(config, model, loader, world)
         path = config.out or default_path(config)
         folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_main else None
-        with closing(folder) if folder is not None else nullcontext():
+        with quiet_writers(), closing(folder) if folder is not None else nullcontext():
             loop = Loop(config, model, loader, test_loader, world, folder, console, callbacks)
             if found is not None:
                 loop.restore(found)
@@ -140,11 +141,12 @@ def _find(config: TrainConfig, console: Console) -> Checkpoint | None:
 def _finish(loop: Loop, data: str, folder: RunFolder, console: Console) -> None:
     model, images = loop.engine.result.eval(), loop.test_loader.images[:32]
     noise = Noise(loop.config.seed, stream=SAMPLE_STREAM, device=loop.world.device)
-    pictures = [
-        write_curves(folder.metrics(), folder.path / "loss.png"),
-        write_image(sample_grid(model.sample(64, noise)), folder.path / "samples.png"),
-        write_image(reconstruction_grid(images, model.reconstruct(images)), folder.path / "reconstructions.png"),
-    ]
+    with writing(folder.path / "samples.png"):
+        pictures = [
+            write_curves(folder.metrics(), folder.path / "loss.png"),
+            write_image(sample_grid(model.sample(64, noise)), folder.path / "samples.png"),
+            write_image(reconstruction_grid(images, model.reconstruct(images)), folder.path / "reconstructions.png"),
+        ]
     last = next(line for line in reversed(folder.metrics()) if line["split"] == "test")
     rows = {
         "test loss (negative ELBO)": f"{last['loss']:.2f} nats = nll {last['nll']:.2f} + kl {last['kl']:.2f}",
