@@ -29,6 +29,10 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     values: dict[str, Any]
 
+    def copy(self) -> "Checkpoint":
+        """As it is now: what trains on does not change it."""
+        return Checkpoint({name: tensor.detach().clone() for name, tensor in self.tensors.items()}, self.values)
+
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names start with ``prefix`` and a dot, without it."""
         return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}

@@ -25,6 +25,7 @@ from .pictures import reconstruction_grid
 from .progress import RunProgress
 from .reading import Readings
 from .replay import STEPS, Replay, can_replay
+from .saver import Saver
 from .schedule import plan
 from .world import World
 
@@ -78,6 +79,7 @@ class Loop:
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
         self.test: Terms | None = None  # of the last evaluation
         self.best = Best()
+        self._saver = Saver()
         self._callbacks, self._ended = callbacks, False
         self._meter = Meter()
         self._replay: Replay | None = None
@@ -91,6 +93,7 @@ class Loop:
         epoch_steps = len(self.loader)
         with (
             Interrupt() as interrupt,
+            self._saver,
             RunProgress(self.console, self.config.steps(epoch_steps), self.epochs) as progress,
         ):
             while self.epoch < self.epochs and not self._is_stale() and not self._ended:
@@ -107,8 +110,8 @@ class Loop:
                 self._finish_epoch(progress)
             if self.step > self.epoch * epoch_steps:  # ended in the middle of one
                 self._report(progress, self.epoch + 1)
-        self._say_why()
-        self.save()
+            self._say_why()
+            self.save()
         return 0
 
     def _is_spent(self) -> bool:
@@ -163,9 +166,7 @@ class Loop:
             self._ask()
             self._show(progress, wait=self.world.size > 1)  # which have to see the same: all end, or none
         if before // self.config.checkpoint_every != self.step // self.config.checkpoint_every:
-            self._meter.pause()
             self.save()
-            self._meter.resume()
 
     def _ask(self) -> None:
         """Ask the device for the means since the last look, over all processes."""
@@ -245,7 +246,10 @@ class Loop:
         )
 
     def save(self) -> None:
-        """Write a checkpoint. All processes come here, the main one writes. InputError for what is not finite."""
+        """Have a checkpoint written. All processes come here, the main one writes.
+
+        Raises InputError for what is not finite, or if an earlier one could not be written.
+        """
         self._check_finite()
         if not self.engine.is_finite():
             raise InputError(f"the weights are not finite after step {self.step}, and were not saved: {REMEDY}")
@@ -262,9 +266,14 @@ class Loop:
             "meter": {"seconds": self._meter.seconds, "images": self._meter.images},
         }
         tensors = {**state.tensors, "sums": sums, "nonfinite": self.engine.nonfinite.record}
-        saved = Checkpoint(tensors, {**state.values, **values})
-        self.best.save(self.folder.checkpoints)
-        checkpoint.save(self.folder.checkpoints, self.step, saved)
+        saved = Checkpoint(tensors, {**state.values, **values}).copy()
+        folder, step = self.folder.checkpoints, self.step
+
+        def write() -> None:
+            self.best.save(folder)
+            checkpoint.save(folder, step, saved)
+
+        self._saver.submit(write)
 
     def restore(self, found: Checkpoint) -> None:
         """Go on from a checkpoint: weights, optimiser, noise, the place in the epoch, and what was logged up to it."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops import Noise
+from ..ops.all_finite import all_finite
 from .world import World
 
 REMEDY = "try a smaller --lr, --clip-norm, or --precision fp32, with another --out"
@@ -54,11 +55,11 @@ class Nonfinite:
     def look(self, sums: Tensor, gradients: list[Tensor], rows: int) -> None:
         """Set ``found`` for a step: ``sums`` (3,) of a batch of so many rows, and what the gradients are.
 
-        A sum stands for the elements: one that is not finite makes it so, and only beyond 1e30 do finite ones.
+        On a GPU the sum of the gradients' magnitudes stands for them: finite ones beyond 1e30 may make it infinite.
         """
         if self.on_host:
-            total = sums.sum().item() + sum(gradient.sum().item() for gradient in gradients)
-            if math.isfinite(total) and not (self._lasting and self.found.item()):
+            finite = all(map(math.isfinite, sums.tolist())) and all_finite(gradients)
+            if finite and not (self._lasting and self.found.item()):
                 self.found.zero_()
                 return
             bad = torch.ones(1, dtype=torch.bool)

@@ -84,7 +84,7 @@ def test_a_save_into_a_deleted_folder_does_not_make_it_anew(train, tmp_path, mon
     save = Engine.is_finite
 
     def delete(self):
-        shutil.rmtree(tmp_path / "run")
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
         return save(self)
 
     monkeypatch.setattr(Engine, "is_finite", delete)
