@@ -39,11 +39,14 @@ class Checkpoint:
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Write ``step-N.safetensors``, and keep only the last few. Raises InputError as :func:`write` does."""
+    """Write ``step-N.safetensors``, and keep only the last few, and nothing that was left half written.
+
+    Raises InputError as :func:`write` does.
+    """
     path = folder / f"step-{step:09d}.safetensors"
     write(path, checkpoint)
     with writing(folder):
-        for old in _files(folder)[KEEP:]:
+        for old in (*_files(folder)[KEEP:], *folder.glob("*.partial")):
             old.unlink()
     return path
 
@@ -98,6 +101,11 @@ def newest(folder: Path) -> tuple[Path, Checkpoint, list[str]]:
             skipped.append(str(error))
     found = f"none of {len(skipped)} is whole; the newest: {skipped[0]}" if skipped else "there is none"
     raise InputError(f"no checkpoint to go on from in {folder} ({found}): start the run anew with another --out")
+
+
+def are_in(folder: Path) -> bool:
+    """Whether there is a checkpoint in a folder, whole or not."""
+    return bool(_files(folder))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from .engine import Terms
 from .lock import Lock
 from .world import World
 
+CONFIG = "config.json"
 # What decides a run's numbers: --resume refuses to change it.
 _FIXED = (
     "preset", "data", "batch_size", "optimizer", "optimizer_options", "lr", "schedule", "warmup_steps", "decay",
@@ -49,11 +50,11 @@ class RunFolder:
                 path.mkdir(parents=True, exist_ok=True)
                 self._lock = Lock(path)
                 undo.callback(self._lock.release)
-                if not config.resume and (path / "config.json").exists():
+                if not config.resume and (path / CONFIG).exists():
                     raise InputError(
                         f"{path} already holds a run: add --resume to go on with it, or choose another --out"
                     )
-                write_atomically(path / "config.json", json.dumps(description, indent=2) + "\n")
+                write_atomically(path / CONFIG, json.dumps(description, indent=2) + "\n")
             except OSError as error:
                 raise InputError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
             undo.pop_all()
@@ -120,7 +121,7 @@ def default_path(config: TrainConfig) -> Path:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The config.json of a run. Raises InputError if there is none that can be read."""
-    file = path / "config.json"
+    file = path / CONFIG
     try:
         content: dict[str, Any] = json.loads(file.read_text())
         content["settings"], content["data"]["shape"]

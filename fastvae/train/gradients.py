@@ -16,13 +16,15 @@ class FlatGradients:
     any of the processes: so all know of it by the same sum.
     """
 
-    def __init__(self, weights: WorkingWeights[Any]) -> None:
+    def __init__(self, weights: WorkingWeights[Any], sent: torch.dtype | None = None) -> None:
+        """``sent``: the type in which processes exchange them, if not their own."""
         sizes = [parameter.numel() for parameter in weights.parameters]
         self.buffer = weights.parameters[0].detach().new_zeros(sum(sizes) + 1)
         *parts, self.alarm = self.buffer.split([*sizes, 1])
         self._views = [part.view_as(own) for part, own in zip(parts, weights.parameters, strict=True)]
         for parameter, view in zip(weights.parameters, self._views, strict=True):
             parameter.grad = view
+        self._sent = None if sent is None else torch.empty_like(self.buffer, dtype=sent)
 
     def take(self, gradients: list[Tensor], *, add: bool) -> None:
         """Set the buffer to these, or add them to it."""
@@ -37,7 +39,12 @@ class FlatGradients:
 
     def sum(self, world: World) -> None:
         """Sum over the processes."""
-        world.sum(self.buffer)
+        if self._sent is None or world.size == 1:
+            world.sum(self.buffer)
+        else:
+            self._sent.copy_(self.buffer)
+            world.sum(self._sent)
+            self.buffer.copy_(self._sent)
 
     def clip(self, norm: float) -> None:
         """Scale to a Euclidean norm of at most ``norm``, as torch.nn.utils.clip_grad_norm_ does; waits for nothing."""

@@ -1,5 +1,6 @@
 """A training run from its settings to its pictures, in each of its processes."""
 
+import os
 import signal
 import statistics
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .disk import quiet_writers, writing
 from .engine import Terms
-from .folder import RunFolder, check_same, default_path, read_config
+from .folder import CONFIG, RunFolder, check_same, default_path, read_config
 from .loop import Callback, Loop, check_pixels
 from .numerics import numerics
 from .objective import SAMPLE_STREAM
@@ -66,6 +67,7 @@ def run(
             world.barrier()  # it loads first, so that a download happens once
         console = Console(quiet=quiet or not world.is_main, highlight=False, soft_wrap=True)
         # The folder comes after all that can be wrong: a refused run leaves nothing behind.
+        config = _go_on_if_restarted(config)
         found = _find(config, console)
         own = model is not None
         if model is None:
@@ -82,6 +84,8 @@ def run(
             loop = Loop(config, model, loader, test_loader, world, folder, console, callbacks)
             if found is not None:
                 loop.restore(found)
+            elif config.resume and folder is not None:
+                folder.forget_after(0, 0)
             name = "a model of your own" if own else f"preset {config.preset}"
             console.print(
                 f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
@@ -126,11 +130,21 @@ def _settle(
     return choice.apply(config), choice
 
 
+def _go_on_if_restarted(config: TrainConfig) -> TrainConfig:
+    """With ``resume`` if an elastic agent, torchrun's or our own, has started these processes again."""
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    begun = config.out is not None and (config.out / CONFIG).exists()
+    return replace(config, resume=True) if again and begun else config
+
+
 def _find(config: TrainConfig, console: Console) -> Checkpoint | None:
-    """The checkpoint to go on from, if that is asked for."""
+    """The checkpoint to go on from, if that is asked for; None too for a run that ended before its first."""
     if not config.resume or config.out is None:
         return None
     check_same(config.out, config)
+    if not checkpoint.are_in(config.out / "checkpoints"):
+        console.print(f"{config.out} has no checkpoint yet: its run begins anew")
+        return None
     file, found, skipped = checkpoint.newest(config.out / "checkpoints")
     for reason in skipped:
         console.print(f"skipped: {reason}", style="yellow")

@@ -86,10 +86,12 @@ def open_world(device: str) -> Iterator[World]:
 
     if place.type == "cpu" and not _user_set_threads():
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_size))
-    if place.type == "cuda":
-        dist.init_process_group("nccl", device_id=place)
-    else:
-        dist.init_process_group("gloo")
+    store, rank, size = next(iter(dist.rendezvous("env://")))
+    # torch 2.11's agents give workers that they start again the store of those before, with addresses of the dead.
+    store = dist.PrefixStore(f"fastvae/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    at = {"device_id": place} if place.type == "cuda" else {}
+    backend = "nccl" if place.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, **at)
     try:
         yield world
     except BaseException:
