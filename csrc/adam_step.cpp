@@ -101,18 +101,6 @@ namespace {
 
 constexpr int64_t kGrain = 16384;  // elements: 8 us of a Zen 4 core at 0.5 ns each (AVX-512, bf16, 100,000 in L2)
 
-// Whether its elements fill a range of memory, in any order of the dimensions.
-bool fills_memory(const Tensor& tensor) {
-  if (tensor.is_contiguous()) return true;
-  const auto sizes = tensor.sizes(), strides = tensor.strides();
-  int64_t filled = 1;
-  for (size_t d = 0; d < sizes.size();) {
-    if (sizes[d] > 1 && strides[d] == filled) filled *= sizes[d], d = 0;
-    else ++d;
-  }
-  return filled == tensor.numel();
-}
-
 void expect_shape(const Tensor& tensor, const Tensor& weight) {
   STD_TORCH_CHECK(tensor.is_cpu() && tensor.layout() == weight.layout(), "expected dense tensors on the CPU");
   const auto sizes = tensor.sizes(), expected = weight.sizes();

@@ -182,6 +182,18 @@ struct Reduce {
   }
 };
 
+// Whether its elements fill a range of memory, in any order of the dimensions.
+inline bool fills_memory(const Tensor& tensor) {
+  if (tensor.is_contiguous()) return true;
+  const auto sizes = tensor.sizes(), strides = tensor.strides();
+  int64_t filled = 1;
+  for (size_t d = 0; d < sizes.size();) {
+    if (sizes[d] > 1 && strides[d] == filled) filled *= sizes[d], d = 0;
+    else ++d;
+  }
+  return filled == tensor.numel();
+}
+
 // The factor of each span's gradients in backward, checked before threads start: they must not throw.
 class Factors {
  public:

@@ -27,11 +27,10 @@ class Best:
             self._unsaved = Checkpoint(tensors, {"epoch": epoch, "step": step})
 
     def save(self, folder: Path) -> None:
-        """Write the file, unless it has these weights already."""
-        if self._unsaved is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            checkpoint.write(folder / FILE, self._unsaved)
-            self._unsaved = None
+        """Write the file, unless it has these weights already; in any thread."""
+        unsaved, self._unsaved = self._unsaved, None
+        if unsaved is not None:
+            checkpoint.write(folder / FILE, unsaved)
 
     def values(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a run that goes on counts on."""

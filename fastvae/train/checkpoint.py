@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
+from .disk import writing
 
 FORMAT = 2
 KEEP = 3
@@ -28,31 +29,46 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     values: dict[str, Any]
 
+    def copy(self) -> "Checkpoint":
+        """As it is now: what trains on does not change it."""
+        return Checkpoint({name: tensor.detach().clone() for name, tensor in self.tensors.items()}, self.values)
+
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names start with ``prefix`` and a dot, without it."""
         return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Write ``step-N.safetensors``, and keep only the last few."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write ``step-N.safetensors``, and keep only the last few, and nothing that was left half written.
+
+    Raises InputError as :func:`write` does.
+    """
     path = folder / f"step-{step:09d}.safetensors"
     write(path, checkpoint)
-    for old in _files(folder)[KEEP:]:
-        old.unlink()
+    with writing(folder):
+        for old in (*_files(folder)[KEEP:], *folder.glob("*.partial")):
+            old.unlink()
     return path
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write one file so that a crash at any moment leaves either all of it or none."""
+    """Write one file so that a crash at any moment leaves either all of it or none.
+
+    Its folder is made, but not the one that this is in: a run's folder that somebody removed is missed.
+
+    Raises:
+        InputError: the disk is full, or refuses it otherwise; nothing is left of the file, and others stay.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     values = json.dumps(checkpoint.values, sort_keys=True)
     metadata = {"format": str(FORMAT), "values": values, "sha256": _digest(tensors, values)}
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata=metadata)
-    _sync(partial)
-    os.replace(partial, path)
-    _sync(path.parent)
+    with writing(path, partial):
+        path.parent.mkdir(exist_ok=True)
+        save_file(tensors, partial, metadata=metadata)
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.parent)
 
 
 def load(path: Path) -> Checkpoint:
@@ -85,6 +101,11 @@ def newest(folder: Path) -> tuple[Path, Checkpoint, list[str]]:
             skipped.append(str(error))
     found = f"none of {len(skipped)} is whole; the newest: {skipped[0]}" if skipped else "there is none"
     raise InputError(f"no checkpoint to go on from in {folder} ({found}): start the run anew with another --out")
+
+
+def are_in(folder: Path) -> bool:
+    """Whether there is a checkpoint in a folder, whole or not."""
+    return bool(_files(folder))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 SAMPLED = ("iwae", "dreg", "stl")  # the objectives of K samples
 _COUNTS = (
     "epochs", "max_steps", "patience", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps",
-    "decay_epochs", "beta_steps", "capacity_steps", "samples",
+    "decay_epochs", "beta_steps", "capacity_steps", "samples", "max_restarts",
 )  # fmt: skip
 
 
 def check_counts(config: TrainConfig) -> None:
     """What is counted is 1 or more, or for some 0."""
-    least = {"warmup_steps": 0}
+    least = {"warmup_steps": 0, "max_restarts": 0}
     for flag in _COUNTS:
         value, low = getattr(config, flag), least.get(flag, 1)
         if value is not None and value < low:

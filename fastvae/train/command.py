@@ -27,7 +27,7 @@ def _train(arguments: Sequence[str]) -> int:
 
         return run(config).status
 
-    return launch(config.nproc, arguments, lambda: guarded(work))
+    return launch(config.nproc, arguments, lambda: guarded(work), max_restarts=config.max_restarts)
 
 
 def guarded(work: Callable[[], int]) -> int:

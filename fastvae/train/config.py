@@ -120,6 +120,10 @@ class TrainConfig:
     """auto, cpu or cuda."""
     nproc: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1)")] = None
     """Processes on this machine; torchrun's own --nproc-per-node does the same."""
+    max_restarts: int = 0
+    """Times that all processes start again from the last checkpoint in --out when one of them fails or is killed."""
+    compress: Literal["no", "bf16"] = "no"
+    """What gradients are sent as between processes: as they are, or half of the bytes, rounded."""
     seed: int = 0
     """Decides initial weights, order of the batches and noise."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET-DATA-TIME)")] = (
@@ -128,6 +132,8 @@ class TrainConfig:
     """The run's folder."""
     profile: bool = False
     """Write a torch.profiler trace of steps 20 to 29 into the run's folder, and tell where a step's time goes."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What a step does whose loss or gradient is not finite: end the run as it was before, or change nothing."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one is always written at the end and on Ctrl-C."""
     resume: bool = False
@@ -186,6 +192,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
     check_optimizer(optimizer, options, config.lr)
     if config.resume and config.out is None:
         raise InputError("--resume needs the folder of the run to go on with: add --out DIR")
+    if config.max_restarts and config.out is None:
+        raise InputError(f"--max-restarts {config.max_restarts} needs a folder to go on from: add --out DIR")
     if config.device == "cuda" and config.backend == "native":
         raise InputError(f"--backend native runs on the CPU, but --device is {config.device}: use --backend auto")
     if config.backend == "triton" and config.device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":

@@ -1,6 +1,7 @@
 """One training step and one evaluation pass: the part that has to be fast."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from .average import Average
 from .checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
 from .config import TrainConfig
 from .gradients import FlatGradients
+from .nonfinite import Nonfinite, remember
 from .objective import EVAL_STREAM, Dials, Objective
 from .optimizer import make_optimizer
 from .schedule import Plan, Schedule
@@ -39,8 +41,13 @@ class Terms(NamedTuple):
 
     @classmethod
     def of(cls, sums: Tensor, images: int) -> "Terms":
-        """From the sums ``[loss, nll, kl]`` over a number of images. Waits for the device."""
-        return cls(*(value / max(images, 1) for value in sums.tolist()))
+        """From the sums ``[loss, nll, kl]`` over a number of images, of which a fourth says how many were left out.
+
+        NaN where there are none. Waits for the device.
+        """
+        loss, nll, kl, *left_out = sums.tolist()
+        images -= int(sum(left_out))
+        return cls(*(value / images if images else math.nan for value in (loss, nll, kl)))
 
 
 class Engine:
@@ -65,12 +72,16 @@ class Engine:
         world.same([*model.parameters(), *model.buffers()])
         self.seed = config.seed
         self.noise = Noise(config.seed, 0, device=world.device)
-        self.sums = torch.zeros(3, dtype=torch.float64, device=world.device)
+        self.sums = torch.zeros(4, dtype=torch.float64, device=world.device)  # loss, nll, kl; images of skipped steps
+        self.nonfinite = Nonfinite(self.noise, lasting=config.on_nonfinite == "stop")
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
         low = _PRODUCTS.get(config.precision)
         self._autocast = _autocast(low, world.device)
         self._weights = WorkingWeights(self.model, low)
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
+        self._heeds_found = bool(self.optimizer.param_groups[0].get("fused")) and not self.scaler.is_enabled()
+        if self._heeds_found and not self.nonfinite.on_host:
+            self.optimizer.found_inf = self.nonfinite.found  # type: ignore[attr-defined]  # as GradScaler does
         options = config.objective_options(dataset_size)
         minimised = Objective(
             self._weights.twin, config.backend, config.objective, options, binarize=bool(config.binarize)
@@ -85,7 +96,8 @@ class Engine:
         self._loss_weight, self._batchmean = recipe.loss_weight, recipe.reduction == "batchmean"
         # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
         at_once = world.size > 1 or self.scaler.is_enabled() or config.accumulate > 1 or config.clip_norm is not None
-        self._gradients = FlatGradients(self._weights) if at_once else None
+        sent = torch.bfloat16 if config.compress == "bf16" else None
+        self._gradients = FlatGradients(self._weights, sent) if at_once else None
         self._parts, self._clip_norm = config.accumulate, config.clip_norm
         self._average = None if config.ema is None else Average(self.model, config.ema)
         self._evaluated = Objective(
@@ -93,31 +105,60 @@ class Engine:
         )
 
     def train_step(self, batch: Batch) -> None:
-        """Take one step. Adds the batch's sums to ``sums`` and moves the noise on; waits for nothing."""
+        """Take one step. Adds the batch's sums to ``sums`` and moves the noise on; waits for nothing.
+
+        A step whose loss or gradient is not finite does nothing else: ``nonfinite`` counts it.
+        """
         self._schedule.set()
-        dials = self._dials_of(batch.rows)
+        dials, watch = self._dials_of(batch.rows), self.nonfinite
+        before = remember(self._at_risk())
         if self._gradients is None:
             sums, gradients = self._step(batch.images, self.noise.state, batch.row_offset, dials)
-            self.sums += sums
-            self._update(gradients)
+            watch.look(sums, gradients, batch.rows)
         else:
-            self._gather(self._gradients, batch, dials)
-            self._update_at_once(self._gradients)
-        if not isinstance(self.optimizer, Adam):  # whose step has cast the weights
-            self._weights.refresh()
-        if self._average is not None:
-            self._average.update()
+            sums = self._gather(self._gradients, batch, dials)
+            # Of scaled gradients, the scaler judges.
+            looked_at = self._gradients.alarm if self.scaler.is_enabled() else self._gradients.buffer
+            watch.look(sums, [looked_at], batch.rows)
+        watch.add(self.sums, sums, len(batch.images))
+        if not watch.leaves_out:
+            if self._gradients is None:
+                self._update(gradients)
+            else:
+                self._update_at_once(self._gradients)
+            if not isinstance(self.optimizer, Adam):  # whose step has cast the weights
+                self._weights.refresh()
+            if self._average is not None:
+                self._average.update()
+        watch.undo(before, self._at_risk())
         self.noise.advance()
 
-    def _gather(self, flat: FlatGradients, batch: Batch, dials: Dials) -> None:
+    def _gather(self, flat: FlatGradients, batch: Batch, dials: Dials) -> Tensor:
         """Forward and backward of each part of the batch, a row's noise being that of its place in the whole."""
         rows = len(batch.images)
         ends = sorted({part * rows // self._parts for part in range(1, self._parts + 1)} - {0})
+        total = torch.zeros(3, dtype=self.sums.dtype, device=self.world.device)
         for start, end in itertools.pairwise([0, *ends] if rows else [0, 0]):
             sums, gradients = self._step(batch.images[start:end], self.noise.state, batch.row_offset + start, dials)
-            self.sums += sums
+            total += sums
             flat.take(gradients, add=start > 0)
+        flat.raise_alarm(total)
         flat.sum(self.world)
+        return total
+
+    def _at_risk(self) -> Iterator[Tensor]:
+        """What a step changes before it is known, on the host or by the optimiser, that it must not."""
+        yield from self.model.buffers()
+        if self.nonfinite.on_host:
+            return
+        if self._average is not None:
+            yield from self._average.model.parameters()
+        if not self._heeds_found:
+            yield from self._weights.parameters
+            yield from self._weights.copies.values()
+            for state in self.optimizer.state.values():
+                yield from (value for value in state.values() if isinstance(value, Tensor))
+            yield from self._scale()
 
     def _dials_of(self, rows: int) -> Dials:
         weight = self._loss_weight / rows if self._batchmean else self._loss_weight
@@ -165,6 +206,16 @@ class Engine:
         self.world.sum(sums)
         return Terms.of(sums, images)
 
+    def is_finite(self) -> bool:
+        """Whether all weights are: a step too long makes them infinite by a gradient that is not. Waits."""
+        averages = [] if self._average is None else self._average.model.parameters()
+        return bool(torch.stack([tensor.isfinite().all() for tensor in (*self.model.parameters(), *averages)]).all())
+
+    def back_to(self, step: int) -> None:
+        """Count the steps since, which have changed nothing, as not taken."""
+        self.noise.state[1] = step
+        self.nonfinite.clear()
+
     def tensors(self) -> Iterator[Tensor]:
         """All that a step changes in place."""
         yield from self.model.parameters()
@@ -175,8 +226,13 @@ class Engine:
         for state in self.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
         yield from (self.sums, self.noise.state, *self._dials)
-        if self.scaler.is_enabled():
-            yield from (tensor for tensor in (self.scaler._scale, self.scaler._growth_tracker) if tensor is not None)
+        yield from (self.nonfinite.found, self.nonfinite.record, *self._scale())
+
+    def _scale(self) -> list[Tensor]:
+        """The tensors of the loss scale, where there is one."""
+        if not self.scaler.is_enabled():
+            return []
+        return [tensor for tensor in (self.scaler._scale, self.scaler._growth_tracker) if tensor is not None]
 
     def weights(self) -> dict[str, Tensor]:
         """The model and the average of its weights, as a checkpoint names them; not copied."""

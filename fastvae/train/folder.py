@@ -5,10 +5,12 @@ import json
 import os
 import platform
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import fastvae
@@ -16,9 +18,12 @@ import fastvae
 from ..data import Dataset
 from ..errors import InputError
 from .config import TrainConfig, resolve
+from .disk import writing
 from .engine import Terms
+from .lock import Lock
 from .world import World
 
+CONFIG = "config.json"
 # What decides a run's numbers: --resume refuses to change it.
 _FIXED = (
     "preset", "data", "batch_size", "optimizer", "optimizer_options", "lr", "schedule", "warmup_steps", "decay",
@@ -35,18 +40,24 @@ class RunFolder:
     def __init__(
         self, path: Path, config: TrainConfig, dataset: Dataset, world: World, *, own_model: bool = False
     ) -> None:
-        """Make the folder, or open it to go on. Raises InputError if it cannot be used that way."""
+        """Make the folder, or open it to go on. Raises InputError if it cannot be used that way, or is in use."""
         self.path = path
         self.metrics_file = path / "metrics.jsonl"
         self._writer: SummaryWriter | None = None
-        if not config.resume and (path / "config.json").exists():
-            raise InputError(f"{path} already holds a run: add --resume to go on with it, or choose another --out")
         description = {**_description(config, dataset, world), "own_model": own_model}
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / "config.json", json.dumps(description, indent=2) + "\n")
-        except OSError as error:
-            raise InputError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
+        with ExitStack() as undo:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                self._lock = Lock(path)
+                undo.callback(self._lock.release)
+                if not config.resume and (path / CONFIG).exists():
+                    raise InputError(
+                        f"{path} already holds a run: add --resume to go on with it, or choose another --out"
+                    )
+                write_atomically(path / CONFIG, json.dumps(description, indent=2) + "\n")
+            except OSError as error:
+                raise InputError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
+            undo.pop_all()
 
     @property
     def checkpoints(self) -> Path:
@@ -55,8 +66,10 @@ class RunFolder:
     def forget_after(self, step: int, epoch: int) -> None:
         """Drop what was measured after a checkpoint, or of its unfinished epoch: going on leaves no line twice."""
         kept = [line for line in self.metrics() if line["step"] <= step and line["epoch"] <= epoch]
-        write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
-        self._writer = SummaryWriter(str(self.path), purge_step=step + 1)
+        with writing(self.metrics_file):
+            write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+        with writing(self._events):
+            self._writer = SummaryWriter(str(self.path), purge_step=step + 1)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far."""
@@ -67,23 +80,38 @@ class RunFolder:
     def log(self, epoch: int, step: int, split: str, terms: Terms, images_per_s: float) -> None:
         """Add one line to metrics.jsonl."""
         line = {"epoch": epoch, "step": step, "split": split, **terms._asdict(), "images_per_s": images_per_s}
-        with self.metrics_file.open("a") as file:
+        with writing(self.metrics_file), self.metrics_file.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def scalars(self, split: str, terms: Terms, step: int) -> None:
         """Write the three terms to TensorBoard, in nats per sample."""
-        for name, value in terms._asdict().items():
-            self.writer.add_scalar(f"{split.capitalize()}/{_SCALARS[name]}", value, step)
+        with writing(self._events):
+            for name, value in terms._asdict().items():
+                self._open_writer().add_scalar(f"{split.capitalize()}/{_SCALARS[name]}", value, step)
+
+    def picture(self, name: str, image: Tensor, epoch: int) -> None:
+        """Write a picture (C, H, W) to TensorBoard."""
+        with writing(self._events):
+            self._open_writer().add_image(name, image, epoch)
 
     @property
-    def writer(self) -> SummaryWriter:
+    def _events(self) -> Path:
+        return self.path / "events.out.tfevents"
+
+    def _open_writer(self) -> SummaryWriter:
         if self._writer is None:
+            self.path.stat()  # which it would make anew, if somebody removed it
             self._writer = SummaryWriter(str(self.path))
         return self._writer
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        """Write what is left to write, and let another run have the folder."""
+        try:
+            if self._writer is not None:
+                with writing(self._events):
+                    self._writer.close()
+        finally:
+            self._lock.release()
 
 
 def default_path(config: TrainConfig) -> Path:
@@ -93,7 +121,7 @@ def default_path(config: TrainConfig) -> Path:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The config.json of a run. Raises InputError if there is none that can be read."""
-    file = path / "config.json"
+    file = path / CONFIG
     try:
         content: dict[str, Any] = json.loads(file.read_text())
         content["settings"], content["data"]["shape"]
@@ -106,8 +134,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def check_same(path: Path, config: TrainConfig) -> None:

@@ -12,16 +12,19 @@ from .world import World
 class FlatGradients:
     """Gradients in one buffer, in the type of the weights: one sum over the processes, one norm, one look for infinity.
 
-    The parameters' ``grad`` are views of it.
+    The parameters' ``grad`` are views of it. After them, ``alarm`` (1,) is 0, or NaN for a loss that is not finite in
+    any of the processes: so all know of it by the same sum.
     """
 
-    def __init__(self, weights: WorkingWeights[Any]) -> None:
+    def __init__(self, weights: WorkingWeights[Any], sent: torch.dtype | None = None) -> None:
+        """``sent``: the type in which processes exchange them, if not their own."""
         sizes = [parameter.numel() for parameter in weights.parameters]
-        self.buffer = weights.parameters[0].detach().new_zeros(sum(sizes))
-        parts = self.buffer.split(sizes)
+        self.buffer = weights.parameters[0].detach().new_zeros(sum(sizes) + 1)
+        *parts, self.alarm = self.buffer.split([*sizes, 1])
         self._views = [part.view_as(own) for part, own in zip(parts, weights.parameters, strict=True)]
         for parameter, view in zip(weights.parameters, self._views, strict=True):
             parameter.grad = view
+        self._sent = None if sent is None else torch.empty_like(self.buffer, dtype=sent)
 
     def take(self, gradients: list[Tensor], *, add: bool) -> None:
         """Set the buffer to these, or add them to it."""
@@ -30,9 +33,18 @@ class FlatGradients:
         else:
             torch._foreach_copy_(self._views, gradients)
 
+    def raise_alarm(self, sums: Tensor) -> None:
+        """Set the alarm of this process by the sums of its loss and terms."""
+        self.alarm.copy_(sums.sum() * 0)
+
     def sum(self, world: World) -> None:
         """Sum over the processes."""
-        world.sum(self.buffer)
+        if self._sent is None or world.size == 1:
+            world.sum(self.buffer)
+        else:
+            self._sent.copy_(self.buffer)
+            world.sum(self._sent)
+            self.buffer.copy_(self._sent)
 
     def clip(self, norm: float) -> None:
         """Scale to a Euclidean norm of at most ``norm``, as torch.nn.utils.clip_grad_norm_ does; waits for nothing."""

@@ -37,26 +37,37 @@ _PR_SET_PDEATHSIG = 1
 
 
 def launch(
-    nproc: int | None, arguments: Sequence[str], main: Callable[[], int], *, module: str = "fastvae.train"
+    nproc: int | None,
+    arguments: Sequence[str],
+    main: Callable[[], int],
+    *,
+    module: str = "fastvae.train",
+    max_restarts: int = 0,
 ) -> int:
     """Run `main` here if this is one of `nproc` processes, else start them as `python -m MODULE ARGUMENTS`.
 
     They are started where torchrun did not start several: without it, or under `torchrun -m fastvae.train --nproc N`.
     SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to each process started, which may see one more SIGTERM after
     it, and has 25 seconds (TORCH_ELASTIC_SHUTDOWN_TIMEOUT) to exit. None outlives this process: should this one be
-    killed, they get SIGTERM.
+    killed, they get SIGTERM. If one of them fails, all are started again, up to `max_restarts` times, with
+    TORCHELASTIC_RESTART_COUNT saying which time it is.
 
     Returns:
         The exit status: what `main` returns, or that of the process that failed first (128 + N if signal N killed
         it), or 128 + N if this process got signal N.
 
     Raises:
-        InputError: `nproc` is below 1 or contradicts torchrun, or torchrun's environment variables are malformed.
+        InputError: `nproc` is below 1 or contradicts torchrun, as `max_restarts` may, or torchrun's environment
+            variables are malformed.
     """
     if nproc is not None and nproc < 1:
         raise InputError(f"--nproc {nproc} is less than 1: give the number of processes, one for each GPU")
     ranks = read_ranks()
     size = ranks.size if ranks else 1
+    if max_restarts and ranks is None:
+        return _run_workers(nproc or 1, ["-m", module, *arguments], max_restarts)
+    if max_restarts and _AGENT not in os.environ:
+        raise InputError(f"--max-restarts {max_restarts}, but torchrun started this: give it to torchrun instead")
     if nproc is None or nproc == size:
         _follow_agent()
         return main()
@@ -64,10 +75,10 @@ def launch(
         raise InputError(
             f"--nproc {nproc}, but torchrun started {size} processes: leave --nproc out, or use --nproc-per-node"
         )
-    return _run_workers(nproc, ["-m", module, *arguments])
+    return _run_workers(nproc, ["-m", module, *arguments], 0)
 
 
-def _run_workers(nproc: int, command: list[str]) -> int:
+def _run_workers(nproc: int, command: list[str], max_restarts: int) -> int:
     # The agent wants a folder, for logs and error files which ours don't write.
     with _agent_settings(), tempfile.TemporaryDirectory(prefix="fastvae-") as logs:
         config = LaunchConfig(
@@ -79,7 +90,7 @@ def _run_workers(nproc: int, command: list[str]) -> int:
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             local_addr="localhost",  # the host's own name may not resolve
-            max_restarts=0,
+            max_restarts=max_restarts,
             logs_specs=DefaultLogsSpecs(log_dir=logs),
         )
         # The agent expands ${local_rank} and $$ in arguments; ours are literal.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+import torch
 from rich.console import Console
 
 from ..data import Batch, Dataset, ResidentLoader
@@ -19,10 +20,12 @@ from .engine import Engine, Terms
 from .folder import RunFolder
 from .interrupt import Interrupt
 from .meter import Meter
+from .nonfinite import REMEDY
 from .pictures import reconstruction_grid
 from .progress import RunProgress
 from .reading import Readings
 from .replay import STEPS, Replay, can_replay
+from .saver import Saver
 from .schedule import plan
 from .world import World
 
@@ -76,6 +79,7 @@ class Loop:
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
         self.test: Terms | None = None  # of the last evaluation
         self.best = Best()
+        self._saver = Saver()
         self._callbacks, self._ended = callbacks, False
         self._meter = Meter()
         self._replay: Replay | None = None
@@ -89,6 +93,7 @@ class Loop:
         epoch_steps = len(self.loader)
         with (
             Interrupt() as interrupt,
+            self._saver,
             RunProgress(self.console, self.config.steps(epoch_steps), self.epochs) as progress,
         ):
             while self.epoch < self.epochs and not self._is_stale() and not self._ended:
@@ -105,8 +110,8 @@ class Loop:
                 self._finish_epoch(progress)
             if self.step > self.epoch * epoch_steps:  # ended in the middle of one
                 self._report(progress, self.epoch + 1)
-        self._say_why()
-        self.save()
+            self._say_why()
+            self.save()
         return 0
 
     def _is_spent(self) -> bool:
@@ -159,11 +164,9 @@ class Loop:
         self._meter.images += images
         if before // LOG_EVERY != self.step // LOG_EVERY:
             self._ask()
-            self._show(progress)
+            self._show(progress, wait=self.world.size > 1)  # which have to see the same: all end, or none
         if before // self.config.checkpoint_every != self.step // self.config.checkpoint_every:
-            self._meter.pause()
             self.save()
-            self._meter.resume()
 
     def _ask(self) -> None:
         """Ask the device for the means since the last look, over all processes."""
@@ -172,12 +175,14 @@ class Loop:
         since = sums if self._meter.logged_sums is None else sums - self._meter.logged_sums
         self._meter.logged_sums, self._meter.logged_images = sums, self._meter.images
         self.world.sum(since)
-        self._readings.ask(since, (self.step, images))
+        self._readings.ask(torch.cat((since, self.engine.nonfinite.record[:1])), (self.step, images))
 
     def _show(self, progress: RunProgress, *, wait: bool = False) -> None:
         """Show and log what has arrived of what was asked for."""
-        for sums, (step, images) in self._readings.ready(wait=wait):
-            terms = Terms.of(sums, images)
+        for values, (step, images) in self._readings.ready(wait=wait):
+            if values[-1] > 0:
+                self._check_finite()
+            terms = Terms.of(values[:-1], images)
             progress.show(step, self.epoch + 1, terms, self._meter.rate())
             if self.folder is not None:
                 self.folder.scalars("train", terms, step)
@@ -188,6 +193,7 @@ class Loop:
         self.epoch_seconds.append(self._meter.seconds)
         self.best.offer(test.loss, self.epoch, self.step, self.engine)
         self.engine.sums.zero_()
+        self.engine.nonfinite.record.zero_()
         self._meter = Meter()
         self.loader.set_epoch(self.epoch)
         end = EpochEnd(self.epoch, self.step, train, test, self.engine.result)
@@ -195,6 +201,10 @@ class Loop:
 
     def _report(self, progress: RunProgress, epoch: int) -> tuple[Terms, Terms]:
         """Evaluate, show and log an epoch, or what there is of it. Returns the terms of both splits."""
+        self._check_finite()
+        skipped = self.engine.nonfinite.report(self.world)
+        if skipped.found:
+            self.console.print(f"epoch {epoch}: skipped {skipped.found} of its steps; {skipped}", style="yellow")
         sums = self.engine.sums.clone()
         self.world.sum(sums)
         train = Terms.of(sums, self._meter.images)  # waits for the device, then the clock stops
@@ -210,8 +220,9 @@ class Loop:
             self.folder.log(epoch, self.step, "test", test, test_rate)
             self.folder.scalars("test", test, self.step)
             pictures = self.test_loader.images[:8]
-            grid = reconstruction_grid(pictures, self.engine.result.reconstruct(pictures))
-            self.folder.writer.add_image("Test image - above: real data, below: reconstruction", grid, epoch)
+            grid = reconstruction_grid(pictures, self.engine.result.eval().reconstruct(pictures))
+            self.engine.result.train()  # in between, no statistics of a BatchNorm move
+            self.folder.picture("Test image - above: real data, below: reconstruction", grid, epoch)
         self.test = test
         return train, test
 
@@ -221,8 +232,27 @@ class Loop:
             return interrupt.signal is not None
         return self.step % LOG_EVERY == 0 and self.world.any(interrupt.signal is not None)
 
+    def _check_finite(self) -> None:
+        """Unless they are skipped: from a step that was not finite go back to before it, save, raise InputError."""
+        if self.config.on_nonfinite == "skip" or not (report := self.engine.nonfinite.report(self.world)).found:
+            return
+        self.step = report.step - 1
+        self.epoch, done = divmod(self.step, len(self.loader))
+        self.loader.load_state_dict({"epoch": self.epoch, "step": done})
+        self.engine.back_to(self.step)
+        self.save()
+        raise InputError(
+            f"{report}: {REMEDY}; or go on from before it, which is saved, with --resume --on-nonfinite skip"
+        )
+
     def save(self) -> None:
-        """Write a checkpoint. All processes come here, the main one writes."""
+        """Have a checkpoint written. All processes come here, the main one writes.
+
+        Raises InputError for what is not finite, or if an earlier one could not be written.
+        """
+        self._check_finite()
+        if not self.engine.is_finite():
+            raise InputError(f"the weights are not finite after step {self.step}, and were not saved: {REMEDY}")
         sums = self.engine.sums.clone()
         self.world.sum(sums)
         if self.folder is None:
@@ -235,20 +265,30 @@ class Loop:
             "best": self.best.values(),
             "meter": {"seconds": self._meter.seconds, "images": self._meter.images},
         }
-        saved = Checkpoint({**state.tensors, "sums": sums}, {**state.values, **values})
-        self.best.save(self.folder.checkpoints)
-        checkpoint.save(self.folder.checkpoints, self.step, saved)
+        tensors = {**state.tensors, "sums": sums, "nonfinite": self.engine.nonfinite.record}
+        saved = Checkpoint(tensors, {**state.values, **values}).copy()
+        folder, step = self.folder.checkpoints, self.step
+
+        def write() -> None:
+            self.best.save(folder)
+            checkpoint.save(folder, step, saved)
+
+        self._saver.submit(write)
 
     def restore(self, found: Checkpoint) -> None:
         """Go on from a checkpoint: weights, optimiser, noise, the place in the epoch, and what was logged up to it."""
         self.engine.load_state(found)
         if self.world.is_main:  # the others add nothing to what all had summed together
-            self.engine.sums.copy_(found.tensors["sums"])
+            sums = found.tensors["sums"]
+            self.engine.sums[: len(sums)].copy_(sums)  # older versions kept three
+        if "nonfinite" in found.tensors and self.config.on_nonfinite == "skip":
+            self.engine.nonfinite.record.copy_(found.tensors["nonfinite"])
         self.step, self.epoch = found.values["step"], found.values["epoch"]
         self.loader.load_state_dict(found.values["loader"])
         if "best" in found.values:  # older versions kept none
             self.best.load(found.values["best"])
         self._meter = Meter(**found.values["meter"])
+        self._meter.logged_sums = self.engine.sums.clone()
         if self.folder is not None:
             self.folder.forget_after(self.step, self.epoch)
 

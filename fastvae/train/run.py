@@ -1,8 +1,10 @@
 """A training run from its settings to its pictures, in each of its processes."""
 
+import os
 import signal
 import statistics
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +20,9 @@ from . import autotune, checkpoint
 from .binarize import check_binarize, drawn_for_testing
 from .checkpoint import Checkpoint
 from .config import TrainConfig
+from .disk import quiet_writers, writing
 from .engine import Terms
-from .folder import RunFolder, check_same, default_path, read_config
+from .folder import CONFIG, RunFolder, check_same, default_path, read_config
 from .loop import Callback, Loop, check_pixels
 from .numerics import numerics
 from .objective import SAMPLE_STREAM
@@ -64,6 +67,7 @@ def run(
             world.barrier()  # it loads first, so that a download happens once
         console = Console(quiet=quiet or not world.is_main, highlight=False, soft_wrap=True)
         # The folder comes after all that can be wrong: a refused run leaves nothing behind.
+        config = _go_on_if_restarted(config)
         found = _find(config, console)
         own = model is not None
         if model is None:
@@ -76,25 +80,27 @@ def run(
         config, choice = _settle(config, model, loader, world)
         path = config.out or default_path(config)
         folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_main else None
-        loop = Loop(config, model, loader, test_loader, world, folder, console, callbacks)
-        if found is not None:
-            loop.restore(found)
-        name = "a model of your own" if own else f"preset {config.preset}"
-        console.print(
-            f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
-            f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}"
-        )
-        with profiled(loop):
-            status = loop.fit()
-        if folder is not None:
-            if status == 0:
-                _finish(loop, dataset.name, folder, console)
-            else:
-                console.print(
-                    f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: "
-                    f"go on with the same command and --out {folder.path} --resume"
-                )
-            folder.close()
+        with quiet_writers(), closing(folder) if folder is not None else nullcontext():
+            loop = Loop(config, model, loader, test_loader, world, folder, console, callbacks)
+            if found is not None:
+                loop.restore(found)
+            elif config.resume and folder is not None:
+                folder.forget_after(0, 0)
+            name = "a model of your own" if own else f"preset {config.preset}"
+            console.print(
+                f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
+                f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}"
+            )
+            with profiled(loop):
+                status = loop.fit()
+            if folder is not None:
+                if status == 0:
+                    _finish(loop, dataset.name, folder, console)
+                else:
+                    console.print(
+                        f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: "
+                        f"go on with the same command and --out {folder.path} --resume"
+                    )
     return Outcome(status, loop.test, path)
 
 
@@ -124,11 +130,21 @@ def _settle(
     return choice.apply(config), choice
 
 
+def _go_on_if_restarted(config: TrainConfig) -> TrainConfig:
+    """With ``resume`` if an elastic agent, torchrun's or our own, has started these processes again."""
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    begun = config.out is not None and (config.out / CONFIG).exists()
+    return replace(config, resume=True) if again and begun else config
+
+
 def _find(config: TrainConfig, console: Console) -> Checkpoint | None:
-    """The checkpoint to go on from, if that is asked for."""
+    """The checkpoint to go on from, if that is asked for; None too for a run that ended before its first."""
     if not config.resume or config.out is None:
         return None
     check_same(config.out, config)
+    if not checkpoint.are_in(config.out / "checkpoints"):
+        console.print(f"{config.out} has no checkpoint yet: its run begins anew")
+        return None
     file, found, skipped = checkpoint.newest(config.out / "checkpoints")
     for reason in skipped:
         console.print(f"skipped: {reason}", style="yellow")
@@ -139,11 +155,12 @@ def _find(config: TrainConfig, console: Console) -> Checkpoint | None:
 def _finish(loop: Loop, data: str, folder: RunFolder, console: Console) -> None:
     model, images = loop.engine.result.eval(), loop.test_loader.images[:32]
     noise = Noise(loop.config.seed, stream=SAMPLE_STREAM, device=loop.world.device)
-    pictures = [
-        write_curves(folder.metrics(), folder.path / "loss.png"),
-        write_image(sample_grid(model.sample(64, noise)), folder.path / "samples.png"),
-        write_image(reconstruction_grid(images, model.reconstruct(images)), folder.path / "reconstructions.png"),
-    ]
+    with writing(folder.path / "samples.png"):
+        pictures = [
+            write_curves(folder.metrics(), folder.path / "loss.png"),
+            write_image(sample_grid(model.sample(64, noise)), folder.path / "samples.png"),
+            write_image(reconstruction_grid(images, model.reconstruct(images)), folder.path / "reconstructions.png"),
+        ]
     last = next(line for line in reversed(folder.metrics()) if line["split"] == "test")
     rows = {
         "test loss (negative ELBO)": f"{last['loss']:.2f} nats = nll {last['nll']:.2f} + kl {last['kl']:.2f}",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # it does not say that it exports it
+from torch.distributed.rendezvous import rendezvous
 
 from ..errors import InputError
 
@@ -86,10 +88,13 @@ def open_world(device: str) -> Iterator[World]:
 
     if place.type == "cpu" and not _user_set_threads():
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_size))
+    store, rank, size = next(iter(rendezvous("env://")))
+    # torch 2.11's agents give workers that they start again the store of those before, with addresses of the dead.
+    store = PrefixStore(f"fastvae/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     if place.type == "cuda":
-        dist.init_process_group("nccl", device_id=place)
+        dist.init_process_group("nccl", store=store, rank=rank, world_size=size, device_id=place)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
     try:
         yield world
     except BaseException:

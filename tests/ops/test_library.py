@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fastvae.ops.adam_step
+import fastvae.ops.all_finite
 import fastvae.ops.bias_gradient
 import fastvae.ops.mm  # noqa: F401 -- they declare their operators
 from fastvae import ops
@@ -108,6 +109,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
             for groups in (mu[0].numel(), 1)
         ],
         "adam_step_": adam_steps(dtype) if _library.has_native() else [],
+        "all_finite": [([mu, logvar.t() if logvar.dim() == 2 else logvar],)] if _library.has_native() else [],
         "bias_gradient_": bias_gradients() if _library.has_native() else [],
         "mm": products() if _library.multiplies_bf16() else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],

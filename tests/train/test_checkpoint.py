@@ -53,8 +53,9 @@ def test_a_write_that_fails_leaves_the_others(tmp_path, saved, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match=r"step-000000002.safetensors \(No space left on device\): free some space"):
         checkpoint.save(tmp_path, 2, saved)
+    assert os.listdir(tmp_path) == ["step-000000001.safetensors"]
     path, found, skipped = checkpoint.newest(tmp_path)
     assert path.name == "step-000000001.safetensors"
     assert found.values["step"] == 5

@@ -184,10 +184,22 @@ def test_resuming_nothing(tmp_path, capsys):
     refused(["--out", str(tmp_path), "--resume"], "holds no run", capsys)
 
 
-def test_resuming_without_a_checkpoint(folder, capsys):
+def test_resuming_what_has_no_whole_checkpoint(folder, capsys):
+    for path in (folder / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    refused(["--out", str(folder), "--resume", "--epochs", "2"], "no checkpoint to go on from", capsys)
+
+
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew(train, metrics, capsys):
+    _, folder = train("--epochs", "2")
+    expected = metrics(folder)
     for path in (folder / "checkpoints").iterdir():
         path.unlink()
-    refused(["--out", str(folder), "--resume", "--epochs", "2"], "no checkpoint to go on from", capsys)
+    capsys.readouterr()
+    assert train("--epochs", "2", "--resume")[0] == 0
+    assert "has no checkpoint yet: its run begins anew" in capsys.readouterr().out
+    terms = ("epoch", "step", "split", "loss", "nll", "kl")
+    assert [[line[t] for t in terms] for line in metrics(folder)] == [[line[t] for t in terms] for line in expected]
 
 
 def test_a_broken_config(folder, capsys):

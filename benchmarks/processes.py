@@ -1,0 +1,171 @@
+"""Steps of two processes with a thread each against one process with two, on the same global batch, and how they
+exchange gradients: fastvae's one all-reduce, and torch's DistributedDataParallel around the same network.
+
+FASTVAE_DATA=DIR python benchmarks/processes.py benchmarks/results/processes-cpu.json
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from fastvae import ops
+from fastvae.data import ResidentLoader, load
+from fastvae.models import build
+from fastvae.train.config import TrainConfig, resolve
+from fastvae.train.engine import Engine
+from fastvae.train.folder import device_name
+from fastvae.train.launch import launch
+from fastvae.train.world import World, open_world
+
+PRESET, ROUNDS, STEPS, WARM = "leaky", 5, 12, 4
+BATCHES = (100, 1024)
+
+
+class Timed(World):
+    """A world that knows how long its sums of gradients took."""
+
+    seconds = 0.0
+
+    def sum(self, tensor):
+        begun = time.perf_counter()
+        super().sum(tensor)
+        Timed.seconds += time.perf_counter() - begun
+
+
+def fastvae_steps(world, images, batch_size, compress):
+    """The engine of `fastvae train`, in bf16, traced."""
+    config = resolve(
+        TrainConfig(preset=PRESET, batch_size=batch_size, precision="bf16", execution="traced", compress=compress)
+    )
+    torch.manual_seed(0)
+    engine = Engine(build(config.recipe, images.shape[1:], config.latent_dim), config, config.recipe, world)
+    return engine.train_step
+
+
+def eager_steps(world, images, batch_size, wrap):
+    """A plain loop with the fused loss under autocast and torch's fused Adam; gradients exchanged as `wrap` does."""
+    config = resolve(TrainConfig(preset=PRESET, batch_size=batch_size))
+    torch.manual_seed(0)
+    model = build(config.recipe, images.shape[1:], config.latent_dim)
+
+    class Loss(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x, noise):
+            mu, logvar = self.model.encode(x.float() / 255)
+            z, kl = ops.reparameterize_kl(mu, logvar, noise, reduction="sum")
+            return (ops.bernoulli_nll(self.model.decoder(z), x, reduction="sum") + kl) / batch_size
+
+    module, flat = Loss(), None
+    if wrap == "ddp" and world.size > 1:
+        module = DistributedDataParallel(module, gradient_as_bucket_view=True)
+    if wrap == "flat" and world.size > 1:
+        parameters = list(model.parameters())
+        flat = torch.zeros(sum(p.numel() for p in parameters))
+        for parameter, view in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = view.view_as(parameter)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+    noise = ops.Noise(0)
+
+    def step(batch):
+        optimizer.zero_grad(set_to_none=flat is None)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = module(batch.images, noise)
+        # DDP takes the mean over the processes, and the loss is a share of the sum.
+        (loss * world.size if wrap == "ddp" else loss).backward()
+        if flat is not None:
+            world.sum(flat)
+        optimizer.step()
+        noise.advance()
+
+    return step
+
+
+CONTENDERS = {
+    "fastvae": lambda *a: fastvae_steps(*a, "no"),
+    "fastvae --compress bf16": lambda *a: fastvae_steps(*a, "bf16"),
+    "eager loop, one flat all-reduce": lambda *a: eager_steps(*a, "flat"),
+    "eager loop, DistributedDataParallel": lambda *a: eager_steps(*a, "ddp"),
+}
+
+
+def work(file):
+    """In each process: medians of a step, and the share of it in which gradients are summed, of all contenders."""
+    images = load("mnist").train
+    with open_world("cpu") as plain:
+        world = Timed(plain.rank, plain.local_rank, plain.size, plain.device)
+        if world.size == 1:
+            torch.set_num_threads(len(os.sched_getaffinity(0)))
+        results = []
+        for batch_size in BATCHES:
+            loader = ResidentLoader(images, batch_size=batch_size, seed=0, rank=world.rank, world_size=world.size)
+            batches = list(islice(iter(loader), WARM + STEPS))
+            steps = {name: make(world, images, batch_size) for name, make in CONTENDERS.items()}
+            times = {name: [] for name in steps}
+            for step in steps.values():
+                for batch in batches[:WARM]:
+                    step(batch)
+            for _ in range(ROUNDS):
+                for name, step in steps.items():
+                    world.barrier()
+                    Timed.seconds, begun = 0.0, time.perf_counter()
+                    for batch in batches[WARM:]:
+                        step(batch)
+                    times[name].append(((time.perf_counter() - begun) / STEPS, Timed.seconds / STEPS))
+            for name, found in times.items():
+                seconds = statistics.median(whole for whole, _ in found)
+                share = statistics.median(part / whole for whole, part in found)
+                results.append({"batch_size": batch_size, "run": name, "step_ms": seconds * 1e3, "summing": share})
+        if world.is_main:
+            Path(file).write_text(json.dumps(results))
+        if dist.is_initialized():
+            dist.barrier()
+    return 0
+
+
+def main(path):
+    """One process and two, in turns; the medians of three each."""
+    found = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(3):
+            for count, runs in found.items():
+                file = Path(folder) / f"{count}-{turn}.json"
+                subprocess.run([sys.executable, __file__, "--work", str(count), str(file)], check=True)
+                runs.append(json.loads(file.read_text()))
+    rows = []
+    for row in range(len(found[1][0])):
+        one, two = ([run[row] for run in found[count]] for count in (1, 2))
+        medians = [statistics.median(run["step_ms"] for run in runs) for runs in (one, two)]
+        rows.append(
+            {
+                "batch_size": one[0]["batch_size"],
+                "run": one[0]["run"],
+                "one_process_ms": round(medians[0], 3),
+                "two_processes_ms": round(medians[1], 3),
+                "ratio": round(medians[1] / medians[0], 3),
+                "summing_share": round(statistics.median(run["summing"] for run in two), 3),
+            }
+        )
+        print(rows[-1])
+    versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
+    content = {"device": device_name(torch.device("cpu")), "versions": versions, "preset": PRESET, "runs": rows}
+    Path(path).write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--work":
+        sys.path.insert(0, str(Path(__file__).parent))
+        sys.exit(launch(int(sys.argv[2]), sys.argv[1:], lambda: work(sys.argv[3]), module="processes"))
+    main(sys.argv[1])

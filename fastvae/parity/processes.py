@@ -1,0 +1,150 @@
+"""``python -m fastvae.parity.processes``: one curve, whatever the number of processes that compute it."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ..data import ResidentLoader, load
+from ..errors import InputError
+from ..models import build
+from ..train.command import guarded
+from ..train.config import Precision, TrainConfig, resolve
+from ..train.engine import Engine
+from ..train.launch import launch
+from ..train.world import open_world
+
+BOUNDS: dict[Precision, float] = {"fp64": 1e-9, "fp32": 1e-4}  # of relative differences; those of fp32 grow with steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessesConfig:
+    """Train the same by 1, 2, 3 ... processes on the CPU, and with batches in two parts, and compare all steps.
+
+    On scikit-learn's digits in batches that no number of processes divides. The exit status is 0 if the losses of all
+    steps and the weights agree, in fp64 to 1e-9, relatively; else 1.
+    """
+
+    most: int = 4
+    """Processes."""
+    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic", "iwae"] = "classic"
+    """Network and training recipe."""
+    precision: Literal["fp64", "fp32"] = "fp64"
+    """Of all that is computed."""
+    steps: int = 200
+    """Of each run."""
+    batch_size: int = 101
+    """Images of a step, of all processes together."""
+    seed: int = 0
+    """Decides initial weights, order of the batches and noise."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Carry out a command line. Returns the exit status."""
+    return guarded(
+        lambda: compare(tyro.cli(ProcessesConfig, args=arguments, prog="python -m fastvae.parity.processes"))
+    )
+
+
+def compare(config: ProcessesConfig) -> int:
+    """Run all, and print a table. Returns 0 if they agree, else 1. Raises InputError for bad settings."""
+    for name in ("most", "steps", "batch_size"):
+        if getattr(config, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}: it must be at least 1")
+    console, bound = Console(highlight=False, soft_wrap=True), BOUNDS[config.precision]
+    columns = ("processes", "parts of a batch", "loss, largest", "loss, last step", "weights, largest", "verdict")
+    table = Table(*columns, box=box.SIMPLE, pad_edge=False)
+    console.print(
+        f"{config.preset} on digits, global batch {config.batch_size}, {config.steps} steps, {config.precision}: "
+        "relative differences from one process"
+    )
+    alike, alone = True, _run(config, 1, 1)
+    more = [(count, 1) for count in range(2, config.most + 1)]
+    for count, parts in [*more, (1, 2), (min(config.most, 2), 2)]:
+        found = _run(config, count, parts)
+        losses = ((found["losses"] - alone["losses"]) / alone["losses"]).abs()
+        weights = ((found["weights"] - alone["weights"]).abs().max() / alone["weights"].abs().max()).item()
+        agrees = losses.max().item() <= bound and weights <= bound
+        alike &= agrees
+        shown = (f"{value:.1e}" for value in (losses.max().item(), losses[-1].item(), weights))
+        table.add_row(str(count), str(parts), *shown, "agrees" if agrees else "differs")
+    console.print(table)
+    console.print("all agree" if alike else f"not all agree to {bound:g}")
+    return 0 if alike else 1
+
+
+def _run(config: ProcessesConfig, count: int, parts: int) -> dict[str, torch.Tensor]:
+    """The losses of all steps, and all weights, of so many processes."""
+    with tempfile.TemporaryDirectory(prefix="fastvae-") as folder:
+        file = Path(folder) / "curve.json"
+        told = {**vars(config), "count": count, "parts": parts, "file": str(file)}
+        command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, _WORKER, json.dumps(told)]
+        environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise InputError(f"{count} processes ended with status {done.returncode}: {done.stderr.strip()[-2000:]}")
+        return {
+            name: torch.tensor(values, dtype=torch.float64) for name, values in json.loads(file.read_text()).items()
+        }
+
+
+_WORKER = "--of-one-run"
+
+
+def _work(told: dict[str, Any]) -> int:
+    """One of the processes: train, and, the first, write down what came of it."""
+    config = resolve(
+        TrainConfig(
+            preset=told["preset"],
+            batch_size=told["batch_size"],
+            accumulate=told["parts"],
+            precision=told["precision"],
+            execution="traced",
+            seed=told["seed"],
+            device="cpu",
+        )
+    )
+    images = load("digits").train
+    with open_world("cpu") as world:
+        torch.manual_seed(config.seed)
+        model = build(config.recipe, images.shape[1:], config.latent_dim)
+        engine = Engine(model, config, config.recipe, world)
+        assert config.batch_size is not None
+        loader = ResidentLoader(
+            images, batch_size=config.batch_size, seed=config.seed, rank=world.rank, world_size=world.size
+        )
+
+        def batches() -> Any:
+            for epoch in range(told["steps"]):
+                loader.set_epoch(epoch)
+                yield from loader
+
+        losses = []
+        for batch in islice(batches(), told["steps"]):
+            engine.sums.zero_()
+            engine.train_step(batch)
+            world.sum(engine.sums)
+            losses.append(engine.sums[0].item() / batch.rows)
+        if world.is_main:
+            weights = torch.cat([parameter.detach().double().flatten() for parameter in model.parameters()])
+            Path(told["file"]).write_text(json.dumps({"losses": losses, "weights": weights.tolist()}))
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [_WORKER]:
+        given = json.loads(sys.argv[2])
+        sys.exit(launch(given["count"], sys.argv[1:], lambda: _work(given), module="fastvae.parity.processes"))
+    sys.exit(main(sys.argv[1:]))
