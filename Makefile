@@ -11,7 +11,7 @@ SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test adapters sanitize bench lint clean
+.PHONY: help setup train test adapters sanitize chaos bench lint clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ adapters: $(BUILT) $(ADAPTED)  ## the tests that need the real pythae and diffus
 
 sanitize: $(BUILT)  ## the C++ operators under AddressSanitizer and UndefinedBehaviorSanitizer
 	tests/sanitize.sh $(BIN)/python
+
+chaos: $(BUILT)  ## kill and damage runs in every known way, go on, and compare: a quarter of an hour
+	$(BIN)/python tests/train/chaos $(ARGS)
 
 bench: $(BUILT)  ## every benchmark; FASTVAE_DATA=DIR for real MNIST; RESULT=FILE.json keeps the figures
 	$(BIN)/pytest benchmarks --benchmark-only $(if $(RESULT),--benchmark-json=$(RESULT)) $(ARGS)

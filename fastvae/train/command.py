@@ -1,6 +1,5 @@
 """From a command line to an exit status: what ``fastvae train`` and ``python -m fastvae.train`` share."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ import tyro
 from ..errors import InputError
 from .config import TrainConfig, resolve
 from .launch import launch
+from .world import read_ranks
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,8 +35,17 @@ def guarded(work: Callable[[], int]) -> int:
     try:
         return work()
     except InputError as error:
-        if os.environ.get("RANK", "0") == "0":  # all processes find the same fault: one of them says so
+        if _speaks():
             print(f"fastvae: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _speaks() -> bool:
+    """Whether this is the one process of all, which find the same fault, that says so."""
+    try:
+        ranks = read_ranks()
+    except InputError:  # of which it may be the only one
+        return True
+    return ranks is None or ranks.rank == 0

@@ -1,0 +1,85 @@
+"""Several machines: two of torchrun's agents, on loopback; and an agent that starts its processes again."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fastvae.train import checkpoint
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spellings")]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--local-addr", "localhost", "--rdzv-backend", "c10d"]
+FLAGS = ["--epochs", "2", "--batch-size", "99", "--precision", "fp64", "--no-autotune", "--device", "cpu"]
+
+
+@pytest.fixture
+def agents():
+    """Start commands; what still runs in the end is killed, with all that it started."""
+    started = []
+
+    def start(*command):
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def curve(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line[term] for line in lines for term in ("loss", "nll", "kl")]
+
+
+def test_two_machines_train_the_curve_of_one_process(agents, train, tmp_path):
+    nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-id", "two", "--rdzv-endpoint", f"localhost:{port()}"]
+    command = [*TORCHRUN, *nodes, "-m", "fastvae.train", *FLAGS, "--out", str(tmp_path / "two")]
+    both = [agents(*command) for _ in range(2)]
+    outputs = [process.communicate(timeout=180)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sum(output.count("test loss (negative ELBO)") for output in outputs) == 1
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["world_size"] == 2
+    assert train(*FLAGS, out="one")[0] == 0
+    assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), rel=1e-9, abs=0)
+
+
+def port():
+    """A free one."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def test_torchruns_restarts_go_on_from_the_last_checkpoint(agents, train, tmp_path):
+    """Its second start would otherwise be refused the folder, or, in torch 2.11, look for the dead at their ports."""
+    flags = [*FLAGS, "--deterministic", "--checkpoint-every", "3", "--epochs", "60"]
+    nodes = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    agent = agents(*TORCHRUN[:3], *nodes, "-m", "fastvae.train", *flags, "--out", str(tmp_path / "two"))
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("two/checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with open(f"/proc/{agent.pid}/task/{agent.pid}/children") as children:
+        os.kill(int(children.read().split()[-1]), signal.SIGKILL)
+    output = agent.communicate(timeout=180)[0]
+    assert agent.returncode == 0, output
+    assert output.count("going on from") == 1
+    assert train(*flags, out="one")[0] == 0
+    assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), rel=1e-9, abs=0)
+    _, found, skipped = checkpoint.newest(tmp_path / "two" / "checkpoints")
+    assert not skipped
+    assert found.values["epoch"] == 60
