@@ -97,7 +97,7 @@ class Engine:
         # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
         at_once = world.size > 1 or self.scaler.is_enabled() or config.accumulate > 1 or config.clip_norm is not None
         sent = torch.bfloat16 if config.compress == "bf16" else None
-        self._gradients = FlatGradients(self._weights, sent) if at_once else None
+        self._gradients = FlatGradients(self._weights, world, sent) if at_once else None
         self._parts, self._clip_norm = config.accumulate, config.clip_norm
         self._average = None if config.ema is None else Average(self.model, config.ema)
         self._evaluated = Objective(

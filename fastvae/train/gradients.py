@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .shared import SharedSum
 from .weights import WorkingWeights
 from .world import World
 
@@ -16,10 +17,12 @@ class FlatGradients:
     any of the processes: so all know of it by the same sum.
     """
 
-    def __init__(self, weights: WorkingWeights[Any], sent: torch.dtype | None = None) -> None:
+    def __init__(self, weights: WorkingWeights[Any], world: World, sent: torch.dtype | None = None) -> None:
         """``sent``: the type in which processes exchange them, if not their own."""
         sizes = [parameter.numel() for parameter in weights.parameters]
-        self.buffer = weights.parameters[0].detach().new_zeros(sum(sizes) + 1)
+        first, size = weights.parameters[0].detach(), sum(sizes) + 1
+        self._shared = None if sent else SharedSum.where_possible(size, first.dtype, world)
+        self.buffer = first.new_zeros(size) if self._shared is None else self._shared.own
         *parts, self.alarm = self.buffer.split([*sizes, 1])
         self._views = [part.view_as(own) for part, own in zip(parts, weights.parameters, strict=True)]
         for parameter, view in zip(weights.parameters, self._views, strict=True):
@@ -39,7 +42,10 @@ class FlatGradients:
 
     def sum(self, world: World) -> None:
         """Sum over the processes."""
-        if self._sent is None or world.size == 1:
+        if self._shared is not None:
+            with world.communicating():
+                self._shared.sum()
+        elif self._sent is None or world.size == 1:
             world.sum(self.buffer)
         else:
             self._sent.copy_(self.buffer)

@@ -7,8 +7,8 @@ On a GPU the times are those of its own queue, read when the run has ended: only
 import os
 import statistics
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -91,8 +91,8 @@ class Profiling:
                 self._profiler.step()
 
     def world(self, world: World) -> World:
-        """The same world, whose sums are the part ``communication`` where they are a step's."""
-        return _World(world.rank, world.local_rank, world.size, world.device, self)
+        """The same world, whose communication is a part where it is a step's."""
+        return _World(**vars(world), profiling=self)
 
     @contextmanager
     def part(self, name: Part) -> Iterator[None]:
@@ -190,11 +190,10 @@ class _Batches:
 
 @dataclass(frozen=True)
 class _World(World):
-    profiling: Profiling
+    profiling: Profiling = field(kw_only=True)
 
-    def sum(self, tensor: torch.Tensor) -> None:
-        with self.profiling.part("communication"):
-            super().sum(tensor)
+    def communicating(self) -> AbstractContextManager[None]:
+        return self.profiling.part("communication")
 
 
 def _tell(profiling: Profiling, loop: Loop, console: Console) -> None:

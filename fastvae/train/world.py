@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class World:
     local_rank: int
     size: int
     device: torch.device
+    is_one_machine: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -44,7 +45,12 @@ class World:
     def sum(self, tensor: torch.Tensor) -> None:
         """Sum `tensor` over the processes, in place; a single process leaves it as it is."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            with self.communicating():
+                dist.all_reduce(tensor)
+
+    def communicating(self) -> AbstractContextManager[None]:
+        """Around what all processes of a step do together; --profile looks at the clock there."""
+        return nullcontext()
 
     def same(self, tensors: Iterable[torch.Tensor]) -> None:
         """Give each process the main one's values of `tensors`, in place."""
@@ -81,7 +87,7 @@ def open_world(device: str) -> Iterator[World]:
     place = resolve_device(device, ranks)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    world = World(ranks.rank, ranks.local_rank, ranks.size, place)
+    world = World(ranks.rank, ranks.local_rank, ranks.size, place, ranks.local_size == ranks.size)
     if world.size == 1:
         yield world
         return

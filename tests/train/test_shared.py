@@ -1,0 +1,74 @@
+"""Gradients of processes on one machine are summed in memory that they share: the same bits in all, nothing left."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastvae.train import shared
+from fastvae.train.shared import SharedSum
+from fastvae.train.world import World
+
+WORK = """
+import sys, torch
+from fastvae.train.launch import launch
+from fastvae.train.shared import SharedSum
+from fastvae.train.world import open_world
+
+seeded = torch.Generator().manual_seed
+
+def work():
+    with open_world("cpu") as world:
+        for size in (1, 2, 3, 1000, 65537):
+            vectors = torch.randn(5, world.size, size, dtype=torch.float64, generator=seeded(size))
+            shared = SharedSum.where_possible(size, torch.float64, world)
+            assert shared.own.shape == (size,) and not shared.own.any()
+            for step in vectors:
+                shared.own.copy_(step[world.rank])
+                shared.sum()
+                expected = step[0].clone()
+                for other in step[1:]:
+                    expected += other
+                assert torch.equal(shared.own, expected), (world.rank, size)
+                shared.own.mul_(world.rank)  # its own affair: a clip, or a loss scale
+    return 0
+
+sys.exit(launch(3, sys.argv[1:], work, module="work"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("spellings")
+def test_three_processes_get_the_sum_in_the_order_of_the_ranks(tmp_path, monkeypatch):
+    (tmp_path / "work.py").write_text(WORK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = subprocess.run([sys.executable, "-m", "work"], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_process_and_those_of_several_machines_share_nothing():
+    cpu = torch.device("cpu")
+    assert SharedSum.where_possible(9, torch.float32, World(0, 0, 1, cpu, is_one_machine=True)) is None
+    assert SharedSum.where_possible(9, torch.float32, World(0, 0, 2, cpu)) is None
+    assert SharedSum.where_possible(9, torch.float32, World(0, 0, 2, torch.device("cuda"), is_one_machine=True)) is None
+
+
+def test_what_is_reserved_is_zeros(tmp_path, monkeypatch):
+    monkeypatch.setattr(shared, "_MEMORY", tmp_path)
+    file = Path(shared._reserve(5000))
+    assert file.read_bytes() == bytes(5000)
+
+
+@pytest.mark.parametrize("place", ["nowhere", "full"])
+def test_without_such_memory_there_is_none(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(shared, "_MEMORY", tmp_path / "nowhere" if place == "nowhere" else tmp_path)
+    if place == "full":
+
+        def refuse(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(shared.os, "posix_fallocate", refuse)
+    assert shared._reserve(5000) is None
+    assert list(tmp_path.iterdir()) == []
