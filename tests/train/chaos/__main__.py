@@ -32,9 +32,9 @@ class Settings:
 
     kills: int = 50
     """Of one process with SIGKILL, at random moments."""
-    others: int = 5
+    others: int = 4
     """Trials of each other fault."""
-    three: int = 3
+    three: int = 2
     """Trials of each fault of three processes."""
     seed: int = 0
     """Decides the moments, as far as the machine lets it."""

@@ -79,8 +79,9 @@ def delete_the_folder(trial: Trial) -> None:
     run = trial.start()
     run.watch(trial.seconds, until=trial.checkpoints)
     run.watch(trial.moment() / 3)
-    if run.is_over():
-        return expect(run, 0)
+    if run.is_over():  # before anything could be done to it
+        expect(run, 0)
+        return
     shutil.rmtree(trial.folder, ignore_errors=True)
     status = run.end()
     shutil.rmtree(trial.folder, ignore_errors=True)  # deleted while one of its files was made, it may have stayed

@@ -15,7 +15,7 @@ from fastvae.errors import InputError
 from fastvae.train import checkpoint
 from fastvae.train.command import main as train
 
-FLAGS = ["--device", "cpu", "--deterministic", "--precision", "fp32", "--epochs", "40", "--checkpoint-every", "7"]
+FLAGS = ["--device", "cpu", "--deterministic", "--precision", "fp32", "--epochs", "25", "--checkpoint-every", "7"]
 TIMEOUT = 120.0  # seconds, of one run
 
 
