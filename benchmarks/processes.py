@@ -151,7 +151,9 @@ def main(path):
         for turn in range(3):
             for count, runs in found.items():
                 file = Path(folder) / f"{count}-{turn}.json"
-                subprocess.run([sys.executable, __file__, "--work", str(count), str(file)], check=True)
+                command = [sys.executable, __file__, "--work", str(count), str(file)]
+                here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # where the processes find this module
+                subprocess.run(command, check=True, env=here)
                 runs.append(json.loads(file.read_text()))
     rows = []
     for row in range(len(found[1][0])):
@@ -175,6 +177,5 @@ def main(path):
 
 if __name__ == "__main__":
     if sys.argv[1] == "--work":
-        sys.path.insert(0, str(Path(__file__).parent))
         sys.exit(launch(int(sys.argv[2]), sys.argv[1:], lambda: work(sys.argv[3]), module="processes"))
     main(sys.argv[1])

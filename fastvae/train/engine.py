@@ -81,7 +81,7 @@ class Engine:
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         self._heeds_found = bool(self.optimizer.param_groups[0].get("fused")) and not self.scaler.is_enabled()
         if self._heeds_found and not self.nonfinite.on_host:
-            self.optimizer.found_inf = self.nonfinite.found  # type: ignore[attr-defined]  # as GradScaler does
+            self.optimizer.found_inf = self.nonfinite.found[0]  # type: ignore[attr-defined]  # as GradScaler does
         options = config.objective_options(dataset_size)
         minimised = Objective(
             self._weights.twin, config.backend, config.objective, options, binarize=bool(config.binarize)

@@ -72,10 +72,13 @@ class RunFolder:
             self._writer = SummaryWriter(str(self.path), purge_step=step + 1)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl so far."""
-        if not self.metrics_file.exists():
-            return []
-        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+        """The lines of metrics.jsonl so far, but for what a full disk or a power cut left of one."""
+        lines = []
+        if self.metrics_file.exists():
+            for line in self.metrics_file.read_text(errors="replace").splitlines():
+                with suppress(ValueError):
+                    lines.append(json.loads(line))
+        return lines
 
     def log(self, epoch: int, step: int, split: str, terms: Terms, images_per_s: float) -> None:
         """Add one line to metrics.jsonl."""
@@ -163,6 +166,7 @@ def _description(config: TrainConfig, dataset: Dataset, world: World) -> dict[st
         "settings": settings,
         "data": {"shape": list(dataset.shape), "train": len(dataset.train), "test": len(dataset.test)},
         "world_size": world.size,
+        "agent": agent(),
         "device": device_name(world.device),
         "versions": {
             "fastvae": fastvae.__version__,
@@ -170,6 +174,11 @@ def _description(config: TrainConfig, dataset: Dataset, world: World) -> dict[st
             "python": platform.python_version(),
         },
     }
+
+
+def agent() -> str | None:
+    """The elastic agent, torchrun's or our own, that started these processes, and may start them again."""
+    return os.environ.get("TORCHELASTIC_RUN_ID")
 
 
 def _plain(value: object) -> object:

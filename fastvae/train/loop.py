@@ -241,6 +241,7 @@ class Loop:
         self.loader.load_state_dict({"epoch": self.epoch, "step": done})
         self.engine.back_to(self.step)
         self.save()
+        self._saver.wait()
         raise InputError(
             f"{report}: {REMEDY}; or go on from before it, which is saved, with --resume --on-nonfinite skip"
         )

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from ..data import Dataset, ResidentLoader, load
+from ..errors import InputError
 from ..models import VAE, build
 from ..ops import Noise
 from . import autotune, checkpoint
@@ -22,7 +23,7 @@ from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .disk import quiet_writers, writing
 from .engine import Terms
-from .folder import CONFIG, RunFolder, check_same, default_path, read_config
+from .folder import RunFolder, agent, check_same, default_path, read_config
 from .loop import Callback, Loop, check_pixels
 from .numerics import numerics
 from .objective import SAMPLE_STREAM
@@ -132,9 +133,13 @@ def _settle(
 
 def _go_on_if_restarted(config: TrainConfig) -> TrainConfig:
     """With ``resume`` if an elastic agent, torchrun's or our own, has started these processes again."""
-    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    begun = config.out is not None and (config.out / CONFIG).exists()
-    return replace(config, resume=True) if again and begun else config
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or config.out is None:
+        return config
+    try:  # a run that another command began is not ours to go on with
+        begun = read_config(config.out).get("agent") == agent()
+    except InputError:
+        begun = False
+    return replace(config, resume=True) if begun else config
 
 
 def _find(config: TrainConfig, console: Console) -> Checkpoint | None:

@@ -11,8 +11,8 @@ Work = Callable[[], None]
 class Saver:
     """One thread that writes what it is given, in order. What still waits for it gives way to what is newer.
 
-    So a disk that is slower than checkpoints are asked for gets fewer of them, and memory holds two at most. On the
-    way out it waits until all is written.
+    So a disk that is slower than checkpoints are asked for gets fewer of them. On the way out it waits until all is
+    written.
 
     Raises:
         InputError: what was written before could not be: at the next call, or on the way out.
@@ -40,6 +40,11 @@ class Saver:
         with self._lock:
             self._newest = work
         self._jobs.append(self._thread.submit(self._write_newest))
+
+    def wait(self) -> None:
+        """Until all is written."""
+        for job in self._jobs:
+            job.result()
 
     def _look_at_finished(self) -> None:
         finished = [job for job in self._jobs if job.done()]

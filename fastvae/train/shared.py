@@ -16,7 +16,7 @@ class SharedSum:
     """A vector of each process, ``own`` (size,), and how they become their sum.
 
     Each process adds up its part of all vectors, always in the order of the ranks: all get the same bits. The file
-    behind the memory has lost its name before anything is in it: however the processes end, nothing stays.
+    behind the memory loses its name before anything is in it, so that it goes with the processes, however they end.
     """
 
     def __init__(self, size: int, dtype: torch.dtype, world: World, file: Path) -> None:
@@ -37,10 +37,11 @@ class SharedSum:
         dist.broadcast_object_list(name, 0)
         if name[0] is None:
             return None
-        shared = cls(size, dtype, world, Path(name[0]))
-        world.barrier()
-        if world.is_main:
-            Path(name[0]).unlink()
+        try:
+            shared = cls(size, dtype, world, Path(name[0]))
+            world.barrier()
+        finally:
+            Path(name[0]).unlink(missing_ok=True)
         return shared
 
     def sum(self) -> None:

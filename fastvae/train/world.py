@@ -22,6 +22,7 @@ class Ranks:
     local_rank: int
     size: int
     local_size: int
+    is_one_machine: bool = False  # as the launcher says: several may leave LOCAL_WORLD_SIZE out
 
 
 _ALONE = Ranks(rank=0, local_rank=0, size=1, local_size=1)
@@ -87,7 +88,7 @@ def open_world(device: str) -> Iterator[World]:
     place = resolve_device(device, ranks)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    world = World(ranks.rank, ranks.local_rank, ranks.size, place, ranks.local_size == ranks.size)
+    world = World(ranks.rank, ranks.local_rank, ranks.size, place, ranks.is_one_machine)
     if world.size == 1:
         yield world
         return
@@ -130,8 +131,10 @@ def read_ranks() -> Ranks | None:
         for name in ("MASTER_ADDR", "MASTER_PORT"):
             if name not in os.environ:
                 raise InputError(f"the environment has WORLD_SIZE={size} but no {name}: start with torchrun")
-    local_size = _read_integer("LOCAL_WORLD_SIZE", 1, size) if "LOCAL_WORLD_SIZE" in os.environ else size
-    return Ranks(_read_integer("RANK", 0, size - 1), _read_integer("LOCAL_RANK", 0, local_size - 1), size, local_size)
+    told = "LOCAL_WORLD_SIZE" in os.environ
+    local_size = _read_integer("LOCAL_WORLD_SIZE", 1, size) if told else size
+    rank, local_rank = _read_integer("RANK", 0, size - 1), _read_integer("LOCAL_RANK", 0, local_size - 1)
+    return Ranks(rank, local_rank, size, local_size, is_one_machine=told and local_size == size)
 
 
 def _read_integer(name: str, low: int, high: int | None) -> int:

@@ -51,8 +51,10 @@ def test_a_save_that_the_disk_refuses(train, metrics, monkeypatch, capsys, numbe
     assert str(folder / "checkpoints") in line
     assert not [name for name in names(folder) if name.endswith(".partial")]
     path, found, skipped = checkpoint.newest(folder / "checkpoints")
-    assert (path.name, skipped) == ("step-000000010.safetensors", [])
-    assert found.values["step"] == 10
+    # What was still waiting when the next one came was left out: any step may be the last before.
+    last = [saved.stem for saved in saves[:2] if saved.name.startswith("step-")][-1]
+    assert (path.stem, skipped) == (last, [])
+    assert found.values["step"] == int(last.removeprefix("step-"))
     assert train(*EVERY, "--resume", out="parts")[0] == 0
     ours, theirs = (checkpoint.newest(run / "checkpoints")[1].tensors for run in (folder, whole))
     assert all((ours[name] == tensor).all() for name, tensor in theirs.items())

@@ -173,3 +173,24 @@ def test_traced_steps_are_the_eager_ones_to_the_bit_but_for_the_sums_of_biases(t
 
 def without_rates(lines):
     return [{key: value for key, value in line.items() if key != "images_per_s"} for line in lines]
+
+
+def test_half_a_line_of_metrics_is_dropped(train, metrics):
+    _, folder = train("--epochs", "1")
+    expected = without_rates(metrics(folder))
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"epoch": 2, "st\0\0')
+    assert train("--epochs", "1", "--resume")[0] == 0
+    assert without_rates(metrics(folder)) == expected
+
+
+@pytest.mark.parametrize(("agent", "status"), [("ours", 0), ("another", 2)])
+def test_what_is_started_again_goes_on_with_its_own_run_alone(train, monkeypatch, capsys, agent, status):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", agent)
+    train("--epochs", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "ours")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    capsys.readouterr()
+    assert train("--epochs", "2")[0] == status
+    output = capsys.readouterr()
+    assert "going on from" in output.out if status == 0 else "already holds a run" in output.err
