@@ -1,4 +1,7 @@
-"""Sums over the processes of one machine, in memory that they share: loopback takes 2 ms a megabyte, this 0.3."""
+"""Sums over the processes of one machine, in memory that they share.
+
+Of a step of leaky at batch 1024, two processes spend 14 % so, and 20 % over loopback (benchmarks/processes.py).
+"""
 
 import os
 import tempfile
