@@ -30,7 +30,7 @@ adapters: $(BUILT) $(ADAPTED)  ## the tests that need the real pythae and diffus
 sanitize: $(BUILT)  ## the C++ operators under AddressSanitizer and UndefinedBehaviorSanitizer
 	tests/sanitize.sh $(BIN)/python
 
-chaos: $(BUILT)  ## kill and damage runs in every known way, go on, and compare: a quarter of an hour
+chaos: $(BUILT)  ## kill and damage runs in every known way, go on, and compare: some ten minutes
 	$(BIN)/python tests/train/chaos $(ARGS)
 
 bench: $(BUILT)  ## every benchmark; FASTVAE_DATA=DIR for real MNIST; RESULT=FILE.json keeps the figures
