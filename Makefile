@@ -22,7 +22,7 @@ train: $(BUILT)  ## train a VAE on the embedded digits; ARGS="..." adds flags of
 	$(BIN)/fastvae train --epochs 400 $(ARGS)
 
 test: $(BUILT)  ## every test; ARGS="-m 'not slow'" for the quick ones
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadgroup --max-worker-restart 0 $(ARGS)
 
 adapters: $(BUILT) $(ADAPTED)  ## the tests that need the real pythae and diffusers (Python 3.11 or later)
 	OMP_WAIT_POLICY=passive $(ADAPTERS)/bin/python -m pytest tests/patch tests/bench -k "patch or pythae" $(ARGS)
