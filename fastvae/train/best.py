@@ -1,5 +1,6 @@
 """The epoch with the smallest test loss, and its weights."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,20 @@ class Best:
         self.loss: float | None = None
         self.epoch = 0
         self._unsaved: Checkpoint | None = None
+        self._lock = threading.Lock()
 
     def offer(self, loss: float, epoch: int, step: int, engine: Engine) -> None:
         """Take a finished epoch's weights if its loss is the smallest so far; NaN never is."""
         if loss < (float("inf") if self.loss is None else self.loss):
             self.loss, self.epoch = loss, epoch
-            tensors = {name: tensor.detach().clone() for name, tensor in engine.weights().items()}
-            self._unsaved = Checkpoint(tensors, {"epoch": epoch, "step": step})
+            copied = Checkpoint(engine.weights(), {"epoch": epoch, "step": step}).copy()
+            with self._lock:
+                self._unsaved = copied
 
     def save(self, folder: Path) -> None:
         """Write the file, unless it has these weights already; in any thread."""
-        unsaved, self._unsaved = self._unsaved, None
+        with self._lock:
+            unsaved, self._unsaved = self._unsaved, None
         if unsaved is not None:
             checkpoint.write(folder / FILE, unsaved)
 

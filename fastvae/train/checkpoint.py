@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
-from .disk import writing
+from .disk import sync, writing
+from .world import World
 
 FORMAT = 2
 KEEP = 3
@@ -66,9 +67,9 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     with writing(path, partial):
         path.parent.mkdir(exist_ok=True)
         save_file(tensors, partial, metadata=metadata)
-        _sync(partial)
+        sync(partial)
         os.replace(partial, path)
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def load(path: Path) -> Checkpoint:
@@ -103,6 +104,24 @@ def newest(folder: Path) -> tuple[Path, Checkpoint, list[str]]:
     raise InputError(f"no checkpoint to go on from in {folder} ({found}): start the run anew with another --out")
 
 
+def of_main(found: Checkpoint | None, world: World) -> Checkpoint | None:
+    """The main process' checkpoint in each process, on the CPU."""
+    if world.size == 1:
+        return found
+    outline = found and (found.values, {name: (tensor.shape, tensor.dtype) for name, tensor in found.tensors.items()})
+    outline = world.of_main(outline)
+    if outline is None:
+        return None
+    values, forms = outline
+    tensors = {}
+    for name, (shape, dtype) in forms.items():
+        own = torch.empty(shape, dtype=dtype) if found is None else found.tensors[name]
+        there = own.to(world.device)
+        world.same([there])
+        tensors[name] = there.cpu()
+    return Checkpoint(tensors, values)
+
+
 def are_in(folder: Path) -> bool:
     """Whether there is a checkpoint in a folder, whole or not."""
     return bool(_files(folder))
@@ -121,14 +140,6 @@ def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _one_line(error: Exception) -> str:

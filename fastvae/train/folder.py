@@ -18,7 +18,7 @@ import fastvae
 from ..data import Dataset
 from ..errors import InputError
 from .config import TrainConfig, resolve
-from .disk import writing
+from .disk import sync, writing
 from .engine import Terms
 from .lock import Lock
 from .world import World
@@ -139,6 +139,7 @@ def write_atomically(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text)
+        sync(partial)
         os.replace(partial, path)
     except OSError:
         with suppress(OSError):
@@ -177,8 +178,18 @@ def _description(config: TrainConfig, dataset: Dataset, world: World) -> dict[st
 
 
 def agent() -> str | None:
-    """The elastic agent, torchrun's or our own, that started these processes, and may start them again."""
-    return os.environ.get("TORCHELASTIC_RUN_ID")
+    """The elastic agent, torchrun's or our own, that started this process, and may again: no other is called so.
+
+    Its id alone would not do: torchrun's is "none" where nobody gave one.
+    """
+    run, parent = os.environ.get("TORCHELASTIC_RUN_ID"), os.getppid()
+    if run is None:
+        return None
+    try:
+        began = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]  # field 22, starttime
+    except OSError:
+        began = "some time"
+    return f"{run}, process {parent} of {platform.node()} since {began}"
 
 
 def _plain(value: object) -> object:

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from .reading import Readings
 from .replay import STEPS, Replay, can_replay
 from .saver import Saver
 from .schedule import plan
+from .state import gather
 from .world import World
 
 LOG_EVERY = 50  # steps between looks at the device's sums
@@ -81,7 +83,7 @@ class Loop:
         self.best = Best()
         self._saver = Saver()
         self._callbacks, self._ended = callbacks, False
-        self._meter = Meter()
+        self.meter = Meter()
         self._replay: Replay | None = None
         self._readings: Readings[tuple[int, int]] = Readings()  # tagged with the step and its images
         self._deadline = float("inf")
@@ -98,7 +100,7 @@ class Loop:
         ):
             while self.epoch < self.epochs and not self._is_stale() and not self._ended:
                 if not self._is_spent():
-                    self._meter.resume()
+                    self.meter.resume()
                     for _ in self._steps(progress):
                         if self._should_stop(interrupt):
                             self.save()
@@ -161,40 +163,45 @@ class Loop:
     def _count(self, steps: int, images: int, progress: RunProgress) -> None:
         """Count steps that were taken; log and save where they crossed the place for it."""
         before, self.step = self.step, self.step + steps
-        self._meter.images += images
+        self.meter.images += images
         if before // LOG_EVERY != self.step // LOG_EVERY:
             self._ask()
-            self._show(progress, wait=self.world.size > 1)  # which have to see the same: all end, or none
+            self._show(progress)
         if before // self.config.checkpoint_every != self.step // self.config.checkpoint_every:
             self.save()
 
     def _ask(self) -> None:
         """Ask the device for the means since the last look, over all processes."""
-        images = self._meter.images - self._meter.logged_images
+        images = self.meter.images - self.meter.logged_images
         sums = self.engine.sums.clone()
-        since = sums if self._meter.logged_sums is None else sums - self._meter.logged_sums
-        self._meter.logged_sums, self._meter.logged_images = sums, self._meter.images
+        since = sums if self.meter.logged_sums is None else sums - self.meter.logged_sums
+        self.meter.logged_sums, self.meter.logged_images = sums, self.meter.images
         self.world.sum(since)
         self._readings.ask(torch.cat((since, self.engine.nonfinite.record[:1])), (self.step, images))
 
     def _show(self, progress: RunProgress, *, wait: bool = False) -> None:
-        """Show and log what has arrived of what was asked for."""
-        for values, (step, images) in self._readings.ready(wait=wait):
+        """Show and log what has arrived of what was asked for.
+
+        Several processes have to see the same: they wait for all but the last, which was asked for just now.
+        """
+        lag = 1 if self.world.size > 1 and not wait else 0
+        for values, (step, images) in self._readings.ready(wait=wait or lag > 0, but=lag):
             if values[-1] > 0:
                 self._check_finite()
             terms = Terms.of(values[:-1], images)
-            progress.show(step, self.epoch + 1, terms, self._meter.rate())
-            if self.folder is not None:
-                self.folder.scalars("train", terms, step)
+            progress.show(step, self.epoch + 1, terms, self.meter.rate())
+            with self.world.together():
+                if self.folder is not None:
+                    self.folder.scalars("train", terms, step)
 
     def _finish_epoch(self, progress: RunProgress) -> None:
         self.epoch += 1
         train, test = self._report(progress, self.epoch)
-        self.epoch_seconds.append(self._meter.seconds)
+        self.epoch_seconds.append(self.meter.seconds)
         self.best.offer(test.loss, self.epoch, self.step, self.engine)
         self.engine.sums.zero_()
         self.engine.nonfinite.record.zero_()
-        self._meter = Meter()
+        self.meter = Meter()
         self.loader.set_epoch(self.epoch)
         end = EpochEnd(self.epoch, self.step, train, test, self.engine.result)
         self._ended = bool([True for callback in self._callbacks if callback(end)])
@@ -207,22 +214,23 @@ class Loop:
             self.console.print(f"epoch {epoch}: skipped {skipped.found} of its steps; {skipped}", style="yellow")
         sums = self.engine.sums.clone()
         self.world.sum(sums)
-        train = Terms.of(sums, self._meter.images)  # waits for the device, then the clock stops
-        self._meter.pause()
+        train = Terms.of(sums, self.meter.images)  # waits for the device, then the clock stops
+        self.meter.pause()
         self._show(progress, wait=True)
         started = time.perf_counter()
         test = self.engine.evaluate(self.test_loader, self.epoch)
         test_rate = len(self.test_loader.images) / (time.perf_counter() - started)
-        progress.show(self.step, epoch, train, self._meter.rate())
-        progress.epoch(epoch, train, test, self._meter.rate())
-        if self.folder is not None:
-            self.folder.log(epoch, self.step, "train", train, self._meter.rate())
-            self.folder.log(epoch, self.step, "test", test, test_rate)
-            self.folder.scalars("test", test, self.step)
-            pictures = self.test_loader.images[:8]
-            grid = reconstruction_grid(pictures, self.engine.result.eval().reconstruct(pictures))
-            self.engine.result.train()  # in between, no statistics of a BatchNorm move
-            self.folder.picture("Test image - above: real data, below: reconstruction", grid, epoch)
+        progress.show(self.step, epoch, train, self.meter.rate())
+        progress.epoch(epoch, train, test, self.meter.rate())
+        pictures = self.test_loader.images[:8]
+        grid = reconstruction_grid(pictures, self.engine.result.eval().reconstruct(pictures))
+        self.engine.result.train()  # in between, no statistics of a BatchNorm move
+        with self.world.together():
+            if self.folder is not None:
+                self.folder.log(epoch, self.step, "train", train, self.meter.rate())
+                self.folder.log(epoch, self.step, "test", test, test_rate)
+                self.folder.scalars("test", test, self.step)
+                self.folder.picture("Test image - above: real data, below: reconstruction", grid, epoch)
         self.test = test
         return train, test
 
@@ -249,49 +257,24 @@ class Loop:
     def save(self) -> None:
         """Have a checkpoint written. All processes come here, the main one writes.
 
-        Raises InputError for what is not finite, or if an earlier one could not be written.
+        Raises InputError, in all of them, for what is not finite, or if an earlier one could not be written.
         """
         self._check_finite()
         if not self.engine.is_finite():
             raise InputError(f"the weights are not finite after step {self.step}, and were not saved: {REMEDY}")
-        sums = self.engine.sums.clone()
-        self.world.sum(sums)
-        if self.folder is None:
-            return
-        state = self.engine.state()
-        values = {
-            "step": self.step,
-            "epoch": self.epoch,
-            "loader": self.loader.state_dict(),
-            "best": self.best.values(),
-            "meter": {"seconds": self._meter.seconds, "images": self._meter.images},
-        }
-        tensors = {**state.tensors, "sums": sums, "nonfinite": self.engine.nonfinite.record}
-        saved = Checkpoint(tensors, {**state.values, **values}).copy()
-        folder, step = self.folder.checkpoints, self.step
+        now = gather(self)
+        with self.world.together():
+            if self.folder is not None:
+                folder, step = self.folder.checkpoints, self.step
 
-        def write() -> None:
-            self.best.save(folder)
-            checkpoint.save(folder, step, saved)
+                def capture() -> Callable[[], None]:
+                    return partial(write, now.copy())
 
-        self._saver.submit(write)
+                def write(copied: Checkpoint) -> None:
+                    self.best.save(folder)
+                    checkpoint.save(folder, step, copied)
 
-    def restore(self, found: Checkpoint) -> None:
-        """Go on from a checkpoint: weights, optimiser, noise, the place in the epoch, and what was logged up to it."""
-        self.engine.load_state(found)
-        if self.world.is_main:  # the others add nothing to what all had summed together
-            sums = found.tensors["sums"]
-            self.engine.sums[: len(sums)].copy_(sums)  # older versions kept three
-        if "nonfinite" in found.tensors and self.config.on_nonfinite == "skip":
-            self.engine.nonfinite.record.copy_(found.tensors["nonfinite"])
-        self.step, self.epoch = found.values["step"], found.values["epoch"]
-        self.loader.load_state_dict(found.values["loader"])
-        if "best" in found.values:  # older versions kept none
-            self.best.load(found.values["best"])
-        self._meter = Meter(**found.values["meter"])
-        self._meter.logged_sums = self.engine.sums.clone()
-        if self.folder is not None:
-            self.folder.forget_after(self.step, self.epoch)
+                self._saver.submit(capture)
 
 
 def check_pixels(config: TrainConfig, dataset: Dataset) -> None:

@@ -90,7 +90,7 @@ class Nonfinite:
     def report(self, world: World) -> Report:
         """What was found since the record was last made 0. Waits for the device; all processes have to ask."""
         count, step, *_ = values = self.record.tolist()
-        if count and world.size > 1:  # they agree on these two, and each knows its share of the terms
+        if count and world.size > 1:  # they agree on these two, and each knows a share of the terms
             terms = self.record[2:].clone()
             world.sum(terms)
             values[2:] = terms.tolist()

@@ -30,9 +30,9 @@ class Readings(Generic[Tag]):
         event.record()
         self._queue.append((host, event, tag))
 
-    def ready(self, *, wait: bool = False) -> Iterator[tuple[Tensor, Tag]]:
-        """What has arrived since the last look, in order; all that was asked for, if one waits."""
-        while self._queue:
+    def ready(self, *, wait: bool = False, but: int = 0) -> Iterator[tuple[Tensor, Tag]]:
+        """What has arrived since the last look, in order; if one waits, all that was asked for but the last few."""
+        while len(self._queue) > but:
             values, event, tag = self._queue[0]
             if event is not None and not event.query():
                 if not wait:

@@ -1,6 +1,5 @@
 """A training run from its settings to its pictures, in each of its processes."""
 
-import os
 import signal
 import statistics
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from .objective import SAMPLE_STREAM
 from .pictures import reconstruction_grid, sample_grid, write_curves, write_image
 from .profiling import profiled
 from .progress import table
+from .state import restore
 from .world import World, open_world
 
 _EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes nothing but the speed
@@ -61,15 +61,10 @@ def run(
     Raises InputError for what the user can mend.
     """
     with open_world(config.device) as world, numerics(config, world.device):
-        if not world.is_main:
-            world.barrier()
-        dataset = dataset or load(config.data, config.data_dir)
-        if world.is_main:
-            world.barrier()  # it loads first, so that a download happens once
+        dataset = dataset or _load(config, world)
         console = Console(quiet=quiet or not world.is_main, highlight=False, soft_wrap=True)
         # The folder comes after all that can be wrong: a refused run leaves nothing behind.
-        config = _go_on_if_restarted(config)
-        found = _find(config, console)
+        config, found = _begin(config, world, console)
         own = model is not None
         if model is None:
             check_pixels(config, dataset)
@@ -80,11 +75,12 @@ def run(
         loader, test_loader = _loaders(config, dataset, world)
         config, choice = _settle(config, model, loader, world)
         path = config.out or default_path(config)
-        folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_main else None
+        with world.together():
+            folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_main else None
         with quiet_writers(), closing(folder) if folder is not None else nullcontext():
             loop = Loop(config, model, loader, test_loader, world, folder, console, callbacks)
             if found is not None:
-                loop.restore(found)
+                restore(loop, found)
             elif config.resume and folder is not None:
                 folder.forget_after(0, 0)
             name = "a model of your own" if own else f"preset {config.preset}"
@@ -118,12 +114,7 @@ def _loaders(config: TrainConfig, dataset: Dataset, world: World) -> tuple[Resid
 def _settle(
     config: TrainConfig, model: VAE, loader: ResidentLoader, world: World
 ) -> tuple[TrainConfig, autotune.Choice]:
-    """Precision and execution where the settings leave them open: as the run began, by trial, or the fixed ones."""
-    if config.resume and config.out is not None:
-        settings = read_config(config.out)["settings"]
-        for name in ("precision", "execution"):
-            if getattr(config, name) == "auto":
-                config = replace(config, **{name: settings.get(name, "auto")})
+    """Precision and execution where the settings leave them open: by trial, or the fixed ones."""
     if config.autotune and not config.deterministic:
         choice = autotune.choose(config, model, config.recipe, loader, config.steps(len(loader)), world)
     else:
@@ -131,30 +122,55 @@ def _settle(
     return choice.apply(config), choice
 
 
-def _go_on_if_restarted(config: TrainConfig) -> TrainConfig:
-    """With ``resume`` if an elastic agent, torchrun's or our own, has started these processes again."""
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or config.out is None:
-        return config
-    try:  # a run that another command began is not ours to go on with
-        begun = read_config(config.out).get("agent") == agent()
-    except InputError:
-        begun = False
-    return replace(config, resume=True) if begun else config
+def _load(config: TrainConfig, world: World) -> Dataset:
+    """The data. On each machine one process loads first, so that a download happens once."""
+    for turn in (True, False):
+        with world.together():
+            if turn == (world.local_rank == 0):
+                dataset = load(config.data, config.data_dir)
+    return dataset
 
 
-def _find(config: TrainConfig, console: Console) -> Checkpoint | None:
-    """The checkpoint to go on from, if that is asked for; None too for a run that ended before its first."""
-    if not config.resume or config.out is None:
-        return None
-    check_same(config.out, config)
-    if not checkpoint.are_in(config.out / "checkpoints"):
-        console.print(f"{config.out} has no checkpoint yet: its run begins anew")
-        return None
-    file, found, skipped = checkpoint.newest(config.out / "checkpoints")
+def _begin(config: TrainConfig, world: World, console: Console) -> tuple[TrainConfig, Checkpoint | None]:
+    """What to go on from, if anything: the others need not see the folder in which the main process looks."""
+    with world.together():
+        begun = _look_up(config, console) if world.is_main else (config, None)
+    config, found = begun
+    resume, precision, execution = world.of_main((config.resume, config.precision, config.execution))
+    config = replace(config, resume=resume, precision=precision, execution=execution)
+    return config, checkpoint.of_main(found, world)
+
+
+def _look_up(config: TrainConfig, console: Console) -> tuple[TrainConfig, Checkpoint | None]:
+    """In the main process: the checkpoint, and what the run settled on when it began."""
+    path = config.out
+    if path is None or not (config.resume or _is_restart(path)):
+        return config, None
+    config = replace(config, resume=True)
+    check_same(path, config)
+    settings = read_config(path)["settings"]
+    for name in ("precision", "execution"):
+        if getattr(config, name) == "auto":
+            config = replace(config, **{name: settings.get(name, "auto")})
+    if not checkpoint.are_in(path / "checkpoints"):
+        console.print(f"{path} has no checkpoint yet: its run begins anew")
+        return config, None
+    file, found, skipped = checkpoint.newest(path / "checkpoints")
     for reason in skipped:
         console.print(f"skipped: {reason}", style="yellow")
     console.print(f"going on from {file}, step {found.values['step']}")
-    return found
+    return config, found
+
+
+def _is_restart(path: Path) -> bool:
+    """Whether the elastic agent that began the run in a folder, torchrun's or our own, has started this process too.
+
+    It may do so again and again; a run that another command began is not ours to go on with.
+    """
+    try:
+        return agent() is not None and read_config(path).get("agent") == agent()
+    except InputError:
+        return False
 
 
 def _finish(loop: Loop, data: str, folder: RunFolder, console: Console) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 Work = Callable[[], None]
+Capture = Callable[[], Work]
 
 
 class Saver:
@@ -34,9 +35,15 @@ class Saver:
         if error is None:  # else what ended the run is told, not what its disk refused
             self._look_at_finished()
 
-    def submit(self, work: Work) -> None:
-        """Have something written, soon."""
+    def submit(self, capture: Capture) -> None:
+        """Have something written, soon: ``capture`` copies it, and returns what writes the copy.
+
+        What still waits is let go first, so that there are never more copies than two.
+        """
         self._look_at_finished()
+        with self._lock:
+            self._newest = None
+        work = capture()
         with self._lock:
             self._newest = work
         self._jobs.append(self._thread.submit(self._write_newest))

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # it does not say that it exports it
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import InputError
+from .meeting import meet
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,33 @@ class World:
         dist.all_reduce(votes)
         return bool(votes.item())
 
+    def of_main(self, value: Any) -> Any:
+        """The main process' value, in each process."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, 0)
+        return box[0]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Around what one process may be refused and others not: all of them raise that InputError, or none does.
+
+        What is within must not wait for other processes.
+        """
+        refusal: InputError | None = None
+        try:
+            yield
+        except InputError as error:
+            refusal = error
+        heard: list[str | None] = [None if refusal is None else str(refusal)]
+        if self.size > 1:
+            heard *= self.size
+            dist.all_gather_object(heard, heard[0])
+        for message in heard:
+            if message is not None:
+                raise InputError(message) from refusal
+
     def barrier(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:
@@ -96,8 +124,7 @@ def open_world(device: str) -> Iterator[World]:
     if place.type == "cpu" and not _user_set_threads():
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_size))
     store, rank, size = next(iter(rendezvous("env://")))
-    # torch 2.11's agents give workers that they start again the store of those before, with addresses of the dead.
-    store = PrefixStore(f"fastvae/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    store = meet(store, rank, size)
     if place.type == "cuda":
         dist.init_process_group("nccl", store=store, rank=rank, world_size=size, device_id=place)
     else:

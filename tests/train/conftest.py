@@ -1,6 +1,8 @@
 """Small real runs, in this process."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -30,3 +32,31 @@ def train(train_and_plot, monkeypatch):
 def metrics():
     """The lines of a run's metrics.jsonl."""
     return lambda folder: [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+_LAUNCHED = """
+import sys
+from fastvae.train.launch import launch
+from fastvae.train.world import open_world
+
+def main():
+    with open_world("cpu") as world:
+        work(world)
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(launch({size}, sys.argv[1:], main, module="work"))
+"""
+
+
+@pytest.fixture
+def in_processes(tmp_path, monkeypatch):
+    """Run the function ``work(world)`` of a piece of Python in so many processes of a launch; all have to succeed."""
+
+    def start(work, size):
+        (tmp_path / "work.py").write_text(work + _LAUNCHED.format(size=size))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        done = subprocess.run([sys.executable, "-m", "work"], capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return start

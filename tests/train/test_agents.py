@@ -65,21 +65,51 @@ def port():
         return free.getsockname()[1]
 
 
-def test_torchruns_restarts_go_on_from_the_last_checkpoint(agents, train, tmp_path):
-    """Its second start would otherwise be refused the folder, or, in torch 2.11, look for the dead at their ports."""
-    flags = [*FLAGS, "--deterministic", "--checkpoint-every", "3", "--epochs", "60"]
-    nodes = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
-    agent = agents(*TORCHRUN[:3], *nodes, "-m", "fastvae.train", *flags, "--out", str(tmp_path / "two"))
+ANEW = [*FLAGS, "--deterministic", "--checkpoint-every", "3", "--epochs", "60"]
+
+
+def kill_worker_once_saved(agent, folder):
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("two/checkpoints/step-*")) and time.monotonic() < deadline:
+    while not list(folder.glob("checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     with open(f"/proc/{agent.pid}/task/{agent.pid}/children") as children:
         os.kill(int(children.read().split()[-1]), signal.SIGKILL)
+
+
+def went_on(folder, train):
+    """Whether a run is the one that a single process makes of the same flags."""
+    assert train(*ANEW, out="one")[0] == 0
+    assert curve(folder) == pytest.approx(curve(folder.parent / "one"), rel=1e-9, abs=0)
+    _, found, skipped = checkpoint.newest(folder / "checkpoints")
+    assert not skipped
+    return found.values["epoch"] == 60
+
+
+def test_torchruns_restarts_go_on_from_the_last_checkpoint(agents, train, tmp_path):
+    """Its second start would otherwise be refused the folder, or, in torch 2.11, look for the dead at their ports."""
+    folder = tmp_path / "two"
+    nodes = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    agent = agents(*TORCHRUN[:3], *nodes, "-m", "fastvae.train", *ANEW, "--out", str(folder))
+    kill_worker_once_saved(agent, folder)
     output = agent.communicate(timeout=180)[0]
     assert agent.returncode == 0, output
     assert output.count("going on from") == 1
-    assert train(*flags, out="one")[0] == 0
-    assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), rel=1e-9, abs=0)
-    _, found, skipped = checkpoint.newest(tmp_path / "two" / "checkpoints")
-    assert not skipped
-    assert found.values["epoch"] == 60
+    assert went_on(folder, train)
+
+
+def test_restarts_of_two_machines_go_on_too(agents, train, tmp_path):
+    """Only one of the two agents counts the restart, and the second machine does not see the run's folder."""
+    nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "1", "--rdzv-id", "again"]
+    command = [*TORCHRUN, *nodes, "--rdzv-endpoint", f"localhost:{port()}", "-m", "fastvae.train", *ANEW, "--out"]
+    out = [tmp_path / "first", tmp_path / "second"]
+    both = [agents(*command, str(folder)) for folder in out]
+    deadline = time.monotonic() + 120
+    while not any(folder.exists() for folder in out) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    main = 0 if out[0].exists() else 1
+    kill_worker_once_saved(both[1 - main], out[main])
+    outputs = [process.communicate(timeout=180)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sum(output.count("going on from") for output in outputs) == 1
+    assert not out[1 - main].exists()
+    assert went_on(out[main], train)

@@ -38,3 +38,13 @@ def test_nothing_is_waited_for(monkeypatch):
     assert list(readings.ready()) == []
     late.done = True
     assert [tag for _, tag in readings.ready()] == ["late", "after it"]
+
+
+def test_some_of_what_was_asked_for_last_may_be_left():
+    readings = Readings()
+    for number in range(3):
+        readings.ask(torch.ones(1), number)
+    assert [tag for _, tag in readings.ready(wait=True, but=1)] == [0, 1]
+    readings.ask(torch.ones(1), 3)
+    assert [tag for _, tag in readings.ready(wait=True, but=1)] == [2]
+    assert [tag for _, tag in readings.ready()] == [3]

@@ -2,6 +2,8 @@
 
 import threading
 import time
+import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from fastvae.train.saver import Saver
 def test_the_caller_does_not_wait_and_the_way_out_does():
     release, written = threading.Event(), []
     with Saver() as saver:
-        saver.submit(lambda: (release.wait(10), written.append("first"))[0])
+        saver.submit(lambda: lambda: (release.wait(10), written.append("first"))[0])
         assert written == []
         release.set()
     assert written == ["first"]
@@ -30,12 +32,33 @@ def test_what_still_waits_gives_way_to_what_is_newer():
         written.append(0)
 
     with Saver() as saver:
-        saver.submit(slow)
+        saver.submit(lambda: slow)
         assert begun.wait(10)
         for number in (1, 2, 3):
-            saver.submit(lambda number=number: written.append(number))
+            saver.submit(lambda number=number: partial(written.append, number))
         release.set()
     assert written == [0, 3]
+
+
+def test_what_waits_is_gone_before_what_is_newer_is_copied():
+    class Copy(list):
+        pass
+
+    begun, release, waiting, alive = threading.Event(), threading.Event(), [], []
+
+    def capture():
+        alive.append(len([copy for copy in waiting if copy() is not None]))
+        copy = Copy()
+        waiting.append(weakref.ref(copy))
+        return copy.sort
+
+    with Saver() as saver:
+        saver.submit(lambda: lambda: (begun.set(), release.wait(10))[0])
+        assert begun.wait(10)
+        for _ in range(3):
+            saver.submit(capture)
+        release.set()
+    assert alive == [0, 0, 0]
 
 
 def fail():
@@ -44,19 +67,19 @@ def fail():
 
 def test_an_error_is_told_at_the_next_call_or_on_the_way_out():
     with pytest.raises(InputError, match="full"), Saver() as saver:
-        saver.submit(fail)
+        saver.submit(lambda: fail)
     with Saver() as saver:
-        saver.submit(fail)
+        saver.submit(lambda: fail)
         deadline = time.monotonic() + 10
         while saver._jobs and not saver._jobs[0].done() and time.monotonic() < deadline:
             time.sleep(0.01)
         with pytest.raises(InputError, match="full"):
-            saver.submit(lambda: None)
+            saver.submit(lambda: fail)
 
 
 def end_by(error):
     with Saver() as saver:
-        saver.submit(fail)
+        saver.submit(lambda: fail)
         raise error
 
 

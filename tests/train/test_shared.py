@@ -1,7 +1,5 @@
 """Gradients of processes on one machine are summed in memory that they share: the same bits in all, nothing left."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,40 +10,31 @@ from fastvae.train.shared import SharedSum
 from fastvae.train.world import World
 
 WORK = """
-import sys, torch
-from fastvae.train.launch import launch
+import torch
 from fastvae.train.shared import SharedSum
-from fastvae.train.world import open_world
 
 seeded = torch.Generator().manual_seed
 
-def work():
-    with open_world("cpu") as world:
-        for size in (1, 2, 3, 1000, 65537):
-            vectors = torch.randn(5, world.size, size, dtype=torch.float64, generator=seeded(size))
-            shared = SharedSum.where_possible(size, torch.float64, world)
-            assert shared.own.shape == (size,) and not shared.own.any()
-            for step in vectors:
-                shared.own.copy_(step[world.rank])
-                shared.sum()
-                expected = step[0].clone()
-                for other in step[1:]:
-                    expected += other
-                assert torch.equal(shared.own, expected), (world.rank, size)
-                shared.own.mul_(world.rank)  # its own affair: a clip, or a loss scale
-    return 0
-
-sys.exit(launch(3, sys.argv[1:], work, module="work"))
+def work(world):
+    for size in (1, 2, 3, 1000, 65537):
+        vectors = torch.randn(5, world.size, size, dtype=torch.float64, generator=seeded(size))
+        shared = SharedSum.where_possible(size, torch.float64, world)
+        assert shared.own.shape == (size,) and not shared.own.any()
+        for step in vectors:
+            shared.own.copy_(step[world.rank])
+            shared.sum()
+            expected = step[0].clone()
+            for other in step[1:]:
+                expected += other
+            assert torch.equal(shared.own, expected), (world.rank, size)
+            shared.own.mul_(world.rank)  # its own affair: a clip, or a loss scale
 """
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("spellings")
-def test_three_processes_get_the_sum_in_the_order_of_the_ranks(tmp_path, monkeypatch):
-    (tmp_path / "work.py").write_text(WORK)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    done = subprocess.run([sys.executable, "-m", "work"], capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
+def test_three_processes_get_the_sum_in_the_order_of_the_ranks(in_processes):
+    in_processes(WORK, 3)
 
 
 def test_one_process_and_those_of_several_machines_share_nothing():

@@ -120,3 +120,43 @@ def test_tells_torchruns_thread_count_from_the_users(
     finally:
         parent.kill()
         parent.wait()
+
+
+WORK = """
+import pytest, torch
+from fastvae.errors import InputError
+from fastvae.train import checkpoint
+from fastvae.train.checkpoint import Checkpoint
+
+def work(world):
+    assert world.of_main({"rank": world.rank}) == {"rank": 0}
+    with world.together():
+        pass
+    with pytest.raises(InputError, match="^refused in 2$"), world.together():
+        if world.rank == 2:
+            raise InputError("refused in 2")
+    with pytest.raises(InputError, match="^refused in [01]$"), world.together():
+        if world.rank < 2:
+            raise InputError(f"refused in {world.rank}")
+    assert checkpoint.of_main(None, world) is None
+    found = Checkpoint({"a": torch.arange(3), "b": torch.ones(0, 2), "c": torch.tensor(2.5)}, {"step": 7})
+    got = checkpoint.of_main(found if world.is_main else None, world)
+    assert got.values == found.values
+    assert got.tensors.keys() == found.tensors.keys()
+    assert all(torch.equal(got.tensors[name], tensor) for name, tensor in found.tensors.items())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("spellings")
+def test_three_processes_agree(in_processes):
+    in_processes(WORK, 3)
+
+
+def test_one_process_agrees_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_world("cpu") as here:
+        assert here.of_main("value") == "value"
+        with here.together():
+            pass
+        with pytest.raises(InputError, match="refused"), here.together():
+            raise InputError("refused")
