@@ -13,8 +13,9 @@ from .. import reference
 from ..data import Batch, ResidentLoader
 from ..models import VAE, build
 from ..train.config import Execution, Precision, TrainConfig
-from ..train.engine import Engine, Terms
+from ..train.engine import Engine
 from ..train.objective import PIXEL_STREAM
+from ..train.terms import Terms
 from ..train.world import World
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the products' types that autocast knows

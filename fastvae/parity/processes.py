@@ -23,7 +23,7 @@ from ..models import build
 from ..train.command import guarded
 from ..train.config import Precision, TrainConfig, resolve
 from ..train.engine import Engine
-from ..train.launch import launch
+from ..train.launch import TORCHRUN_VARIABLES, launch
 from ..train.world import open_world
 
 BOUNDS: dict[Precision, float] = {"fp64": 1e-9, "fp32": 1e-4}  # of relative differences; those of fp32 grow with steps
@@ -31,7 +31,7 @@ BOUNDS: dict[Precision, float] = {"fp64": 1e-9, "fp32": 1e-4}  # of relative dif
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessesConfig:
-    """Train the same by 1, 2, 3 ... processes on the CPU, and with batches in two parts, and compare all steps.
+    """Train the same by 1, 2, 3 ... processes on the CPU, by in two parts, by parts of weights, and compare.
 
     On scikit-learn's digits in batches that no number of processes divides. The exit status is 0 if the losses of all
     steps and the weights agree, in fp64 to 1e-9, relatively; else 1.
@@ -49,6 +49,8 @@ class ProcessesConfig:
     """Images of a step, of all processes together."""
     seed: int = 0
     """Decides initial weights, order of the batches and noise."""
+    compress: Literal["no", "bf16"] = "no"
+    """What several processes send gradients as: bf16 is not expected to agree, and shows by how much it does not."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -64,34 +66,45 @@ def compare(config: ProcessesConfig) -> int:
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}: it must be at least 1")
     console, bound = Console(highlight=False, soft_wrap=True), BOUNDS[config.precision]
-    columns = ("processes", "parts of a batch", "loss, largest", "loss, last step", "weights, largest", "verdict")
+    columns = ("processes", "batches", "loss, largest", "loss, last step", "weights, largest", "verdict")
     table = Table(*columns, box=box.SIMPLE, pad_edge=False)
     console.print(
         f"{config.preset} on digits, global batch {config.batch_size}, {config.steps} steps, {config.precision}: "
         "relative differences from one process"
     )
-    alike, alone = True, _run(config, 1, 1)
-    more = [(count, 1) for count in range(2, config.most + 1)]
-    for count, parts in [*more, (1, 2), (min(config.most, 2), 2)]:
-        found = _run(config, count, parts)
+    alike, alone, few = True, _run(config, 1, "whole"), min(config.most, 2)
+    more = [(count, "whole") for count in range(2, config.most + 1)]
+    for count, how in [
+        *more,
+        *dict.fromkeys(((1, "in two parts"), (few, "in two parts"), (few, "fsdp"))),
+    ]:
+        found = _run(config, count, how)
         losses = ((found["losses"] - alone["losses"]) / alone["losses"]).abs()
         weights = ((found["weights"] - alone["weights"]).abs().max() / alone["weights"].abs().max()).item()
         agrees = losses.max().item() <= bound and weights <= bound
         alike &= agrees
         shown = (f"{value:.1e}" for value in (losses.max().item(), losses[-1].item(), weights))
-        table.add_row(str(count), str(parts), *shown, "agrees" if agrees else "differs")
+        table.add_row(str(count), how, *shown, "agrees" if agrees else "differs")
     console.print(table)
     console.print("all agree" if alike else f"not all agree to {bound:g}")
     return 0 if alike else 1
 
 
-def _run(config: ProcessesConfig, count: int, parts: int) -> dict[str, torch.Tensor]:
+# What each is in flags.
+_WAYS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "in two parts": {"accumulate": 2},
+    "fsdp": {"parallel": "fsdp", "execution": "eager"},
+}
+
+
+def _run(config: ProcessesConfig, count: int, how: str) -> dict[str, torch.Tensor]:
     """The losses of all steps, and all weights, of so many processes."""
     with tempfile.TemporaryDirectory(prefix="fastvae-") as folder:
         file = Path(folder) / "curve.json"
-        told = {**vars(config), "count": count, "parts": parts, "file": str(file)}
+        told = {**vars(config), "count": count, "how": how, "file": str(file)}
         command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, _WORKER, json.dumps(told)]
-        environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+        environment = {name: value for name, value in os.environ.items() if name not in TORCHRUN_VARIABLES}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise InputError(f"{count} processes ended with status {done.returncode}: {done.stderr.strip()[-2000:]}")
@@ -109,11 +122,11 @@ def _work(told: dict[str, Any]) -> int:
         TrainConfig(
             preset=told["preset"],
             batch_size=told["batch_size"],
-            accumulate=told["parts"],
             precision=told["precision"],
-            execution="traced",
+            compress=told["compress"],
             seed=told["seed"],
             device="cpu",
+            **{"execution": "traced", **_WAYS[told["how"]]},
         )
     )
     images = load("digits").train
@@ -137,8 +150,9 @@ def _work(told: dict[str, Any]) -> int:
             engine.train_step(batch)
             world.sum(engine.sums)
             losses.append(engine.sums[0].item() / batch.rows)
+        whole = engine.weights()
         if world.is_main:
-            weights = torch.cat([parameter.detach().double().flatten() for parameter in model.parameters()])
+            weights = torch.cat([tensor.double().flatten() for tensor in whole.values()])
             Path(told["file"]).write_text(json.dumps({"losses": losses, "weights": weights.tolist()}))
     return 0
 

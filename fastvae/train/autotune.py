@@ -65,7 +65,13 @@ def fixed(config: TrainConfig, device: torch.device) -> Choice:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return Choice(precision, "traced" if config.execution == "auto" else config.execution, {}, "fixed")
+    return Choice(precision, _executions(config)[-1], {}, "fixed")
+
+
+def _executions(config: TrainConfig) -> list[Execution]:
+    if config.execution != "auto":
+        return [config.execution]
+    return ["eager"] if config.parallel == "fsdp" else ["eager", "traced"]  # a trace has whole weights
 
 
 def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: ResidentLoader, steps: int, world: World) -> Choice:
@@ -73,9 +79,9 @@ def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: ResidentLoad
     precisions: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(world.device) else ["fp32"]
     if config.precision != "auto":
         precisions = [config.precision]
-    executions: list[Execution] = ["eager", "traced"] if config.execution == "auto" else [config.execution]
+    executions = _executions(config)
     candidates = list(itertools.product(precisions, executions))
-    if len(candidates) == 1 and config.execution != "auto":
+    if len(candidates) == 1 and len(executions) == 1:
         return Choice(*candidates[0], {}, "asked for")
     file, key = cache_folder() / "autotune.json", _key(config, model, loader, steps, world)
     if (kept := _kept(file, key, precisions)) is not None:
@@ -88,7 +94,7 @@ def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: ResidentLoad
     batch = loader.fetch(0)
     times = _time({candidate: engine(*candidate) for candidate in candidates}, batch, world)
     fastest = _fastest(times)
-    if config.execution == "auto" and times[fastest] * steps > _WORTH_COMPILING:
+    if len(executions) > 1 and times[fastest] * steps > _WORTH_COMPILING:
         compiled: _Candidate = (fastest[0], "compiled")
         again = _time({fastest: engine(*fastest), compiled: engine(*compiled)}, batch, world)
         times[compiled] = again[compiled] * times[fastest] / again[fastest]
@@ -139,8 +145,8 @@ def _key(config: TrainConfig, model: VAE, loader: ResidentLoader, steps: int, wo
         device_name(world.device), torch.get_num_threads(), torch.__version__, fastvae.__version__, world.size,
         repr(model), loader.images.dtype, tuple(loader.images.shape[1:]), config.batch_size, config.precision,
         config.execution, config.backend, config.optimizer, sorted(config.optimizer_options.items()), config.schedule,
-        config.beta_schedule, config.objective, config.samples, config.accumulate, config.clip_norm, config.ema,
-        config.binarize, config.tf32, steps.bit_length(),
+        config.parallel, config.beta_schedule, config.objective, config.samples, config.accumulate, config.clip_norm,
+        config.ema, config.binarize, config.tf32, steps.bit_length(),
     )  # fmt: skip
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 

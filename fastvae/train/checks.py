@@ -76,3 +76,17 @@ def check_schedules(config: TrainConfig) -> None:
             raise InputError(f"{flag} {which} needs a length: add {name} N")
         if given is not None and not has_length:
             raise InputError(f"{name} is {given}, but {flag} {which} has no such length: leave it out")
+
+
+def check_parallel(config: TrainConfig) -> None:
+    """Parts of weights go without what needs all of them at once."""
+    if config.parallel != "fsdp":
+        return
+    for flag, value, remedy in (
+        ("execution", config.execution if config.execution in ("traced", "compiled") else None, "--execution eager"),
+        ("precision", config.precision if config.precision == "fp16" else None, "--precision bf16"),
+        ("ema", config.ema, "--parallel ddp"),
+        ("profile", config.profile or None, "--parallel ddp"),
+    ):
+        if value is not None:
+            raise InputError(f"--parallel fsdp does not go with --{flag} {value}: use {remedy}")

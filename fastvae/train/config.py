@@ -11,7 +11,7 @@ import tyro
 from ..errors import InputError
 from ..models import PRESETS, Preset
 from ..ops import Backend
-from .checks import SAMPLED, check_counts, check_numbers, check_objective, check_schedules
+from .checks import SAMPLED, check_counts, check_numbers, check_objective, check_parallel, check_schedules
 from .optimizer import check_optimizer
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
@@ -122,6 +122,8 @@ class TrainConfig:
     """Processes on this machine; torchrun's own --nproc-per-node does the same."""
     max_restarts: int = 0
     """Times that all processes start again from the last checkpoint in --out when one of them fails or is killed."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What each of several processes keeps: all weights, or a part of each (torch's fully_shard), for large models."""
     compress: Literal["no", "bf16"] = "no"
     """What gradients are sent as between processes: as they are, or half of the bytes, rounded."""
     seed: int = 0
@@ -185,6 +187,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     check_counts(config)
     check_schedules(config)
     check_objective(config)
+    check_parallel(config)
     if not 0 <= config.seed < 2**63:
         raise InputError(f"--seed is {config.seed}: it must be in [0, 2**63)")
     check_numbers(config)

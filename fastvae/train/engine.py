@@ -1,16 +1,14 @@
 """One training step and one evaluation pass: the part that has to be fast."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..data import Batch, Loader
-from ..errors import InputError
 from ..models import VAE, Preset
 from ..ops import Noise
 from .adam import Adam
@@ -23,31 +21,14 @@ from .objective import EVAL_STREAM, Dials, Objective
 from .optimizer import make_optimizer
 from .schedule import Plan, Schedule
 from .step import Step
-from .weights import WorkingWeights
+from .terms import Terms
+from .weights import WorkingWeights, fitting, load_weights
 from .world import World
 
+if TYPE_CHECKING:
+    from .shards import ShardedStep, Shards
+
 _PRODUCTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Terms(NamedTuple):
-    """What is minimised, and the two terms of the negative ELBO, in nats per sample, averaged over some images.
-
-    In evaluation ``loss`` is the negative ELBO, whatever was minimised.
-    """
-
-    loss: float
-    nll: float
-    kl: float
-
-    @classmethod
-    def of(cls, sums: Tensor, images: int) -> "Terms":
-        """From the sums ``[loss, nll, kl]`` over a number of images, of which a fourth says how many were left out.
-
-        NaN where there are none. Waits for the device.
-        """
-        loss, nll, kl, *left_out = sums.tolist()
-        images -= int(sum(left_out))
-        return cls(*(value / images if images else math.nan for value in (loss, nll, kl)))
 
 
 class Engine:
@@ -67,9 +48,12 @@ class Engine:
         assert config.precision != "auto"
         assert config.execution != "auto"
         wide = torch.float64 if config.precision == "fp64" else torch.float32
-        self.model = model.to(world.device, wide)
         self.world = world
-        world.same([*model.parameters(), *model.buffers()])
+        self.has_shards = config.parallel == "fsdp" and world.size > 1
+        self.model = model.to(wide)
+        if not self.has_shards:
+            self.model.to(world.device)
+            world.same([*model.parameters(), *model.buffers()])
         self.seed = config.seed
         self.noise = Noise(config.seed, 0, device=world.device)
         self.sums = torch.zeros(4, dtype=torch.float64, device=world.device)  # loss, nll, kl; images of skipped steps
@@ -77,7 +61,14 @@ class Engine:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
         low = _PRODUCTS.get(config.precision)
         self._autocast = _autocast(low, world.device)
-        self._weights = WorkingWeights(self.model, low)
+        sent = torch.bfloat16 if config.compress == "bf16" else None
+        self._weights: WorkingWeights[VAE] | Shards
+        if self.has_shards:
+            from . import shards  # noqa: PLC0415 -- a second to import, for those who have them
+
+            self._weights = shards.Shards(self.model, world, low, sent)
+        else:
+            self._weights = WorkingWeights(self.model, low)
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         self._heeds_found = bool(self.optimizer.param_groups[0].get("fused")) and not self.scaler.is_enabled()
         if self._heeds_found and not self.nonfinite.on_host:
@@ -86,7 +77,11 @@ class Engine:
         minimised = Objective(
             self._weights.twin, config.backend, config.objective, options, binarize=bool(config.binarize)
         )
-        self._step = Step(minimised, config.execution, self._autocast)
+        self._step: Step | ShardedStep
+        if isinstance(self._weights, WorkingWeights):
+            self._step = Step(minimised, config.execution, self._autocast)
+        else:
+            self._step = shards.ShardedStep(minimised, self._weights, self._autocast)
         one = torch.ones((), dtype=wide, device=world.device)
         self.scaler.scale(one)  # makes its tensors, which are made by the first call
         beta, capacity = (torch.full((1,), value, dtype=wide, device=world.device) for value in config.dials)
@@ -96,7 +91,6 @@ class Engine:
         self._loss_weight, self._batchmean = recipe.loss_weight, recipe.reduction == "batchmean"
         # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
         at_once = world.size > 1 or self.scaler.is_enabled() or config.accumulate > 1 or config.clip_norm is not None
-        sent = torch.bfloat16 if config.compress == "bf16" else None
         self._gradients = FlatGradients(self._weights, world, sent) if at_once else None
         self._parts, self._clip_norm = config.accumulate, config.clip_norm
         self._average = None if config.ema is None else Average(self.model, config.ema)
@@ -136,12 +130,14 @@ class Engine:
     def _gather(self, flat: FlatGradients, batch: Batch, dials: Dials) -> Tensor:
         """Forward and backward of each part of the batch, a row's noise being that of its place in the whole."""
         rows = len(batch.images)
-        ends = sorted({part * rows // self._parts for part in range(1, self._parts + 1)} - {0})
+        ends = [part * rows // self._parts for part in range(1, self._parts + 1)]
+        if not self.has_shards:  # which all processes put together as often, even for no rows
+            ends = sorted({*ends} - {0}) or [0]
         total = torch.zeros(3, dtype=self.sums.dtype, device=self.world.device)
-        for start, end in itertools.pairwise([0, *ends] if rows else [0, 0]):
+        for part, (start, end) in enumerate(itertools.pairwise([0, *ends])):
             sums, gradients = self._step(batch.images[start:end], self.noise.state, batch.row_offset + start, dials)
             total += sums
-            flat.take(gradients, add=start > 0)
+            flat.take(gradients, add=part > 0)
         flat.raise_alarm(total)
         flat.sum(self.world)
         return total
@@ -209,7 +205,8 @@ class Engine:
     def is_finite(self) -> bool:
         """Whether all weights are: a step too long makes them infinite by a gradient that is not. Waits."""
         averages = [] if self._average is None else self._average.model.parameters()
-        return bool(torch.stack([tensor.isfinite().all() for tensor in (*self.model.parameters(), *averages)]).all())
+        finite = torch.stack([tensor.isfinite().all() for tensor in (*self._weights.parameters, *averages)]).all()
+        return not self.world.any(not finite)
 
     def back_to(self, step: int) -> None:
         """Count the steps since, which have changed nothing, as not taken."""
@@ -235,15 +232,18 @@ class Engine:
         return [tensor for tensor in (self.scaler._scale, self.scaler._growth_tracker) if tensor is not None]
 
     def weights(self) -> dict[str, Tensor]:
-        """The model and the average of its weights, as a checkpoint names them; not copied."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        """The model and the average of its weights, as a checkpoint names them; not copied. All processes have to ask.
+
+        Of shards, the main process alone gets what they are parts of.
+        """
+        tensors = {f"model.{name}": tensor for name, tensor in self._weights.state_dict().items()}
         if self._average is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self._average.model.named_parameters()}
         return tensors
 
     def state(self) -> Checkpoint:
         """Weights and their average, optimiser, loss scale and noise key, as a checkpoint keeps them."""
-        optimizer, optimizer_values = flatten_optimizer(self.optimizer.state_dict())
+        optimizer, optimizer_values = flatten_optimizer(self._weights.gathered(self.optimizer.state_dict()))
         tensors = self.weights()
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.items()}
         return Checkpoint(
@@ -253,31 +253,16 @@ class Engine:
 
     def load_state(self, saved: Checkpoint) -> None:
         """Take over what :meth:`state` gave. Raises InputError for a checkpoint of another network."""
-        load_weights(self.model, saved, average=False)
-        self._weights.refresh()
+        self._weights.load_state_dict(fitting(self.model, saved, average=False))
         if self._average is not None:
             load_weights(self._average.model, saved, average=True)
-        state = unflatten_optimizer(saved.part("optimizer"), saved.values["optimizer"])
+        state = self._weights.scattered(unflatten_optimizer(saved.part("optimizer"), saved.values["optimizer"]))
         for kept, own in zip(state["param_groups"], self.optimizer.param_groups, strict=True):
             # The form is this device's, and the rate may be a tensor of the schedule's.
             kept |= {key: own[key] for key in ("fused", "foreach", "capturable", "lr") if key in own}
         self.optimizer.load_state_dict(state)
         self.scaler.load_state_dict(saved.values["scaler"])
         self.noise.state.copy_(saved.tensors["noise"])
-
-
-def load_weights(model: VAE, saved: Checkpoint, *, average: bool) -> None:
-    """Copy a checkpoint's weights, or their average if it has one, into a model. Raises InputError if one won't fit."""
-    weights, own = {**saved.part("model"), **(saved.part("ema") if average else {})}, model.state_dict()
-    for name in own.keys() | weights.keys():
-        has, wants = weights.get(name), own.get(name)
-        if has is None or wants is None or has.shape != wants.shape:
-            shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (has, wants)]
-            raise InputError(
-                f"the checkpoint is of another network: {name} is {shapes[0]} there and {shapes[1]} here: "
-                "use the settings that it was trained with"
-            )
-    model.load_state_dict(weights)
 
 
 def _autocast(dtype: torch.dtype | None, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

@@ -19,8 +19,8 @@ from ..data import Dataset
 from ..errors import InputError
 from .config import TrainConfig, resolve
 from .disk import sync, writing
-from .engine import Terms
 from .lock import Lock
+from .terms import Terms
 from .world import World
 
 CONFIG = "config.json"

@@ -1,6 +1,6 @@
 """All gradients of a step at once: summed over its parts and over the processes, and clipped."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -9,19 +9,25 @@ from .shared import SharedSum
 from .weights import WorkingWeights
 from .world import World
 
+if TYPE_CHECKING:
+    from .shards import Shards
+
 
 class FlatGradients:
     """Gradients in one buffer, in the type of the weights: one sum over the processes, one norm, one look for infinity.
 
     The parameters' ``grad`` are views of it. After them, ``alarm`` (1,) is 0, or NaN for a loss that is not finite in
-    any of the processes: so all know of it by the same sum.
+    any of the processes: so all know of it by the same sum. Shards of gradients come summed.
     """
 
-    def __init__(self, weights: WorkingWeights[Any], world: World, sent: torch.dtype | None = None) -> None:
+    def __init__(self, weights: "WorkingWeights[Any] | Shards", world: World, sent: torch.dtype | None = None) -> None:
         """``sent``: the type in which processes exchange them, if not their own."""
+        self._shards = None if isinstance(weights, WorkingWeights) else weights
+        if self._shards is not None:
+            sent = None
         sizes = [parameter.numel() for parameter in weights.parameters]
         first, size = weights.parameters[0].detach(), sum(sizes) + 1
-        self._shared = None if sent else SharedSum.where_possible(size, first.dtype, world)
+        self._shared = None if sent or self._shards else SharedSum.where_possible(size, first.dtype, world)
         self.buffer = first.new_zeros(size) if self._shared is None else self._shared.own
         *parts, self.alarm = self.buffer.split([*sizes, 1])
         self._views = [part.view_as(own) for part, own in zip(parts, weights.parameters, strict=True)]
@@ -42,7 +48,10 @@ class FlatGradients:
 
     def sum(self, world: World) -> None:
         """Sum over the processes."""
-        if self._shared is not None:
+        if self._shards is not None:
+            self.alarm += torch.linalg.vector_norm(self.buffer, torch.inf) * 0
+            world.sum(self.alarm)
+        elif self._shared is not None:
             with world.communicating():
                 self._shared.sum()
         elif self._sent is None or world.size == 1:
@@ -54,5 +63,5 @@ class FlatGradients:
 
     def clip(self, norm: float) -> None:
         """Scale to a Euclidean norm of at most ``norm``, as torch.nn.utils.clip_grad_norm_ does; waits for nothing."""
-        total = torch.linalg.vector_norm(self.buffer)
+        total = torch.linalg.vector_norm(self.buffer) if self._shards is None else self._shards.norm(self._views)
         self.buffer.mul_((norm / (total + 1e-6)).clamp(max=1))

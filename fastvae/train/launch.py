@@ -18,7 +18,7 @@ from ..errors import InputError
 from .world import read_ranks
 
 _AGENT = "FASTVAE_AGENT_PID"
-_TORCHRUN_VARIABLES = {
+TORCHRUN_VARIABLES = {
     "GROUP_RANK",
     "GROUP_WORLD_SIZE",
     "LOCAL_RANK",
@@ -116,7 +116,7 @@ def _agent_settings() -> Iterator[None]:
     """Hide an outer torchrun from the agent and its workers, keep the agent quiet, and restore its signal handlers."""
     environment = dict(os.environ)
     for name in environment:
-        if name in _TORCHRUN_VARIABLES or name.startswith("TORCHELASTIC_"):
+        if name in TORCHRUN_VARIABLES or name.startswith("TORCHELASTIC_"):
             del os.environ[name]
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _GRACE)
     os.environ[_AGENT] = str(os.getpid())

@@ -17,7 +17,7 @@ from . import checkpoint
 from .best import Best
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .engine import Engine, Terms
+from .engine import Engine
 from .folder import RunFolder
 from .interrupt import Interrupt
 from .meter import Meter
@@ -29,6 +29,7 @@ from .replay import STEPS, Replay, can_replay
 from .saver import Saver
 from .schedule import plan
 from .state import gather
+from .terms import Terms
 from .world import World
 
 LOG_EVERY = 50  # steps between looks at the device's sums
@@ -38,7 +39,8 @@ class EpochEnd(NamedTuple):
     """What a callback is told, in each process.
 
     epoch: how many are finished. step: how many steps. train, test: means, in nats per sample.
-    model: as it is evaluated, the average of the weights where the run keeps one.
+    model: as it is evaluated, the average of the weights where the run keeps one. With --parallel fsdp it has this
+        process' parts of them: all processes have to call it alike.
     """
 
     epoch: int

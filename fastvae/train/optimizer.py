@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,6 +11,9 @@ from torch import nn
 from ..errors import InputError
 from .adam import Adam
 from .weights import WorkingWeights
+
+if TYPE_CHECKING:
+    from .shards import Shards
 
 _REFUSED = {
     "lbfgs": "evaluates the loss several times a step",
@@ -27,7 +30,7 @@ _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
 
 
 def make_optimizer(
-    weights: WorkingWeights[Any], name: str, options: Mapping[str, float], lr: float
+    weights: "WorkingWeights[Any] | Shards", name: str, options: Mapping[str, float], lr: float
 ) -> torch.optim.Optimizer:
     """The optimiser of that name, which :func:`check_optimizer` found good."""
     kind = _CLASSES[name]

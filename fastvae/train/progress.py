@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .engine import Terms
+from .terms import Terms
 
 _EPOCH_LINES = 20  # lines about epochs that a run prints, at most about so many
 

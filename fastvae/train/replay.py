@@ -18,10 +18,12 @@ _WARM_UP = 3  # as torch's notes on CUDA graphs advise: lazy initialisation, lib
 
 
 def can_replay(engine: Engine) -> bool:
-    """Whether a step can be captured: on a GPU, by an optimiser that reads nothing on the host.
+    """Whether a step can be captured: on a GPU, by an optimiser that reads nothing on the host, of whole weights.
 
     Over several processes the sum of the gradients is captured too, which NCCL allows.
     """
+    if engine.has_shards:
+        return False
     optimizer = engine.optimizer
     fused = bool(optimizer.param_groups[0].get("fused"))
     return takes_device_rate(optimizer) and (fused or not engine.scaler.is_enabled())

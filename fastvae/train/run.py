@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from ..data import Dataset, ResidentLoader, load
 from ..errors import InputError
@@ -21,7 +22,6 @@ from .binarize import check_binarize, drawn_for_testing
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .disk import quiet_writers, writing
-from .engine import Terms
 from .folder import RunFolder, agent, check_same, default_path, read_config
 from .loop import Callback, Loop, check_pixels
 from .numerics import numerics
@@ -30,6 +30,7 @@ from .pictures import reconstruction_grid, sample_grid, write_curves, write_imag
 from .profiling import profiled
 from .progress import table
 from .state import restore
+from .terms import Terms
 from .world import World, open_world
 
 _EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes nothing but the speed
@@ -90,14 +91,15 @@ def run(
             )
             with profiled(loop):
                 status = loop.fit()
-            if folder is not None:
-                if status == 0:
-                    _finish(loop, dataset.name, folder, console)
-                else:
-                    console.print(
-                        f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: "
-                        f"go on with the same command and --out {folder.path} --resume"
-                    )
+            if status != 0:
+                console.print(
+                    f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: "
+                    f"go on with the same command and --out {path} --resume"
+                )
+            else:
+                samples, reconstructions = _picture(loop)
+                if folder is not None:
+                    _finish(loop, dataset.name, folder, console, samples, reconstructions)
     return Outcome(status, loop.test, path)
 
 
@@ -173,14 +175,21 @@ def _is_restart(path: Path) -> bool:
         return False
 
 
-def _finish(loop: Loop, data: str, folder: RunFolder, console: Console) -> None:
+def _picture(loop: Loop) -> tuple[Tensor, Tensor]:
+    """Samples, and test images above their reconstructions; by all processes, which may have parts of weights."""
     model, images = loop.engine.result.eval(), loop.test_loader.images[:32]
     noise = Noise(loop.config.seed, stream=SAMPLE_STREAM, device=loop.world.device)
+    return sample_grid(model.sample(64, noise)), reconstruction_grid(images, model.reconstruct(images))
+
+
+def _finish(
+    loop: Loop, data: str, folder: RunFolder, console: Console, samples: Tensor, reconstructions: Tensor
+) -> None:
     with writing(folder.path / "samples.png"):
         pictures = [
             write_curves(folder.metrics(), folder.path / "loss.png"),
-            write_image(sample_grid(model.sample(64, noise)), folder.path / "samples.png"),
-            write_image(reconstruction_grid(images, model.reconstruct(images)), folder.path / "reconstructions.png"),
+            write_image(samples, folder.path / "samples.png"),
+            write_image(reconstructions, folder.path / "reconstructions.png"),
         ]
     last = next(line for line in reversed(folder.metrics()) if line["split"] == "test")
     rows = {

@@ -15,9 +15,10 @@ from . import checkpoint
 from .best import FILE
 from .binarize import drawn_for_testing
 from .checkpoint import Checkpoint
-from .engine import Terms, load_weights
 from .folder import read_config
 from .objective import EVAL_STREAM
+from .terms import Terms
+from .weights import load_weights
 
 _BATCH = 1000  # images at a time; the noise belongs to the image, so this changes nothing but the speed
 _ACTIVE = 0.01  # the variance over the data of a unit's posterior mean, above which it is called active

@@ -13,15 +13,15 @@ FLAGS = ["--most", "2", "--steps", "9"]
 def test_all_agree(capsys):
     assert processes.main(FLAGS) == 0
     output = capsys.readouterr().out
-    assert output.count("agrees") == 3
+    assert output.count("agrees") == 4
     assert "all agree" in output
 
 
 @pytest.mark.parametrize(("changed", "by", "status"), [("losses", 1e-10, 0), ("losses", 1e-8, 1), ("weights", 1e-8, 1)])
 def test_a_difference_is_found(monkeypatch, capsys, changed, by, status):
-    def run(config, count, parts):
+    def run(config, count, how):
         found = {"losses": torch.ones(9, dtype=torch.float64), "weights": torch.ones(4, dtype=torch.float64)}
-        if count == 2 and parts == 1:
+        if count == 2 and how == "whole":
             found[changed][3] += by
         return found
 

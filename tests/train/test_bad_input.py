@@ -46,6 +46,17 @@ BAD = {
     "backend": (["--backend", "magic"], r"magic"),
     "native on a gpu": (["--backend", "native", "--device", "cuda"], r"native runs on the CPU, but --device is cuda"),
     "nproc": (["--nproc", "0"], r"--nproc 0 is less than 1"),
+    "parallel": (["--parallel", "zero"], r"zero"),
+    "parts traced": (
+        ["--parallel", "fsdp", "--execution", "traced"],
+        r"--parallel fsdp does not go with --execution traced: use --execution eager",
+    ),
+    "parts in fp16": (["--parallel", "fsdp", "--precision", "fp16"], r"--precision fp16: use --precision bf16"),
+    "parts averaged": (["--parallel", "fsdp", "--ema", "0.9"], r"fsdp does not go with --ema 0\.9: use --parallel ddp"),
+    "parts profiled": (
+        ["--parallel", "fsdp", "--profile"],
+        r"fsdp does not go with --profile True: use --parallel ddp",
+    ),
     "resume alone": (["--resume"], r"--resume needs .* --out DIR"),
     "optimizer": (["--optimizer", "adamm"], r"--optimizer adamm is not in torch.optim: use one of adadelta, .*, sgd"),
     "lbfgs": (["--optimizer", "LBFGS"], r"--optimizer lbfgs evaluates the loss several times a step: use one of"),

@@ -108,3 +108,18 @@ def test_ctrl_c_saves_for_all_and_one_process_goes_on_with_the_same_curve(spelli
     lines = curve(folder)
     assert [line["epoch"] for line in lines if line["split"] == "test"] == list(range(1, epochs + 1))
     assert_same_curve(lines[:2], alone())
+
+
+@pytest.mark.parametrize("first", ["fsdp", "ddp"])
+def test_parts_of_weights_and_whole_weights_read_each_others_checkpoints(first, tmp_path, alone):
+    folder = tmp_path / "run"
+    half = ["--max-steps", "20", "--checkpoint-every", "7"]
+    flags = [*FLAGS, "--epochs", "2", "--out", str(folder)]
+    cut = ["--parallel", "fsdp", "--execution", "eager"]
+    if first == "fsdp":
+        start(SPELLINGS["python -m"], folder, "--epochs", "2", *half, *cut)
+        assert main([*flags, "--resume"]) == 0
+    else:
+        assert main([*flags, *half]) == 0
+        start(SPELLINGS["python -m"], folder, "--epochs", "2", "--resume", *cut)
+    assert_same_curve(curve(folder), alone("--epochs", "2"))
