@@ -9,11 +9,13 @@ from pathlib import Path
 import plot  # benchmarks/plot.py
 import pytest
 import tyro
+from torch.distributed.run import get_args_parser
 
 from fastvae import cli
 from fastvae.models import PRESETS
 from fastvae.train import TrainConfig, resolve
 
+torchrun = get_args_parser()
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -42,6 +44,18 @@ def test_commands_parse(words):
             tyro.cli(cli.COMMAND, args=arguments)
         case _:
             pytest.fail(f"what is {words}?")
+
+
+def test_the_clusters_commands_parse():
+    text = (ROOT / "docs" / "clusters.md").read_text().replace("\\\n", " ")
+    lines = re.findall(r"\b(torchrun .*) \$resume$", text, re.MULTILINE)
+    assert len(lines) == 2
+    for line in lines:
+        options = torchrun.parse_args(shlex.split(line)[1:])
+        assert options.module
+        assert options.training_script == "fastvae.train"
+        config = resolve(tyro.cli(TrainConfig, args=[*options.training_script_args, "--resume"]))
+        assert (config.preset, config.data, config.resume) == ("leaky", "mnist", True)
 
 
 def test_links_and_pictures_are_there():

@@ -66,7 +66,10 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     partial = path.with_suffix(".partial")
     with writing(path, partial):
         path.parent.mkdir(exist_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode  # what the user's umask allows others; safetensors allows them nothing
         save_file(tensors, partial, metadata=metadata)
+        partial.chmod(mode)
         sync(partial)
         os.replace(partial, path)
         sync(path.parent)

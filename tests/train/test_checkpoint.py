@@ -27,6 +27,11 @@ def test_what_is_saved_comes_back(tmp_path, saved):
     assert found.part("model").keys() == {"a", "empty"}
 
 
+def test_others_may_read_it_as_they_may_any_file(tmp_path, saved):
+    (tmp_path / "any").touch()
+    assert checkpoint.save(tmp_path, 5, saved).stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_what_was_loaded_does_not_change_with_the_file(tmp_path, saved):
     path = checkpoint.save(tmp_path, 5, saved)
     found = checkpoint.load(path)
