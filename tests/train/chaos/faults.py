@@ -82,10 +82,10 @@ def delete_the_folder(trial: Trial) -> None:
     if run.is_over():  # before anything could be done to it
         expect(run, 0)
         return
-    trained = "epoch 25 " in run.log.read_text()
-    shutil.rmtree(trial.folder, ignore_errors=True)
+    trained, gone = "epoch 25 " in run.log.read_text(), trial.folder.with_suffix(".gone")
+    trial.folder.rename(gone)  # at one stroke: file by file, a checkpoint made meanwhile would keep the folder
+    shutil.rmtree(gone, ignore_errors=True)
     status = run.end()
-    shutil.rmtree(trial.folder, ignore_errors=True)  # deleted while one of its files was made, it may have stayed
     if status == 0 and trained:  # all was written by then
         return
     assert status == 2, run.log.read_text()
