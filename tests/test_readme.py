@@ -91,6 +91,14 @@ def test_the_preset_table_is_what_was_measured():
             assert run["test"]["loss"] == pytest.approx(105.6, abs=0.5)  # pytorch/examples, in two public logs
 
 
+def test_the_table_of_faults_is_what_was_tried():
+    faults = results("chaos.json")["faults"]
+    assert faults[0]["tried"] >= 50
+    for fault in faults:
+        assert fault["survived"] == fault["tried"], fault["failures"]
+        assert f"| {fault['fault']} | {fault['tried']} | {fault['survived']} | {fault['bytes_lost']} |" in README
+
+
 def test_the_speed_table_is_what_was_measured():
     comparison = comparisons("bench-leaky-cpu.json")["leaky"]
     for loop in comparison["contenders"]:

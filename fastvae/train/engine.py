@@ -91,8 +91,9 @@ class Engine:
         self._loss_weight, self._batchmean = recipe.loss_weight, recipe.reduction == "batchmean"
         # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
         at_once = world.size > 1 or self.scaler.is_enabled() or config.accumulate > 1 or config.clip_norm is not None
-        self._gradients = FlatGradients(self._weights, world, sent) if at_once else None
         self._parts, self._clip_norm = config.accumulate, config.clip_norm
+        changed = self.scaler.is_enabled() or config.clip_norm is not None
+        self._gradients = FlatGradients(self._weights, world, self._parts, sent, changed=changed) if at_once else None
         self._average = None if config.ema is None else Average(self.model, config.ema)
         self._evaluated = Objective(
             self._weights.twin if self._average is None else self._average.model, config.backend

@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from .world import World
 
@@ -16,48 +15,54 @@ _MEMORY = Path("/dev/shm")
 
 
 class SharedSum:
-    """A vector of each process, ``own`` (size,), and how they become their sum.
+    """A vector of each process, ``own`` (size,), and their sum, ``total`` (size,), which all read where it lies.
 
     Each process adds up its part of all vectors, always in the order of the ranks: all get the same bits. The file
     behind the memory loses its name before anything is in it, so that it goes with the processes, however they end.
     """
 
-    def __init__(self, size: int, dtype: torch.dtype, world: World, file: Path) -> None:
-        count = world.size + 1
-        whole = torch.from_file(str(file), shared=True, size=count * size, dtype=dtype)
-        *self._vectors, self._total = whole.view(count, size).unbind()
+    def __init__(self, size: int, dtype: torch.dtype, sent: torch.dtype, world: World, file: Path) -> None:
+        whole = torch.from_file(str(file), shared=True, size=_bytes(size, dtype, sent, world), dtype=torch.uint8)
+        self.total = whole[: size * dtype.itemsize].view(dtype)
+        vectors = whole[len(whole) - world.size * size * sent.itemsize :].view(sent)
+        self._vectors = vectors.view(world.size, size).unbind()
         self.own = self._vectors[world.rank]
         first, last = (rank * size // world.size for rank in (world.rank, world.rank + 1))
         self._part = slice(first, last)
         self._world = world
 
     @classmethod
-    def where_possible(cls, size: int, dtype: torch.dtype, world: World) -> "SharedSum | None":
-        """One of zeros, if all processes are on the CPU of one machine that has the memory. All have to ask."""
+    def where_possible(cls, size: int, dtype: torch.dtype, sent: torch.dtype, world: World) -> "SharedSum | None":
+        """One of zeros, if all processes are on the CPU of one machine that has the memory. All have to ask.
+
+        The vectors have the type ``sent``, their sum ``dtype``.
+        """
         if world.size == 1 or not world.is_one_machine or world.device.type != "cpu":
             return None
-        name = [_reserve((world.size + 1) * size * dtype.itemsize) if world.is_main else None]
-        dist.broadcast_object_list(name, 0)
-        if name[0] is None:
+        name = world.of_main(_reserve(_bytes(size, dtype, sent, world)) if world.is_main else None)
+        if name is None:
             return None
         try:
-            shared = cls(size, dtype, world, Path(name[0]))
+            shared = cls(size, dtype, sent, world, Path(name))
             world.barrier()
         finally:
-            Path(name[0]).unlink(missing_ok=True)
+            Path(name).unlink(missing_ok=True)
         return shared
 
     def sum(self) -> None:
-        """Make ``own`` the sum of all, in all processes. What it was is lost."""
+        """Make ``total`` the sum of all vectors. It stays until all have come to the next sum; nobody may change it."""
         self._world.barrier()
         first, *others = (vector[self._part] for vector in self._vectors)
-        total = self._total[self._part]
+        total = self.total[self._part]
         total.copy_(first)
         for vector in others:
             total += vector
-        # From here on nobody reads another's; nobody writes the total again before all have come to the next sum.
         self._world.barrier()
-        self.own.copy_(self._total)
+
+
+def _bytes(size: int, dtype: torch.dtype, sent: torch.dtype, world: World) -> int:
+    """Of the sum, rounded up to where vectors of any type may begin, and of the vectors."""
+    return -(-size * dtype.itemsize // 64) * 64 + world.size * size * sent.itemsize
 
 
 def _reserve(size: int) -> str | None:

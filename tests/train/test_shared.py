@@ -17,17 +17,18 @@ seeded = torch.Generator().manual_seed
 
 def work(world):
     for size in (1, 2, 3, 1000, 65537):
-        vectors = torch.randn(5, world.size, size, dtype=torch.float64, generator=seeded(size))
-        shared = SharedSum.where_possible(size, torch.float64, world)
-        assert shared.own.shape == (size,) and not shared.own.any()
-        for step in vectors:
-            shared.own.copy_(step[world.rank])
-            shared.sum()
-            expected = step[0].clone()
-            for other in step[1:]:
-                expected += other
-            assert torch.equal(shared.own, expected), (world.rank, size)
-            shared.own.mul_(world.rank)  # its own affair: a clip, or a loss scale
+        for sent in (torch.float64, torch.bfloat16):
+            vectors = torch.randn(5, world.size, size, dtype=torch.float64, generator=seeded(size)).to(sent)
+            shared = SharedSum.where_possible(size, torch.float64, sent, world)
+            assert shared.own.dtype == sent and not shared.own.any()
+            for step in vectors:
+                shared.own.copy_(step[world.rank])
+                shared.sum()
+                expected = step[0].double()
+                for other in step[1:]:
+                    expected += other
+                assert torch.equal(shared.total, expected), (world.rank, size)
+                shared.own.mul_(world.rank)  # its own affair
 """
 
 
@@ -38,10 +39,9 @@ def test_three_processes_get_the_sum_in_the_order_of_the_ranks(in_processes):
 
 
 def test_one_process_and_those_of_several_machines_share_nothing():
-    cpu = torch.device("cpu")
-    assert SharedSum.where_possible(9, torch.float32, World(0, 0, 1, cpu, is_one_machine=True)) is None
-    assert SharedSum.where_possible(9, torch.float32, World(0, 0, 2, cpu)) is None
-    assert SharedSum.where_possible(9, torch.float32, World(0, 0, 2, torch.device("cuda"), is_one_machine=True)) is None
+    cpu, cuda, fp32 = torch.device("cpu"), torch.device("cuda"), torch.float32
+    for world in (World(0, 0, 1, cpu, True), World(0, 0, 2, cpu), World(0, 0, 2, cuda, True)):
+        assert SharedSum.where_possible(9, fp32, fp32, world) is None
 
 
 def test_what_is_reserved_is_zeros(tmp_path, monkeypatch):
