@@ -20,6 +20,7 @@ from ..data.files import cache_folder
 from .activations import join_activations
 from .config import Execution
 from .objective import TRAIN_STREAM, Dials, Objective
+from .pixels import join_pixels
 from .products import choose_products
 
 # Strides are asked after at every step of a graph that was recorded with them, for 2 % of leaky's steps on a CPU.
@@ -76,6 +77,7 @@ class Step:
         graph.graph.eliminate_dead_code()
         if self._execution == "traced":
             join_activations(graph)
+            join_pixels(graph)
         graph.recompile()
         return _compiled(graph, inputs) if self._execution == "compiled" else graph
 

@@ -6,10 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-import fastvae.ops.adam_step
-import fastvae.ops.all_finite
-import fastvae.ops.bias_gradient
-import fastvae.ops.mm  # noqa: F401 -- they declare their operators
 from fastvae import ops
 from fastvae.ops import _library
 from fastvae.reference import gaussian_kl
@@ -111,6 +107,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         "adam_step_": adam_steps(dtype) if _library.has_native() else [],
         "all_finite": [([mu, logvar.t() if logvar.dim() == 2 else logvar],)] if _library.has_native() else [],
         "bias_gradient_": bias_gradients() if _library.has_native() else [],
+        "scale_pixels": scaled_pixels() if _library.has_native() else [],
         "mm": products() if _library.multiplies_bf16() else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
@@ -139,6 +136,12 @@ def bias_gradients() -> list[tuple[Any, ...]]:
     """On the CPU alone: of an activation's output, and of none."""
     gradient, output = torch.randn(3, 5), torch.randn(3, 5)
     return [(gradient.clone(), output, 0.2), (gradient.clone(), output, 0.0), (gradient, None, 0.0)]
+
+
+def scaled_pixels() -> list[tuple[Any, ...]]:
+    """On the CPU alone: in both types."""
+    pixels = torch.randint(0, 256, (3, 1, 4, 4), dtype=torch.uint8)
+    return [(pixels, True), (pixels, False)]
 
 
 NAMES = tuple(samples((1, 1), torch.float32, "cpu"))

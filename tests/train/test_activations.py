@@ -18,6 +18,7 @@ from fastvae.train.products import choose_products
 from fastvae.train.world import World
 
 aten = torch.ops.aten
+linear_pointwise = torch.ops.mkldnn._linear_pointwise.default
 needs_native = pytest.mark.skipif(not _library.has_native(), reason="the C++ extension is not built: run `make setup`")
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 each_slope = pytest.mark.parametrize("slope", [0.0, 0.2, 0.01], ids=["relu", "leaky", "torch's own"])
@@ -182,3 +183,28 @@ def test_a_compiler_gets_the_activations_as_they_are(monkeypatch: pytest.MonkeyP
     config = resolve(TrainConfig(precision="fp32", execution="compiled"))
     engine = Engine(build(config.recipe, (1, 8, 8)), config, config.recipe, World(0, 0, 1, torch.device("cpu")))
     engine._step(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), engine.noise.state, 0, engine._dials)
+
+
+@needs_native
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@each_slope
+def test_a_large_product_applies_its_activation(slope: float) -> None:
+    """1024 x 400 x 400 is above what fastvae multiplies itself."""
+    shapes = ((1024, 400), (400, 400), (400,))
+    tensors = [(torch.randn(shape) / 20).bfloat16() for shape in shapes]
+    plain, joint = joined(lambda x, weight, bias: [activated(nn.functional.linear(x, weight, bias), slope)], *tensors)
+    assert count(joint, linear_pointwise) == 1
+    assert count(joint, aten.addmm.default, aten.t.default, *FORWARDS, *FORWARDS_IN_PLACE) == 0
+    exact = activated(nn.functional.linear(*(tensor.double() for tensor in tensors)), slope)
+    errors = [(graph(*tensors)[0].double() - exact).abs().max().item() for graph in (joint, plain)]
+    assert errors[0] <= errors[1]  # it is rounded once, not twice
+
+
+@needs_native
+def test_a_product_that_something_else_reads_keeps_its_activation_apart() -> None:
+    def function(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        product = nn.functional.linear(x, weight, bias)
+        return [product, product.relu()]
+
+    _, same = joined(function, *(torch.zeros(shape).bfloat16() for shape in ((1024, 400), (400, 400), (400,))))
+    assert count(same, linear_pointwise) == 0
