@@ -76,6 +76,13 @@ class World:
         dist.broadcast_object_list(box, 0)
         return box[0]
 
+    def of_all(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank, in each process."""
+        heard = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(heard, value)
+        return heard
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Around what one process may be refused and others not: all of them raise that InputError, or none does.
@@ -87,11 +94,7 @@ class World:
             yield
         except InputError as error:
             refusal = error
-        heard: list[str | None] = [None if refusal is None else str(refusal)]
-        if self.size > 1:
-            heard *= self.size
-            dist.all_gather_object(heard, heard[0])
-        for message in heard:
+        for message in self.of_all(None if refusal is None else str(refusal)):
             if message is not None:
                 raise InputError(message) from refusal
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from fastvae import ops
-from fastvae.ops import _library
+from fastvae.ops import _library, adam_step, all_finite, arrive_and_wait, bias_gradient, mm, scale_pixels
 from fastvae.reference import gaussian_kl
+
+OF_CPU = (adam_step, all_finite, arrive_and_wait, bias_gradient, mm, scale_pixels)  # which declare an operator each
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         ],
         "adam_step_": adam_steps(dtype) if _library.has_native() else [],
         "all_finite": [([mu, logvar.t() if logvar.dim() == 2 else logvar],)] if _library.has_native() else [],
+        "arrive_and_wait": [(torch.zeros(1, 8, dtype=torch.int64), 0, 1, 1.0)] if _library.has_native() else [],
         "bias_gradient_": bias_gradients() if _library.has_native() else [],
         "scale_pixels": scaled_pixels() if _library.has_native() else [],
         "mm": products() if _library.multiplies_bf16() else [],
@@ -151,6 +154,7 @@ QUICK = ("bernoulli_nll", "bernoulli_nll_backward", "reparameterize", "adam_step
 
 def test_every_operator_is_checked_here() -> None:
     assert set(NAMES) == {*_library._modules, *_library._compositions, *_library._of_cpu}
+    assert len(OF_CPU) == len(_library._of_cpu)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Gradients of processes on one machine are summed in memory that they share: the same bits in all, nothing left."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from fastvae.ops import _library
 from fastvae.train import shared
 from fastvae.train.shared import SharedSum
 from fastvae.train.world import World
@@ -36,6 +39,24 @@ def work(world):
 @pytest.mark.xdist_group("spellings")
 def test_three_processes_get_the_sum_in_the_order_of_the_ranks(in_processes):
     in_processes(WORK, 3)
+
+
+@pytest.mark.skipif(not _library.has_native(), reason="the C++ extension is not built: run `make setup`")
+def test_who_waits_for_one_that_is_gone_stops(tmp_path, monkeypatch):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+
+    class Left(World):
+        def of_all(self, value):
+            return [value, gone.pid]
+
+    monkeypatch.setattr(shared, "_MEMORY", tmp_path)
+    monkeypatch.setattr(shared, "_PATIENCE", 0.01)
+    world = Left(0, 0, 2, torch.device("cpu"), is_one_machine=True)
+    file = shared._reserve(shared._bytes(9, torch.float32, torch.bfloat16, world))
+    vectors = SharedSum(9, torch.float32, torch.bfloat16, world, Path(file))
+    with pytest.raises(RuntimeError, match="process 1 of 2 has ended"):
+        vectors.sum()
 
 
 def test_one_process_and_those_of_several_machines_share_nothing():
