@@ -91,6 +91,17 @@ def test_the_preset_table_is_what_was_measured():
             assert run["test"]["loss"] == pytest.approx(105.6, abs=0.5)  # pytorch/examples, in two public logs
 
 
+def test_what_two_processes_cost_is_what_was_measured():
+    runs = {(row["run"], row["batch_size"]): row for row in results("processes-cpu.json")["runs"]}
+    names = ("fastvae", "eager loop, DistributedDataParallel")
+    ours, plain = ([runs[name, size] for size in (1024, 100)] for name in names)
+    text = " ".join(README.split())
+    assert f"take {ours[0]['ratio']:.2f} times as long over `leaky`'s batch of 1,024" in text
+    assert f"{ours[0]['summing_share']:.0%}".replace("%", " %") + " of that in sums of gradients" in text
+    assert f"over a batch of 100, {ours[1]['ratio']:.2f} times" in text
+    assert f"{plain[0]['ratio']:.2f} and {plain[1]['ratio']:.2f} times (`benchmarks/processes.py`)" in text
+
+
 def test_the_table_of_faults_is_what_was_tried():
     faults = results("chaos.json")["faults"]
     assert faults[0]["tried"] >= 50

@@ -76,7 +76,8 @@ def _executions(config: TrainConfig) -> list[Execution]:
 
 def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: ResidentLoader, steps: int, world: World) -> Choice:
     """The fastest candidate for a run of so many steps: from the cache, or by a trial that leaves no trace."""
-    precisions: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(world.device) else ["fp32"]
+    has_bf16 = world.of_main(has_fast_bf16(world.device))  # machines, and their caches, may differ
+    precisions: list[Precision] = ["fp32", "bf16"] if has_bf16 else ["fp32"]
     if config.precision != "auto":
         precisions = [config.precision]
     executions = _executions(config)
@@ -84,7 +85,8 @@ def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: ResidentLoad
     if len(candidates) == 1 and len(executions) == 1:
         return Choice(*candidates[0], {}, "asked for")
     file, key = cache_folder() / "autotune.json", _key(config, model, loader, steps, world)
-    if (kept := _kept(file, key, precisions)) is not None:
+    kept: Choice | None = world.of_main(_kept(file, key, precisions))
+    if kept is not None:
         return kept
 
     def engine(precision: Precision, execution: Execution) -> Engine:

@@ -86,6 +86,8 @@ def check_parallel(config: TrainConfig) -> None:
         ("execution", config.execution if config.execution in ("traced", "compiled") else None, "--execution eager"),
         ("precision", config.precision if config.precision == "fp16" else None, "--precision bf16"),
         ("ema", config.ema, "--parallel ddp"),
+        # Its means over rows and columns need whole matrices.
+        ("optimizer", config.optimizer if config.optimizer == "adafactor" else None, "--parallel ddp"),
         ("profile", config.profile or None, "--parallel ddp"),
     ):
         if value is not None:

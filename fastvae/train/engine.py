@@ -186,6 +186,10 @@ class Engine:
         """The model that is evaluated and looked at: the average of the weights where the run keeps one."""
         return self.model if self._average is None else self._average.model
 
+    def looked_at(self) -> AbstractContextManager[Any]:
+        """Around what computes with ``result``: weights in parts are put together in the type of the products."""
+        return self._autocast() if self.has_shards else nullcontext()
+
     @torch.no_grad()
     def evaluate(self, loader: Loader, epoch: int) -> Terms:
         """The ELBO over a loader's images, with one sample of z each; the same noise for any batch or world size."""

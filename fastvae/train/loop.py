@@ -116,6 +116,8 @@ class Loop:
                 self._report(progress, self.epoch + 1)
             self._say_why()
             self.save()
+            with self.world.together():  # to the end, before any goes on to what all have to do
+                self._saver.wait()
         return 0
 
     def _is_spent(self) -> bool:
@@ -206,7 +208,8 @@ class Loop:
         self.meter = Meter()
         self.loader.set_epoch(self.epoch)
         end = EpochEnd(self.epoch, self.step, train, test, self.engine.result)
-        self._ended = bool([True for callback in self._callbacks if callback(end)])
+        with self.engine.looked_at():
+            self._ended = bool([True for callback in self._callbacks if callback(end)])
 
     def _report(self, progress: RunProgress, epoch: int) -> tuple[Terms, Terms]:
         """Evaluate, show and log an epoch, or what there is of it. Returns the terms of both splits."""
@@ -225,7 +228,8 @@ class Loop:
         progress.show(self.step, epoch, train, self.meter.rate())
         progress.epoch(epoch, train, test, self.meter.rate())
         pictures = self.test_loader.images[:8]
-        grid = reconstruction_grid(pictures, self.engine.result.eval().reconstruct(pictures))
+        with self.engine.looked_at():
+            grid = reconstruction_grid(pictures, self.engine.result.eval().reconstruct(pictures))
         self.engine.result.train()  # in between, no statistics of a BatchNorm move
         with self.world.together():
             if self.folder is not None:

@@ -20,6 +20,7 @@ from ..ops import Noise
 from . import autotune, checkpoint
 from .binarize import check_binarize, drawn_for_testing
 from .checkpoint import Checkpoint
+from .checks import check_parallel
 from .config import TrainConfig
 from .disk import quiet_writers, writing
 from .folder import RunFolder, agent, check_same, default_path, read_config
@@ -33,6 +34,7 @@ from .state import restore
 from .terms import Terms
 from .world import World, open_world
 
+_BEGUN: set[Path] = set()  # folders of the runs of this process
 _EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes nothing but the speed
 
 
@@ -78,12 +80,15 @@ def run(
         path = config.out or default_path(config)
         with world.together():
             folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_main else None
+        _BEGUN.add(path.resolve())
         with quiet_writers(), closing(folder) if folder is not None else nullcontext():
             loop = Loop(config, model, loader, test_loader, world, folder, console, callbacks)
             if found is not None:
                 restore(loop, found)
-            elif config.resume and folder is not None:
-                folder.forget_after(0, 0)
+            elif config.resume:
+                with world.together():
+                    if folder is not None:
+                        folder.forget_after(0, 0)
             name = "a model of your own" if own else f"preset {config.preset}"
             console.print(
                 f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
@@ -154,6 +159,7 @@ def _look_up(config: TrainConfig, console: Console) -> tuple[TrainConfig, Checkp
     for name in ("precision", "execution"):
         if getattr(config, name) == "auto":
             config = replace(config, **{name: settings.get(name, "auto")})
+    check_parallel(config)
     if not checkpoint.are_in(path / "checkpoints"):
         console.print(f"{path} has no checkpoint yet: its run begins anew")
         return config, None
@@ -167,8 +173,10 @@ def _look_up(config: TrainConfig, console: Console) -> tuple[TrainConfig, Checkp
 def _is_restart(path: Path) -> bool:
     """Whether the elastic agent that began the run in a folder, torchrun's or our own, has started this process too.
 
-    It may do so again and again; a run that another command began is not ours to go on with.
+    It may do so again and again; a run that another command began, or this very process, is not ours to go on with.
     """
+    if path.resolve() in _BEGUN:
+        return False
     try:
         return agent() is not None and read_config(path).get("agent") == agent()
     except InputError:
@@ -179,7 +187,8 @@ def _picture(loop: Loop) -> tuple[Tensor, Tensor]:
     """Samples, and test images above their reconstructions; by all processes, which may have parts of weights."""
     model, images = loop.engine.result.eval(), loop.test_loader.images[:32]
     noise = Noise(loop.config.seed, stream=SAMPLE_STREAM, device=loop.world.device)
-    return sample_grid(model.sample(64, noise)), reconstruction_grid(images, model.reconstruct(images))
+    with loop.engine.looked_at():
+        return sample_grid(model.sample(64, noise)), reconstruction_grid(images, model.reconstruct(images))
 
 
 def _finish(

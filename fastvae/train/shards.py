@@ -49,8 +49,8 @@ class Shards:
         policy = MixedPrecisionPolicy(low, self._sent or self._wide, cast_forward_inputs=False)
         scalars = {parameter for parameter in module.parameters() if parameter.ndim == 0}
         cut = fully_shard(module, mesh=self._mesh, mp_policy=policy, ignored_params=scalars)
-        if self._sent is None:
-            cut.set_gradient_divide_factor(1.0)  # the loss has the factor of the whole batch
+        cut.set_gradient_divide_factor(1.0)  # the loss has the factor of the whole batch
+        cut.set_force_sum_reduction_for_comms(True)  # else even that is a factor, which gloo does not know
 
     def refresh(self) -> None:
         """Nothing is kept that would have to follow the weights."""
@@ -62,8 +62,6 @@ class Shards:
             gradient = torch.zeros_like(own) if whole.grad is None else _part(whole.grad)
             if not isinstance(whole, DTensor):
                 self._world.sum(gradient)
-            elif self._sent is not None:  # gloo knows no other factor here, and takes the mean
-                gradient *= self._world.size
             gradients.append(gradient)
             whole.grad = None
         return gradients
@@ -89,7 +87,7 @@ class Shards:
             _part(own).copy_(_cut_as(own, weights[name]))
 
     def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
-        """An optimiser's ``state_dict`` with whole tensors in place of the parts that it has. All have to ask."""
+        """An optimiser's ``state_dict``, in the main process with whole tensors in place of parts. All have to ask."""
         return _each(state, self._whole)
 
     def scattered(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +100,8 @@ class Shards:
             return part
         shape, stride = like.shape, like.stride()
         cut = DTensor.from_local(part, like.device_mesh, like.placements, run_check=False, shape=shape, stride=stride)
-        return _whole(cut).cpu()
+        whole = _whole(cut)
+        return whole.cpu() if self._world.is_main else part
 
     def _part(self, index: int, whole: Tensor) -> Tensor:
         like = self._wholes[index]

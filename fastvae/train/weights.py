@@ -30,20 +30,16 @@ class WorkingWeights(Generic[Model]):
         self.twin = model if dtype is None else _twin(model, dtype)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.working = [parameter for parameter in self.twin.parameters() if parameter.requires_grad]
-        self._pairs = [(own, twin) for own, twin in zip(self.parameters, self.working, strict=True) if own is not twin]
+        pairs = [(own, twin) for own, twin in zip(self.parameters, self.working, strict=True) if own is not twin]
+        # The twin's tensor of each parameter that has one of its own.
+        self.copies: Mapping[Tensor, Tensor] = {own: twin.detach() for own, twin in pairs}
         self.refresh()
-
-    @property
-    def copies(self) -> Mapping[Tensor, Tensor]:
-        """The twin's tensor of each parameter that has one of its own."""
-        return {own: twin.detach() for own, twin in self._pairs}
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Cast the model's weights into the twin's."""
-        if self._pairs:
-            own, twin = zip(*self._pairs, strict=True)
-            torch._foreach_copy_(list(twin), list(own))
+        if self.copies:
+            torch._foreach_copy_(list(self.copies.values()), list(self.copies))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The model's, not copied."""

@@ -161,6 +161,7 @@ def read_ranks() -> Ranks | None:
         for name in ("MASTER_ADDR", "MASTER_PORT"):
             if name not in os.environ:
                 raise InputError(f"the environment has WORLD_SIZE={size} but no {name}: start with torchrun")
+        _read_integer("MASTER_PORT", 0, 65535)
     told = "LOCAL_WORLD_SIZE" in os.environ
     local_size = _read_integer("LOCAL_WORLD_SIZE", 1, size) if told else size
     rank, local_rank = _read_integer("RANK", 0, size - 1), _read_integer("LOCAL_RANK", 0, local_size - 1)

@@ -57,6 +57,7 @@ BAD = {
         ["--parallel", "fsdp", "--profile"],
         r"fsdp does not go with --profile True: use --parallel ddp",
     ),
+    "parts of rows": (["--parallel", "fsdp", "--optimizer", "adafactor"], r"--optimizer adafactor: use --parallel ddp"),
     "resume alone": (["--resume"], r"--resume needs .* --out DIR"),
     "optimizer": (["--optimizer", "adamm"], r"--optimizer adamm is not in torch.optim: use one of adadelta, .*, sgd"),
     "lbfgs": (["--optimizer", "LBFGS"], r"--optimizer lbfgs evaluates the loss several times a step: use one of"),
@@ -231,6 +232,7 @@ PREPARED = {
     "a rank too high": (environment(**{**RANKS, "RANK": "2"}), [], r"RANK='2' .* is not a whole number, 0 to 1"),
     "no world": (environment(**{**RANKS, "WORLD_SIZE": "0"}), [], r"WORLD_SIZE='0' .* not a whole number, at least 1"),
     "more processes than torchrun's": (environment(**RANKS), ["--nproc", "3"], r"--nproc 3, but torchrun started 2"),
+    "a port as text": (environment(**{**RANKS, "MASTER_PORT": "abc"}), [], r"MASTER_PORT='abc' .* 0 to 65535"),
     "restarts of torchrun's": (
         environment(**RANKS),
         ["--max-restarts", "2", "--out", "run"],
