@@ -54,6 +54,11 @@ def check(world, bound=1e-9, **settings):
     assert again.evaluate(images, 0).loss == pytest.approx(
         whole.evaluate(ResidentLoader(load("digits").test, batch_size=50, seed=0), 0).loss, rel=bound)
 
+    pictures = load("digits").test[:4]
+    with again.looked_at():
+        shown = again.result.eval().reconstruct(pictures).to(torch.float64)
+    torch.testing.assert_close(shown, whole.result.eval().reconstruct(pictures).double(), rtol=0, atol=max(bound, 1e-6))
+
 def work(world):
     check(world)
     check(world, accumulate=5, clip_norm=0.1)
