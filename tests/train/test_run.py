@@ -184,12 +184,16 @@ def test_half_a_line_of_metrics_is_dropped(train, metrics):
     assert without_rates(metrics(folder)) == expected
 
 
-@pytest.mark.parametrize(("agent", "status"), [("ours", 0), ("another", 2)])
-def test_what_is_started_again_goes_on_with_its_own_run_alone(train, monkeypatch, capsys, agent, status):
+@pytest.mark.parametrize(
+    ("agent", "again", "status"), [("ours", True, 0), ("another", True, 2), ("ours", False, 2)], ids=str
+)
+def test_what_is_started_again_goes_on_with_its_own_run_alone(train, monkeypatch, capsys, agent, again, status):
+    """Neither with that of another agent, nor with one that this same process has begun."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", agent)
     train("--epochs", "1")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "ours")
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    if again:
+        monkeypatch.setattr("fastvae.train.run._BEGUN", set())
     capsys.readouterr()
     assert train("--epochs", "2")[0] == status
     output = capsys.readouterr()
