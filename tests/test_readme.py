@@ -102,6 +102,12 @@ def test_what_two_processes_cost_is_what_was_measured():
     assert f"{plain[0]['ratio']:.2f} and {plain[1]['ratio']:.2f} times (`benchmarks/processes.py`)" in text
 
 
+def test_what_saving_costs_is_what_was_measured():
+    ratios = {run["batch_size"]: run["ratio"] for run in results("saving-cpu.json")["runs"]}
+    times = f"take {ratios[1024]:.2f} times as long at batch 1,024, and {ratios[100]:.2f} times at batch 100"
+    assert times in " ".join(README.split())
+
+
 def test_the_table_of_faults_is_what_was_tried():
     faults = results("chaos.json")["faults"]
     assert faults[0]["tried"] >= 50
