@@ -11,6 +11,7 @@ from torch import Tensor
 from ..data import Batch, Loader
 from ..models import VAE, Preset
 from ..ops import Noise
+from ..ops.all_finite import all_finite
 from .adam import Adam
 from .average import Average
 from .checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
@@ -210,7 +211,11 @@ class Engine:
     def is_finite(self) -> bool:
         """Whether all weights are: a step too long makes them infinite by a gradient that is not. Waits."""
         averages = [] if self._average is None else self._average.model.parameters()
-        finite = torch.stack([tensor.isfinite().all() for tensor in (*self._weights.parameters, *averages)]).all()
+        tensors = [tensor.detach() for tensor in (*self._weights.parameters, *averages)]
+        if self.world.device.type == "cpu":  # in one pass: at each save the training waits for this
+            finite = all_finite(tensors)
+        else:
+            finite = bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
         return not self.world.any(not finite)
 
     def back_to(self, step: int) -> None:
