@@ -1,83 +1,103 @@
-"""What a checkpoint every 50 steps costs: runs that save so and runs that do not, in turns, on the disk of the folder.
+"""What a checkpoint every 50 steps costs, on the disk of the folder.
+
+A run saves every 100 steps, so that of its windows of 50 steps every second one holds a save, and is compared with the
+one before it, which was seconds ago. What is done between epochs is left out.
 
 FASTVAE_DATA=DIR python benchmarks/saving.py benchmarks/results/saving-cpu.json
 """
 
 import json
+import random
 import statistics
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 
-from fastvae.train import checkpoint
+from fastvae.train.autotune import has_fast_bf16
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.folder import device_name
 from fastvae.train.loop import Loop
 from fastvae.train.run import run
 
-PRESET, EVERY, PAIRS = "leaky", 50, 9
-STEPS = {100: 1200, 1024: 200}
+PRESET, EVERY, DRAWS = "leaky", 50, 2000
+PAIRS = {100: 120, 1024: 20}
 
 
 class Clock:
-    """Seconds of training, from the first step to the last byte written; and how many checkpoints were."""
+    """Seconds of training at the end of each window, before what is saved there."""
 
-    seconds, written = 0.0, 0
+    def __init__(self):
+        self.ends, self.between = [], 0.0
+
+    def install(self):
+        """Into the loops of all runs from now on."""
+        count, finish = Loop._count, Loop._finish_epoch
+
+        def noted(loop, *arguments):
+            if (loop.step + 1) % EVERY == 0:
+                self.ends.append(time.perf_counter() - self.between)
+            count(loop, *arguments)
+
+        def left_out(loop, *arguments):
+            begun = time.perf_counter()
+            finish(loop, *arguments)
+            self.between += time.perf_counter() - begun
+
+        Loop._count, Loop._finish_epoch = noted, left_out
 
 
-def timed(function):
-    def call(loop):
-        begun = time.perf_counter()
-        status = function(loop)
-        Clock.seconds = time.perf_counter() - begun
-        return status
-
-    return call
-
-
-def counted(function):
-    def call(*arguments):
-        Clock.written += 1
-        return function(*arguments)
-
-    return call
-
-
-def train(batch_size, steps, every):
-    """Seconds of a run, and its checkpoints."""
+def windows(clock, precision, batch_size, pairs):
+    """Seconds of windows without a save, and of those after them, which begin with one."""
+    steps = EVERY * 2 * (pairs + 1)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         config = TrainConfig(
-            preset=PRESET, data="mnist", batch_size=batch_size, epochs=100, max_steps=steps, checkpoint_every=every,
-            precision="bf16", execution="traced", autotune=False, device="cpu", out=Path(folder) / "run",
+            preset=PRESET, data="mnist", batch_size=batch_size, epochs=100, max_steps=steps, checkpoint_every=2 * EVERY,
+            precision=precision, execution="traced", autotune=False, device="cpu", out=Path(folder) / "run",
         )  # fmt: skip
-        Clock.written = 0
-        run(resolve(config), quiet=True)
-        return Clock.seconds, Clock.written
+        clock.ends = []
+        outcome = run(resolve(config), quiet=True)
+        written = len(list((outcome.folder / "checkpoints").iterdir()))
+    assert written > 1, "nothing was saved"
+    seconds = [end - begin for begin, end in pairwise(clock.ends)]
+    return seconds[0::2][:pairs], seconds[1::2][:pairs]
+
+
+def interval(ratios):
+    """Where the median of such ratios lies, 19 times in 20 (bootstrap)."""
+    draw = random.Random(0)
+    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(DRAWS))
+    return [round(medians[place], 3) for place in (DRAWS // 40, DRAWS - DRAWS // 40)]
 
 
 def main(path):
-    """The medians of pairs of runs, and of their ratios."""
-    Loop.fit, checkpoint.save = timed(Loop.fit), counted(checkpoint.save)
-    rows = []
-    for batch_size, steps in STEPS.items():
-        pairs = [(train(batch_size, steps, steps), train(batch_size, steps, EVERY)) for _ in range(PAIRS)]
-        ratios = sorted(saving[0] / plain[0] for plain, saving in pairs)
+    """The medians of windows, and of the ratios of neighbours."""
+    precision = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
+    clock, rows = Clock(), []
+    clock.install()
+    for batch_size, pairs in PAIRS.items():
+        plain, saving = windows(clock, precision, batch_size, pairs)
+        ratios = [after / before for before, after in zip(plain, saving, strict=True)]
         rows.append(
             {
                 "batch_size": batch_size,
-                "steps": steps,
-                "plain_s": round(statistics.median(plain[0] for plain, _ in pairs), 3),
-                "saving_s": round(statistics.median(saving[0] for _, saving in pairs), 3),
+                "precision": precision,
+                "pairs": len(ratios),
+                "plain_s": round(statistics.median(plain), 4),
+                "saving_s": round(statistics.median(saving), 4),
                 "ratio": round(statistics.median(ratios), 3),
-                "quartiles": [round(value, 3) for value in statistics.quantiles(ratios, n=4)[::2]],
-                "checkpoints": statistics.median(saving[1] for _, saving in pairs),
+                "interval": interval(ratios),
             }
         )
-        print(rows[-1])
-    versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
+        print(rows[-1], flush=True)
+    versions = {
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
     content = {"device": device_name(torch.device("cpu")), "versions": versions, "preset": PRESET, "every": EVERY}
     Path(path).write_text(json.dumps({**content, "runs": rows}, indent=1) + "\n")
 

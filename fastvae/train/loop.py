@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..models import VAE
 from . import checkpoint
 from .best import Best
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, Copies
 from .config import TrainConfig
 from .engine import Engine
 from .folder import RunFolder
@@ -83,7 +83,7 @@ class Loop:
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
         self.test: Terms | None = None  # of the last evaluation
         self.best = Best()
-        self._saver = Saver()
+        self._saver, self._copies = Saver(), Copies()
         self._callbacks, self._ended = callbacks, False
         self.meter = Meter()
         self._replay: Replay | None = None
@@ -274,11 +274,12 @@ class Loop:
                 folder, step = self.folder.checkpoints, self.step
 
                 def capture() -> Callable[[], None]:
-                    return partial(write, now.copy())
+                    return partial(write, self._copies.take(now))
 
                 def write(copied: Checkpoint) -> None:
                     self.best.save(folder)
                     checkpoint.save(folder, step, copied)
+                    self._copies.give_back(copied)
 
                 self._saver.submit(capture)
 

@@ -50,14 +50,39 @@ def test_only_the_last_few_are_kept_and_nothing_partial(tmp_path, saved):
     assert sorted(os.listdir(tmp_path)) == [f"step-{step:09d}.safetensors" for step in (4, 5, 6)]
 
 
+def test_the_file_that_is_one_too_many_is_written_over_unless_it_has_another_name(tmp_path, saved):
+    folder = tmp_path / "checkpoints"
+    inodes = [checkpoint.save(folder, step, saved).stat().st_ino for step in (1, 2, 3)]
+    os.link(folder / "step-000000002.safetensors", tmp_path / "backup")
+    before = (tmp_path / "backup").read_bytes()
+    longer = Checkpoint({**saved.tensors, "model.more": torch.ones(50)}, {"step": 6})
+    assert checkpoint.save(folder, 4, longer).stat().st_ino == inodes[0]
+    assert checkpoint.save(folder, 5, saved).stat().st_ino not in inodes
+    assert (tmp_path / "backup").read_bytes() == before
+    found = {path.name: checkpoint.load(path).values for path in folder.iterdir()}
+    assert found == {
+        f"step-00000000{step}.safetensors": {**saved.values, "step": at} for step, at in ((3, 5), (5, 5))
+    } | {"step-000000004.safetensors": {"step": 6}}
+
+
+def test_a_write_over_that_fails_leaves_two(tmp_path, saved, monkeypatch):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, saved)
+    monkeypatch.setattr(checkpoint, "sync", lambda path: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    with pytest.raises(InputError, match="use another disk"):
+        checkpoint.save(tmp_path, 4, saved)
+    assert sorted(os.listdir(tmp_path)) == [f"step-{step:09d}.safetensors" for step in (2, 3)]
+    assert checkpoint.newest(tmp_path)[0].name == "step-000000003.safetensors"
+
+
 def test_a_write_that_fails_leaves_the_others(tmp_path, saved, monkeypatch):
     checkpoint.save(tmp_path, 1, saved)
 
-    def full(tensors, path, metadata):
+    def full(path, *arguments, over):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
     with pytest.raises(InputError, match=r"step-000000002.safetensors \(No space left on device\): free some space"):
         checkpoint.save(tmp_path, 2, saved)
     assert os.listdir(tmp_path) == ["step-000000001.safetensors"]

@@ -1,6 +1,6 @@
 """A checkpoint that was committed once is read for ever: the run goes on as if it had never stopped.
 
-Its folder was made by this file, `python tests/train/test_old_checkpoint.py`, when the format was 2. A format that
+Its folder was made by this file, `python tests/train/test_old_checkpoint.py`, when its format was new. A format that
 comes after it gets a folder of its own, and this one stays.
 """
 
@@ -33,7 +33,7 @@ def train(out, **settings):
     return fastvae.Trainer(fastvae.VAE(encoder, decoder, latent_shape=2), images, config, quiet=True).fit()
 
 
-@pytest.mark.parametrize("name", ["format-2"])
+@pytest.mark.parametrize("name", ["format-2", "format-3"])
 def test_it_goes_on(name, tmp_path):
     folder = Path(shutil.copytree(KEPT / name, tmp_path / "old"))
     assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{STEP:09d}.safetensors"]

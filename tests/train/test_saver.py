@@ -92,9 +92,9 @@ def test_a_checkpoint_is_of_the_moment_when_it_was_asked_for(train, monkeypatch,
     """While one is written, steps go on: its weights are those of its step, as in a run that ended there."""
     write = checkpoint.write
 
-    def late(path, saved):
+    def late(path, saved, worn=None):
         time.sleep(0.3)
-        write(path, saved)
+        write(path, saved, worn)
 
     monkeypatch.setattr(checkpoint, "write", late)
     assert train("--max-steps", "20", "--checkpoint-every", "5")[0] == 0
@@ -115,3 +115,17 @@ def test_a_copy_does_not_follow():
     copy = Checkpoint({"weight": weight}, {}).copy()
     weight.zero_()
     assert copy.tensors["weight"].tolist() == [1.0, 1.0]
+
+
+def test_memory_is_used_again_where_it_fits():
+    copies, weight = checkpoint.Copies(), torch.ones(2)
+    first = copies.take(Checkpoint({"weight": weight}, {}))
+    second = copies.take(Checkpoint({"weight": weight + 1}, {}))
+    assert first.tensors["weight"].tolist() == [1.0, 1.0]  # it was not given back
+    copies.give_back(first)
+    third = copies.take(Checkpoint({"weight": weight + 2, "more": weight}, {"step": 3}))
+    assert third.tensors["weight"] is first.tensors["weight"]
+    assert (third.tensors["weight"].tolist(), third.values) == ([3.0, 3.0], {"step": 3})
+    assert second.tensors["weight"].tolist() == [2.0, 2.0]
+    copies.give_back(third)
+    assert copies.take(Checkpoint({"weight": torch.ones(3)}, {})).tensors["weight"].tolist() == [1.0] * 3
