@@ -24,8 +24,9 @@ train: $(BUILT)  ## train a VAE on the embedded digits; ARGS="..." adds flags of
 test: $(BUILT)  ## every test; ARGS="-m 'not slow'" for the quick ones
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadgroup --max-worker-restart 0 $(ARGS)
 
-adapters: $(BUILT) $(ADAPTED)  ## the tests that need the real pythae and diffusers (Python 3.11 or later)
-	OMP_WAIT_POLICY=passive $(ADAPTERS)/bin/python -m pytest tests/patch tests/bench -k "patch or pythae" $(ARGS)
+adapters: $(BUILT) $(ADAPTED)  ## the tests that need pythae, diffusers, DALI, h5py or datasets (Python 3.11 or later)
+	OMP_WAIT_POLICY=passive $(ADAPTERS)/bin/python -m pytest tests/patch tests/bench tests/data \
+	  -k "patch or pythae or agree or hdf5 or huggingface" $(ARGS)
 
 sanitize: $(BUILT)  ## the C++ operators under AddressSanitizer and UndefinedBehaviorSanitizer
 	tests/sanitize.sh $(BIN)/python

@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from .errors import InputError
-from .ops import Noise
+from .ops import Noise, bits_per_dimension
 from .train.likelihood import estimate_nll
 from .train.objective import SAMPLE_STREAM
 from .train.pictures import reconstruction_grid, sample_grid, write_image
@@ -37,18 +37,21 @@ def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None,
     _at_least_one(count)
     place = resolve_device(device)
     run = SavedRun.open(path, place, which)
-    images = run.test_images(data_dir)[:count].to(place)
+    images = run.test_loader(data_dir).first(count)
     _write(reconstruction_grid(images, run.model.reconstruct(images)), out or path / "reconstructions.png")
 
 
 def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which) -> None:
     """Print the test ELBO, its terms, and what each latent dimension carries."""
     run = SavedRun.open(path, resolve_device(device), which)
-    images = run.test_images(data_dir)
-    result = evaluate(run, images)
+    loader = run.test_loader(data_dir)
+    result = evaluate(run, loader)
     terms, active = result.terms, int(result.active.sum())
-    _console.print(f"{path}: preset {run.settings['preset']}, {run.epoch} epochs, on {len(images):,} test images")
+    _console.print(f"{path}: preset {run.settings['preset']}, {run.epoch} epochs, on {loader.count:,} test images")
     _console.print(f"test ELBO {-terms.loss:.3f} nats = -(nll {terms.nll:.3f} + kl {terms.kl:.3f})")
+    if run.model.likelihood.is_code_length:
+        bits = bits_per_dimension(terms.loss, math.prod(run.shape))
+        _console.print(f"{bits:.3f} bits per dimension, by the ELBO")
     _console.print(f"active units {active} of {len(result.active)}")
     table = Table("dimension", "KL (nats)", "active", "", title="KL of each latent dimension, largest first")
     largest = result.kl_per_dimension.max().item()
@@ -68,10 +71,12 @@ def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None,
     _at_least_one(1 if count is None else count, "--images")
     place = resolve_device(device)
     run = SavedRun.open(path, place, which)
-    images = run.test_images(data_dir)
-    if count is not None and count > len(images):
-        raise InputError(f"--images is {count}, but the test set has {len(images)}: use at most --images {len(images)}")
-    images = images[:count].to(place)
+    loader = run.test_loader(data_dir)
+    if count is not None and count > loader.count:
+        raise InputError(
+            f"--images is {count}, but the test set has {loader.count}: use at most --images {loader.count}"
+        )
+    images = loader.first(count or loader.count)
     started, parts = time.perf_counter(), []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("importance samples", total=len(images))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data import in_memory
 from ..models import VAE, Preset
 from .task import Contender, Task, as_floats
 
@@ -46,7 +47,7 @@ class Pythae(Contender):
             models.VAEConfig(input_dim=task.dataset.shape, latent_dim=task.recipe.latent_dim)
         )
         _copy(self._own, self._network)
-        images = task.dataset.train[: None if task.steps is None else task.steps * task.batch_size]
+        images = in_memory(task.dataset.train)[: None if task.steps is None else task.steps * task.batch_size]
         self._steps = -(-len(images) // task.batch_size)
         folder = tempfile.mkdtemp(prefix="fastvae-bench-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..data import Dataset
+from ..data import Dataset, in_memory
 from ..models import VAE, Preset, build
 from ..ops import Noise
 
@@ -38,7 +38,7 @@ class Task:
     @cached_property
     def images(self) -> Tensor:
         """(N, C, H, W) on the device, as the data set has them."""
-        return self.dataset.train.to(self.device)
+        return in_memory(self.dataset.train).to(self.device)
 
     @cached_property
     def pixels(self) -> Tensor:
@@ -55,7 +55,7 @@ class Task:
         """The negative ELBO in nats a sample on the test images, one way for all: the eager reference in fp32."""
         total = 0.0
         for start in range(0, len(self.dataset.test), _EVAL_BATCH):
-            images = self.dataset.test[start : start + _EVAL_BATCH].to(self.device)
+            images = in_memory(self.dataset.test)[start : start + _EVAL_BATCH].to(self.device)
             noise = Noise(0, row_offset=start, device=self.device)
             total += model.loss(images, noise, reduction="sum", backend="reference").loss.item()
         return total / len(self.dataset.test)

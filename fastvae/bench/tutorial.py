@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..data import in_memory
 from .task import Contender, Task, minimised
 
 
@@ -36,7 +37,7 @@ class Tutorial(Contender):
         # The data reach the layers flat, so the model's own reshaping is left out.
         self.encoder, self.decoder = self.model.encoder[1:], self.model.decoder[:-1]  # type: ignore[index]
         self.loader = DataLoader(
-            Pictures(task.dataset.train), batch_size=task.batch_size, shuffle=True, num_workers=workers
+            Pictures(in_memory(task.dataset.train)), batch_size=task.batch_size, shuffle=True, num_workers=workers
         )
         kind = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[recipe.optimizer]
         self.optimizer = kind(self.model.parameters(), lr=recipe.lr, **recipe.optimizer_options)

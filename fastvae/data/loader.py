@@ -9,7 +9,8 @@ from torch import Tensor
 class Batch(NamedTuple):
     """One process's share of one global batch.
 
-    images: (b, C, H, W) on the device, uint8 (read as x/255) or fp32; b may be 0 in a small last batch.
+    images: (b, C, H, W) on the device, uint8 (read as x/255) or fp32, in memory as they come (channels_last from
+        pictures that were decoded); b may be 0 in a small last batch.
     row_offset: the place of the first of these rows in the global batch, as :class:`fastvae.Noise` takes it.
     rows: the size of the global batch, over all processes.
     """
@@ -23,7 +24,18 @@ class Loader(Protocol):
     """Batches that are a pure function of (seed, epoch, step), and a place that can be saved and found again.
 
     Rank r of W holds rows ``[r * rows // W, (r + 1) * rows // W)`` of each global batch.
+
+    count: images in an epoch. batch_size: rows of a global batch.
     """
+
+    count: int
+    batch_size: int
+
+    def fetch(self, step: int) -> Batch:
+        """The batch of one step of the current epoch; the place in the epoch stays."""
+
+    def first(self, count: int) -> Tensor:
+        """The first images in their own order, on the device, (count, C, H, W): to look at."""
 
     def __len__(self) -> int:
         """Steps in an epoch; the last batch may be smaller."""

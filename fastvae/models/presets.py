@@ -1,4 +1,4 @@
-"""The presets: five tutorials' systems, the classic one and the IWAE paper's, each with its network and recipe."""
+"""The presets: five tutorials' systems, the classic one, the IWAE paper's, and networks for pictures, with recipes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,8 @@ from typing import Literal
 
 from torch import nn
 
+from .conv import conv_vae
+from .ladder import ladder_vae
 from .mlp import mlp_vae
 from .vae import VAE
 
@@ -21,18 +23,22 @@ class Preset:
     """
 
     summary: str
-    hidden: tuple[int, ...]
-    latent_dim: int
+    network: Literal["mlp", "conv", "resnet", "ladder"] = "mlp"
+    hidden: tuple[int, ...] = ()  # of an MLP
+    width: int | None = None  # of the others: channels after the first halving
+    flat: bool = False  # one place in place of a grid of latents
+    image_size: int | None = None  # None takes images as they are
+    latent_dim: int  # of pictures' networks: channels at each place of the grid
     activation: Callable[[], nn.Module] = nn.ReLU
     packed: bool = False
-    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+    likelihood: Literal["bernoulli", "gaussian", "mixture"] = "bernoulli"
     glorot: bool = False
     reduction: Literal["sum", "batchmean"] = "sum"
     loss_weight: float = 1.0
     optimizer: Literal["adam", "rmsprop"] = "adam"
     optimizer_options: Mapping[str, float] = field(default_factory=dict)
     lr: float = 1e-3
-    schedule: Literal["constant", "iwae"] = "constant"
+    schedule: Literal["constant", "cosine", "iwae"] = "constant"
     binarize: bool = False
     batch_size: int = 128
     epochs: int = 10
@@ -108,21 +114,80 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             batch_size=20,
             epochs=sum(3**i for i in range(8)),
         ),
+        "conv28": Preset(
+            summary="convolutions for 28 pixels, binarised",
+            network="conv",
+            flat=True,
+            width=32,
+            image_size=28,
+            latent_dim=32,
+            reduction="batchmean",
+            binarize=True,
+            lr=2e-3,
+            schedule="cosine",
+            epochs=20,
+        ),
+        "conv64": Preset(
+            summary="convolutions for colour pictures of 64 pixels",
+            network="conv",
+            width=32,
+            image_size=64,
+            latent_dim=16,
+            likelihood="mixture",
+            reduction="batchmean",
+            schedule="cosine",
+            batch_size=64,
+            epochs=20,
+        ),
+        "resnet64": Preset(
+            summary="residual blocks for colour pictures of 64 pixels",
+            network="resnet",
+            width=32,
+            image_size=64,
+            latent_dim=16,
+            likelihood="mixture",
+            reduction="batchmean",
+            schedule="cosine",
+            batch_size=64,
+            epochs=20,
+        ),
+        "ladder": Preset(
+            summary="two levels of latents, the prior of one learned, for colour pictures of 64 pixels",
+            network="ladder",
+            width=32,
+            image_size=64,
+            latent_dim=16,
+            likelihood="mixture",
+            reduction="batchmean",
+            schedule="cosine",
+            batch_size=64,
+            epochs=20,
+        ),
     }
 )
 
 
-def build(preset: Preset, shape: Sequence[int], latent_dim: int | None = None) -> VAE:
+def build(preset: Preset, shape: Sequence[int], latent_dim: int | None = None, width: int | None = None) -> VAE:
     """The preset's VAE for pictures of ``shape`` (C, H, W), with freshly drawn weights.
+
+    Raises ValueError for a shape that its network cannot have.
 
     >>> vae = build(PRESETS["leaky"], (1, 28, 28))
     >>> sum(parameter.numel() for parameter in vae.parameters())
     1189984
     """
+    latent_dim = preset.latent_dim if latent_dim is None else latent_dim
+    if preset.network != "mlp":
+        width = preset.width if width is None else width
+        assert width is not None
+        if preset.network == "ladder":
+            return ladder_vae(shape, width, latent_dim, preset.likelihood)
+        blocks = 1 if preset.network == "resnet" else 0
+        return conv_vae(shape, width, latent_dim, preset.likelihood, blocks=blocks, flat=preset.flat)
     vae = mlp_vae(
         shape,
         preset.hidden,
-        preset.latent_dim if latent_dim is None else latent_dim,
+        latent_dim,
         activation=preset.activation,
         likelihood=preset.likelihood,
         packed=preset.packed,

@@ -17,6 +17,8 @@ class DiscretizedLogistic(Likelihood):
     (twice the target's channels), in units of pixels in [0, 1]. :func:`fastvae.ops.discretized_logistic_nll`.
     """
 
+    is_code_length = True
+
     def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
         return ops.discretized_logistic_nll(*halves("DiscretizedLogistic", output), target, **options)
 
@@ -32,6 +34,8 @@ class DiscretizedLogisticMixture(Likelihood):
     >>> DiscretizedLogisticMixture(5).mean(torch.zeros(2, 50, 8, 8)).shape
     torch.Size([2, 3, 8, 8])
     """
+
+    is_code_length = True
 
     def __init__(self, mixtures: int = 10) -> None:
         super().__init__()
@@ -71,6 +75,7 @@ class Categorical(Likelihood):
     def __init__(self, classes: int = 256) -> None:
         super().__init__()
         self.classes = classes
+        self.is_code_length = classes == 256
 
     def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
         return ops.categorical_nll(output.unflatten(1, (self.classes, -1)), target, **options)

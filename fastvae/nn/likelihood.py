@@ -18,7 +18,12 @@ class Options(TypedDict, total=False):
 
 
 class Likelihood(nn.Module):
-    """p(x | decoder output). A subclass says what the nll and the mean of the distribution are."""
+    """p(x | decoder output). A subclass says what the nll and the mean of the distribution are.
+
+    is_code_length: whether the nll is one of 8-bit pixels as 256 values, so that it is told in bits per dimension too.
+    """
+
+    is_code_length = False
 
     @abstractmethod
     def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..data import load
+from ..data import in_memory, load
 from ..errors import InputError
 from ..nn import as_likelihood
 from ..ops import Backend
@@ -67,7 +67,7 @@ def compare(config: ParityConfig) -> int:
     check_pixels(settings, dataset)
     if settings.binarize:
         check_binarize(dataset, as_likelihood(settings.recipe.likelihood))
-    setting = Setting(settings, dataset.train, config.steps, device)
+    setting = Setting(settings, in_memory(dataset.train), config.steps, device)
     marks = sorted({step for step in (1, 10, 100, config.steps) if step <= config.steps})
     console = Console(highlight=False, soft_wrap=True)
     console.print(

@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..data import ResidentLoader, load
+from ..data import ResidentLoader, in_memory, load
 from ..errors import InputError
 from ..models import build
 from ..train.command import guarded
@@ -129,7 +129,7 @@ def _work(told: dict[str, Any]) -> int:
             **{"execution": "traced", **_WAYS[told["how"]]},
         )
     )
-    images = load("digits").train
+    images = in_memory(load("digits").train)
     with open_world("cpu") as world:
         torch.manual_seed(config.seed)
         model = build(config.recipe, images.shape[1:], config.latent_dim)

@@ -19,7 +19,7 @@ import torch
 
 import fastvae
 
-from ..data import Batch, ResidentLoader
+from ..data import Batch, OrderedLoader
 from ..data.files import cache_folder
 from ..models import VAE, Preset
 from .config import Execution, Precision, TrainConfig
@@ -74,7 +74,7 @@ def _executions(config: TrainConfig) -> list[Execution]:
     return ["eager"] if config.parallel == "fsdp" else ["eager", "traced"]  # a trace has whole weights
 
 
-def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: ResidentLoader, steps: int, world: World) -> Choice:
+def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: OrderedLoader, steps: int, world: World) -> Choice:
     """The fastest candidate for a run of so many steps: from the cache, or by a trial that leaves no trace."""
     has_bf16 = world.of_main(has_fast_bf16(world.device))  # machines, and their caches, may differ
     precisions: list[Precision] = ["fp32", "bf16"] if has_bf16 else ["fp32"]
@@ -84,16 +84,16 @@ def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: ResidentLoad
     candidates = list(itertools.product(precisions, executions))
     if len(candidates) == 1 and len(executions) == 1:
         return Choice(*candidates[0], {}, "asked for")
-    file, key = cache_folder() / "autotune.json", _key(config, model, loader, steps, world)
+    batch = loader.fetch(0)
+    file, key = cache_folder() / "autotune.json", _key(config, model, batch, steps, world)
     kept: Choice | None = world.of_main(_kept(file, key, precisions))
     if kept is not None:
         return kept
 
     def engine(precision: Precision, execution: Execution) -> Engine:
         settings = replace(config, precision=precision, execution=execution)
-        return Engine(copy.deepcopy(model), settings, recipe, world, plan(config, len(loader)), len(loader.images))
+        return Engine(copy.deepcopy(model), settings, recipe, world, plan(config, len(loader)), loader.count)
 
-    batch = loader.fetch(0)
     times = _time({candidate: engine(*candidate) for candidate in candidates}, batch, world)
     fastest = _fastest(times)
     if len(executions) > 1 and times[fastest] * steps > _WORTH_COMPILING:
@@ -142,10 +142,10 @@ def _race(engines: dict[_Candidate, Engine], batch: Batch, world: World) -> dict
     return dict(zip(times, (fastest / world.size).tolist(), strict=True))
 
 
-def _key(config: TrainConfig, model: VAE, loader: ResidentLoader, steps: int, world: World) -> str:
+def _key(config: TrainConfig, model: VAE, batch: Batch, steps: int, world: World) -> str:
     what = (
         device_name(world.device), torch.get_num_threads(), torch.__version__, fastvae.__version__, world.size,
-        repr(model), loader.images.dtype, tuple(loader.images.shape[1:]), config.batch_size, config.precision,
+        repr(model), batch.images.dtype, tuple(batch.images.shape[1:]), config.batch_size, config.precision,
         config.execution, config.backend, config.optimizer, sorted(config.optimizer_options.items()), config.schedule,
         config.parallel, config.beta_schedule, config.objective, config.samples, config.accumulate, config.clip_norm,
         config.ema, config.binarize, config.tf32, steps.bit_length(),

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 SAMPLED = ("iwae", "dreg", "stl")  # the objectives of K samples
 _COUNTS = (
     "epochs", "max_steps", "patience", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps",
-    "decay_epochs", "beta_steps", "capacity_steps", "samples", "max_restarts",
+    "decay_epochs", "beta_steps", "capacity_steps", "samples", "max_restarts", "image_size", "width", "workers",
 )  # fmt: skip
 
 
 def check_counts(config: TrainConfig) -> None:
     """What is counted is 1 or more, or for some 0."""
-    least = {"warmup_steps": 0, "max_restarts": 0}
+    least = {"warmup_steps": 0, "max_restarts": 0, "workers": 0}
     for flag in _COUNTS:
         value, low = getattr(config, flag), least.get(flag, 1)
         if value is not None and value < low:
@@ -56,9 +56,31 @@ def check_objective(config: TrainConfig) -> None:
             raise InputError(f"--objective {config.objective} needs {flag} NATS: add it")
         if value is not None and not 0 <= value < float("inf"):
             raise InputError(f"{flag} is {value}: it must be a finite number, 0 or more")
+    if config.recipe.network == "ladder" and config.objective != "elbo":
+        raise InputError(
+            f"preset {config.preset} has two levels of latents, which --objective {config.objective} does not know: "
+            "use --objective elbo"
+        )
     takes_beta = config.objective in ("elbo", "capacity", "tcvae")
     if not takes_beta and (config.beta != 1 or config.beta_schedule != "constant"):
         raise InputError(f"--objective {config.objective} has no beta, but --beta is {config.beta}: leave it out")
+
+
+def check_images(config: TrainConfig) -> None:
+    """What is read, and by what, fits together."""
+    if config.channels not in (1, 3):
+        raise InputError(f"--channels is {config.channels}: pictures are read as 3 (RGB) or 1 (grey)")
+    if config.crop == "random" and config.image_size is None:
+        raise InputError("--crop random needs to know what is left of an image: add --image-size PIXELS")
+    if config.loader == "dali" and config.cache is not None:
+        raise InputError(
+            f"--loader dali decodes pictures, but --cache {config.cache} has them decoded: leave one of them out"
+        )
+    if config.workers is not None and config.loader in ("resident", "dali"):
+        raise InputError(f"--workers is {config.workers}, but --loader {config.loader} has none: leave it out")
+    mlp = config.recipe.network == "mlp"
+    if mlp and config.width is not None:
+        raise InputError(f"--width is {config.width}, but preset {config.preset} has no such width: leave it out")
 
 
 def check_schedules(config: TrainConfig) -> None:

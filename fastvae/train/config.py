@@ -11,7 +11,7 @@ import tyro
 from ..errors import InputError
 from ..models import PRESETS, Preset
 from ..ops import Backend
-from .checks import SAMPLED, check_counts, check_numbers, check_objective, check_parallel, check_schedules
+from .checks import SAMPLED, check_counts, check_images, check_numbers, check_objective, check_parallel, check_schedules
 from .optimizer import check_optimizer
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
@@ -45,12 +45,33 @@ class TrainConfig:
     The defaults train a small one on scikit-learn's digits, offline. Values left at "preset's" come from the preset.
     """
 
-    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic", "iwae"] = "classic"
+    preset: Literal[
+        "basic", "keras", "deep", "leaky", "gaussian", "classic", "iwae", "conv28", "conv64", "resnet64", "ladder"
+    ] = "classic"
     """Network and training recipe; the README has the table."""
     data: str = "digits"
-    """digits (embedded), mnist, fashion-mnist, kmnist, cifar10, or a FILE.npy."""
+    """digits (embedded), mnist, fashion-mnist, kmnist, cifar10; a folder, a list or tar shards of pictures; .npy, .npz
+    or .h5; a folder of Hugging Face's datasets; torchvision:NAME."""
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
     """Folder with the data set's files; else $FASTVAE_DATA, else they are downloaded."""
+    image_size: Annotated[
+        int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="(default: the preset's, or as the data is)")
+    ] = None
+    """Side of the images that the model sees: the middle square of each, resized."""
+    channels: Annotated[int, tyro.conf.arg(metavar="{1,3}")] = 3
+    """What pictures are read as: 3 is RGB, 1 is grey."""
+    crop: Literal["center", "random"] = "center"
+    """random: read images larger by 1/7, and train on a place of each that is drawn anew in each epoch."""
+    flip: bool = False
+    """Mirror a half of the training images, drawn anew in each epoch."""
+    loader: Literal["auto", "resident", "dali", "torch"] = "auto"
+    """What fetches the same batches: the device that holds all, NVIDIA DALI (pictures), or torch's DataLoader."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the cores)")] = None
+    """Processes of --loader torch that decode pictures; 0 is a thread of this one."""
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
+    """Decode all pictures once into files in this folder, and train from those."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """What a picture does that cannot be decoded: end the run, or be told and replaced by the next one."""
     epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Passes over the training set."""
     max_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
@@ -85,7 +106,9 @@ class TrainConfig:
     ema: Annotated[float | None, tyro.conf.arg(metavar="DECAY", help_behavior_hint="(default: none)")] = None
     """Keep a moving average of the weights, 0.999 say, and evaluate and save it as the run's result."""
     latent_dim: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
-    """Dimensions of z."""
+    """Dimensions of z; of the presets for pictures, its channels at each place."""
+    width: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
+    """Channels of the first layer, for the presets for pictures."""
     binarize: Annotated[bool | None, _SWITCH, tyro.conf.arg(help_behavior_hint="(default: the preset's)")] = None
     """Draw the training pixels black or white anew at each step, and those for testing once, by the seed."""
     beta: float = 1.0
@@ -178,13 +201,18 @@ def resolve(config: TrainConfig) -> TrainConfig:
         batch_size=recipe.batch_size if config.batch_size is None else config.batch_size,
         lr=recipe.lr if config.lr is None else config.lr,
         latent_dim=recipe.latent_dim if config.latent_dim is None else config.latent_dim,
+        width=recipe.width if config.width is None else config.width,
+        image_size=recipe.image_size if config.image_size is None else config.image_size,
         optimizer=optimizer,
         optimizer_options=options,
         schedule=config.schedule or recipe.schedule,
         binarize=recipe.binarize if config.binarize is None else config.binarize,
-        out=None if config.out is None else Path(config.out),  # from Python it may be a string
+        # From Python they may be strings.
+        out=None if config.out is None else Path(config.out),
+        cache=None if config.cache is None else Path(config.cache),
     )
     check_counts(config)
+    check_images(config)
     check_schedules(config)
     check_objective(config)
     check_parallel(config)

@@ -271,6 +271,10 @@ class Engine:
             # The form is this device's, and the rate may be a tensor of the schedule's.
             kept |= {key: own[key] for key in ("fused", "foreach", "capturable", "lr") if key in own}
         self.optimizer.load_state_dict(state)
+        for parameter, values in self.optimizer.state.items():
+            for key, value in values.items():  # files keep no memory format
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         self.scaler.load_state_dict(saved.values["scaler"])
         self.noise.state.copy_(saved.tensors["noise"])
 

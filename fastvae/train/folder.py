@@ -26,9 +26,10 @@ from .world import World
 CONFIG = "config.json"
 # What decides a run's numbers: --resume refuses to change it.
 _FIXED = (
-    "preset", "data", "batch_size", "optimizer", "optimizer_options", "lr", "schedule", "warmup_steps", "decay",
-    "decay_epochs", "clip_norm", "ema", "latent_dim", "beta", "beta_schedule", "beta_steps", "objective",
-    "samples", "free_bits", "capacity", "capacity_steps", "binarize", "seed",
+    "preset", "data", "image_size", "channels", "crop", "flip", "on_bad_image", "batch_size", "optimizer",
+    "optimizer_options", "lr", "schedule", "warmup_steps", "decay", "decay_epochs", "clip_norm", "ema", "latent_dim",
+    "width", "beta", "beta_schedule", "beta_steps", "objective", "samples", "free_bits", "capacity", "capacity_steps",
+    "binarize", "seed",
 )  # fmt: skip
 
 _SCALARS = {"loss": "Total Loss", "nll": "Reconstruction Error", "kl": "KL-Divergence"}

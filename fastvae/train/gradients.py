@@ -49,9 +49,9 @@ class FlatGradients:
         if self._shared is not None:
             self._taken = self._shared.own if parts == 1 else first.new_zeros(size)
         *views, self._raised = self._taken.split(sizes)
-        self._views = [view.view_as(like) for view, like in zip(views, weights.parameters, strict=True)]
+        self._views = [_laid_out(view, like) for view, like in zip(views, weights.parameters, strict=True)]
         *views, self.alarm = self.buffer.split(sizes)
-        self._gradients = [view.view_as(like) for view, like in zip(views, weights.parameters, strict=True)]
+        self._gradients = [_laid_out(view, like) for view, like in zip(views, weights.parameters, strict=True)]
         for parameter, gradient in zip(weights.parameters, self._gradients, strict=True):
             parameter.grad = gradient
         sends_alone = sent is not None and self._shared is None and self._shards is None
@@ -91,3 +91,11 @@ class FlatGradients:
         """Scale to a Euclidean norm of at most ``norm``, as torch.nn.utils.clip_grad_norm_ does; waits for nothing."""
         total = torch.linalg.vector_norm(self.buffer) if self._shards is None else self._shards.norm(self._gradients)
         self.buffer.mul_((norm / (total + 1e-6)).clamp(max=1))
+
+
+def _laid_out(flat: Tensor, like: Tensor) -> Tensor:
+    """Part of a buffer as a parameter is: of its shape, and in channels_last where that is, for fused optimisers."""
+    if like.ndim == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
+        rows, channels, height, width = like.shape
+        return flat.view(rows, height, width, channels).permute(0, 3, 1, 2)
+    return flat.view_as(like)

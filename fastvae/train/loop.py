@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from ..data import Batch, Dataset, ResidentLoader
+from ..data import Batch, Dataset, OrderedLoader, ResidentLoader
 from ..errors import InputError
 from ..models import VAE
 from . import checkpoint
@@ -64,8 +64,8 @@ class Loop:
         self,
         config: TrainConfig,
         model: VAE,
-        loader: ResidentLoader,
-        test_loader: ResidentLoader,
+        loader: OrderedLoader,
+        test_loader: OrderedLoader,
         world: World,
         folder: RunFolder | None,
         console: Console,
@@ -75,7 +75,7 @@ class Loop:
         self.config, self.world, self.folder, self.console = config, world, folder, console
         self.epochs = config.epochs
         self.loader, self.test_loader = loader, test_loader
-        self.engine = Engine(model, config, config.recipe, world, plan(config, len(loader)), len(loader.images))
+        self.engine = Engine(model, config, config.recipe, world, plan(config, len(loader)), loader.count)
         self.batches: Iterable[Batch] = loader  # --profile puts itself around these, and around steps
         self.around: Callable[[int, int], AbstractContextManager[None]] = lambda steps, images: nullcontext()
         self.step = 0
@@ -150,7 +150,7 @@ class Loop:
 
     def _steps(self, progress: RunProgress) -> Iterator[None]:
         """Take what is left of the epoch; the caller may look around after each step, or after each replay of some."""
-        if self._replay is None and can_replay(self.engine):
+        if self._replay is None and isinstance(self.loader, ResidentLoader) and can_replay(self.engine, self.loader):
             self._replay = Replay.on_cuda(self.engine, self.loader)
         end = self.config.steps(len(self.loader))
         while self._replay is not None and self._replay.fits() and self.step + STEPS <= end:
@@ -224,10 +224,10 @@ class Loop:
         self._show(progress, wait=True)
         started = time.perf_counter()
         test = self.engine.evaluate(self.test_loader, self.epoch)
-        test_rate = len(self.test_loader.images) / (time.perf_counter() - started)
+        test_rate = self.test_loader.count / (time.perf_counter() - started)
         progress.show(self.step, epoch, train, self.meter.rate())
         progress.epoch(epoch, train, test, self.meter.rate())
-        pictures = self.test_loader.images[:8]
+        pictures = self.test_loader.first(8)
         with self.engine.looked_at():
             grid = reconstruction_grid(pictures, self.engine.result.eval().reconstruct(pictures))
         self.engine.result.train()  # in between, no statistics of a BatchNorm move

@@ -17,12 +17,12 @@ STEPS = 10  # a replay; the host looks at signals, logs and checkpoints between 
 _WARM_UP = 3  # as torch's notes on CUDA graphs advise: lazy initialisation, library handles, compilation
 
 
-def can_replay(engine: Engine) -> bool:
+def can_replay(engine: Engine, loader: ResidentLoader) -> bool:
     """Whether a step can be captured: on a GPU, by an optimiser that reads nothing on the host, of whole weights.
 
     Over several processes the sum of the gradients is captured too, which NCCL allows.
     """
-    if engine.has_shards:
+    if engine.has_shards or loader.augment is not None:  # whose draws are of an epoch that the host knows
         return False
     optimizer = engine.optimizer
     fused = bool(optimizer.param_groups[0].get("fused"))

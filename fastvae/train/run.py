@@ -1,11 +1,11 @@
 """A training run from its settings to its pictures, in each of its processes."""
 
+import math
 import signal
 import statistics
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,17 +13,18 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ..data import Dataset, ResidentLoader, load
+from ..data import Dataset, OrderedLoader
 from ..errors import InputError
 from ..models import VAE, build
-from ..ops import Noise
+from ..ops import Noise, bits_per_dimension
 from . import autotune, checkpoint
-from .binarize import check_binarize, drawn_for_testing
+from .binarize import check_binarize
 from .checkpoint import Checkpoint
 from .checks import check_parallel
 from .config import TrainConfig
 from .disk import quiet_writers, writing
 from .folder import RunFolder, agent, check_same, default_path, read_config
+from .images import make_loaders, open_data
 from .loop import Callback, Loop, check_pixels
 from .numerics import numerics
 from .objective import SAMPLE_STREAM
@@ -35,7 +36,6 @@ from .terms import Terms
 from .world import World, open_world
 
 _BEGUN: set[Path] = set()  # folders of the runs of this process
-_EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes nothing but the speed
 
 
 class Outcome(NamedTuple):
@@ -64,7 +64,7 @@ def run(
     Raises InputError for what the user can mend.
     """
     with open_world(config.device) as world, numerics(config, world.device):
-        dataset = dataset or _load(config, world)
+        dataset = open_data(config, world, dataset)
         console = Console(quiet=quiet or not world.is_main, highlight=False, soft_wrap=True)
         # The folder comes after all that can be wrong: a refused run leaves nothing behind.
         config, found = _begin(config, world, console)
@@ -72,17 +72,17 @@ def run(
         if model is None:
             check_pixels(config, dataset)
             torch.manual_seed(config.seed)
-            model = build(config.recipe, dataset.shape, config.latent_dim)
+            model = _build(config, dataset)
         if config.binarize:
             check_binarize(dataset, model.likelihood)
-        loader, test_loader = _loaders(config, dataset, world)
-        config, choice = _settle(config, model, loader, world)
+        loaders = make_loaders(config, dataset, world)
+        config, choice = _settle(config, model, loaders.train, world)
         path = config.out or default_path(config)
         with world.together():
             folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_main else None
         _BEGUN.add(path.resolve())
         with quiet_writers(), closing(folder) if folder is not None else nullcontext():
-            loop = Loop(config, model, loader, test_loader, world, folder, console, callbacks)
+            loop = Loop(config, model, loaders.train, loaders.test, world, folder, console, callbacks)
             if found is not None:
                 restore(loop, found)
             elif config.resume:
@@ -92,7 +92,8 @@ def run(
             name = "a model of your own" if own else f"preset {config.preset}"
             console.print(
                 f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
-                f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}"
+                f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}; "
+                f"loader {loaders.choice}"
             )
             with profiled(loop):
                 status = loop.fit()
@@ -108,18 +109,17 @@ def run(
     return Outcome(status, loop.test, path)
 
 
-def _loaders(config: TrainConfig, dataset: Dataset, world: World) -> tuple[ResidentLoader, ResidentLoader]:
-    assert config.batch_size is not None
-    loader = partial(ResidentLoader, seed=config.seed, device=world.device, rank=world.rank, world_size=world.size)
-    test = drawn_for_testing(dataset.test, config.seed) if config.binarize else dataset.test
-    return (
-        loader(dataset.train, batch_size=config.batch_size),
-        loader(test, batch_size=_EVAL_BATCH, shuffle=False),
-    )
+def _build(config: TrainConfig, dataset: Dataset) -> VAE:
+    """The preset's model. Raises InputError for images that it cannot have."""
+    try:
+        return build(config.recipe, dataset.shape, config.latent_dim, config.width)
+    except ValueError as error:
+        shape = " x ".join(map(str, dataset.shape))
+        raise InputError(f"preset {config.preset} cannot have images of {shape}: {error}") from error
 
 
 def _settle(
-    config: TrainConfig, model: VAE, loader: ResidentLoader, world: World
+    config: TrainConfig, model: VAE, loader: OrderedLoader, world: World
 ) -> tuple[TrainConfig, autotune.Choice]:
     """Precision and execution where the settings leave them open: by trial, or the fixed ones."""
     if config.autotune and not config.deterministic:
@@ -127,15 +127,6 @@ def _settle(
     else:
         choice = autotune.fixed(config, world.device)
     return choice.apply(config), choice
-
-
-def _load(config: TrainConfig, world: World) -> Dataset:
-    """The data. On each machine one process loads first, so that a download happens once."""
-    for turn in (True, False):
-        with world.together():
-            if turn == (world.local_rank == 0):
-                dataset = load(config.data, config.data_dir)
-    return dataset
 
 
 def _begin(config: TrainConfig, world: World, console: Console) -> tuple[TrainConfig, Checkpoint | None]:
@@ -185,7 +176,7 @@ def _is_restart(path: Path) -> bool:
 
 def _picture(loop: Loop) -> tuple[Tensor, Tensor]:
     """Samples, and test images above their reconstructions; by all processes, which may have parts of weights."""
-    model, images = loop.engine.result.eval(), loop.test_loader.images[:32]
+    model, images = loop.engine.result.eval(), loop.test_loader.first(32)
     noise = Noise(loop.config.seed, stream=SAMPLE_STREAM, device=loop.world.device)
     with loop.engine.looked_at():
         return sample_grid(model.sample(64, noise)), reconstruction_grid(images, model.reconstruct(images))
@@ -207,9 +198,12 @@ def _finish(
         "pictures in it": ", ".join(path.name for path in pictures),
         "look closer": f"fastvae evaluate {folder.path}",
     }
+    if loop.engine.model.likelihood.is_code_length:
+        bits = bits_per_dimension(last["loss"], math.prod(loop.test_loader.first(1).shape))
+        rows["bits per dimension"] = f"{bits:.3f}, by the test loss"
     if loop.epoch_seconds:
         seconds = statistics.median(loop.epoch_seconds)
-        rate = len(loop.loader.images) / seconds
+        rate = loop.loader.count / seconds
         rows["time per epoch"] = f"{seconds:.3f} s (median), {rate:,.0f} images/s"
     if loop.best.loss is not None and loop.best.epoch != loop.epoch:
         rows["best test loss"] = (

@@ -7,7 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..data import Dataset, ResidentLoader, load
+from ..data import Dataset, OrderedLoader, ResidentLoader, in_memory
+from ..data.augment import Augment
+from ..data.ordered import Options
+from ..data.torch_loader import TorchLoader
 from ..errors import InputError
 from ..models import PRESETS, VAE, build
 from ..ops import Noise, gaussian_kl
@@ -15,12 +18,15 @@ from . import checkpoint
 from .best import FILE
 from .binarize import drawn_for_testing
 from .checkpoint import Checkpoint
+from .config import TrainConfig
 from .folder import read_config
+from .images import eval_batch, read_data
 from .objective import EVAL_STREAM
 from .terms import Terms
 from .weights import load_weights
 
-_BATCH = 1000  # images at a time; the noise belongs to the image, so this changes nothing but the speed
+# What decides which images are read.
+_READ = ("preset", "data", "image_size", "channels", "crop", "on_bad_image")
 _ACTIVE = 0.01  # the variance over the data of a unit's posterior mean, above which it is called active
 
 Which = Literal["last", "best"]
@@ -50,7 +56,7 @@ class SavedRun:
                 "train on with fastvae.Trainer and resume=True"
             )
         try:
-            model = build(PRESETS[settings["preset"]], shape, settings["latent_dim"])
+            model = build(PRESETS[settings["preset"]], shape, settings["latent_dim"], settings.get("width"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path / 'config.json'} does not describe a preset's model ({error!r})") from error
         found = _best(path) if which == "best" else checkpoint.newest(path / "checkpoints")[1]
@@ -58,9 +64,10 @@ class SavedRun:
         return cls(path, model.float().to(device).eval(), settings, shape, found.values["epoch"])
 
     def data(self, data_dir: Path | None) -> Dataset:
-        """The data set that the run was trained on, read again."""
+        """The data set that the run was trained on, opened again."""
         kept = self.settings.get("data_dir")
-        dataset = load(self.settings["data"], data_dir or (Path(kept) if kept else None))
+        settings = {name: self.settings[name] for name in _READ if name in self.settings}  # older versions had fewer
+        dataset = read_data(TrainConfig(**settings, data_dir=data_dir or (Path(kept) if kept else None)))
         if dataset.shape != self.shape:
             raise InputError(
                 f"{dataset.name} has images of shape {dataset.shape}, but {self.path} was trained on {self.shape}: "
@@ -68,10 +75,18 @@ class SavedRun:
             )
         return dataset
 
-    def test_images(self, data_dir: Path | None) -> Tensor:
+    def test_loader(self, data_dir: Path | None) -> OrderedLoader:
         """The images that the run was evaluated on, read again, and drawn black or white again where they were."""
-        images = self.data(data_dir).test
-        return drawn_for_testing(images, self.settings["seed"]) if self.settings.get("binarize") else images
+        dataset = self.data(data_dir)
+        images, device = dataset.test, next(self.model.parameters()).device
+        if self.settings.get("binarize"):
+            images = drawn_for_testing(in_memory(images), self.settings["seed"])
+        options: Options = {"batch_size": eval_batch(dataset.shape), "seed": 0, "shuffle": False, "device": device}
+        side = images.shape[-1]
+        cut = None if dataset.crop is None else Augment(dataset.crop, side, flip=False, random_crop=False, seed=0)
+        if isinstance(images, Tensor):
+            return ResidentLoader(images, augment=cut, **options)
+        return TorchLoader(images, augment=cut, **options)
 
 
 def _best(path: Path) -> Checkpoint:
@@ -85,8 +100,10 @@ def _best(path: Path) -> Checkpoint:
 class Evaluation:
     """The test ELBO in nats per sample, and how much each latent dimension carries.
 
-    kl_per_dimension: (latent_dim,) nats, averaged over the images.
-    active: (latent_dim,) bool: whether Var_x[mu] > 0.01 (Burda, Grosse & Salakhutdinov 2015, section 5.2).
+    kl_per_dimension: (latent_dim,) nats, averaged over the images; of latents on a grid, summed over its places. Of a
+        ladder, the upper level's.
+    active: (latent_dim,) bool: whether Var_x[mu] > 0.01 (Burda, Grosse & Salakhutdinov 2015, section 5.2), at any
+        place.
     """
 
     terms: Terms
@@ -94,12 +111,15 @@ class Evaluation:
     active: Tensor
 
 
+def _spread(means: list[Tensor]) -> Tensor:
+    return torch.cat(means).var(0, correction=0)
+
+
 @torch.no_grad()
-def evaluate(run: SavedRun, images: Tensor) -> Evaluation:
-    """Evaluate on images (N, C, H, W): with the noise of the run's last epoch, so that its own figure comes again."""
-    device = next(run.model.parameters()).device
+def evaluate(run: SavedRun, loader: OrderedLoader) -> Evaluation:
+    """Evaluate on a loader's images: with the noise of the run's last epoch, so that its own figure comes again."""
+    device = loader.device
     noise = Noise(run.settings["seed"], run.epoch, device=device)
-    loader = ResidentLoader(images, batch_size=_BATCH, seed=0, shuffle=False, device=device)
     sums = torch.zeros(3, dtype=torch.float64, device=device)
     kl: list[Tensor] = []
     means: list[Tensor] = []
@@ -111,5 +131,5 @@ def evaluate(run: SavedRun, images: Tensor) -> Evaluation:
         kl.append(gaussian_kl(mu.flatten().double(), logvar.flatten().double(), reduction="none").view(mu.shape))
         means.append(mu.double())
         seen += batch.rows
-    spread = torch.cat(means).var(0, correction=0)
-    return Evaluation(Terms.of(sums, seen), torch.cat(kl).mean(0).cpu(), (spread > _ACTIVE).cpu())
+    spread, average = (values.view(len(values), -1) for values in (_spread(means), torch.cat(kl).mean(0)))
+    return Evaluation(Terms.of(sums, seen), average.sum(1).cpu(), (spread > _ACTIVE).any(1).cpu())

@@ -94,7 +94,7 @@ def test_refuses_two_image_sizes(idx_folder, idx_bytes, refuses):
 
 @pytest.mark.parametrize("name", ["mnsit", "", "MNIST", "images.png", "cifar-10"])
 def test_unknown_names_list_the_known(refuses, name):
-    with refuses(repr(name), "digits", "mnist", "fashion-mnist", "kmnist", "cifar10", ".npy"):
+    with refuses(repr(name), "digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "a folder of pictures"):
         load(name)
 
 

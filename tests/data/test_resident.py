@@ -139,7 +139,7 @@ def test_images_keep_type_and_shape(images):
     (batch,) = ResidentLoader(images, batch_size=100, seed=0, shuffle=False)
     assert isinstance(batch, Batch)
     assert batch.images.dtype == torch.float32
-    assert batch.images.is_contiguous()
+    assert batch.images.stride() == images.stride()  # contiguous, or channels_last
     assert torch.equal(batch.images, images)
 
 
@@ -190,3 +190,12 @@ def test_an_epoch_on_a_gpu_never_waits_and_is_the_same():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert same([batch._replace(images=batch.images.cpu()) for batch in batches], list(loader(50, 1)))
+
+
+def test_an_epoch_that_was_followed_to_its_end_is_not_delivered_again():
+    loader = ResidentLoader(torch.zeros(12, 1, 1, 1), batch_size=3, seed=0)
+    loader.skip(4)
+    assert list(loader) == []
+    assert loader.state_dict() == {"epoch": 0, "step": 4}
+    loader.set_epoch(1)
+    assert len(list(loader)) == 4

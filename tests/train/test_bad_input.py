@@ -108,6 +108,26 @@ BAD = {
     "data": (["--data", "imagenet"], r"imagenet"),
     "data file": (["--data", "nowhere.npy"], r"nowhere.npy"),
     "data dir": (["--data", "mnist", "--data-dir", "nowhere"], r"nowhere"),
+    "image size": (["--image-size", "0"], r"--image-size is 0: it must be at least 1"),
+    "a side that is odd": (
+        ["--preset", "conv28", "--image-size", "30"],
+        r"preset conv28 cannot have images of 1 x 30 x 30: .* 15 is odd on the way",
+    ),
+    "channels": (["--channels", "2"], r"--channels is 2: pictures are read as 3 \(RGB\) or 1 \(grey\)"),
+    "crop of no size": (["--crop", "random"], r"--crop random .*: add --image-size PIXELS"),
+    "width of an MLP": (["--width", "8"], r"--width is 8, but preset classic has no such width: leave it out"),
+    "loader": (["--loader", "tape"], r"tape"),
+    "workers": (["--workers", "-1"], r"--workers is -1: it must be at least 0"),
+    "workers of a resident loader": (
+        ["--loader", "resident", "--workers", "2"],
+        r"--workers is 2, but --loader resident has none: leave it out",
+    ),
+    "dali for arrays": (["--loader", "dali"], r"--loader dali (decodes JPEG, .*, but these images are an array|needs)"),
+    "dali for a cache": (["--loader", "dali", "--cache", "c"], r"--loader dali decodes .*, but --cache c has them"),
+    "levels of a ladder": (
+        ["--preset", "ladder", "--objective", "iwae"],
+        r"preset ladder has two levels of latents, which --objective iwae does not know: use --objective elbo",
+    ),
 }
 
 
@@ -222,6 +242,22 @@ PREPARED = {
     "pixels that are NaN": (array(np.full((9, 8, 8), np.nan, np.float32)), ["--data", "data.npy"], r"data\.npy|pixel"),
     "pixels beyond 1": (array(np.full((9, 8, 8), 2, np.float32)), ["--data", "data.npy"], r"2"),
     "data is a folder": (text("data.npy/a", ""), ["--data", "data.npy"], r"data\.npy"),
+    "no pictures": (text("folder/notes", ""), ["--data", "folder"], r"folder"),
+    "pictures of any size": (
+        text("folder/a.png", "x"),
+        ["--data", "folder"],
+        r"folder",
+    ),
+    "broken pictures": (
+        lambda folder, monkeypatch: [text(f"folder/{n}.png", "x")(folder, monkeypatch) for n in "abc"],
+        ["--data", "folder", "--image-size", "28"],
+        r"folder/.\.png: cannot be decoded \(it is no JPEG, PNG or WebP\): mend or remove it, or use --on-bad-image",
+    ),
+    "nothing but broken pictures": (
+        lambda folder, monkeypatch: [text(f"folder/{n}.png", "x")(folder, monkeypatch) for n in "abc"],
+        ["--data", "folder", "--image-size", "28", "--on-bad-image", "skip"],
+        r"none of \d pictures can be decoded",
+    ),
     "an IDX file cut off": (
         text("mnist/train-images-idx3-ubyte", b"\0\0\x08\x03"),
         ["--data", "mnist", "--data-dir", "mnist"],

@@ -98,14 +98,15 @@ def test_going_on_is_the_longer_run(train, metrics):
 def test_the_images_for_testing_are_drawn_once(train, metrics):
     folder = train("--epochs", "3", "--binarize", "--seed", "4")[1]
     saved = SavedRun.open(folder, CPU)
-    images = saved.test_images(None)
+    loader = saved.test_loader(None)
+    images = loader.first(loader.count)
     assert set(images.unique().tolist()) == {0, 255}
     assert torch.equal(images, drawn_for_testing(load("digits").test, 4))
     assert not torch.equal(images, drawn_for_testing(load("digits").test, 5))
     assert torch.equal(images[:9], drawn_for_testing(load("digits").test[:9], 4))
     last = metrics(folder)[-1]
     assert last["split"] == "test"
-    assert evaluate(saved, images).terms.loss == pytest.approx(last["loss"], rel=1e-5)
+    assert evaluate(saved, loader).terms.loss == pytest.approx(last["loss"], rel=1e-5)
 
 
 def test_the_preset_decides_unless_it_is_told():

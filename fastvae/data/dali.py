@@ -1,0 +1,230 @@
+"""The loader for pictures by NVIDIA DALI: decoded, resized, cut and mirrored on the GPU, or by threads on the CPU."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import Unpack
+
+from ..errors import InputError
+from .ahead import Ahead
+from .augment import Augment
+from .files import reason
+from .loader import Batch
+from .ordered import Options, OrderedLoader
+from .pictures import Pictures, is_known
+
+MISSING = "--loader dali needs NVIDIA DALI, which is not installed: pip install fastvae[dali], or use --loader auto"
+_FAILURES = 3  # in a row, of batches whose pictures are whole: DALI is not what it should be
+_NOTHING = np.zeros(1, dtype=np.uint8)  # no picture, and not empty, which DALI would not name
+_LOG = logging.getLogger("fastvae")
+_Column = list[NDArray[Any]]
+
+
+class DaliLoader(OrderedLoader):
+    """A :class:`fastvae.data.Loader` of pictures, in channels_last.
+
+    DALI asks for a batch by its number and gets the bytes of this process' pictures of that step, so that it may be
+    ahead, and a run that goes on begins anywhere. What it makes of photographs on the CPU is within 4 of 255 levels of
+    what :class:`Pictures` and :class:`Augment` make, 0.2 in the mean: it decodes alike and rounds otherwise in
+    resizing. In grey it is within 8, and 0.25 in the mean, for it reads the grey that a JPEG has.
+
+    Args:
+        pictures: read by DALI where it can, and by themselves in a batch that it cannot decode, and in :meth:`fetch`.
+        augment: cuts and flips what is delivered; None delivers all of it.
+        options: of :class:`OrderedLoader`.
+
+    Raises:
+        InputError: DALI is not installed, or a number is out of its range; while it is used, what ``pictures`` raise,
+            or DALI fails where nothing is wrong with them.
+
+    waited: seconds in which batches were not there when they were asked for.
+    """
+
+    def __init__(self, pictures: Pictures, *, augment: Augment | None = None, **options: Unpack[Options]) -> None:
+        try:
+            import_module("nvidia.dali.fn")
+        except ImportError as error:
+            raise InputError(MISSING) from error
+        super().__init__(len(pictures), **options)
+        self.pictures, self.augment = pictures, augment
+        self.waited = 0.0
+        self._idle: _Reader | None = None  # at the end of its epoch, ready for another
+
+    def fetch(self, step: int) -> Batch:
+        share, indices = self.share(step), self.indices(step)
+        images = self.pictures.read(indices.tolist())
+        if self.augment is not None:
+            images = self.augment(images, self._epoch, indices)
+        return Batch(images.to(self.device), row_offset=share.first, rows=share.rows)
+
+    def first(self, count: int) -> Tensor:
+        images = self.pictures.read(range(min(count, self.count))).to(self.device)
+        return images if self.augment is None else self.augment.in_middle(images)
+
+    def encoded(self, step: int) -> tuple[_Column, _Column, _Column, _Column]:
+        """What DALI is given of a step: the pictures' bytes, where they are cut, and which are mirrored."""
+        indices = self.indices(step)
+        if self.augment is None:
+            top = left = flip = torch.zeros_like(indices)
+        else:
+            top, left, flip = self.augment.places(self._epoch, indices)
+        top, left, flip = (column.to(torch.int32) for column in (top, left, flip))
+        pictures = [self._bytes(index) for index in indices.tolist()]
+        return pictures, list(top.numpy()), list(left.numpy()), list(flip.numpy())
+
+    def _bytes(self, index: int) -> NDArray[np.uint8]:
+        """A picture as DALI takes it. What cannot be read fails there, in its own batch, not in one before."""
+        try:
+            content = self.pictures.encoded.encoded(self.pictures.stand_in(index))
+        except Exception:
+            return _NOTHING
+        return np.frombuffer(content, dtype=np.uint8) if is_known(content) else _NOTHING
+
+    def _deliver(self, steps: Sequence[int]) -> Iterator[Batch]:
+        # An iteration that was left half-way, but is still held, has a reader of its own.
+        reader, self._idle = self._idle or _Reader(self), None
+        # A share of a small last batch may be empty, which DALI does not know.
+        reader.begin([step for step in steps if len(self.indices(step))])
+        with closing(Ahead(reader.batch, steps, self.device)) as ahead:
+            try:
+                yield from ahead
+            finally:
+                self.waited += ahead.waited
+        reader.end()
+        self._idle = reader
+
+
+class _Feed:
+    """What DALI calls for the batches of some steps, by their number. It has no hold on the pipeline, so that one that
+    is let go is freed at once.
+    """
+
+    def __init__(self, loader: DaliLoader) -> None:
+        self.loader, self.steps = loader, list[int]()
+
+    def batch(self, info: Any) -> tuple[_Column, _Column, _Column, _Column]:
+        if info.iteration >= len(self.steps):
+            raise StopIteration
+        return self.loader.encoded(self.steps[info.iteration])
+
+
+class _Reader:
+    """A pipeline, and another where one failed."""
+
+    def __init__(self, loader: DaliLoader) -> None:
+        self._loader, self._feed = loader, _Feed(loader)
+        self._left: list[int] = []
+        self._failures = 0
+        self._pipeline: Any = None
+
+    def begin(self, steps: list[int]) -> None:
+        """Be ready to read the batches of some steps in turn."""
+        self._left, self._feed.steps = steps, list(steps)
+        if self._pipeline is None and steps:
+            self._pipeline = _build(self._feed)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of the next step."""
+        share = self._loader.share(step)
+        if share.first == share.end:
+            return self._loader.fetch(step)
+        self._left.pop(0)
+        try:
+            images = self._run()
+        except Exception as error:
+            known = len(self._loader.pictures.bad)
+            batch = self._loader.fetch(step)  # which names the picture
+            found = len(self._loader.pictures.bad) > known
+            self._failures = 0 if found else self._failures + 1
+            if self._failures == _FAILURES:
+                raise InputError(
+                    f"DALI fails where pictures are whole ({_words(error)}): use --loader torch"
+                ) from error
+            if not found:
+                _LOG.warning("DALI could not decode the batch of step %d, Pillow did (%s)", step, _words(error))
+            self._pipeline = None  # it is of no use any more
+            self.begin(self._left)
+            return batch
+        self._failures = 0
+        return Batch(images, row_offset=share.first, rows=share.rows)
+
+    def end(self) -> None:
+        """After the last step, be ready for another epoch."""
+        if self._pipeline is None:
+            return
+        try:
+            self._pipeline.run()
+        except StopIteration:
+            self._pipeline.reset()
+        else:
+            raise AssertionError("DALI delivered more batches than it was asked for")
+
+    def _run(self) -> Tensor:
+        """The pipeline's next batch, (b, C, size, size)."""
+        device = self._loader.device
+        stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        (output,) = self._pipeline.run(stream)
+        # In memory of torch's: DALI's is used again in the order of this stream, not of the step's.
+        images: Tensor = torch.utils.dlpack.from_dlpack(output.as_tensor()).clone()
+        return images.permute(0, 3, 1, 2)
+
+
+def _build(feed: _Feed) -> Any:
+    loader = feed.loader
+    pictures, augment, device = loader.pictures, loader.augment, loader.device
+    dali, fn, types = (import_module(f"nvidia.dali{name}") for name in ("", ".fn", ".types"))
+    lowest = import_module("nvidia.dali.math").min
+    on_gpu = device.type == "cuda"
+    size = pictures.size if augment is None else augment.size
+
+    @dali.pipeline_def(  # type: ignore[untyped-decorator]
+        batch_size=-(-loader.batch_size // loader.world_size),
+        num_threads=max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+        device_id=_device_id(device),
+        exec_dynamic=True,
+    )
+    def pipeline() -> Any:
+        number = types.INT32
+        encoded, top, left, flip = fn.external_source(
+            source=feed.batch, num_outputs=4, batch=True, batch_info=True,
+            dtype=[types.UINT8, number, number, number], ndim=[1, 0, 0, 0],
+        )  # fmt: skip
+        picture = fn.decoders.image(
+            encoded,
+            device="mixed" if on_gpu else "cpu",
+            output_type=types.RGB if pictures.channels == 3 else types.GRAY,
+        )
+        shape = picture.shape(dtype=number)
+        side = lowest(shape[0], shape[1])
+        begin = fn.stack((shape[0] - side) // 2, (shape[1] - side) // 2)
+        square = fn.slice(picture, begin, fn.stack(side, side), axes=(0, 1))
+        resized = fn.resize(square, size=[pictures.size] * 2, interp_type=types.INTERP_LINEAR, antialias=True)
+        return fn.flip(fn.slice(resized, fn.stack(top, left), [size, size], axes=(0, 1)), horizontal=flip)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about GPUs that are not there
+        built = pipeline()
+        built.build()
+    return built
+
+
+def _device_id(device: torch.device) -> int | None:
+    """The GPU's number; None for the CPU."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def _words(error: Exception) -> str:
+    """The line of DALI's report that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if line.startswith("Error")), reason(error))

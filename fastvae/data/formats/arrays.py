@@ -1,0 +1,119 @@
+"""Images that are rows of one array: small ones as tensors, large ones read from their file when they are needed."""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import Self
+
+from ...errors import InputError
+from .. import npy
+from ..source import Images
+from .split import Index, tenths
+
+IN_MEMORY = 1 << 30  # bytes of both splits that are read into memory; what is larger stays in its file
+
+
+class Rows(ABC):
+    """Some rows of an array in any of the layouts of :func:`fastvae.data.npy.check_images`, as a Source.
+
+    Args:
+        label: what the array is called, for people.
+        shape, dtype: of the whole array.
+
+    Raises:
+        InputError: these are no images.
+
+    Images come in the memory format that they lie in: those of (N, H, W, C) are channels_last.
+    """
+
+    def __init__(self, label: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        npy.check_images(label, shape, dtype)
+        self.label = label
+        self.dtype = torch.float32 if dtype.kind == "f" else torch.uint8
+        self.shape: tuple[int, int, int, int] = npy.as_images(np.broadcast_to(np.empty((), dtype), shape)).shape
+        self._index: Index = np.arange(shape[0], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        rows = self._index[np.asarray(indices, dtype=np.int64)]
+        return npy.as_pixels(self.label, npy.as_images(self._take(rows)))
+
+    @abstractmethod
+    def _take(self, rows: Index) -> NDArray[Any]:
+        """Rows of the array, copied."""
+
+    def only(self, index: Index) -> Self:
+        """Some of these rows."""
+        part = copy.copy(self)
+        part._index = self._index[index]
+        part.shape = (len(index), *self.shape[1:])
+        return part
+
+    @property
+    def bytes(self) -> int:
+        """What they take in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Array(Rows):
+    """Rows of an array of numpy; of one that is mapped, a pickle has the file's path and not the data."""
+
+    def __init__(self, label: str, array: NDArray[Any]) -> None:
+        super().__init__(label, array.shape, array.dtype)
+        self._array = array
+
+    def _take(self, rows: Index) -> NDArray[Any]:
+        return np.asarray(self._array[rows])
+
+    def __getstate__(self) -> dict[str, Any]:
+        array = self._array
+        if not isinstance(array, np.memmap):
+            return self.__dict__
+        order = "C" if array.flags.c_contiguous else "F"
+        return {**self.__dict__, "_array": (array.filename, array.dtype, "r", array.offset, array.shape, order)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["_array"], tuple):
+            state = {**state, "_array": np.memmap(*state["_array"])}
+        self.__dict__.update(state)
+
+
+def in_memory(train: Rows, test: Rows) -> tuple[Images, Images]:
+    """Both splits as contiguous tensors, where they are small; else as they are."""
+    if train.bytes + test.bytes > IN_MEMORY:
+        return train, test
+    return train.read(range(len(train))).contiguous(), test.read(range(len(test))).contiguous()
+
+
+def halved(rows: Rows) -> tuple[Images, Images]:
+    """Images for training and for testing. Raises InputError where there are fewer than two."""
+    train, test = tenths(len(rows), rows.label)
+    return in_memory(rows.only(train), rows.only(test))
+
+
+def paired(train: Rows, test: Rows) -> tuple[Images, Images]:
+    """Two arrays, for training and for testing. Raises InputError where their images differ in size or in type."""
+    kinds = [(*rows.shape[1:], str(rows.dtype).removeprefix("torch.")) for rows in (train, test)]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"{train.label} has images of {kinds[0]}, but {test.label} has {kinds[1]}: make them alike")
+    return in_memory(train, test)
+
+
+def read_npy(path: Path) -> tuple[Images, Images]:
+    """Training and test images of an .npy file, each (N, C, H, W), uint8 or fp32; every tenth is for testing.
+
+    Raises:
+        InputError: the file is missing, no .npy file, truncated, of another type or shape, empty, has fewer than two
+            images, or has pixels that are NaN or infinite.
+    """
+    return halved(Array(str(path), npy.mapped(path)))

@@ -1,0 +1,89 @@
+"""Many names in little memory, which of them are pictures, and a count of them for people."""
+
+import time
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.status import Status
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_ENDINGS = tuple(suffix.encode() for suffix in SUFFIXES)
+_PATIENCE = 1.0  # seconds without a word
+_PART = 1000  # items between two looks at the clock
+
+T = TypeVar("T")
+
+
+def is_picture(path: bytes) -> bool:
+    """Whether a name is a picture's. Hidden files are none: on a Mac, ``._x.jpg`` says how a window shows x.jpg.
+
+    >>> is_picture(b"a/b.JPG"), is_picture(b"a/._b.jpg"), is_picture(b"a/b.txt")
+    (True, False, False)
+    """
+    return path.lower().endswith(_ENDINGS) and not path.rpartition(b"/")[2].startswith(b".")
+
+
+def shown(name: bytes) -> str:
+    """A file's name for people: on one line, and of characters that can be printed, whatever its bytes are."""
+    return name.decode("utf-8", "backslashreplace").replace("\n", "\\n")
+
+
+class Names:
+    """A sequence of names, as one block of bytes and where each of them ends: a million take 8 MB and their letters.
+
+    >>> names = Names([b"a.jpg", b"b/c.png"])
+    >>> len(names), names[1]
+    (2, b'b/c.png')
+    """
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        block, ends = bytearray(), array("q", [0])
+        for name in names:
+            block += name
+            ends.append(len(block))
+        self._block, self._ends = bytes(block), np.array(ends)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._block[self._ends[index] : self._ends[index + 1]]
+
+
+class Counting:
+    """Counts what is found, on stderr, where that takes longer than a second.
+
+    >>> with Counting("files") as counting:
+    ...     list(counting("abc"))
+    ['a', 'b', 'c']
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._count, self._begun = 0, time.monotonic()
+        self._stack = ExitStack()
+        self._status: Status | None = None
+
+    def __enter__(self) -> "Counting":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __call__(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, counted together with those of other calls."""
+        for item in items:
+            self._count += 1
+            if self._count % _PART == 0 and time.monotonic() - self._begun > _PATIENCE:
+                self._show()
+            yield item
+
+    def _show(self) -> None:
+        words = f"{self._what}: {self._count:,}"
+        if self._status is None:
+            self._status = self._stack.enter_context(Console(stderr=True).status(words))
+        self._status.update(words)

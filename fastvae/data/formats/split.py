@@ -1,0 +1,50 @@
+"""The split of images that come as one set: every tenth is for testing."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ..source import Encoded
+
+_EVERY = 10
+
+Index = NDArray[np.int64]
+
+
+def tenths(count: int, label: str) -> tuple[Index, Index]:
+    """The images for training, and those for testing: 0, 10, 20, ...
+
+    Raises:
+        InputError: there are fewer than two images.
+
+    >>> tenths(4, "four")
+    (array([1, 2, 3]), array([0]))
+    """
+    if count < 2:
+        images = "1 image" if count else "no images"
+        raise InputError(f"{label}: has {images}, too few to split into training and testing: give at least 2")
+    every = np.arange(count, dtype=np.int64)
+    is_test = every % _EVERY == 0
+    return every[~is_test], every[is_test]
+
+
+class Chosen:
+    """Some of the pictures of an :class:`Encoded`, as an Encoded."""
+
+    def __init__(self, pictures: Encoded, index: Index) -> None:
+        self._pictures, self._index = pictures, index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def encoded(self, index: int) -> bytes:
+        return self._pictures.encoded(int(self._index[index]))
+
+    def name(self, index: int) -> str:
+        return self._pictures.name(int(self._index[index]))
+
+
+def halved(pictures: Encoded, label: str) -> tuple[Encoded, Encoded]:
+    """Pictures for training and for testing. Raises InputError where there are fewer than two."""
+    train, test = tenths(len(pictures), label)
+    return Chosen(pictures, train), Chosen(pictures, test)

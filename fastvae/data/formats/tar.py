@@ -1,0 +1,138 @@
+"""Pictures in tar archives, as WebDataset has them: found once, then each is read from its place in the archive."""
+
+import os
+import re
+import tarfile
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import InputError
+from ..files import reason
+from ..source import Encoded
+from .folder import TESTS
+from .names import SUFFIXES, Counting, Names, is_picture, shown
+from .split import halved
+
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_BLOCK = 512  # bytes; archives consist of blocks
+
+
+class Tars:
+    """The pictures in tar archives as an :class:`Encoded`.
+
+    An archive is opened for every picture, as a file of its own would be, so that any number of threads and processes
+    read any number of archives.
+
+    Args:
+        paths: the archives.
+
+    Raises:
+        InputError: an archive is missing, compressed, truncated or damaged, or there are no pictures in them.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        where = array("q")
+
+        def names() -> Iterator[bytes]:
+            with Counting("pictures in archives") as counting:
+                for number, path in enumerate(paths):
+                    for name, offset, size in counting(_members(path)):
+                        where.extend((number, offset, size))
+                        yield name
+
+        self._names = Names(names())
+        self._where = np.array(where).reshape(-1, 3)
+        if len(self) == 0:
+            more = f" and {len(paths) - 1} more archives hold" if len(paths) > 1 else ": holds"
+            raise InputError(f"{paths[0]}{more} no picture: give archives with {', '.join(SUFFIXES)} files")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def encoded(self, index: int) -> bytes:
+        number, offset, size = self._where[index].tolist()
+        file = os.open(self._paths[number], os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(file, size, offset)
+        finally:
+            os.close(file)
+
+    def name(self, index: int) -> str:
+        return f"{self._paths[self._where[index, 0]]}/{shown(self._names[index])}"
+
+
+def read_tars(paths: Sequence[Path], label: str) -> tuple[Encoded, Encoded]:
+    """Training and test pictures of archives, in the order of the archives and in theirs.
+
+    Archives with the words ``train`` and one of ``test``, ``val``, ``valid`` in their names are the splits, where each
+    archive has one; else every tenth picture is for testing.
+
+    Raises:
+        InputError: an archive cannot be read, or there are too few pictures.
+    """
+    words = [set(re.split("[^a-z]+", path.name.lower())) for path in paths]
+    for test in TESTS:
+        splits = [
+            [path for path, names in zip(paths, words, strict=True) if split in names] for split in ("train", test)
+        ]
+        if all(splits) and sum(map(len, splits)) == len(paths):
+            return Tars(splits[0]), Tars(splits[1])
+    return halved(Tars(paths), label)
+
+
+def numbered(pattern: str) -> Iterator[Path]:
+    """The files of a pattern with a range in braces.
+
+    Raises:
+        InputError: the pattern has no such range, or a file is missing.
+
+    >>> list(numbered("{3..1}.tar"))
+    Traceback (most recent call last):
+    fastvae.errors.InputError: {3..1}.tar: the range {3..1} counts down: write {1..3}
+    """
+    found = _RANGE.search(pattern)
+    if found is None:
+        raise InputError(f"{pattern}: has no range of numbers in its braces: write {{000..123}}")
+    first, last = found.groups()
+    if int(first) > int(last):
+        raise InputError(f"{pattern}: the range {found[0]} counts down: write {{{last}..{first}}}")
+    width = len(first) if first.startswith("0") else 0
+    for number in range(int(first), int(last) + 1):
+        name = f"{pattern[: found.start()]}{number:0{width}}{pattern[found.end() :]}"
+        if _RANGE.search(name):
+            yield from numbered(name)
+        elif os.path.exists(name):
+            yield Path(name)
+        else:
+            raise InputError(f"{name}: no such file, but {found[0]} names it: give the range of the archives there are")
+
+
+def _members(path: Path) -> Iterable[tuple[bytes, int, int]]:
+    """Name, place and size of each picture in an archive."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(8)
+            for begin, kind in _PACKED.items():
+                if magic.startswith(begin):
+                    raise InputError(
+                        f"{path}: is compressed with {kind}, so no picture can be read without all before it: "
+                        "unpack it to a plain .tar, which is hardly larger"
+                    )
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                while (member := archive.next()) is not None:
+                    archive.members.clear()  # type: ignore[attr-defined]  # it would keep a million of them
+                    name = os.fsencode(member.name)
+                    if is_picture(name) and member.isreg() and not member.issparse():
+                        yield name, member.offset_data, member.size
+                end = archive.offset
+            file.seek(end)
+            if file.read(_BLOCK) != bytes(_BLOCK):  # the end's mark; tarfile takes any end for one
+                raise InputError(f"{path}: is truncated or damaged at byte {end}: copy or download it again")
+    except (OSError, tarfile.TarError) as error:
+        raise InputError(f"{path}: is no complete tar archive ({reason(error)}): copy or download it again") from error

@@ -1,0 +1,143 @@
+"""Pictures of any size as images of one: decoded, cut to the middle square, resized."""
+
+import io
+import logging
+import threading
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import InputError
+from .files import reason
+from .source import Encoded, Source
+
+OnBad = Literal["stop", "skip"]
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_LOG = logging.getLogger("fastvae")
+
+
+class Pictures:
+    """A :class:`Source` of pictures, decoded each time that they are read: uint8 in channels_last.
+
+    A picture is turned as its EXIF tag says, read as RGB or grey, cut to the square of side s = min(height, width) at
+    ((height - s) div 2, (width - s) div 2), and resized by bilinear interpolation with antialiasing.
+
+    Args:
+        encoded: where they are.
+        size: the side in pixels that they are resized to.
+        channels: 3 or 1.
+        on_bad: what one does that cannot be decoded. "stop" raises InputError; "skip" logs its name, once, and has the
+            next one in its place: the batch keeps its size, and all who read it find the same.
+
+    Raises:
+        InputError: a size or a number of channels out of its range.
+    """
+
+    def __init__(self, encoded: Encoded, size: int, channels: int = 3, on_bad: OnBad = "stop") -> None:
+        if size < 1:
+            raise InputError(f"the size of pictures must be at least 1 pixel, not {size}")
+        if channels not in (1, 3):
+            raise InputError(f"pictures have 3 channels (RGB) or 1 (grey), not {channels}")
+        self.encoded = encoded
+        self.size = size
+        self.channels = channels
+        self.on_bad = on_bad
+        self.shape = (len(encoded), channels, size, size)
+        self.dtype = torch.uint8
+        self.bad: dict[int, int] = {}  # those known so far, and the thread that found each
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        images = torch.empty((len(indices), self.size, self.size, self.channels), dtype=torch.uint8).permute(0, 3, 1, 2)
+        for row, index in enumerate(indices):
+            images[row] = self._read(int(index))
+        return images
+
+    def stand_in(self, index: int) -> int:
+        """Which picture is read for one: the first from it on that is not known to be bad."""
+        while index in self.bad and len(self.bad) < len(self):
+            index = (index + 1) % len(self)
+        return index
+
+    def _read(self, index: int) -> Tensor:
+        """One picture, or the first after it that is whole."""
+        while len(self.bad) < len(self):
+            index = self.stand_in(index)
+            try:
+                return self.decode(index)
+            except InputError as error:
+                if self.on_bad == "stop":
+                    raise
+                thread = threading.get_ident()
+                if self.bad.setdefault(index, thread) == thread:  # of several threads one tells
+                    _LOG.warning("skipped: %s", error)
+        raise InputError(f"none of {len(self)} pictures can be decoded, {self.encoded.name(index)} for one")
+
+    def decode(self, index: int) -> Tensor:
+        """One picture, (C, size, size) uint8. Raises InputError, with its name, if it cannot be decoded."""
+        image, operations = import_module("PIL.Image"), import_module("PIL.ImageOps")
+        try:
+            with image.open(io.BytesIO(self.encoded.encoded(index)), formats=_FORMATS) as opened:
+                operations.exif_transpose(opened, in_place=True)
+                pixels = _pixels(opened, "RGB" if self.channels == 3 else "L")
+        except Exception as error:  # of as many kinds as Pillow has decoders
+            raise InputError(
+                f"{self.encoded.name(index)}: cannot be decoded ({_words(error)}): "
+                "mend or remove it, or use --on-bad-image skip"
+            ) from error
+        picture = torch.from_numpy(pixels).view(*pixels.shape[:2], self.channels).permute(2, 0, 1)
+        return _square(picture, self.size)
+
+
+def is_known(content: bytes) -> bool:
+    """Whether bytes begin as a JPEG, PNG or WebP does: all that is read, whatever else a decoder may know."""
+    return content.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (
+        content[:4] == b"RIFF" and content[8:12] == b"WEBP"
+    )
+
+
+class Resized:
+    """A :class:`Source` of images of another size, cut and resized as :class:`Pictures` are, in their own type."""
+
+    def __init__(self, source: Source, size: int) -> None:
+        count, channels, height, width = source.shape
+        if height < 2 or width < 2:
+            raise InputError(f"images of {height} x {width} have no square to resize to {size}: leave out --image-size")
+        self._source, self._size = source, size
+        self.shape, self.dtype = (count, channels, size, size), source.dtype
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        return _square(self._source.read(indices), self._size)
+
+
+def _pixels(picture: Any, mode: str) -> NDArray[np.uint8]:
+    """A Pillow image as (H, W, 3) or (H, W) of 8 bits; those of 16 bits lose their lower half."""
+    if picture.mode.startswith("I"):
+        picture = import_module("PIL.Image").fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    picture.info.pop("transparency", None)  # what is transparent keeps its colour; Pillow would warn
+    return np.array(picture if picture.mode == mode else picture.convert(mode))
+
+
+def _square(images: Tensor, size: int) -> Tensor:
+    """The middle square of images (..., H, W), resized."""
+    functional = import_module("torchvision.transforms.v2.functional")  # slow to import, so only where it is needed
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square: Tensor = functional.resize(images[..., top : top + side, left : left + side], [size, size], antialias=True)
+    return square
+
+
+def _words(error: Exception) -> str:
+    """What is wrong with a picture; Pillow's words for what it does not know at all name an object in memory."""
+    return "it is no JPEG, PNG or WebP" if type(error).__name__ == "UnidentifiedImageError" else reason(error)

@@ -1,0 +1,108 @@
+"""Convolutional and residual VAEs for pictures, with latents that lie on a grid."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from ..nn import DiscretizedLogisticMixture, Likelihood, as_likelihood
+from .blocks import Double, Halve, NormedConv, Residual, grid, norm, widths
+from .vae import VAE
+
+_VAE = TypeVar("_VAE", bound=VAE)
+MIXTURES = 5  # logistics of each pixel
+_LOG_SCALE = -2.5  # of a logistic a quarter of [0, 1] wide: 3 standard deviations are 0.45
+
+
+def conv_vae(
+    shape: Sequence[int],
+    width: int,
+    latent_channels: int,
+    likelihood: str | Likelihood = "bernoulli",
+    *,
+    blocks: int = 0,
+    flat: bool = False,
+) -> VAE:
+    """A VAE of strided convolutions with group norm, in channels_last.
+
+    Images (C, H, W) are halved until the grid is 4 to 7 a side, with twice the channels each time (at most 8 times
+    ``width``); the way out is the same in reverse. mu, logvar and z are (B, latent_channels, H', W').
+
+    Args:
+        shape: (C, H, W) of the pictures, sides of 4 to 7 times a power of two.
+        width: channels after the first halving.
+        latent_channels: of z, at each place of the grid.
+        likelihood: "mixture" (of discretised logistics, for 1 or 3 channels of 8 bits), or as for :class:`VAE`.
+        flat: have one place in place of the grid, which sees all of the picture.
+        blocks: residual blocks after each halving and before each doubling; 0 has one convolution at the grid.
+
+    Raises:
+        ValueError: a side that cannot be halved so.
+
+    >>> conv_vae((1, 28, 28), 8, 2).sample(3).shape
+    torch.Size([3, 1, 28, 28])
+    """
+    channels = shape[0]
+    likelihood, out = outputs(likelihood, channels)
+    count, sides = grid(shape)
+    wide = widths(width, count)
+
+    def middle(at: int) -> list[nn.Module]:
+        if blocks:
+            return [Residual(at) for _ in range(blocks)]
+        return [NormedConv(at, at)] if at == wide[-1] else []
+
+    steps: list[nn.Module] = []
+    for before, after in zip([channels, *wide], wide, strict=False):
+        steps += [Halve(before, after), *middle(after)]
+    head = nn.Conv2d(wide[-1], 2 * latent_channels, sides if flat else (1, 1))
+    encoder = nn.Sequential(*steps, *ending(blocks, wide[-1]), head)
+    if flat:
+        steps = [nn.ConvTranspose2d(latent_channels, wide[-1], sides, bias=False), norm(wide[-1]), nn.SiLU()]
+    else:
+        steps = [NormedConv(latent_channels, wide[-1])]
+    for level in reversed(range(1, count)):
+        steps += [*middle(wide[level]), Double(wide[level], wide[level - 1])]
+    decoder = nn.Sequential(*steps, *middle(wide[0]), *ending(blocks, wide[0]), Pixels(wide[0], out, likelihood))
+    vae = VAE(encoder, decoder, likelihood, latent_shape=(latent_channels, *([1, 1] if flat else sides)))
+    return in_channels_last(vae)
+
+
+class Pixels(nn.Sequential):
+    """The decoder's last layer, from half the size: a convolution whose channels become 2 x 2 pixels of ``out`` each.
+
+    A mixture begins with its components side by side, a quarter of the grey levels wide, as pixels are.
+    """
+
+    def __init__(self, channels: int, out: int, likelihood: Likelihood) -> None:
+        convolution = nn.Conv2d(channels, 4 * out, 3, padding=1)
+        super().__init__(convolution, nn.PixelShuffle(2))
+        if isinstance(likelihood, DiscretizedLogisticMixture):
+            assert convolution.bias is not None
+            planes = convolution.bias.detach().view(-1, likelihood.mixtures, 4)  # shares; means; log-scales; couplings
+            colours = 3 if len(planes) == 10 else 1
+            planes.zero_()
+            planes[1 : 1 + colours] = (torch.arange(likelihood.mixtures) + 0.5)[:, None] / likelihood.mixtures
+            planes[1 + colours : 1 + 2 * colours] = _LOG_SCALE
+
+
+def outputs(likelihood: str | Likelihood, channels: int) -> tuple[Likelihood, int]:
+    """The likelihood, and how many channels the decoder puts out for it."""
+    if likelihood == "mixture":
+        if channels not in (1, 3):
+            raise ValueError(f"a mixture of logistics is for 1 or 3 channels, but the images have {channels}")
+        return DiscretizedLogisticMixture(MIXTURES), MIXTURES * (3 if channels == 1 else 10)
+    found = as_likelihood(likelihood)
+    return found, channels
+
+
+def ending(blocks: int, channels: int) -> list[nn.Module]:
+    """What a stack of residual blocks ends in, whose sum no norm has seen."""
+    return [norm(channels), nn.SiLU()] if blocks else []
+
+
+def in_channels_last(vae: _VAE) -> _VAE:
+    """The model with its convolutions' weights in channels_last, which their outputs then are."""
+    moved: _VAE = vae.to(memory_format=torch.channels_last)
+    return moved

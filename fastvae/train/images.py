@@ -1,0 +1,150 @@
+"""The images of a run: opened as its settings say, and the loaders that deliver them."""
+
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import xxhash
+from torch import Tensor
+
+from ..data import Dataset, OrderedLoader, load
+from ..data.augment import Augment
+from ..data.cache import cached
+from ..data.choose import LoaderChoice, choose_loader
+from ..data.dataset import sized
+from ..data.pictures import Pictures
+from ..data.source import Images, read_all
+from ..errors import InputError
+from .binarize import drawn_for_testing
+from .config import TrainConfig
+from .world import World
+
+_EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes nothing but the speed
+_EVAL_VALUES = 3 << 20  # and fewer of large ones, whose activations have to fit
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Of both splits, and how they were chosen."""
+
+    train: OrderedLoader
+    test: OrderedLoader
+    choice: LoaderChoice
+
+
+def open_data(config: TrainConfig, world: World, own: Dataset | None = None) -> Dataset:
+    """The data set, or one of the caller's own, as the settings have it.
+
+    On each machine one process opens it first, so that a download, or a cache, is made once. Raises InputError, in all
+    processes, for what cannot be read.
+    """
+    for turn in (True, False):
+        with world.together():
+            if turn == (world.local_rank == 0):
+                dataset = own_data(config, own) if own is not None else read_data(config)
+                if config.cache is not None:
+                    dataset = _cached(config, dataset, show=world.is_main)
+    return dataset
+
+
+def read_data(config: TrainConfig) -> Dataset:
+    """What ``--data`` names."""
+    dataset = load(
+        config.data, config.data_dir, size=_read_size(config), channels=config.channels, on_bad=config.on_bad_image
+    )
+    return _cropped(config, dataset)
+
+
+def own_data(config: TrainConfig, dataset: Dataset) -> Dataset:
+    """Images of the caller's own, as large as the settings say."""
+    size = _read_size(config)
+    return _cropped(config, replace(dataset, train=sized(dataset.train, size), test=sized(dataset.test, size)))
+
+
+def augmentation(config: TrainConfig, dataset: Dataset) -> Augment | None:
+    """What is cut and mirrored of training images, if anything."""
+    if config.crop == "center" and not config.flip:
+        return None
+    _, _, height, width = dataset.train.shape
+    if height != width:
+        raise InputError(f"--flip and --crop need square images, but these are {height} x {width}: add --image-size")
+    return Augment(
+        dataset.crop or height, height, flip=config.flip, random_crop=config.crop == "random", seed=config.seed
+    )
+
+
+def make_loaders(config: TrainConfig, dataset: Dataset, world: World) -> Loaders:
+    """The loaders of a run. Raises InputError for a loader that cannot read the images."""
+    assert config.batch_size is not None
+    choice = choose_loader(config.loader, dataset.train, world.device)
+    augment = augmentation(config, dataset)
+    common: dict[str, Any] = {
+        "seed": config.seed, "device": world.device, "rank": world.rank, "world_size": world.size,
+        "show": world.is_main,
+    }  # fmt: skip
+    test = dataset.test
+    if config.binarize:
+        test = drawn_for_testing(test if isinstance(test, Tensor) else read_all(test), config.seed)
+    with world.together():  # what reads all of the images finds the broken ones
+        return Loaders(
+            choice.loader(
+                dataset.train, batch_size=config.batch_size, augment=augment, workers=_workers(config, dataset.train),
+                **common,
+            ),
+            choice.loader(
+                test, batch_size=eval_batch(dataset.shape), augment=augment and augment.centred(),
+                workers=_workers(config, test), shuffle=False, **common,
+            ),
+            choice,
+        )  # fmt: skip
+
+
+def eval_batch(shape: tuple[int, ...]) -> int:
+    """Images of a shape that are evaluated together."""
+    return max(1, min(_EVAL_BATCH, _EVAL_VALUES // math.prod(shape)))
+
+
+def _read_size(config: TrainConfig) -> int | None:
+    """The side of what is read; a random crop leaves some of it out."""
+    size = config.image_size
+    return size if size is None or config.crop == "center" else -(-size * 8 // 7)
+
+
+def _cropped(config: TrainConfig, dataset: Dataset) -> Dataset:
+    return dataset if config.crop == "center" else replace(dataset, crop=config.image_size)
+
+
+def _workers(config: TrainConfig, images: Images) -> int:
+    """Processes that decode; what needs no decoding is read by a thread."""
+    if config.workers is not None:
+        return config.workers
+    if not isinstance(images, Pictures):
+        return 0
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _cached(config: TrainConfig, dataset: Dataset, *, show: bool) -> Dataset:
+    """Both splits decoded into files, but for what is in memory already."""
+    cache = config.cache
+    assert cache is not None
+
+    def split(name: str, images: Images) -> Images:
+        if isinstance(images, Tensor):
+            return images
+        key: dict[str, str | int] = {"data": config.data, "split": name, "on_bad_image": config.on_bad_image}
+        key |= {"images": len(images), "channels": images.shape[1], "size": images.shape[2]}
+        if isinstance(images, Pictures):
+            key["names"] = _names(images)
+        folder = cache / f"{name}-{xxhash.xxh3_64_hexdigest(repr(sorted(key.items())).encode())}"
+        return cached(images, folder, key, workers=len(os.sched_getaffinity(0)), show_progress=show)
+
+    return replace(dataset, train=split("train", dataset.train), test=split("test", dataset.test))
+
+
+def _names(pictures: Pictures) -> str:
+    """A checksum of the pictures' names in their order."""
+    digest = xxhash.xxh3_128()
+    for index in range(len(pictures)):
+        digest.update(f"{pictures.encoded.name(index)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""HDF5: rows in any order, in any process."""
+
+import multiprocessing
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastvae.data.formats import arrays, hdf5, open_images
+from fastvae.data.formats.hdf5 import Hdf5, read_hdf5
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (21, 5, 6, 3), dtype=np.uint8)
+EXPECTED = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
+
+
+@pytest.fixture
+def write(tmp_path):
+    h5py = pytest.importorskip("h5py")
+
+    def make(**given_arrays):
+        with h5py.File(tmp_path / "x.h5", "w") as file:
+            for name, array in given_arrays.items():
+                file.create_dataset(name.replace("__", "/"), data=array)
+        return tmp_path / "x.h5"
+
+    return make
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Nothing is small enough for memory."""
+    monkeypatch.setattr(arrays, "IN_MEMORY", 0)
+    monkeypatch.setattr(hdf5, "IN_MEMORY", 0)
+
+
+def test_small_files_are_read_into_memory(write):
+    train, test = read_hdf5(write(labels=np.arange(21), anything=IMAGES), None)
+    assert torch.equal(test, EXPECTED[::10])
+    assert torch.equal(train, EXPECTED[torch.arange(21) % 10 != 0])
+
+
+def test_large_files_are_read_by_rows(write, large):
+    train, test = read_hdf5(write(x_train=IMAGES[:15], x_test=IMAGES[15:]), None)
+    assert isinstance(train, Hdf5)
+    assert (train.shape, train.dtype) == ((15, 3, 5, 6), torch.uint8)
+    assert torch.equal(train.read([14, 0, 3, 0]), EXPECTED[[14, 0, 3, 0]])
+    assert torch.equal(test.read(range(6)), EXPECTED[15:])
+    assert train.read([]).shape == (0, 3, 5, 6)
+
+
+@given(indices=st.lists(st.integers(0, 18), max_size=20))
+def test_reads_rows_in_any_order(tmp_path_factory, indices):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path_factory.getbasetemp() / "any.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=IMAGES, chunks=(4, 5, 6, 3), compression="gzip")
+    source = Hdf5(path, "images", IMAGES.shape, IMAGES.dtype).only(np.arange(20, 1, -1))
+    assert torch.equal(source.read(indices), EXPECTED[[20 - index for index in indices]])
+
+
+def read_one(source):
+    return source.read([3, 1])
+
+
+def test_another_process_opens_the_file_for_itself(write, large):
+    train, _ = read_hdf5(write(images=IMAGES), None)
+    expected = train.read([3, 1])
+    assert torch.equal(read_one(pickle.loads(pickle.dumps(train))), expected)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert torch.equal(pool.apply(read_one, [train]), expected)
+
+
+@pytest.mark.parametrize("key", ["a/b", "/a/b/"])
+def test_a_data_set_can_be_named(write, key):
+    path = write(a__b=IMAGES, a__c=IMAGES, images=IMAGES[:, :, :, 0])
+    train, _ = open_images(f"{path}:{key}", None)
+    assert torch.equal(train[0], EXPECTED[1])
+    assert open_images(str(path), None)[0].shape == (18, 1, 5, 6)
+
+
+def test_refuses_what_is_no_data_set_of_images(write, refuses):
+    path = write(a__b=IMAGES, c=IMAGES, d=np.arange(5))
+    with refuses(path, "several arrays", "a/b (21, 5, 6, 3) uint8", f"{path}:a/b"):
+        read_hdf5(path, None)
+    for key in ("a", "e"):
+        with refuses(path, repr(key), "a/b, c, d"):
+            read_hdf5(path, key)
+    with refuses(f"{path}:d", "int64"):
+        read_hdf5(path, "d")
+    path = write(words=["a", "b"])
+    with refuses(f"{path}:words", "object"):
+        read_hdf5(path, None)
+    with refuses(path, "nothing"):
+        read_hdf5(write(), None)
+
+
+def test_refuses_files_that_are_no_hdf5(write, refuses, tmp_path):
+    with refuses(tmp_path / "none.h5", "can't be read as HDF5"):
+        read_hdf5(tmp_path / "none.h5", None)
+    path = write(images=IMAGES)
+    for content in (b"text", path.read_bytes()[:-100]):
+        path.write_bytes(content)
+        with refuses(path, "can't be read as HDF5"):
+            read_hdf5(path, None)
+
+
+def test_refuses_damaged_rows_when_they_are_read(large, refuses, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        dataset = file.create_dataset("images", data=IMAGES, chunks=(1, 5, 6, 3), fletcher32=True)
+        place = dataset.id.get_chunk_info(13).byte_offset
+    with (tmp_path / "x.h5").open("r+b") as file:
+        file.seek(place)
+        file.write(bytes(20))
+    train, _ = read_hdf5(tmp_path / "x.h5", None)
+    assert torch.equal(train.read([0]), EXPECTED[1:2])
+    with refuses(tmp_path / "x.h5", "images", "can't be read"):
+        train.read([0, 11])  # number 13 of all
+
+
+def test_refuses_a_file_that_went_away(write, large, refuses):
+    path = write(images=IMAGES)
+    train, _ = read_hdf5(path, None)
+    path.unlink()
+    with refuses(f"{path}:images", "can't be read", "leave it as it is"):
+        train.read([0])
+
+
+def test_says_what_to_install(monkeypatch, refuses):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with refuses("x.h5", "h5py", "pip install fastvae[hdf5]"):
+        open_images("x.h5", None)

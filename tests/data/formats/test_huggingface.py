@@ -1,0 +1,113 @@
+"""Folders of Hugging Face's datasets: the pictures' own bytes, and no code."""
+
+import io
+import pickle
+import sys
+
+import pytest
+
+from fastvae.data.formats.huggingface import Column, is_saved, read_saved
+
+
+@pytest.fixture
+def datasets(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return pytest.importorskip("datasets")
+
+
+def png(shade):
+    from PIL import Image  # noqa: PLC0415
+
+    data = io.BytesIO()
+    Image.new("L", (3, 2), shade).save(data, "PNG")
+    return data.getvalue()
+
+
+def made(datasets, shades, name="image", **columns):
+    """A data set of pictures of one shade each."""
+    columns = {**columns, name: [{"bytes": png(shade), "path": None} for shade in shades]}
+    features = {column: datasets.Image() for column in columns} | {"label": datasets.Value("int64")}
+    return built(datasets, {**columns, "label": list(shades)}, features)
+
+
+def built(datasets, columns, features):
+    with pytest.MonkeyPatch.context() as patch:  # with some releases of dill, datasets cannot pickle what it hashes
+        patch.setattr(datasets.arrow_dataset, "generate_fingerprint", lambda _: "made")
+        return datasets.Dataset.from_dict(columns, datasets.Features(features))
+
+
+def saved(dataset, folder):
+    dataset.save_to_disk(folder)
+    return folder
+
+
+def read(part):
+    return [part.encoded(index) for index in range(len(part))]
+
+
+def test_one_set_is_split(datasets, tmp_path):
+    folder = saved(made(datasets, range(13), "picture"), tmp_path / "x")
+    assert is_saved(folder)
+    train, test = read_saved(folder)
+    assert read(test) == [png(0), png(10)]
+    assert read(train) == [png(shade) for shade in range(13) if shade % 10]
+    assert train.name(10) == f"{folder} row 12"
+    assert read(pickle.loads(pickle.dumps(train))) == read(train)
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_splits_are_found(datasets, tmp_path, split):
+    both = {"train": made(datasets, [1, 2]), split: made(datasets, [3]), "other": made(datasets, [4])}
+    folder = saved(datasets.DatasetDict(both), tmp_path / "x")
+    assert is_saved(folder)
+    train, test = read_saved(folder)
+    assert (read(train), read(test)) == ([png(1), png(2)], [png(3)])
+    assert test.name(0) == f"{folder}/{split} row 0"
+    train, test = read_saved(saved(datasets.DatasetDict(train=made(datasets, range(11))), tmp_path / "y"))
+    assert (len(train), len(test)) == (9, 2)
+
+
+def test_pictures_may_lie_in_files(datasets, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(7))
+    paths = [{"bytes": None, "path": str(tmp_path / "a.png")}, None, {"bytes": None, "path": str(tmp_path / "no.png")}]
+    dataset = built(datasets, {"image": paths}, {"image": datasets.Image(decode=False)})
+    column = Column(dataset, "x")
+    assert column.encoded(0) == png(7)
+    for index in (1, 2):
+        with pytest.raises(OSError, match=r"holds no picture|No such file"):
+            column.encoded(index)
+
+
+def test_a_format_of_the_readers_own_changes_nothing(datasets, tmp_path):
+    train, test = read_saved(saved(made(datasets, range(4)).with_format("numpy", columns=["label"]), tmp_path / "x"))
+    assert read(test) + read(train) == [png(shade) for shade in range(4)]
+
+
+def test_refuses_what_has_no_pictures(datasets, tmp_path, refuses):
+    with refuses("0 columns of pictures", "label", "datasets.Image()"):
+        read_saved(saved(built(datasets, {"label": [1, 2]}, {"label": datasets.Value("int64")}), tmp_path / "a"))
+    images = [{"bytes": png(1), "path": None}] * 2
+    with refuses("2 columns of pictures among left, right, label", "name it 'image'"):
+        read_saved(saved(made(datasets, [1, 2], "right", left=images), tmp_path / "b"))
+    with refuses(tmp_path / "c", "1 image", "at least 2"):
+        read_saved(saved(made(datasets, [1]), tmp_path / "c"))
+    with refuses(tmp_path / "d", "a, b", "train", "test, validation"):
+        read_saved(saved(datasets.DatasetDict(a=made(datasets, [1]), b=made(datasets, [2])), tmp_path / "d"))
+
+
+def test_refuses_a_damaged_folder(datasets, tmp_path, refuses):
+    folder = saved(made(datasets, range(4)), tmp_path / "x")
+    arrow = next(folder.glob("*.arrow"))
+    content = arrow.read_bytes()
+    for damage in (content[:-200], b"text", None):
+        arrow.unlink() if damage is None else arrow.write_bytes(damage)
+        with refuses(folder, "can't be read as a saved data set", "save it again"):
+            read_saved(folder)
+
+
+def test_says_what_to_install(tmp_path, monkeypatch, refuses):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with refuses(tmp_path, "pip install fastvae[hf]"):
+        read_saved(tmp_path)
+    assert not is_saved(tmp_path)

@@ -1,0 +1,53 @@
+"""Lists of pictures."""
+
+import pytest
+
+from fastvae.data.formats.listing import read_list
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Makes files, and a list of what is given."""
+
+    def make(content, *files):
+        for file in files:
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            (tmp_path / file).write_text(file)
+        (tmp_path / "list.txt").write_bytes(content)
+        return tmp_path / "list.txt"
+
+    return make
+
+
+def test_reads_what_is_listed_in_its_order(listed, tmp_path):
+    path = listed(
+        f"\ufeffz.jpg\r\n\n# a remark\n  Ü/b c.png \n{tmp_path}/a.jpg\nz.jpg".encode(),
+        "z.jpg", "Ü/b c.png", "a.jpg", "unlisted.jpg",
+    )  # fmt: skip
+    train, test = read_list(path)
+    assert [test.encoded(0).decode(), *(train.encoded(place).decode() for place in range(3))] == [
+        "z.jpg", "Ü/b c.png", "a.jpg", "z.jpg",
+    ]  # fmt: skip
+    assert train.name(0) == f"{tmp_path}/Ü/b c.png"
+
+
+def test_refuses_missing_files(listed, refuses, tmp_path):
+    path = listed(b"a.jpg\nno.jpg\nfolder\nneither.jpg", "a.jpg", "folder/b.jpg")
+    with refuses(path, "3 of its 4 lines", "'no.jpg'", f"relative to {tmp_path}"):
+        read_list(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "no images"), (b"# a.jpg\n\n", "no images"), (b"a.jpg", "1 image")]
+)
+def test_refuses_too_few(listed, refuses, content, words):
+    with refuses("list.txt", words, "at least 2"):
+        read_list(listed(content, "a.jpg"))
+
+
+def test_refuses_what_is_no_list(tmp_path, refuses):
+    with refuses(tmp_path / "none.txt", "No such file"):
+        read_list(tmp_path / "none.txt")
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 4)
+    with refuses(tmp_path / "binary.txt", "name no file"):
+        read_list(tmp_path / "binary.txt")

@@ -1,0 +1,41 @@
+"""Every tenth is for testing, of pictures as of arrays."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastvae.data.formats.split import halved, tenths
+
+
+class Letters:
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def encoded(self, index):
+        return b"%d" % index
+
+    def name(self, index):
+        return str(index)
+
+
+@given(count=st.integers(2, 200))
+def test_splits_are_by_place_and_lose_nothing(count):
+    train, test = tenths(count, "")
+    assert test.tolist() == list(range(0, count, 10))
+    assert sorted([*train, *test]) == list(range(count))
+    assert train.tolist() == sorted(train)
+
+
+def test_pictures_keep_their_names():
+    train, test = halved(Letters(13), "letters")
+    assert [(test.name(i), test.encoded(i)) for i in range(len(test))] == [("0", b"0"), ("10", b"10")]
+    assert [train.name(i) for i in range(len(train))] == [str(i) for i in range(13) if i % 10]
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "no images"), (1, "1 image")])
+def test_refuses_too_few(refuses, count, words):
+    with refuses("letters", words, "at least 2"):
+        halved(Letters(count), "letters")

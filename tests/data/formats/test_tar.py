@@ -1,0 +1,155 @@
+"""Shards: every member by its place, in any process; what is damaged is refused."""
+
+import gzip
+import io
+import multiprocessing
+import pickle
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastvae.data.formats.tar import Tars, numbered, read_tars
+from fastvae.errors import InputError
+
+
+def pack(path, members, form=tarfile.PAX_FORMAT):
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def pictures(first, count):
+    return {f"{number:04}.jpg": b"%d" % number * (1 + number * 97) for number in range(first, first + count)}
+
+
+def read(part):
+    return [part.encoded(index) for index in range(len(part))]
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_reads_every_picture_of_every_shard(tmp_path, form):
+    long = f"{'folder/' * 12}{'x' * 60}.png"
+    shards = [pictures(0, 7), {long: b"long", "a/Ü.WEBP": b"", "b.JPEG": b"b" * 512}, {"a.json": b"{}", "c.cls": b"1"}]
+    paths = [pack(tmp_path / f"{number}.tar", members, form) for number, members in enumerate(shards)]
+    tars = Tars(paths)
+    assert read(tars) == [*shards[0].values(), *shards[1].values()]
+    assert tars.name(3) == f"{paths[0]}/0003.jpg"
+    assert tars.name(7) == f"{paths[1]}/{long}"
+
+
+def test_leaves_out_what_is_no_picture(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, kind in (
+            ("folder.jpg", tarfile.DIRTYPE),
+            ("link.jpg", tarfile.SYMTYPE),
+            ("x/._a.jpg", tarfile.REGTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            archive.addfile(info)
+    with refuses_no_picture(path):
+        Tars([path])
+
+
+def refuses_no_picture(path):
+    return pytest.raises(InputError, match=f"{path}: holds no picture: give archives with .jpg")
+
+
+def test_every_tenth_is_for_testing(tmp_path):
+    paths = [pack(tmp_path / "a.tar", pictures(0, 8)), pack(tmp_path / "b.tar", pictures(8, 5))]
+    train, test = read_tars(paths, "x")
+    every = list(pictures(0, 13).values())
+    assert read(test) == every[::10]
+    assert read(train) == [content for place, content in enumerate(every) if place % 10]
+
+
+@pytest.mark.parametrize("word", ["test", "val", "valid"])
+def test_names_of_shards_can_be_the_splits(tmp_path, word):
+    train_path = pack(tmp_path / "latest-Train-0.tar", pictures(0, 3))
+    test_path = pack(tmp_path / f"latest_{word}0.tar", pictures(3, 1))
+    train, test = read_tars([test_path, train_path], "x")
+    assert (len(train), len(test)) == (3, 1)
+    train, test = read_tars([pack(tmp_path / "rest.tar", pictures(4, 8)), test_path, train_path], "x")
+    assert (len(train), len(test)) == (10, 2)
+
+
+def read_one(tars):
+    return tars.encoded(2)
+
+
+def test_another_process_can_read_them(tmp_path):
+    tars = Tars([pack(tmp_path / "a.tar", pictures(0, 5))])
+    assert pickle.loads(pickle.dumps(tars)).encoded(2) == tars.encoded(2)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(read_one, [tars]) == tars.encoded(2)
+
+
+def test_patterns_are_numbers(tmp_path):
+    for name in ("x-008.tar", "x-009.tar", "x-010.tar", "y8-1.tar", "y8-2.tar", "y9-1.tar", "y9-2.tar"):
+        (tmp_path / name).touch()
+    assert [path.name for path in numbered(f"{tmp_path}/x-{{008..010}}.tar")] == ["x-008.tar", "x-009.tar", "x-010.tar"]
+    assert [path.name for path in numbered(f"{tmp_path}/y{{8..9}}-{{1..2}}.tar")] == [
+        "y8-1.tar", "y8-2.tar", "y9-1.tar", "y9-2.tar",
+    ]  # fmt: skip
+
+
+def test_refuses_patterns_without_files(tmp_path, refuses):
+    (tmp_path / "x-0.tar").touch()
+    with refuses(tmp_path / "x-1.tar", "no such file", "{0..99999999}"):
+        list(numbered(f"{tmp_path}/x-{{0..99999999}}.tar"))
+    with refuses("x-{a,b}.tar", "no range", "{000..123}"):
+        list(numbered("x-{a,b}.tar"))
+    with refuses("{2..1}", "counts down", "{1..2}"):
+        list(numbered("x-{2..1}.tar"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        pytest.param(lambda data: data[:2048], ["truncated or damaged at byte 2048"], id="after-a-member"),
+        pytest.param(lambda data: data[:2000], ["unexpected end of data", "again"], id="inside-a-member"),
+        pytest.param(lambda data: data[:2100], ["truncated or damaged at byte"], id="inside-a-header"),
+        pytest.param(lambda data: data[:100], ["truncated"], id="inside-the-first-header"),
+        pytest.param(lambda data: b"", ["empty"], id="empty"),
+        pytest.param(lambda data: b"text" * 1000, ["no complete tar archive"], id="text"),
+        pytest.param(lambda data: data[:1024] + b"x" * 512 + data[1536:], ["damaged at byte 1024"], id="second-header"),
+        pytest.param(gzip.compress, ["compressed with gzip", "unpack it"], id="gzip"),
+        pytest.param(lambda data: b"\x28\xb5\x2f\xfd" + data, ["compressed with zstd"], id="zstd"),
+    ],
+)
+def test_refuses_damaged_archives(tmp_path, refuses, damage, words):
+    path = pack(tmp_path / "x.tar", {"a.jpg": b"a", "b.jpg": b"b", "c.jpg": b"c"})
+    path.write_bytes(damage(path.read_bytes()))
+    with refuses(path, *words):
+        Tars([path])
+
+
+@settings(max_examples=40)
+@given(place=st.integers(0, 4095), value=st.integers(0, 255), cut=st.integers(0, 10240))
+def test_any_damage_is_read_or_refused(tmp_path_factory, place, value, cut):
+    path = pack(tmp_path_factory.getbasetemp() / "fuzzed.tar", {"a.jpg": b"a" * 600, "b.jpg": b"b", "c.jpg": b"c"})
+    data = bytearray(path.read_bytes())
+    data[place] = value
+    path.write_bytes(data[: len(data) - cut])
+    try:
+        read(Tars([path]))
+        message = str(path)
+    except InputError as error:
+        message = str(error)
+    assert str(path) in message
+    assert "\n" not in message
+
+
+def test_refuses_what_is_not_there(tmp_path, refuses):
+    with refuses(tmp_path / "none.tar", "No such file"):
+        Tars([Path(tmp_path / "none.tar")])
+    paths = [pack(tmp_path / f"{number}.tar", {}) for number in range(3)]
+    with refuses(paths[0], "2 more archives", "no picture"):
+        Tars(paths)
