@@ -71,6 +71,11 @@ def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None,
     _at_least_one(1 if count is None else count, "--images")
     place = resolve_device(device)
     run = SavedRun.open(path, place, which)
+    if run.model.levels > 1:
+        raise InputError(
+            f"{path} has {run.model.levels} levels of latents, but importance samples are drawn of 1: "
+            "use fastvae evaluate, whose ELBO is of all"
+        )
     loader = run.test_loader(data_dir)
     if count is not None and count > loader.count:
         raise InputError(

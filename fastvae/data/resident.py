@@ -73,6 +73,7 @@ class ResidentLoader(OrderedLoader):
 
         The place in the epoch that the host knows stays: :meth:`skip` moves it. Nothing is cut or flipped.
         """
+        assert self.augment is None
         first, end = self._part(self.batch_size)
         index = self._order.index_select(0, self.place + torch.arange(first, end, device=self.place.device))
         self.place += self.batch_size

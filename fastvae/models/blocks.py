@@ -1,5 +1,6 @@
 """What encoders and decoders of pictures are made of."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -40,8 +41,14 @@ def widths(width: int, count: int) -> list[int]:
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Over groups of 8 channels, of each image alone: a row does not depend on its batch."""
-    return nn.GroupNorm(max(1, channels // _GROUP), channels)
+    """Over groups of 8 channels, of each image alone: a row does not depend on its batch.
+
+    Where 8 do not divide the channels, groups are larger, so that any width will do.
+
+    >>> [norm(channels).num_groups for channels in (4, 32, 34, 50, 60)]
+    [1, 4, 2, 2, 1]
+    """
+    return nn.GroupNorm(math.gcd(channels, max(1, channels // _GROUP)), channels)
 
 
 class NormedConv(nn.Sequential):

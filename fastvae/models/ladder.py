@@ -26,7 +26,8 @@ class LadderVAE(VAE):
         \mu_1 = \sigma_1^2 (\hat\mu_1 \hat\sigma_1^{-2} + \mu'_1 \sigma'^{-2}_1)
 
     The KL is that of both levels: :func:`fastvae.ops.reparameterize_kl` of z_2, and
-    :func:`fastvae.ops.gaussian_prior_kl` of z_1. Of the objectives it has the ELBO alone.
+    :func:`fastvae.ops.gaussian_prior_kl` of z_1. The noise of z_1 is that of the stream 16 further on than z_2's, so
+    that an eps as a tensor, which has no streams, raises a ValueError. Of the objectives it has the ELBO alone.
 
     Args:
         bottom, top: the way up: images to features, those to features at the upper level's grid.
@@ -36,6 +37,8 @@ class LadderVAE(VAE):
         decoder: z_1 and those features, joined along the channels, to the decoder's output.
         likelihood, latent_shape: of :class:`fastvae.VAE`; the shape is that of one z_2.
     """
+
+    levels = 2
 
     def __init__(
         self,
@@ -62,7 +65,7 @@ class LadderVAE(VAE):
 
     def _posterior(self, features: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> tuple[Tensor, Tensor]:
         """Mu and logvar of z_1, by the precisions of the estimate and of the prior."""
-        mu, logvar = self.estimate(features).chunk(2, dim=1)
+        mu, logvar = _wide(self.estimate(features)).chunk(2, dim=1)
         # As shares, which neither overflow nor divide: s = 1 / (1 + var'/var^), and so on.
         share = torch.sigmoid(prior_logvar - logvar)
         return prior_mu + share * (mu - prior_mu), prior_logvar + nn.functional.logsigmoid(logvar - prior_logvar)
@@ -70,7 +73,7 @@ class LadderVAE(VAE):
     def _down(self, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features; mu and logvar of the prior of z_1."""
         features = self.prior(z2)
-        mu, logvar = self.prior_head(features).chunk(2, dim=1)
+        mu, logvar = _wide(self.prior_head(features)).chunk(2, dim=1)
         return features, mu, logvar
 
     def loss(
@@ -165,6 +168,11 @@ def ladder_vae(shape: Sequence[int], width: int, latent_channels: int, likelihoo
         latent_shape=(latent_channels, *sides),
     )
     return in_channels_last(vae)
+
+
+def _wide(packed: Tensor) -> Tensor:
+    """In 32 bits at least: where posterior and prior are near, their KL would be that of their roundings."""
+    return packed if packed.dtype == torch.float64 else packed.float()
 
 
 def _of_two_levels(noise: Noise | Tensor | None, x: Tensor) -> Noise:

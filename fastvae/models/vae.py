@@ -30,6 +30,8 @@ class VAE(nn.Module):
         likelihood: "bernoulli", "gaussian", or a :class:`fastvae.nn.Likelihood`.
         latent_shape: the shape of one z, which only :meth:`sample` needs.
 
+    levels: how many of latents there are; an objective that draws them itself knows one alone.
+
     >>> from torch import nn
     >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6), latent_shape=2)
     >>> elbo = vae.loss(torch.rand(5, 6))
@@ -37,6 +39,8 @@ class VAE(nn.Module):
     >>> vae.sample(3).shape
     torch.Size([3, 6])
     """
+
+    levels = 1
 
     def __init__(
         self,

@@ -2,9 +2,11 @@
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 import xxhash
 from torch import Tensor
 
@@ -42,7 +44,7 @@ def open_data(config: TrainConfig, world: World, own: Dataset | None = None) -> 
     for turn in (True, False):
         with world.together():
             if turn == (world.local_rank == 0):
-                dataset = own_data(config, own) if own is not None else read_data(config)
+                dataset = _laid_out(config, own_data(config, own) if own is not None else read_data(config))
                 if config.cache is not None:
                     dataset = _cached(config, dataset, show=world.is_main)
     return dataset
@@ -105,6 +107,18 @@ def eval_batch(shape: tuple[int, ...]) -> int:
     return max(1, min(_EVAL_BATCH, _EVAL_VALUES // math.prod(shape)))
 
 
+def _laid_out(config: TrainConfig, dataset: Dataset) -> Dataset:
+    """Images in memory in channels_last, where the network's convolutions are: no batch has to be turned."""
+    if config.recipe.network == "mlp":
+        return dataset
+    layout = torch.channels_last
+    train, test = (
+        images.contiguous(memory_format=layout) if isinstance(images, Tensor) else images
+        for images in (dataset.train, dataset.test)
+    )
+    return replace(dataset, train=train, test=test)
+
+
 def _read_size(config: TrainConfig) -> int | None:
     """The side of what is read; a random crop leaves some of it out."""
     size = config.image_size
@@ -132,19 +146,34 @@ def _cached(config: TrainConfig, dataset: Dataset, *, show: bool) -> Dataset:
     def split(name: str, images: Images) -> Images:
         if isinstance(images, Tensor):
             return images
-        key: dict[str, str | int] = {"data": config.data, "split": name, "on_bad_image": config.on_bad_image}
+        data = os.path.abspath(config.data) if os.path.exists(config.data) else config.data
+        key: dict[str, str | int] = {"data": data, "split": name, "on_bad_image": config.on_bad_image}
         key |= {"images": len(images), "channels": images.shape[1], "size": images.shape[2]}
-        if isinstance(images, Pictures):
-            key["names"] = _names(images)
+        names = map(images.encoded.name, range(len(images))) if isinstance(images, Pictures) else [config.data]
+        key["files"] = _files(names)
         folder = cache / f"{name}-{xxhash.xxh3_64_hexdigest(repr(sorted(key.items())).encode())}"
         return cached(images, folder, key, workers=len(os.sched_getaffinity(0)), show_progress=show)
 
     return replace(dataset, train=split("train", dataset.train), test=split("test", dataset.test))
 
 
-def _names(pictures: Pictures) -> str:
-    """A checksum of the pictures' names in their order."""
-    digest = xxhash.xxh3_128()
-    for index in range(len(pictures)):
-        digest.update(f"{pictures.encoded.name(index)}\n".encode())
+def _files(names: Iterable[str]) -> str:
+    """A checksum of names, and of the sizes and times of the files that they are of, or are in."""
+    digest, stamps = xxhash.xxh3_128(), dict[str, str]()
+    for name in names:
+        digest.update(f"{name} {_stamp(name, stamps)}\n".encode())
     return digest.hexdigest()
+
+
+def _stamp(name: str, archives: dict[str, str]) -> str:
+    """The size and the time of a file, or of the archive or folder that a name begins with."""
+    try:
+        status = os.stat(name)
+        return f"{status.st_size} {status.st_mtime_ns}"
+    except (OSError, ValueError):
+        parent = os.path.dirname(name)
+        if parent == name:
+            return ""
+        if parent not in archives:
+            archives[parent] = _stamp(parent, archives)
+        return archives[parent]

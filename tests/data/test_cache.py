@@ -9,7 +9,7 @@ import shutil
 import signal
 import threading
 import time
-from contextlib import suppress
+import warnings
 
 import pytest
 import torch
@@ -364,9 +364,11 @@ def make_for_ever(folder):
 
 def test_another_one_makes_it_where_the_maker_is_killed(tmp_path):
     maker = multiprocessing.get_context("fork").Process(target=make_for_ever, args=(tmp_path,))
-    with suppress(DeprecationWarning):  # of a fork with threads, from Python 3.12 on
+    with warnings.catch_warnings():  # of a fork with threads, from Python 3.12 on
+        warnings.simplefilter("ignore", DeprecationWarning)
         maker.start()
     while not (tmp_path / "images.bin.partial").exists():
+        assert maker.is_alive()
         time.sleep(0.005)
     source = Made()
     found = []

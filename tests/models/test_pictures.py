@@ -7,7 +7,8 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import fastvae
-from fastvae.models import PRESETS, build
+from fastvae.errors import InputError
+from fastvae.models import OBJECTIVES, PRESETS, build
 from fastvae.models.conv import conv_vae
 from fastvae.models.ladder import LadderVAE, ladder_vae
 from fastvae.train.objective import Dials, Objective
@@ -81,6 +82,37 @@ def test_traced_steps_are_eager_ones(name):
         torch.testing.assert_close(left, right, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("execution", ["eager", "traced"])
+def test_bf16_products_stay_near(name, execution):
+    torch.manual_seed(0)
+    vae = NETWORKS[name]((3, 16, 16), "mixture")
+    x, noise, one = pictures(4, (3, 16, 16)), fastvae.Noise(3), torch.ones(())
+    sums, gradients = [], []
+    for low in (False, True):
+        step = Step(Objective(vae, "auto"), execution, lambda low=low: torch.autocast("cpu", torch.bfloat16, low))
+        of_terms, found = step(x, noise.state, 0, Dials(one, one, one))
+        sums.append(of_terms)
+        gradients.append(torch.cat([gradient.flatten() for gradient in found]))
+    torch.testing.assert_close(sums[1], sums[0], rtol=0.01, atol=0.5)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_eager_one():
+    torch.manual_seed(0)
+    vae = NETWORKS["ladder"]((1, 16, 16), "mixture")
+    x, noise, one = pictures(2, (1, 16, 16)), fastvae.Noise(3), torch.ones(())
+    results = []
+    for execution in ("eager", "compiled"):
+        step = Step(Objective(vae, "auto"), execution, lambda: torch.autocast("cpu", enabled=False))
+        results.append(step(x, noise.state, 0, Dials(one, one, one)))
+    (sums, gradients), (compiled_sums, compiled) = results
+    torch.testing.assert_close(compiled_sums, sums, rtol=1e-4, atol=1e-4)
+    for left, right in zip(compiled, gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-3 * right.abs().max().item())
+
+
 def test_the_ladder_is_its_formula():
     torch.manual_seed(0)
     vae = ladder_vae((1, 16, 16), 8, 3, "bernoulli").double()
@@ -116,6 +148,18 @@ def test_a_ladder_draws_for_two_levels():
     first = vae.loss(pictures(2, (1, 16, 16))).loss
     torch.manual_seed(0)
     assert vae.loss(pictures(2, (1, 16, 16))).loss == first
+
+
+OPTIONS = {"capacity": {"capacity": 1.0, "beta": 1.0}, "free-bits": {"free_bits": 1.0}}
+OPTIONS["tcvae"] = {"beta": 1.0, "dataset_size": 9}
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES.keys() - {"elbo"}))
+def test_other_objectives_than_the_elbo_refuse_a_ladder(name):
+    vae, x = ladder_vae((1, 16, 16), 8, 3, "bernoulli"), pictures(2, (1, 16, 16))
+    with pytest.raises(InputError, match=r"^LadderVAE has 2 levels of latents, but this objective knows 1: use elbo$"):
+        OBJECTIVES[name](vae, x, **OPTIONS.get(name, {}))
+    assert OBJECTIVES["elbo"](vae, x, fastvae.Noise(1)).loss == vae.loss(x, fastvae.Noise(1)).loss
 
 
 @pytest.mark.parametrize(

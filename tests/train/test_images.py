@@ -58,6 +58,19 @@ def test_every_loader_gives_the_same_run(train, tmp_path):
     assert not same(resident, train("other", "--seed", "1")[0])
 
 
+def test_a_cache_is_of_the_pictures_as_they_are(train, folder, tmp_path):
+    flags = ("--loader", "torch", "--cache", str(tmp_path / "cache"))
+    before, _ = train("before", *flags)
+    picture = next(folder.rglob("5.jpg"))
+    content = picture.read_bytes()
+    try:
+        picture.write_bytes(next(folder.rglob("6.jpg")).read_bytes())
+        after, _ = train("after", *flags)
+    finally:
+        picture.write_bytes(content)
+    assert not same(before, after)
+
+
 def test_a_run_that_stops_in_an_epoch_goes_on_to_the_same_weights(train):
     whole, _ = train("whole", "--loader", "torch", "--workers", "0")
     train("stopped", "--loader", "torch", "--workers", "0", "--max-steps", "4")
@@ -92,3 +105,5 @@ def test_the_presets_train_on_the_embedded_data(preset, tmp_path):
     flags = ["--preset", preset, "--image-size", "16", "--width", "8", "--max-steps", "3", "--batch-size", "10"]
     assert main([*flags, "--no-autotune", "--out", str(tmp_path / "run")]) == 0
     assert fastvae(["evaluate", str(tmp_path / "run")]) == 0
+    status = 2 if preset == "ladder" else 0  # which has two levels
+    assert fastvae(["nll", str(tmp_path / "run"), "--samples", "2", "--images", "3"]) == status

@@ -7,7 +7,7 @@ from torch import Tensor
 from ... import ops
 from ...ops import Backend, Noise, Reduction
 from ..vae import VAE
-from .objective import Objective, check_dial, check_of_the_batch, penalised
+from .objective import Objective, check_dial, check_of_the_batch, encode, penalised
 
 
 def capacity(
@@ -46,6 +46,6 @@ def capacity(
     check_dial("capacity", capacity, x)
     if not isinstance(capacity, Tensor) and not -math.inf < capacity < math.inf:
         raise ValueError(f"capacity must be a finite number of nats, not {capacity}")
-    z, kl = ops.reparameterize_kl(*vae.encode(x), noise, reduction=reduction, backend=backend)
+    z, kl = ops.reparameterize_kl(*encode(vae, x), noise, reduction=reduction, backend=backend)
     rows = len(x) if reduction == "sum" else 1
     return penalised(vae, x, z, kl, beta * (kl - capacity * rows).abs(), reduction, weight, backend)

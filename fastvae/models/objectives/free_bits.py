@@ -7,7 +7,7 @@ from torch import Tensor
 from ... import ops
 from ...ops import Backend, Noise
 from ..vae import VAE
-from .objective import Objective, penalised
+from .objective import Objective, encode, penalised
 
 
 def free_bits(
@@ -40,7 +40,7 @@ def free_bits(
     >>> torch.allclose(value.bound, value.nll + 2 * 8)
     True
     """
-    mu, logvar = vae.encode(x)
+    mu, logvar = encode(vae, x)
     held = ops.free_bits_kl(mu, logvar, free_bits, groups=groups, reduction=reduction, backend=backend)
     # The plain KL, which is only reported, costs nothing beside z: without a gradient, backward leaves it out.
     z, kl = ops.reparameterize_kl(mu, logvar, noise, reduction=reduction, backend=backend)

@@ -6,7 +6,7 @@ from ... import ops
 from ...ops import Backend, Noise, Reduction
 from ...ops.reparameterize_log_ratio import Estimator
 from ..vae import VAE
-from .objective import Objective, objective
+from .objective import Objective, encode, objective
 
 
 def importance_weighted(
@@ -45,7 +45,7 @@ def importance_weighted(
     >>> bool(value.bound <= value.nll + value.kl)
     True
     """
-    mu, logvar = vae.encode(x)
+    mu, logvar = encode(vae, x)
     z, log_ratio = ops.reparameterize_log_ratio(
         mu, logvar, noise, samples=samples, estimator=estimator, backend=backend
     )

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ...errors import InputError
 from ...ops import Backend, Reduction
 from ...ops._check import split_weight
 from ..vae import VAE
@@ -20,6 +21,15 @@ class Objective(NamedTuple):
     nll: Tensor
     kl: Tensor
     bound: Tensor
+
+
+def encode(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
+    """``(mu, logvar)`` of all that the decoder needs. Raises InputError for a VAE with more levels of latents."""
+    if vae.levels > 1:
+        raise InputError(
+            f"{type(vae).__name__} has {vae.levels} levels of latents, but this objective knows 1: use elbo"
+        )
+    return vae.encode(x)
 
 
 def objective(loss: Tensor, nll: Tensor, kl: Tensor, bound: Tensor) -> Objective:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ... import ops
 from ...ops import Backend, Noise, Reduction
 from ..vae import VAE
-from .objective import Objective, check_dial, check_of_the_batch, penalised
+from .objective import Objective, check_dial, check_of_the_batch, encode, penalised
 
 
 def total_correlation(
@@ -41,7 +41,7 @@ def total_correlation(
     """
     check_of_the_batch(reduction)
     check_dial("beta", beta, x)
-    mu, logvar = vae.encode(x)
+    mu, logvar = encode(vae, x)
     encoded = mu.dtype
     if encoded != torch.float64:
         mu, logvar = mu.float(), logvar.float()
