@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from fastvae.models import build
 from fastvae.ops import _library
 from fastvae.ops.bias_gradient import bias_gradient_
-from fastvae.train.activations import join_activations
+from fastvae.train.activations import _has_mkldnn_bf16, join_activations
 from fastvae.train.config import Execution, Precision, TrainConfig, resolve
 from fastvae.train.engine import Engine
 from fastvae.train.products import choose_products
@@ -186,7 +186,7 @@ def test_a_compiler_gets_the_activations_as_they_are(monkeypatch: pytest.MonkeyP
 
 
 @needs_native
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.skipif(not _has_mkldnn_bf16(), reason="this torch or processor has no products of oneDNN in bf16")
 @each_slope
 def test_a_large_product_applies_its_activation(slope: float) -> None:
     """1024 x 400 x 400 is above what fastvae multiplies itself."""

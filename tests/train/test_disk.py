@@ -32,17 +32,17 @@ def names(folder):
 )
 def test_a_save_that_the_disk_refuses(train, metrics, monkeypatch, capsys, number, remedy):
     whole = train(*EVERY, out="whole")[1]
-    save, saves = checkpoint.save_file, []
+    save, saves = checkpoint.write_tensors, []
 
-    def refuse(tensors, path, metadata):
+    def refuse(path, tensors, metadata, *, over):
         saves.append(path)
         if len(saves) > 2:
             path.write_bytes(b"half")
             raise OSError(number, os.strerror(number))
-        save(tensors, path, metadata)
+        save(path, tensors, metadata, over=over)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", refuse)
+        patch.setattr(checkpoint, "write_tensors", refuse)
         status, folder = train(*EVERY, out="parts")
     assert status == 2
     line = one_line(capsys)
