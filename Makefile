@@ -26,7 +26,7 @@ test: $(BUILT)  ## every test; ARGS="-m 'not slow'" for the quick ones
 
 adapters: $(BUILT) $(ADAPTED)  ## the tests that need pythae, diffusers, DALI, h5py or datasets (Python 3.11 or later)
 	OMP_WAIT_POLICY=passive $(ADAPTERS)/bin/python -m pytest tests/patch tests/bench tests/data \
-	  -k "patch or pythae or agree or hdf5 or huggingface" $(ARGS)
+	  -k "patch or pythae or agree or dali or hdf5 or huggingface" $(ARGS)
 
 sanitize: $(BUILT)  ## the C++ operators under AddressSanitizer and UndefinedBehaviorSanitizer
 	tests/sanitize.sh $(BIN)/python

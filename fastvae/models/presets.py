@@ -44,6 +44,17 @@ class Preset:
     epochs: int = 10
 
 
+_of_colour = partial(
+    Preset,
+    width=32,
+    image_size=64,
+    latent_dim=16,
+    likelihood="mixture",
+    reduction="batchmean",
+    schedule="cosine",
+    batch_size=64,
+    epochs=20,
+)
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "basic": Preset(
@@ -127,41 +138,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             schedule="cosine",
             epochs=20,
         ),
-        "conv64": Preset(
-            summary="convolutions for colour pictures of 64 pixels",
-            network="conv",
-            width=32,
-            image_size=64,
-            latent_dim=16,
-            likelihood="mixture",
-            reduction="batchmean",
-            schedule="cosine",
-            batch_size=64,
-            epochs=20,
-        ),
-        "resnet64": Preset(
-            summary="residual blocks for colour pictures of 64 pixels",
-            network="resnet",
-            width=32,
-            image_size=64,
-            latent_dim=16,
-            likelihood="mixture",
-            reduction="batchmean",
-            schedule="cosine",
-            batch_size=64,
-            epochs=20,
-        ),
-        "ladder": Preset(
-            summary="two levels of latents, the prior of one learned, for colour pictures of 64 pixels",
+        "conv64": _of_colour(network="conv", summary="convolutions for colour pictures of 64 pixels"),
+        "resnet64": _of_colour(network="resnet", summary="residual blocks for colour pictures of 64 pixels"),
+        "ladder": _of_colour(
             network="ladder",
-            width=32,
-            image_size=64,
-            latent_dim=16,
-            likelihood="mixture",
-            reduction="batchmean",
-            schedule="cosine",
-            batch_size=64,
-            epochs=20,
+            summary="two levels of latents, the prior of one learned, for colour pictures of 64 pixels",
         ),
     }
 )
