@@ -11,6 +11,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from caches import Made, opened
 
 from fastvae.errors import InputError
 
@@ -85,3 +86,11 @@ def idx_folder(tmp_path: Path, idx_bytes: Callable[..., bytes]) -> Callable[...,
         return folder
 
     return build
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Path, Made]:
+    """A cache of ten images: its folder, and their source."""
+    source = Made()
+    opened(source, tmp_path / "images")
+    return tmp_path / "images", source
