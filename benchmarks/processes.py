@@ -16,11 +16,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import tyro
 from torch.nn.parallel import DistributedDataParallel
 
 from fastvae import ops
 from fastvae.data import ResidentLoader, load
 from fastvae.models import build
+from fastvae.train.autotune import has_fast_bf16
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.engine import Engine
 from fastvae.train.folder import device_name
@@ -30,6 +32,7 @@ from fastvae.train.world import open_world
 
 PRESET, ROUNDS, STEPS, WARM = "leaky", 5, 12, 4
 BATCHES = (100, 1024)
+PRECISION = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
 
 
 class Clock:
@@ -51,9 +54,9 @@ FlatGradients.sum = timed(FlatGradients.sum)
 
 
 def fastvae_steps(world, images, batch_size, compress):
-    """The engine of `fastvae train`, in bf16, traced."""
+    """The engine of `fastvae train`, traced."""
     config = resolve(
-        TrainConfig(preset=PRESET, batch_size=batch_size, precision="bf16", execution="traced", compress=compress)
+        TrainConfig(preset=PRESET, batch_size=batch_size, precision=PRECISION, execution="traced", compress=compress)
     )
     torch.manual_seed(0)
     engine = Engine(build(config.recipe, images.shape[1:], config.latent_dim), config, config.recipe, world)
@@ -91,7 +94,7 @@ def eager_steps(world, images, batch_size, wrap):
 
     def step(batch):
         optimizer.zero_grad(set_to_none=flat is None)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, PRECISION == "bf16"):
             loss = module(batch.images, noise)
         # DDP takes the mean over the processes, and the loss is a share of the sum.
         (loss * world.size if wrap == "ddp" else loss).backward()
@@ -144,8 +147,12 @@ def work(file):
     return 0
 
 
-def main(path):
-    """One process and two, in turns; the medians of three each."""
+def main(path: tyro.conf.Positional[Path]) -> None:
+    """One process and two, in turns; the medians of three each.
+
+    Args:
+        path: the file of the figures.
+    """
     found = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(3):
@@ -170,12 +177,16 @@ def main(path):
             }
         )
         print(rows[-1])
-    versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
-    content = {"device": device_name(torch.device("cpu")), "versions": versions, "preset": PRESET, "runs": rows}
-    Path(path).write_text(json.dumps(content, indent=1) + "\n")
+    versions = {
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    content = {"device": device_name(torch.device("cpu")), "versions": versions, "preset": PRESET}
+    path.write_text(json.dumps({**content, "precision": PRECISION, "runs": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--work":
+    if sys.argv[1:2] == ["--work"]:
         sys.exit(launch(int(sys.argv[2]), sys.argv[1:], lambda: work(sys.argv[3]), module="processes"))
-    main(sys.argv[1])
+    tyro.cli(main)

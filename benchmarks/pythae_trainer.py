@@ -10,12 +10,12 @@ import importlib.metadata
 import json
 import logging
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+import tyro
 from pythae.data.datasets import BaseDataset
 from pythae.models import VAE, VAEConfig
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
@@ -99,7 +99,7 @@ def measure(images, loss):
     }
 
 
-def main(path):
+def main(path: tyro.conf.Positional[Path]) -> None:
     logging.disable(logging.INFO)
     images = fastvae.data.load("mnist").train.float() / 255
     names = ("fastvae", "torch", "pythae")
@@ -110,10 +110,10 @@ def main(path):
         "data": "mnist",
         "runs": runs,
     }
-    Path(path).write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2) + "\n")
     for run in runs:
         print({key: value for key, value in run.items() if key not in ("loss", "epochs_s")})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    tyro.cli(main)

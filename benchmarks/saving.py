@@ -16,6 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+import tyro
 
 from fastvae.train.autotune import has_fast_bf16
 from fastvae.train.config import TrainConfig, resolve
@@ -73,8 +74,12 @@ def interval(ratios):
     return [round(medians[place], 3) for place in (DRAWS // 40, DRAWS - DRAWS // 40)]
 
 
-def main(path):
-    """The medians of windows, and of the ratios of neighbours."""
+def main(path: tyro.conf.Positional[Path]) -> None:
+    """The medians of windows, and of the ratios of neighbours.
+
+    Args:
+        path: the file of the figures.
+    """
     precision = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
     clock, rows = Clock(), []
     clock.install()
@@ -99,8 +104,8 @@ def main(path):
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
     content = {"device": device_name(torch.device("cpu")), "versions": versions, "preset": PRESET, "every": EVERY}
-    Path(path).write_text(json.dumps({**content, "runs": rows}, indent=1) + "\n")
+    path.write_text(json.dumps({**content, "runs": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    tyro.cli(main)

@@ -17,7 +17,7 @@ class Bench:
     In one process, in turns. The exit status is 1 if the losses disagree, which makes the comparison void.
     """
 
-    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic"] = "leaky"
+    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic", "conv28"] = "leaky"
     """Network and training recipe."""
     data: str = "mnist"
     """As for fastvae train."""

@@ -1,20 +1,25 @@
-"""What no loop on this machine goes below: the matrix products and the optimiser of a step, and nothing else."""
+"""What no loop on this machine goes below: the products and the optimiser of a step, and nothing else."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..models import VAE
 from .loops import LOW, fast_optimizer
 from .task import Contender, Task
 
+_Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+
 
 class Floor(Contender):
-    """Products of forward (``torch.addmm``) and backward (``torch.mm``) at the network's layers, and its optimiser.
+    """Products of forward and backward at the network's layers, and its optimiser.
 
-    For each layer (in, out) and B rows: the output B x in x out, the weight's gradient out x B x in and, but for the
-    first layer, the input's gradient B x out x in. Operands and results are in the precision; the optimiser's are
-    fp32. Nothing is cast, gathered, activated or summed.
+    For each layer (in, out) and B rows: the output B x in x out (``torch.addmm``), the weight's gradient out x B x in
+    and, but for the first layer, the input's gradient B x out x in (``torch.mm``); of convolutions the same, by torch's
+    own, in channels_last. Operands and results are in the precision; the optimiser's are fp32. Nothing is cast,
+    gathered, normalised, activated or summed.
     """
 
     def __init__(self, task: Task, seed: int, precision: str) -> None:
@@ -24,8 +29,12 @@ class Floor(Contender):
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 1e-3)
         self._optimizer = fast_optimizer(task.recipe, model)
-        layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-        self._layers = [_Products(layer, task.batch_size, dtype, first=not at) for at, layer in enumerate(layers)]
+        self._layers = [
+            _Products(layer, inputs, dtype, first=not at)
+            if isinstance(layer, nn.Linear)
+            else _Convolution(layer, inputs, dtype, first=not at)
+            for at, (layer, inputs) in enumerate(_layers(task, model))
+        ]
 
     @torch.no_grad()
     def epoch(self, _: int) -> Iterator[None]:
@@ -38,20 +47,66 @@ class Floor(Contender):
             yield
 
 
-class _Products:
-    def __init__(self, layer: nn.Linear, rows: int, dtype: torch.dtype, *, first: bool) -> None:
-        def random(*shape: int) -> Tensor:
-            return torch.randn(shape, device=layer.weight.device).to(dtype)
+def _layers(task: Task, model: VAE) -> list[tuple[_Layer, torch.Size]]:
+    """What multiplies, in its order, and the shape of its input at the task's batch."""
+    found: list[tuple[_Layer, torch.Size]] = []
 
-        self.weight, self.bias = layer.weight.detach().to(dtype), layer.bias.detach().to(dtype)
-        self.inputs, self.gradient = random(rows, layer.in_features), random(rows, layer.out_features)
+    def note(module: _Layer, inputs: tuple[Tensor]) -> None:
+        found.append((module, inputs[0].shape))
+
+    hooks = [module.register_forward_pre_hook(note) for module in model.modules() if isinstance(module, _Layer)]
+    with torch.no_grad():
+        model(task.images[: task.batch_size])
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def _random(like: Tensor, dtype: torch.dtype, shape: torch.Size) -> Tensor:
+    drawn = torch.randn(shape, device=like.device).to(dtype)
+    return drawn if drawn.dim() < 4 else drawn.contiguous(memory_format=torch.channels_last)
+
+
+class _Products:
+    def __init__(self, layer: nn.Linear, inputs: torch.Size, dtype: torch.dtype, *, first: bool) -> None:
+        self.weight = layer.weight.detach().to(dtype)
+        self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+        self.inputs = _random(layer.weight, dtype, inputs)
+        self.gradient = _random(layer.weight, dtype, torch.Size((inputs[0], layer.out_features)))
         self.of_output, self.of_weight = torch.empty_like(self.gradient), torch.empty_like(self.weight)
         self.of_inputs = None if first else torch.empty_like(self.inputs)
 
     def forward(self) -> None:
-        torch.addmm(self.bias, self.inputs, self.weight.t(), out=self.of_output)
+        if self.bias is None:
+            torch.mm(self.inputs, self.weight.t(), out=self.of_output)
+        else:
+            torch.addmm(self.bias, self.inputs, self.weight.t(), out=self.of_output)
 
     def backward(self) -> None:
         torch.mm(self.gradient.t(), self.inputs, out=self.of_weight)
         if self.of_inputs is not None:
             torch.mm(self.gradient, self.weight, out=self.of_inputs)
+
+
+class _Convolution:
+    def __init__(
+        self, layer: nn.Conv2d | nn.ConvTranspose2d, inputs: torch.Size, dtype: torch.dtype, *, first: bool
+    ) -> None:
+        self.weight = layer.weight.detach().to(dtype)
+        self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+        self.inputs = _random(layer.weight, dtype, inputs)
+        self.options: tuple[Any, ...] = (
+            layer.stride, layer.padding, layer.dilation, isinstance(layer, nn.ConvTranspose2d), layer.output_padding,
+            layer.groups,
+        )  # fmt: skip
+        self.wanted = (not first, True, self.bias is not None)
+        self.gradient = _random(layer.weight, dtype, self.forward().shape)
+
+    def forward(self) -> Tensor:
+        return torch.convolution(self.inputs, self.weight, self.bias, *self.options)
+
+    def backward(self) -> None:
+        sizes = None if self.bias is None else list(self.bias.shape)
+        torch.ops.aten.convolution_backward(
+            self.gradient, self.inputs, self.weight, sizes, *self.options, list(self.wanted)
+        )

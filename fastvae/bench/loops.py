@@ -32,8 +32,7 @@ class Loop(Contender):
     def __init__(self, task: Task, seed: int, precision: str, mode: str | None) -> None:
         self.task, self.precision = task, precision
         self.model = task.model(seed)
-        # The data are flat already, so the model's own reshaping is left out.
-        self.encoder, self.decoder = self.model.encoder[1:], self.model.decoder[:-1]  # type: ignore[index]
+        self.encoder, self.decoder = task.layers(self.model)
         self.optimizer = fast_optimizer(task.recipe, self.model)
         self._loss: Callable[[Tensor], Tensor] = self._plain_loss
         if mode is not None:
@@ -52,6 +51,8 @@ class Loop(Contender):
             yield
 
     def _plain_loss(self, x: Tensor) -> Tensor:
+        if self.task.recipe.binarize:
+            x = torch.bernoulli(x)
         low = LOW.get(self.precision)
         with nullcontext() if low is None else torch.autocast(x.device.type, low):
             encoded = self.encoder(x)

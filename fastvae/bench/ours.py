@@ -25,6 +25,7 @@ class Fastvae(Contender):
             optimizer_options=dict(task.recipe.optimizer_options),
             epochs=task.recipe.epochs,
             seed=seed,
+            binarize=task.recipe.binarize,
             precision=precision,
             execution=execution,
         )

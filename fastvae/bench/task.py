@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Dataset, in_memory
 from ..models import VAE, Preset, build
@@ -37,13 +37,26 @@ class Task:
 
     @cached_property
     def images(self) -> Tensor:
-        """(N, C, H, W) on the device, as the data set has them."""
-        return in_memory(self.dataset.train).to(self.device)
+        """(N, C, H, W) on the device, of the data set's type, in channels_last for convolutions."""
+        images = in_memory(self.dataset.train).to(self.device)
+        return images if self.recipe.network == "mlp" else images.contiguous(memory_format=torch.channels_last)
 
     @cached_property
     def pixels(self) -> Tensor:
-        """(N, C * H * W) fp32 on the device: the data as one tensor, read as x/255 beforehand."""
-        return as_floats(self.images).flatten(1)
+        """fp32 on the device: the data as one tensor, read as x/255 beforehand; as :meth:`laid_out` has them."""
+        return self.laid_out(as_floats(self.images))
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) as a plain loop hands them to its layers: flat for an MLP, else in channels_last."""
+        if self.recipe.network == "mlp":
+            return images.flatten(1)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def layers(self, model: VAE) -> tuple[nn.Module, nn.Module]:
+        """Encoder and decoder for pixels so laid out: an MLP's own reshaping is left out."""
+        if self.recipe.network == "mlp":
+            return model.encoder[1:], model.decoder[:-1]  # type: ignore[index]
+        return model.encoder, model.decoder
 
     def model(self, seed: int) -> VAE:
         """The network on the device, with the seed's initial weights: the same for all contenders."""

@@ -34,8 +34,7 @@ class Tutorial(Contender):
         recipe = task.recipe
         self.task = task
         self.model = task.model(seed)
-        # The data reach the layers flat, so the model's own reshaping is left out.
-        self.encoder, self.decoder = self.model.encoder[1:], self.model.decoder[:-1]  # type: ignore[index]
+        self.encoder, self.decoder = task.layers(self.model)
         self.loader = DataLoader(
             Pictures(in_memory(task.dataset.train)), batch_size=task.batch_size, shuffle=True, num_workers=workers
         )
@@ -45,7 +44,9 @@ class Tutorial(Contender):
     def epoch(self, _: int) -> Iterator[None]:
         total = 0.0
         for images, _ in self.loader:
-            x = images.flatten(1).to(self.task.device)
+            x = self.task.laid_out(images).to(self.task.device)
+            if self.task.recipe.binarize:
+                x = torch.bernoulli(x)
             self.optimizer.zero_grad()
             encoded = self.encoder(x)
             mean, log_var = encoded.chunk(2, dim=1) if isinstance(encoded, Tensor) else encoded

@@ -2,12 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 _GROUP = 8  # channels normalised together
 _SMALLEST = 4  # side of the grid that the latents lie on: 4 to 7
+_LOGVAR = -4.0  # of the first posteriors: a deviation of 0.14
+
+
+_Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 
 
 def levels(side: int) -> int:
@@ -59,11 +65,49 @@ class NormedConv(nn.Sequential):
         super().__init__(nn.Conv2d(channels, out, kernel, stride, padding, bias=False), norm(out), nn.SiLU())
 
 
-class Halve(NormedConv):
-    """To half of each side, by a kernel that covers every pixel equally often."""
+class Stem(nn.Sequential):
+    """A convolution and SiLU, for what comes from outside: a norm would take away how bright an image is, or how far
+    out a latent.
+    """
 
-    def __init__(self, channels: int, out: int) -> None:
-        super().__init__(channels, out, kernel=4, stride=2)
+    def __init__(self, channels: int, out: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__(nn.Conv2d(channels, out, kernel, stride, (kernel - stride + 1) // 2), nn.SiLU())
+
+
+def halve(channels: int, out: int, of: type[NormedConv] | type[Stem] = NormedConv) -> nn.Sequential:
+    """To half of each side, by a kernel that covers every pixel equally often."""
+    return of(channels, out, kernel=4, stride=2)
+
+
+def head(layer: _Layer, latent_dim: int) -> _Layer:
+    """The layer, whose outputs are packed mu and logvar of latents, with posteriors that begin nearly certain.
+
+    Under noise of the prior's size a decoder learns the mean image first, and an encoder that nobody listens to
+    forgets the image.
+    """
+    assert layer.bias is not None
+    with torch.no_grad():
+        layer.bias[latent_dim:] = _LOGVAR
+    return layer
+
+
+class Flat(nn.Module):
+    """(B, C, H, W) to (B, H * W * C): a view of what lies in channels_last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class Grid(nn.Module):
+    """:class:`Flat` undone: (B, H * W * C) to (B, C, H, W), a view in channels_last."""
+
+    def __init__(self, sides: tuple[int, int]) -> None:
+        super().__init__()
+        self.sides = sides
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = self.sides
+        return x.view(len(x), height, width, -1).permute(0, 3, 1, 2)
 
 
 class Double(nn.Sequential):

@@ -1,5 +1,6 @@
 """Convolutional and residual VAEs for pictures, with latents that lie on a grid."""
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -7,12 +8,14 @@ import torch
 from torch import nn
 
 from ..nn import DiscretizedLogisticMixture, Likelihood, as_likelihood
-from .blocks import Double, Halve, NormedConv, Residual, grid, norm, widths
+from .blocks import Double, Flat, Grid, NormedConv, Residual, Stem, grid, halve, head, norm, widths
 from .vae import VAE
 
 _VAE = TypeVar("_VAE", bound=VAE)
 MIXTURES = 5  # logistics of each pixel
-_LOG_SCALE = -2.5  # of a logistic a quarter of [0, 1] wide: 3 standard deviations are 0.45
+_MEANS = (0.3, 0.7)  # of the first and the last component before training
+_LOG_SCALE = -1.5  # of a logistic with a standard deviation of 0.4
+_GAIN = 0.1  # of the first weights of the last layer, whose outputs are in units of [0, 1] and logarithms of them
 
 
 def conv_vae(
@@ -32,9 +35,9 @@ def conv_vae(
     Args:
         shape: (C, H, W) of the pictures, sides of 4 to 7 times a power of two.
         width: channels after the first halving.
-        latent_channels: of z, at each place of the grid.
+        latent_channels: of z, at each place of the grid; of all of z where it is flat.
         likelihood: "mixture" (of discretised logistics, for 1 or 3 channels of 8 bits), or as for :class:`VAE`.
-        flat: have one place in place of the grid, which sees all of the picture.
+        flat: have a vector in place of the grid, each of whose elements sees all of the picture.
         blocks: residual blocks after each halving and before each doubling; 0 has one convolution at the grid.
 
     Raises:
@@ -55,24 +58,27 @@ def conv_vae(
 
     steps: list[nn.Module] = []
     for before, after in zip([channels, *wide], wide, strict=False):
-        steps += [Halve(before, after), *middle(after)]
-    head = nn.Conv2d(wide[-1], 2 * latent_channels, sides if flat else (1, 1))
-    encoder = nn.Sequential(*steps, *ending(blocks, wide[-1]), head)
+        steps += [halve(before, after, NormedConv if steps else Stem), *middle(after)]
+    places = math.prod(sides) * wide[-1]
     if flat:
-        steps = [nn.ConvTranspose2d(latent_channels, wide[-1], sides, bias=False), norm(wide[-1]), nn.SiLU()]
+        packed = [Flat(), head(nn.Linear(places, 2 * latent_channels), latent_channels)]
+        opening = [nn.Linear(latent_channels, places, bias=False), Grid(sides), norm(wide[-1]), nn.SiLU()]
     else:
-        steps = [NormedConv(latent_channels, wide[-1])]
+        packed = [head(nn.Conv2d(wide[-1], 2 * latent_channels, 1), latent_channels)]
+        opening = [Stem(latent_channels, wide[-1])]
+    encoder = nn.Sequential(*steps, *ending(blocks, wide[-1]), *packed)
+    steps = opening
     for level in reversed(range(1, count)):
         steps += [*middle(wide[level]), Double(wide[level], wide[level - 1])]
     decoder = nn.Sequential(*steps, *middle(wide[0]), *ending(blocks, wide[0]), Pixels(wide[0], out, likelihood))
-    vae = VAE(encoder, decoder, likelihood, latent_shape=(latent_channels, *([1, 1] if flat else sides)))
+    vae = VAE(encoder, decoder, likelihood, latent_shape=(latent_channels, *(() if flat else sides)))
     return in_channels_last(vae)
 
 
 class Pixels(nn.Sequential):
     """The decoder's last layer, from half the size: a convolution whose channels become 2 x 2 pixels of ``out`` each.
 
-    A mixture begins with its components side by side, a quarter of the grey levels wide, as pixels are.
+    A mixture begins with wide components around the middle, nearly the same for any input.
     """
 
     def __init__(self, channels: int, out: int, likelihood: Likelihood) -> None:
@@ -83,8 +89,9 @@ class Pixels(nn.Sequential):
             planes = convolution.bias.detach().view(-1, likelihood.mixtures, 4)  # shares; means; log-scales; couplings
             colours = 3 if len(planes) == 10 else 1
             planes.zero_()
-            planes[1 : 1 + colours] = (torch.arange(likelihood.mixtures) + 0.5)[:, None] / likelihood.mixtures
+            planes[1 : 1 + colours] = torch.linspace(*_MEANS, likelihood.mixtures)[:, None]
             planes[1 + colours : 1 + 2 * colours] = _LOG_SCALE
+            convolution.weight.detach().mul_(_GAIN)
 
 
 def outputs(likelihood: str | Likelihood, channels: int) -> tuple[Likelihood, int]:

@@ -1,6 +1,7 @@
 """A VAE of two levels of latents, of which the lower has a prior that is learned."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..nn import ELBO, Likelihood
 from ..ops import Backend, Noise, Reduction
-from .blocks import Double, Halve, NormedConv, grid, widths
+from .blocks import Double, NormedConv, Stem, grid, halve, head, widths
 from .conv import Pixels, in_channels_last, outputs
 from .vae import VAE, VAEOutput
 
@@ -150,17 +151,17 @@ def ladder_vae(shape: Sequence[int], width: int, latent_channels: int, likelihoo
     if count < 2:
         raise ValueError(f"a ladder of two levels needs images of 16 pixels or more, but they are {tuple(shape)[1:]}")
     low, high = wide[-2:]
-    halved = [Halve(before, after) for before, after in zip([channels, *wide], wide[:-1], strict=False)]
+    halved = [halve(before, after) for before, after in pairwise(wide[:-1])]
     doubled = [Double(wide[level], wide[level - 1]) for level in reversed(range(1, count - 1))]
     vae = LadderVAE(
-        bottom=nn.Sequential(*halved, NormedConv(low, low)),
-        top=nn.Sequential(Halve(low, high), NormedConv(high, high)),
-        estimate=nn.Conv2d(low, 2 * latent_channels, 1),
-        head=nn.Conv2d(high, 2 * latent_channels, 1),
-        prior=nn.Sequential(NormedConv(latent_channels, high), Double(high, low)),
+        bottom=nn.Sequential(halve(channels, wide[0], Stem), *halved, NormedConv(low, low)),
+        top=nn.Sequential(halve(low, high), NormedConv(high, high)),
+        estimate=head(nn.Conv2d(low, 2 * latent_channels, 1), latent_channels),
+        head=head(nn.Conv2d(high, 2 * latent_channels, 1), latent_channels),
+        prior=nn.Sequential(Stem(latent_channels, high), Double(high, low)),
         prior_head=nn.Conv2d(low, 2 * latent_channels, 1),
         decoder=nn.Sequential(
-            NormedConv(low + latent_channels, low),
+            Stem(low + latent_channels, low),
             *doubled,
             Pixels(wide[0], out, likelihood),
         ),

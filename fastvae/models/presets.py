@@ -51,6 +51,7 @@ _of_colour = partial(
     latent_dim=16,
     likelihood="mixture",
     reduction="batchmean",
+    lr=3e-4,
     schedule="cosine",
     batch_size=64,
     epochs=20,

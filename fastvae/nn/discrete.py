@@ -45,14 +45,17 @@ class DiscretizedLogisticMixture(Likelihood):
         return ops.discretized_logistic_mixture_nll(output, target, self.mixtures, **options)
 
     def mean(self, output: Tensor) -> Tensor:
-        """The components' means by their shares, each coupled to the expected channels before it."""
+        """The components' means by their shares, each coupled to its own channels before it.
+
+        A component whose mean is outside of [0, 1] has nearly all of its mass in the last bin there.
+        """
         planes = output.unflatten(1, (-1, self.mixtures))
         shares, (means, coefficients) = torch.softmax(planes[:, 0], 1), _means(planes)
         channels: list[Tensor] = []
         for mean in means:
-            coupled = [torch.tanh(next(coefficients)) * (before.unsqueeze(1) - 0.5) for before in channels]
-            channels.append((shares * (mean + sum(coupled))).sum(1).clamp(0, 1))
-        return torch.stack(channels, 1)
+            coupled = [torch.tanh(next(coefficients)) * (before - 0.5) for before in channels]
+            channels.append((mean + sum(coupled)).clamp(0, 1))
+        return torch.stack([(shares * channel).sum(1) for channel in channels], 1)
 
 
 def _means(planes: Tensor) -> tuple[tuple[Tensor, ...], Iterator[Tensor]]:

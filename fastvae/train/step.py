@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ..data.files import cache_folder
 from .activations import join_activations
 from .config import Execution
+from .norms import join_norms
 from .objective import TRAIN_STREAM, Dials, Objective
 from .pixels import join_pixels
 from .products import choose_products
@@ -77,6 +78,7 @@ class Step:
         graph.graph.eliminate_dead_code()
         if self._execution == "traced":
             join_activations(graph)
+            join_norms(graph)
             join_pixels(graph)
         graph.recompile()
         return _compiled(graph, inputs) if self._execution == "compiled" else graph

@@ -7,10 +7,20 @@ import pytest
 import torch
 
 from fastvae import ops
-from fastvae.ops import _library, adam_step, all_finite, arrive_and_wait, bias_gradient, mm, scale_pixels
+from fastvae.ops import (
+    _library,
+    adam_step,
+    all_finite,
+    arrive_and_wait,
+    bias_gradient,
+    group_norm_silu,
+    mm,
+    scale_pixels,
+)
 from fastvae.reference import gaussian_kl
 
-OF_CPU = (adam_step, all_finite, arrive_and_wait, bias_gradient, mm, scale_pixels)  # which declare an operator each
+# Which declare what only the CPU has.
+OF_CPU = (adam_step, all_finite, arrive_and_wait, bias_gradient, group_norm_silu, mm, scale_pixels)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +120,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         "all_finite": [([mu, logvar.t() if logvar.dim() == 2 else logvar],)] if _library.has_native() else [],
         "arrive_and_wait": [(torch.zeros(1, 8, dtype=torch.int64), 0, 1, 1.0)] if _library.has_native() else [],
         "bias_gradient_": bias_gradients() if _library.has_native() else [],
+        **dict(zip(("group_norm_silu", "group_norm_silu_backward"), normed_images(), strict=True)),
         "scale_pixels": scaled_pixels() if _library.has_native() else [],
         "mm": products() if _library.multiplies_bf16() else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
@@ -141,6 +152,20 @@ def bias_gradients() -> list[tuple[Any, ...]]:
     return [(gradient.clone(), output, 0.2), (gradient.clone(), output, 0.0), (gradient, None, 0.0)]
 
 
+def normed_images() -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """On the CPU alone: in both types, in channels_last."""
+    if not _library.has_native():
+        return [], []
+    forward, backward = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(3, 4, 5, 2).to(dtype, memory_format=torch.channels_last)
+        weight, bias = torch.rand(4), torch.randn(4)
+        forward.append((x, weight, bias, 2, 1e-5))
+        _, mean, rstd = group_norm_silu.group_norm_silu(*forward[-1])
+        backward.append((torch.randn_like(x), x, mean, rstd, weight, bias, 2))
+    return forward, backward
+
+
 def scaled_pixels() -> list[tuple[Any, ...]]:
     """On the CPU alone: in both types."""
     pixels = torch.randint(0, 256, (3, 1, 4, 4), dtype=torch.uint8)
@@ -154,7 +179,7 @@ QUICK = ("bernoulli_nll", "bernoulli_nll_backward", "reparameterize", "adam_step
 
 def test_every_operator_is_checked_here() -> None:
     assert set(NAMES) == {*_library._modules, *_library._compositions, *_library._of_cpu}
-    assert len(OF_CPU) == len(_library._of_cpu)
+    assert len(OF_CPU) + 1 == len(_library._of_cpu)  # a norm has two
 
 
 @pytest.mark.parametrize(
