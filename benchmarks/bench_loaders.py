@@ -159,6 +159,8 @@ def test_training_on_jpegs(benchmark, folders, name):
         seen = 0
         for batch in batches:
             images = batch[0].to(DEVICE)
+            if images.is_floating_point():  # ToTensor's; the likelihood is of 8 bits
+                images = (images * 255).round().byte()
             engine.train_step(Batch(images, 0, len(images)))
             seen += len(images)
         if DEVICE.type == "cuda":

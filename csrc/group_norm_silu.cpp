@@ -28,7 +28,7 @@ struct GroupNormSilu {
 };
 
 // What an image of the one and of the other needs to write in: rows, and where the gradient is not fp32 an image.
-constexpr int kForwardRows = 2, kBackwardRows = 6;
+constexpr int kForwardRows = 3, kBackwardRows = 6;
 
 }  // namespace fastvae
 
@@ -81,7 +81,8 @@ void forward(const GroupNormSilu& op, int64_t image, float* scratch) {
   const T* __restrict x = static_cast<const T*>(op.x) + image * op.size();
   T* __restrict output = static_cast<T*>(op.output) + image * op.size();
   float *mean = op.mean + image * op.groups, *rstd = op.rstd + image * op.groups;
-  float *__restrict first = scratch, *__restrict second = scratch + op.row();
+  float *__restrict first = scratch, *__restrict centre = scratch + op.row();
+  float* __restrict bias = scratch + 2 * op.row();
   const double count = static_cast<double>(op.size() / op.groups);
   clear(first, op.row());
   for_rows(op, [&](int64_t at, int64_t length) {
@@ -89,12 +90,12 @@ void forward(const GroupNormSilu& op, int64_t image, float* scratch) {
     for (int64_t i = 0; i < length; ++i) first[i] += Stored<D>::load(x[at + i]);
   });
   for (int64_t g = 0; g < op.groups; ++g) mean[g] = static_cast<float>(sum_of_group(op, first, g) / count);
-  fill(op, second, [&](int64_t, int64_t g) { return mean[g]; });
+  fill(op, centre, [&](int64_t, int64_t g) { return mean[g]; });
   clear(first, op.row());
   for_rows(op, [&](int64_t at, int64_t length) {
 #pragma omp simd
     for (int64_t i = 0; i < length; ++i) {
-      const float centred = Stored<D>::load(x[at + i]) - second[i];
+      const float centred = Stored<D>::load(x[at + i]) - centre[i];
       first[i] = fma(centred, centred, first[i]);
     }
   });
@@ -102,11 +103,11 @@ void forward(const GroupNormSilu& op, int64_t image, float* scratch) {
     rstd[g] = static_cast<float>(1.0 / sqrt(sum_of_group(op, first, g) / count + op.eps));
   }
   fill(op, first, [&](int64_t c, int64_t g) { return rstd[g] * op.weight[c]; });
-  fill(op, second, [&](int64_t c, int64_t g) { return fma(-mean[g], rstd[g] * op.weight[c], op.bias[c]); });
+  fill(op, bias, [&](int64_t c, int64_t) { return op.bias[c]; });
   for_rows(op, [&](int64_t at, int64_t length) {
 #pragma omp simd
     for (int64_t i = 0; i < length; ++i) {
-      const float v = fma(Stored<D>::load(x[at + i]), first[i], second[i]);
+      const float v = fma(Stored<D>::load(x[at + i]) - centre[i], first[i], bias[i]);
       output[at + i] = Stored<D>::store(v * sigmoid(v));
     }
   });
@@ -118,12 +119,12 @@ void backward(const GroupNormSilu& op, int64_t image, float* scratch) {
   const int64_t row = op.row();
   const T* __restrict x = static_cast<const T*>(op.x) + image * op.size();
   const T* __restrict gradient = static_cast<const T*>(op.gradient) + image * op.size();
-  T* __restrict of_x = static_cast<T*>(op.output) + image * op.size();
+  T* of_x = static_cast<T*>(op.output) + image * op.size();
   const float *mean = op.mean + image * op.groups, *rstd = op.rstd + image * op.groups;
-  float *__restrict scale = scratch, *__restrict bias = scratch + row, *__restrict centre = scratch + 2 * row;
+  float *__restrict scale = scratch, *bias = scratch + row, *__restrict centre = scratch + 2 * row;
   float *__restrict of_bias = scratch + 3 * row, *__restrict of_weight = scratch + 4 * row;
   float* __restrict slope = scratch + 5 * row;
-  float* __restrict held;  // the gradient of what SiLU is given
+  float* held;  // in of_x itself, or apart: the gradient of what SiLU is given
   if constexpr (D == Dtype::f32) held = of_x;
   else held = scratch + kBackwardRows * row;
   fill(op, scale, [&](int64_t c, int64_t g) { return rstd[g] * op.weight[c]; });
@@ -154,7 +155,7 @@ void backward(const GroupNormSilu& op, int64_t image, float* scratch) {
     sum_of_bias[c] = static_cast<float>(to_bias);
     sum_of_weight[c] = static_cast<float>(to_weight * static_cast<double>(rstd[c / width]));
   }
-  float* __restrict shift = bias;
+  float* shift = bias;
   for (int64_t g = 0; g < op.groups; ++g) {
     double to_mean = 0.0, to_deviation = 0.0;
     for (int64_t c = g * width; c < (g + 1) * width; ++c) {

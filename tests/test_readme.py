@@ -91,6 +91,42 @@ def test_the_preset_table_is_what_was_measured():
             assert run["test"]["loss"] == pytest.approx(105.6, abs=0.5)  # pytorch/examples, in two public logs
 
 
+def test_what_binarised_pixels_end_at_is_what_was_measured():
+    ends = {run["preset"]: run["test"]["loss"] for run in results("presets-mnist-binarized-cpu.json")["runs"]}
+    row = next(line for line in README.splitlines() if line.startswith("| `conv28`"))
+    assert row.endswith(f"| {ends['conv28']:.2f} | |")
+    names = ("basic", "keras", "deep", "leaky", "classic")
+    *others, last = (f"{ends[name]:.2f}" for name in names)
+    assert f"(with `--binarize`) end at {', '.join(others)} and {last}." in " ".join(README.split())
+    assert all(ends["conv28"] < ends[name] for name in names)
+
+
+SIDES = ("64", "256", "512")  # of JPEGs
+LOADERS = {
+    "`DataLoader` and torchvision's transforms": ("tutorial's DataLoader", "DataLoader + torchvision, 0 workers"),
+    "the same, 2 workers": ("tutorial's DataLoader, 2 workers", "DataLoader + torchvision, 2 workers"),
+    "`--loader torch`, 2 workers": (None, "torch, 2 workers"),
+    "`--loader dali`, on the CPU": (None, "dali"),
+    "`--cache`": (None, "torch, --cache"),
+    "`--loader resident`": ("resident", None),
+}
+
+
+def test_the_table_of_loaders_is_what_was_measured():
+    rates, waiting = {}, {}
+    for benchmark in results("loaders-cpu.json")["benchmarks"]:
+        info, group = benchmark["extra_info"], benchmark["group"].removeprefix("JPEGs of ")
+        rates[group.split()[0], info["name"]] = info["images_per_s"]
+        if group.startswith("training"):
+            waiting[info["name"]] = info.get("waiting")
+    for row, (grey, pictures) in LOADERS.items():
+        cells = [rates[side, name] if name else None for side, name in (("an", grey), *((s, pictures) for s in SIDES))]
+        expected = "".join(f" {rate:,} |" if rate else " |" for rate in cells)
+        assert f"| {row} |{expected}\n" in README
+    shares = (f"{100 * waiting[name]:.1f} %" for name in ("torch, --cache", "dali"))
+    assert "waits {} of its time for data that are cached, and {} for DALI".format(*shares) in README
+
+
 def test_what_two_processes_cost_is_what_was_measured():
     runs = {(row["run"], row["batch_size"]): row for row in results("processes-cpu.json")["runs"]}
     names = ("fastvae", "eager loop, DistributedDataParallel")

@@ -18,8 +18,8 @@ class Floor(Contender):
 
     For each layer (in, out) and B rows: the output B x in x out (``torch.addmm``), the weight's gradient out x B x in
     and, but for the first layer, the input's gradient B x out x in (``torch.mm``); of convolutions the same, by torch's
-    own, in channels_last. Operands and results are in the precision; the optimiser's are fp32. Nothing is cast,
-    gathered, normalised, activated or summed.
+    own in channels_last, which allocate what they put out. Operands and results are in the precision; the optimiser's
+    are fp32. Nothing is cast, gathered, normalised, activated or summed.
     """
 
     def __init__(self, task: Task, seed: int, precision: str) -> None:
@@ -99,14 +99,13 @@ class _Convolution:
             layer.stride, layer.padding, layer.dilation, isinstance(layer, nn.ConvTranspose2d), layer.output_padding,
             layer.groups,
         )  # fmt: skip
-        self.wanted = (not first, True, self.bias is not None)
+        self.wanted = (not first, True, False)
         self.gradient = _random(layer.weight, dtype, self.forward().shape)
 
     def forward(self) -> Tensor:
         return torch.convolution(self.inputs, self.weight, self.bias, *self.options)
 
     def backward(self) -> None:
-        sizes = None if self.bias is None else list(self.bias.shape)
         torch.ops.aten.convolution_backward(
-            self.gradient, self.inputs, self.weight, sizes, *self.options, list(self.wanted)
+            self.gradient, self.inputs, self.weight, None, *self.options, list(self.wanted)
         )

@@ -198,15 +198,16 @@ def _build(feed: _Feed) -> Any:
             source=feed.batch, num_outputs=4, batch=True, batch_info=True,
             dtype=[types.UINT8, number, number, number], ndim=[1, 0, 0, 0],
         )  # fmt: skip
-        picture = fn.decoders.image(
-            encoded,
-            device="mixed" if on_gpu else "cpu",
-            output_type=types.RGB if pictures.channels == 3 else types.GRAY,
-        )
-        shape = picture.shape(dtype=number)
+        # The shape is in a picture's head, so that only the middle of it need be decoded.
+        shape = fn.peek_image_shape(encoded, dtype=number)
         side = lowest(shape[0], shape[1])
         begin = fn.stack((shape[0] - side) // 2, (shape[1] - side) // 2)
-        square = fn.slice(picture, begin, fn.stack(side, side), axes=(0, 1))
+        square = fn.decoders.image_slice(
+            encoded, begin, fn.stack(side, side),
+            axes=(0, 1),
+            device="mixed" if on_gpu else "cpu",
+            output_type=types.RGB if pictures.channels == 3 else types.GRAY,
+        )  # fmt: skip
         resized = fn.resize(square, size=[pictures.size] * 2, interp_type=types.INTERP_LINEAR, antialias=True)
         return fn.flip(fn.slice(resized, fn.stack(top, left), [size, size], axes=(0, 1)), horizontal=flip)
 

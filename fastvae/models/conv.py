@@ -30,7 +30,8 @@ def conv_vae(
     """A VAE of strided convolutions with group norm, in channels_last.
 
     Images (C, H, W) are halved until the grid is 4 to 7 a side, with twice the channels each time (at most 8 times
-    ``width``); the way out is the same in reverse. mu, logvar and z are (B, latent_channels, H', W').
+    ``width``); the way out is the same in reverse. mu, logvar and z are (B, latent_channels, H', W'), or, flat,
+    (B, latent_channels), of which the first norm leaves the direction alone.
 
     Args:
         shape: (C, H, W) of the pictures, sides of 4 to 7 times a power of two.

@@ -39,6 +39,7 @@ class Preset:
     optimizer_options: Mapping[str, float] = field(default_factory=dict)
     lr: float = 1e-3
     schedule: Literal["constant", "cosine", "iwae"] = "constant"
+    beta_warmup: int | None = None  # steps
     binarize: bool = False
     batch_size: int = 128
     epochs: int = 10
@@ -51,6 +52,8 @@ _of_colour = partial(
     latent_dim=16,
     likelihood="mixture",
     reduction="batchmean",
+    # Under the full KL from the start, colours are left to the mixture's shares, and hardly any goes through z.
+    beta_warmup=1000,
     lr=3e-4,
     schedule="cosine",
     batch_size=64,

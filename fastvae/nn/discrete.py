@@ -47,7 +47,7 @@ class DiscretizedLogisticMixture(Likelihood):
     def mean(self, output: Tensor) -> Tensor:
         """The components' means by their shares, each coupled to its own channels before it.
 
-        A component whose mean is outside of [0, 1] has nearly all of its mass in the last bin there.
+        A component whose mean is outside of [0, 1] counts as one at the end, where a narrow one has its mass.
         """
         planes = output.unflatten(1, (-1, self.mixtures))
         shares, (means, coefficients) = torch.softmax(planes[:, 0], 1), _means(planes)
@@ -55,7 +55,9 @@ class DiscretizedLogisticMixture(Likelihood):
         for mean in means:
             coupled = [torch.tanh(next(coefficients)) * (before - 0.5) for before in channels]
             channels.append((mean + sum(coupled)).clamp(0, 1))
-        return torch.stack([(shares * channel).sum(1) for channel in channels], 1)
+        return torch.stack([(shares * channel).sum(1) for channel in channels], 1).clamp(
+            0, 1
+        )  # for the shares' rounding
 
 
 def _means(planes: Tensor) -> tuple[tuple[Tensor, ...], Iterator[Tensor]]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .config import TrainConfig
 
 SAMPLED = ("iwae", "dreg", "stl")  # the objectives of K samples
+WITH_BETA = ("elbo", "capacity", "tcvae")
 _COUNTS = (
     "epochs", "max_steps", "patience", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps",
     "decay_epochs", "beta_steps", "capacity_steps", "samples", "max_restarts", "image_size", "width", "workers",
@@ -61,8 +62,7 @@ def check_objective(config: TrainConfig) -> None:
             f"preset {config.preset} has two levels of latents, which --objective {config.objective} does not know: "
             "use --objective elbo"
         )
-    takes_beta = config.objective in ("elbo", "capacity", "tcvae")
-    if not takes_beta and (config.beta != 1 or config.beta_schedule != "constant"):
+    if config.objective not in WITH_BETA and (config.beta != 1 or config.beta_schedule != "constant"):
         raise InputError(f"--objective {config.objective} has no beta, but --beta is {config.beta}: leave it out")
 
 

@@ -4,14 +4,23 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from ..errors import InputError
 from ..models import PRESETS, Preset
 from ..ops import Backend
-from .checks import SAMPLED, check_counts, check_images, check_numbers, check_objective, check_parallel, check_schedules
+from .checks import (
+    SAMPLED,
+    WITH_BETA,
+    check_counts,
+    check_images,
+    check_numbers,
+    check_objective,
+    check_parallel,
+    check_schedules,
+)
 from .optimizer import check_optimizer
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
@@ -113,9 +122,12 @@ class TrainConfig:
     """Draw the training pixels black or white anew at each step, and those for testing once, by the seed."""
     beta: float = 1.0
     """Factor of the KL term (beta-VAE), of its distance from the capacity, or of the total correlation (tcvae)."""
-    beta_schedule: BetaSchedule = "constant"
+    beta_schedule: Annotated[
+        BetaSchedule | None,
+        tyro.conf.arg(metavar="{constant,warmup,cyclical}", help_behavior_hint="(default: the preset's)"),
+    ] = None
     """warmup: from 0 to --beta in --beta-steps; cyclical: cycles of --beta-steps, the first half of each a warm-up."""
-    beta_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
+    beta_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
     """Steps of --beta-schedule's warm-up or cycle."""
     objective: ObjectiveName = "elbo"
     """What is minimised: fastvae.objectives has them. The test loss is the negative ELBO for all."""
@@ -190,6 +202,14 @@ class TrainConfig:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
 
+def _of_beta(config: TrainConfig) -> dict[str, Any]:
+    """The schedule of beta: as asked for, else the preset's warm-up, where the objective has a beta."""
+    steps = config.recipe.beta_warmup
+    if config.beta_schedule is not None or steps is None or config.objective not in WITH_BETA:
+        return {"beta_schedule": config.beta_schedule or "constant"}
+    return {"beta_schedule": "warmup", "beta_steps": config.beta_steps or steps}
+
+
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill in the preset's values and check ranges. Raises InputError naming the flag, its value and the remedy."""
     recipe = config.recipe
@@ -206,6 +226,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         optimizer=optimizer,
         optimizer_options=options,
         schedule=config.schedule or recipe.schedule,
+        **_of_beta(config),
         binarize=recipe.binarize if config.binarize is None else config.binarize,
         # From Python they may be strings.
         out=None if config.out is None else Path(config.out),

@@ -64,9 +64,8 @@ def _found(norm: Node) -> _Found | None:
 
 def _items(node: Node) -> dict[int, Node] | None:
     """The outputs of a node that has several; None if they are used in another way."""
-    if any(user.target is not operator.getitem for user in node.users):
-        return None
-    return {user.args[1]: user for user in node.users}  # type: ignore[misc]
+    items = {user.args[1]: user for user in node.users if user.target is operator.getitem}
+    return items if len(items) == len(node.users) else None  # type: ignore[return-value]
 
 
 def _is_served(x: Node, weight: Node | None, bias: Node | None, gradient: Any) -> bool:

@@ -70,6 +70,25 @@ def test_constant_is_no_table():
     assert planned() == Plan()
 
 
+@pytest.mark.parametrize(
+    ("settings", "schedule", "steps"),
+    [
+        ({}, "warmup", 1000),
+        ({"beta_steps": 7}, "warmup", 7),
+        ({"beta_schedule": "constant"}, "constant", None),
+        ({"beta_schedule": "cyclical", "beta_steps": 8}, "cyclical", 8),
+        ({"objective": "capacity", "capacity": 5.0, "beta_steps": 7}, "warmup", 7),
+        ({"objective": "iwae"}, "constant", None),
+    ],
+    ids=str,
+)
+def test_the_preset_warms_beta_up_unless_told_otherwise(settings, schedule, steps):
+    config = resolve(TrainConfig(preset="conv64", **settings))
+    assert (config.beta_schedule, config.beta_steps) == (schedule, steps)
+    assert resolve(config) == config
+    assert resolve(TrainConfig()).beta_schedule == "constant"
+
+
 def test_tables_are_of_the_whole_run_and_join_warm_up_and_schedule():
     rates, betas, _ = planned(
         epochs=5, lr=0.5, schedule="cosine", warmup_steps=10, beta=4.0, beta_schedule="warmup", beta_steps=20
