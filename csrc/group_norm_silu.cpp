@@ -55,13 +55,17 @@ FASTVAE_INLINE void clear(float* __restrict row, int64_t count) {
   for (int64_t i = 0; i < count; ++i) row[i] = 0.0f;
 }
 
-// The sum over a group's channels of what was summed in a row.
+// Of what was summed in a row: the sum of a channel, and of a group's channels.
+FASTVAE_INLINE double sum_of_channel(const GroupNormSilu& op, const float* row, int64_t channel) {
+  double sum = 0.0;
+  for (int64_t at = channel; at < op.row(); at += op.channels) sum += static_cast<double>(row[at]);
+  return sum;
+}
+
 FASTVAE_INLINE double sum_of_group(const GroupNormSilu& op, const float* row, int64_t group) {
   const int64_t width = op.channels / op.groups;
   double sum = 0.0;
-  for (int64_t repeat = 0; repeat < op.repeats(); ++repeat) {
-    for (int64_t c = 0; c < width; ++c) sum += static_cast<double>(row[repeat * op.channels + group * width + c]);
-  }
+  for (int64_t c = group * width; c < (group + 1) * width; ++c) sum += sum_of_channel(op, row, c);
   return sum;
 }
 
@@ -147,13 +151,8 @@ void backward(const GroupNormSilu& op, int64_t image, float* scratch) {
   const int64_t width = op.channels / op.groups;
   const double count = static_cast<double>(op.size() / op.groups);
   for (int64_t c = 0; c < op.channels; ++c) {
-    double to_bias = 0.0, to_weight = 0.0;
-    for (int64_t repeat = 0; repeat < op.repeats(); ++repeat) {
-      to_bias += static_cast<double>(of_bias[repeat * op.channels + c]);
-      to_weight += static_cast<double>(of_weight[repeat * op.channels + c]);
-    }
-    sum_of_bias[c] = static_cast<float>(to_bias);
-    sum_of_weight[c] = static_cast<float>(to_weight * static_cast<double>(rstd[c / width]));
+    sum_of_bias[c] = static_cast<float>(sum_of_channel(op, of_bias, c));
+    sum_of_weight[c] = static_cast<float>(sum_of_channel(op, of_weight, c) * static_cast<double>(rstd[c / width]));
   }
   float* shift = bias;
   for (int64_t g = 0; g < op.groups; ++g) {

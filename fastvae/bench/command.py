@@ -31,8 +31,8 @@ def bench(config: Bench) -> int:
         if path is not None and not path.parent.is_dir():
             raise InputError(f"{path} cannot be written, there is no folder {path.parent}: make it first")
     device = resolve_device(config.device)
-    dataset = load(config.data, config.data_dir)
     recipe = PRESETS[config.preset]
+    dataset = load(config.data, config.data_dir, size=recipe.image_size)
     check_pixels(TrainConfig(preset=config.preset), dataset)
     task = Task(config.preset, recipe, dataset, config.batch_size or recipe.batch_size, device, config.steps)
     tasks = [(task, contenders(task, config.compile))]
