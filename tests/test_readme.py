@@ -127,6 +127,16 @@ def test_the_table_of_loaders_is_what_was_measured():
     assert "waits {} of its time for data that are cached, and {} for DALI".format(*shares) in README
 
 
+def test_the_race_of_conv28_is_what_was_measured():
+    names = ("torch fp32, eager", "torch fp32, compile", "fastvae train", "floor, fp32")
+    timed = {
+        racer["name"]: 1e3 * racer["median_s"] for racer in comparisons("bench-conv28-cpu.json")["conv28"]["contenders"]
+    }
+    eager, compiled, ours, floor = (f"{timed[name]:.1f}" for name in names)
+    said = f"takes {eager} ms a step eagerly and {compiled} compiled, `fastvae train` {ours}, the floor {floor}."
+    assert said in " ".join(README.split())
+
+
 def test_what_two_processes_cost_is_what_was_measured():
     runs = {(row["run"], row["batch_size"]): row for row in results("processes-cpu.json")["runs"]}
     names = ("fastvae", "eager loop, DistributedDataParallel")
