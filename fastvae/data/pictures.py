@@ -55,10 +55,14 @@ class Pictures:
         return len(self.encoded)
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        images = torch.empty((len(indices), self.size, self.size, self.channels), dtype=torch.uint8).permute(0, 3, 1, 2)
+        images = self.empty(len(indices))
         for row, index in enumerate(indices):
             images[row] = self._read(int(index))
         return images
+
+    def empty(self, count: int) -> Tensor:
+        """Room for some images."""
+        return torch.empty((count, self.size, self.size, self.channels), dtype=torch.uint8).permute(0, 3, 1, 2)
 
     def stand_in(self, index: int) -> int:
         """Which picture is read for one: the first from it on that is not known to be bad."""
@@ -93,7 +97,7 @@ class Pictures:
                 "mend or remove it, or use --on-bad-image skip"
             ) from error
         picture = torch.from_numpy(pixels).view(*pixels.shape[:2], self.channels).permute(2, 0, 1)
-        return _square(picture, self.size)
+        return square(picture, self.size)
 
 
 def is_known(content: bytes) -> bool:
@@ -117,7 +121,7 @@ class Resized:
         return len(self._source)
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        return _square(self._source.read(indices), self._size)
+        return square(self._source.read(indices), self._size)
 
 
 def _pixels(picture: Any, mode: str) -> NDArray[np.uint8]:
@@ -128,14 +132,14 @@ def _pixels(picture: Any, mode: str) -> NDArray[np.uint8]:
     return np.array(picture if picture.mode == mode else picture.convert(mode))
 
 
-def _square(images: Tensor, size: int) -> Tensor:
+def square(images: Tensor, size: int) -> Tensor:
     """The middle square of images (..., H, W), resized."""
     functional = import_module("torchvision.transforms.v2.functional")  # slow to import, so only where it is needed
     height, width = images.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square: Tensor = functional.resize(images[..., top : top + side, left : left + side], [size, size], antialias=True)
-    return square
+    resized: Tensor = functional.resize(images[..., top : top + side, left : left + side], [size, size], antialias=True)
+    return resized
 
 
 def _words(error: Exception) -> str:

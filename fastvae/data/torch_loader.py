@@ -109,7 +109,14 @@ class TorchLoader(OrderedLoader):
         read = iter(self._processes)
 
         def take(step: int) -> Batch:
-            images, told = next(read)
+            try:
+                images, told = next(read)
+            except (RuntimeError, EOFError, OSError) as error:  # what torch finds of a process that is no more
+                self._processes = None
+                raise InputError(
+                    f"one of {self.workers} processes that read images was killed, perhaps for lack of memory: "
+                    "use fewer --workers, or 0 for a thread of this one"
+                ) from error
             for message in told:  # once, though several processes may have met the same picture
                 if message not in self._told:
                     self._told.add(message)

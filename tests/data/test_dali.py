@@ -45,6 +45,10 @@ KINDS = {
 }
 
 
+# Levels by which DALI may differ, by channels; on the CPU none where it needs no grey.
+MOST = {3: 4, 1: 8} if torch.cuda.is_available() else {3: 0, 1: 4}
+
+
 def test_without_dali_it_says_what_to_install(monkeypatch, refuses):
     monkeypatch.setitem(sys.modules, "nvidia.dali.fn", None)
     with refuses(MISSING, "pip install fastvae[dali]"):
@@ -57,7 +61,7 @@ def test_every_kind_of_picture_is_as_pillow_reads_it(dali, caplog, channels):
     loader = dali(pictures, batch_size=len(KINDS), seed=0, shuffle=False)
     (batch,) = loader
     for name, left, right in zip(KINDS, batch.images.int().cpu(), pictures.read(range(len(KINDS))).int(), strict=True):
-        assert (left - right).abs().max() <= (4 if channels == 3 else 8), name
+        assert (left - right).abs().max() <= MOST[channels], name
     assert caplog.records == []
 
 
@@ -92,10 +96,10 @@ def failing(monkeypatch, loader, *steps):
     """The loader's pipelines, which fail in some batches."""
     run, count = _Reader._run, iter(range(1000))
 
-    def or_fail(reader):
+    def or_fail(reader, step):
         if next(count) in steps:
             raise RuntimeError("Critical\nError in CPU operator: no memory\nmore")
-        return run(reader)
+        return run(reader, step)
 
     monkeypatch.setattr(_Reader, "_run", or_fail)
     return loader
@@ -146,4 +150,4 @@ def test_an_iteration_that_is_still_held_takes_nothing_from_the_next(dali):
 def test_what_was_delivered_is_not_written_over(dali):
     pictures = Pictures(photographs(24), size=40)
     batches = [batch.images for batch in dali(pictures, batch_size=2, seed=0, shuffle=False)]
-    assert (torch.cat(batches).cpu().int() - pictures.read(range(24)).int()).abs().max() <= 4
+    assert (torch.cat(batches).cpu().int() - pictures.read(range(24)).int()).abs().max() <= MOST[3]

@@ -75,6 +75,19 @@ def test_processes_take_nothing_over_tell_once_and_leave_torchs_noise_alone(capl
     assert sorted(told) == ["made/21", "made/7"]
 
 
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_told_of_and_replaced(refuses):
+    loader = TorchLoader(Pictures(numbered(40), 8), batch_size=2, seed=0, workers=2)
+    batches = iter(loader)
+    next(batches)
+    for process in multiprocessing.active_children():
+        process.kill()
+    with refuses("one of 2 processes", "killed", "--workers"):
+        list(batches)
+    loader.set_epoch(1)
+    assert [numbers(batch.images) for batch in loader] == [numbers(loader.fetch(step).images) for step in range(20)]
+
+
 def test_a_data_set_of_torchs_is_a_source():
     images = torch.randint(0, 256, (11, 3, 4, 5), dtype=torch.uint8)
     for dataset in (TensorDataset(images), TensorDataset(images, torch.arange(11)), list(images)):
