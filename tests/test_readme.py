@@ -187,6 +187,17 @@ def test_the_other_races_are_what_was_measured():
     assert f"pythae's default network at batch 64: its trainer and `fastvae train` take {figures}" in text
 
 
+def test_what_is_left_without_avx512_is_what_was_measured():
+    small, large = (
+        next(loop for loop in comparisons(name)["leaky"]["contenders"] if loop["name"] == "fastvae train")
+        for name in ("bench-leaky-avx2-cpu.json", "bench-leaky-1024-avx2-cpu.json")
+    )
+    at_100 = f"{small['of_floor']:.2f} at batch 100, which is {small['to_baseline']:.1f}x the tutorial"
+    at_1024 = f"{large['of_floor']:.2f} at batch 1024 and {large['to_torch']:.2f}x torch's"
+    said = f"a share of the floor of {at_100} and {small['to_torch']:.2f}x torch's fastest loop, and of {at_1024}."
+    assert said in " ".join(README.split())
+
+
 def test_the_table_of_operations_is_what_was_measured():
     rows = [plot.row(group, medians) for group, medians in plot.groups(results("ops-cpu.json")).items()]
     shown = [line for line in README.splitlines() if re.match(r"\| \w+ [\dx]+ (fp32|bf16) \|", line)]

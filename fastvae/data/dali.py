@@ -1,4 +1,4 @@
-"""The loader for pictures by NVIDIA DALI: decoded, resized, cut and mirrored on the GPU, or decoded by threads on the CPU."""
+"""The loader for pictures by NVIDIA DALI: all of it on the GPU, or decoded by threads on the CPU."""
 
 import logging
 import os
@@ -74,7 +74,7 @@ class DaliLoader(OrderedLoader):
         return images if self.augment is None else self.augment.in_middle(images)
 
     def encoded(self, step: int) -> tuple[_Column, ...]:
-        """What DALI is given of a step: the pictures' bytes, and on a GPU where they are cut, and which are mirrored."""
+        """What DALI is given of a step: the pictures' bytes; on a GPU also where to cut them, and which to mirror."""
         indices = self.indices(step)
         pictures = [self._bytes(index) for index in indices.tolist()]
         if self.device.type != "cuda":
@@ -185,8 +185,8 @@ class _Reader:
         if output.is_dense_tensor():  # of one size, in one call
             images.copy_(square(torch.from_numpy(output.as_array()).permute(0, 3, 1, 2), pictures.size))
         else:
-            for image, picture in zip(images, output, strict=True):
-                image.copy_(square(torch.from_numpy(np.asarray(picture)).permute(2, 0, 1), pictures.size))
+            for row, picture in enumerate(output):
+                images[row] = square(torch.from_numpy(np.asarray(picture))[None].permute(0, 3, 1, 2), pictures.size)
         return images if loader.augment is None else loader.augment(images, loader._epoch, loader.indices(step))
 
 
@@ -205,13 +205,13 @@ def _build(feed: _Feed) -> Any:
         exec_dynamic=True,
     )
     def pipeline() -> Any:
-        number = types.INT32
+        columns = [(types.UINT8, 1), *[(types.INT32, 0)] * (3 if on_gpu else 0)]
+        dtypes, dimensions = map(list, zip(*columns, strict=True))
         encoded, *places = fn.external_source(
-            source=feed.batch, num_outputs=4 if on_gpu else 1, batch=True, batch_info=True,
-            dtype=[types.UINT8, number, number, number][: 4 if on_gpu else 1], ndim=[1, 0, 0, 0][: 4 if on_gpu else 1],
+            source=feed.batch, num_outputs=len(columns), batch=True, batch_info=True, dtype=dtypes, ndim=dimensions,
         )  # fmt: skip
         # The shape is in a picture's head, so that only the middle of it need be decoded.
-        shape = fn.peek_image_shape(encoded, dtype=number)
+        shape = fn.peek_image_shape(encoded, dtype=types.INT32)
         side = lowest(shape[0], shape[1])
         begin = fn.stack((shape[0] - side) // 2, (shape[1] - side) // 2)
         middle = fn.decoders.image_slice(

@@ -96,8 +96,8 @@ class Pictures:
                 f"{self.encoded.name(index)}: cannot be decoded ({_words(error)}): "
                 "mend or remove it, or use --on-bad-image skip"
             ) from error
-        picture = torch.from_numpy(pixels).view(*pixels.shape[:2], self.channels).permute(2, 0, 1)
-        return square(picture, self.size)
+        picture = torch.from_numpy(pixels).view(1, *pixels.shape[:2], self.channels).permute(0, 3, 1, 2)
+        return square(picture, self.size)[0]
 
 
 def is_known(content: bytes) -> bool:
@@ -133,12 +133,15 @@ def _pixels(picture: Any, mode: str) -> NDArray[np.uint8]:
 
 
 def square(images: Tensor, size: int) -> Tensor:
-    """The middle square of images (..., H, W), resized."""
+    """The middle square of images (B, C, H, W), resized."""
     functional = import_module("torchvision.transforms.v2.functional")  # slow to import, so only where it is needed
     height, width = images.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    resized: Tensor = functional.resize(images[..., top : top + side, left : left + side], [size, size], antialias=True)
+    cut = images[..., top : top + side, left : left + side]
+    if images.is_contiguous(memory_format=torch.channels_last):  # torch would take the channels of a part of it apart
+        cut = cut.contiguous(memory_format=torch.channels_last)
+    resized: Tensor = functional.resize(cut, [size, size], antialias=True)
     return resized
 
 

@@ -32,7 +32,8 @@ class TorchLoader(OrderedLoader):
         options: of :class:`OrderedLoader`.
 
     Raises:
-        InputError: a number out of its range, or no images; while it is used, what the source raises.
+        InputError: a number out of its range, or no images; while it is used, what the source raises, or a process that
+            reads is killed.
 
     waited: seconds in which batches were not there when they were asked for.
 
