@@ -97,7 +97,7 @@ def test_what_binarised_pixels_end_at_is_what_was_measured():
     assert row.endswith(f"| {ends['conv28']:.2f} | |")
     names = ("basic", "keras", "deep", "leaky", "classic")
     *others, last = (f"{ends[name]:.2f}" for name in names)
-    assert f"(with `--binarize`) end at {', '.join(others)} and {last}." in " ".join(README.split())
+    assert f"(with `--binarize`) end at {', '.join(others)} and {last}; what `iwae`" in " ".join(README.split())
     assert all(ends["conv28"] < ends[name] for name in names)
 
 
@@ -123,18 +123,26 @@ def test_the_table_of_loaders_is_what_was_measured():
         cells = [rates[side, name] if name else None for side, name in (("an", grey), *((s, pictures) for s in SIDES))]
         expected = "".join(f" {rate:,} |" if rate else " |" for rate in cells)
         assert f"| {row} |{expected}\n" in README
+    names = ("DataLoader + torchvision, 2 workers", "torch, 2 workers", "dali", "torch, --cache")
+    usual, by_torch, dali, cached = (rates["training", name] for name in names)
+    trained = f"on {by_torch} by `--loader torch`, on {dali} by DALI and on {cached} of the cache."
+    text = " ".join(README.split())
+    assert f"it trains on {usual} images a second of JPEGs of 256 pixels by `DataLoader` and torchvision's" in text
+    assert trained in text
     shares = (f"{100 * waiting[name]:.1f} %" for name in ("torch, --cache", "dali"))
     assert "waits {} of its time for data that are cached, and {} for DALI".format(*shares) in README
 
 
 def test_the_race_of_conv28_is_what_was_measured():
     names = ("torch fp32, eager", "torch fp32, compile", "fastvae train", "floor, fp32")
-    timed = {
-        racer["name"]: 1e3 * racer["median_s"] for racer in comparisons("bench-conv28-cpu.json")["conv28"]["contenders"]
-    }
-    eager, compiled, ours, floor = (f"{timed[name]:.1f}" for name in names)
-    said = f"takes {eager} ms a step eagerly and {compiled} compiled, `fastvae train` {ours}, the floor {floor}."
-    assert said in " ".join(README.split())
+    racers = {racer["name"]: racer for racer in comparisons("bench-conv28-cpu.json")["conv28"]["contenders"]}
+    eager, compiled, ours, floor = (1e3 * racers[name]["median_s"] for name in names)
+    theirs = f"takes {eager:.1f} ms a step eagerly and {compiled:.1f} compiled"
+    said = f"{theirs}, `fastvae train` {ours:.1f}, the floor {floor:.1f}"
+    ratios = f"{compiled / ours:.2f}x the compiled loop and {eager / ours:.2f}x the eager one"
+    losses = [loss for racer in racers.values() for loss in racer["test_losses"]]
+    ends = f"Their test losses, {min(losses):.1f} to {max(losses):.1f}, agree."
+    assert f"{said}: {ratios}. {ends}" in " ".join(README.split())
 
 
 def test_what_two_processes_cost_is_what_was_measured():
@@ -185,6 +193,11 @@ def test_the_other_races_are_what_was_measured():
     times = " and ".join(f"{1e3 * loops[name]['median_s']:.2f}" for name in ("pythae", "fastvae train"))
     figures = f"{times} ms a step, {loops['fastvae train']['to_baseline']:.1f}x"
     assert f"pythae's default network at batch 64: its trainer and `fastvae train` take {figures}" in text
+    losses = {loop["name"]: loop["test_losses"] for loop in comparisons("bench-epochs-cpu.json")["leaky"]["contenders"]}
+    tutorial, ours = (statistics.fmean(losses[name]) for name in ("tutorial", "fastvae train"))
+    every = [loss for seeds in losses.values() for loss in seeds]
+    assert f"the tutorial ends at {tutorial:.1f} nats in the mean, `fastvae train` at {ours:.1f}, and all" in text
+    assert f"all runs of all loops between {min(every):.1f} and {max(every):.1f}." in text
 
 
 def test_what_is_left_without_avx512_is_what_was_measured():
