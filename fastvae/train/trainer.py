@@ -35,10 +35,10 @@ class Trainer:
 
     Several processes: start the script with torchrun, and each trains its share of the global batch.
 
-    What the model draws from torch's generators as it trains (dropout) follows from ``config.seed`` too, and goes on with
-    the run: to the bit with as many processes as before. Each process draws its own, so that another number of them is
-    another run, as it is with a BatchNorm, whose means are those of one process' rows. The caller's generators are left
-    as they were, and so are the weights that the model begins with.
+    ``config.seed`` decides what the model draws from torch's generators as it trains (dropout), too; checkpoints have
+    their states, and the caller's are left as they were. Each process draws its own: with dropout, a run goes on to the
+    bit with as many processes as before, and another number of them is another run. So it is with a BatchNorm, which
+    normalises by one process' rows; the main one's running statistics are saved.
 
     >>> import tempfile, torch, fastvae
     >>> from torch import nn
