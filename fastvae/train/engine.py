@@ -187,6 +187,11 @@ class Engine:
         """The model that is evaluated and looked at: the average of the weights where the run keeps one."""
         return self.model if self._average is None else self._average.model
 
+    @property
+    def startup_s(self) -> float:
+        """Seconds spent on tracing and compiling; steps of weights in parts are neither traced nor compiled."""
+        return self._step.startup_s if isinstance(self._step, Step) else 0.0
+
     def looked_at(self) -> AbstractContextManager[Any]:
         """Around what computes with ``result``: weights in parts are put together in the type of the products."""
         return self._autocast() if self.has_shards else nullcontext()

@@ -19,6 +19,7 @@ from .checkpoint import Checkpoint, Copies
 from .config import TrainConfig
 from .engine import Engine
 from .folder import RunFolder
+from .generators import kept
 from .interrupt import Interrupt
 from .meter import Meter
 from .nonfinite import REMEDY
@@ -81,12 +82,14 @@ class Loop:
         self.step = 0
         self.epoch = 0  # finished ones
         self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
+        self.startup_s = 0.0  # of this process, on tracing, compiling and capturing steps; in no epoch's seconds
         self.test: Terms | None = None  # of the last evaluation
         self.best = Best()
         self._saver, self._copies = Saver(), Copies()
         self._callbacks, self._ended = callbacks, False
         self.meter = Meter()
         self._replay: Replay | None = None
+        self._capture_s = 0.0
         self._readings: Readings[tuple[int, int]] = Readings()  # tagged with the step and its images
         self._deadline = float("inf")
 
@@ -151,7 +154,7 @@ class Loop:
     def _steps(self, progress: RunProgress) -> Iterator[None]:
         """Take what is left of the epoch; the caller may look around after each step, or after each replay of some."""
         if self._replay is None and isinstance(self.loader, ResidentLoader) and can_replay(self.engine, self.loader):
-            self._replay = Replay.on_cuda(self.engine, self.loader)
+            self._replay = self._captured(self.loader)
         end = self.config.steps(len(self.loader))
         while self._replay is not None and self._replay.fits() and self.step + STEPS <= end:
             with self.around(STEPS, STEPS * self.loader.batch_size):
@@ -164,10 +167,21 @@ class Loop:
             self._count(1, batch.rows, progress)
             yield
 
+    def _captured(self, loader: ResidentLoader) -> Replay:
+        """Steps to replay. What the warm-up draws is not the run's: one that goes on warms up in another place."""
+        started, traced = time.perf_counter(), self.engine.startup_s
+        with kept(self.world.device):
+            replay = Replay.on_cuda(self.engine, loader)
+        self._capture_s = time.perf_counter() - started - (self.engine.startup_s - traced)
+        return replay
+
     def _count(self, steps: int, images: int, progress: RunProgress) -> None:
         """Count steps that were taken; log and save where they crossed the place for it."""
         before, self.step = self.step, self.step + steps
         self.meter.images += images
+        startup = self.engine.startup_s + self._capture_s
+        self.meter.leave_out(startup - self.startup_s)
+        self.startup_s = startup
         if before // LOG_EVERY != self.step // LOG_EVERY:
             self._ask()
             self._show(progress)
@@ -222,15 +236,10 @@ class Loop:
         train = Terms.of(sums, self.meter.images)  # waits for the device, then the clock stops
         self.meter.pause()
         self._show(progress, wait=True)
-        started = time.perf_counter()
-        test = self.engine.evaluate(self.test_loader, self.epoch)
-        test_rate = self.test_loader.count / (time.perf_counter() - started)
+        with kept(self.world.device):  # in mid-epoch, as one that is not looked at would go on
+            test, test_rate, grid = self._look()
         progress.show(self.step, epoch, train, self.meter.rate())
         progress.epoch(epoch, train, test, self.meter.rate())
-        pictures = self.test_loader.first(8)
-        with self.engine.looked_at():
-            grid = reconstruction_grid(pictures, self.engine.result.eval().reconstruct(pictures))
-        self.engine.result.train()  # in between, no statistics of a BatchNorm move
         with self.world.together():
             if self.folder is not None:
                 self.folder.log(epoch, self.step, "train", train, self.meter.rate())
@@ -239,6 +248,17 @@ class Loop:
                 self.folder.picture("Test image - above: real data, below: reconstruction", grid, epoch)
         self.test = test
         return train, test
+
+    def _look(self) -> tuple[Terms, float, torch.Tensor]:
+        """The terms on the test images, how many of these were evaluated a second, and some reconstructions."""
+        started = time.perf_counter()
+        test = self.engine.evaluate(self.test_loader, self.epoch)
+        rate = self.test_loader.count / (time.perf_counter() - started)
+        pictures = self.test_loader.first(8)
+        with self.engine.looked_at():
+            grid = reconstruction_grid(pictures, self.engine.result.eval().reconstruct(pictures))
+        self.engine.result.train()  # in between, no statistics of a BatchNorm move
+        return test, rate, grid
 
     def _should_stop(self, interrupt: Interrupt) -> bool:
         """Whether all processes stop here: one looks after every step, several agree now and then."""

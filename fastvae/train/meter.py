@@ -6,7 +6,7 @@ import torch
 
 
 class Meter:
-    """Counts the images of an epoch and its seconds, pauses left out."""
+    """Counts the images of an epoch and its seconds, pauses and what else is left out of them."""
 
     def __init__(self, seconds: float = 0.0, images: int = 0) -> None:
         self._before = seconds
@@ -23,6 +23,10 @@ class Meter:
 
     def pause(self) -> None:
         self._before, self._since = self.seconds, None
+
+    def leave_out(self, seconds: float) -> None:
+        """Take out of the running epoch what was not spent on its images."""
+        self._before -= seconds
 
     def rate(self) -> float:
         """Images per second."""

@@ -17,7 +17,7 @@ from ..data import Dataset, OrderedLoader
 from ..errors import InputError
 from ..models import VAE, build
 from ..ops import Noise, bits_per_dimension
-from . import autotune, checkpoint
+from . import autotune, checkpoint, generators
 from .binarize import check_binarize
 from .checkpoint import Checkpoint
 from .checks import check_parallel
@@ -31,7 +31,7 @@ from .objective import SAMPLE_STREAM
 from .pictures import reconstruction_grid, sample_grid, write_curves, write_image
 from .profiling import profiled
 from .progress import table
-from .state import restore
+from .state import begin_anew, restore
 from .terms import Terms
 from .world import World, open_world
 
@@ -44,11 +44,13 @@ class Outcome(NamedTuple):
     status: 0, or 128 + the signal that stopped it.
     test: the terms of the last evaluation on the test set, in nats per sample; None if no epoch was begun.
     folder: the run's.
+    startup_s: the seconds that this process spent on tracing, compiling and capturing steps, which count in no epoch.
     """
 
     status: int
     test: Terms | None
     folder: Path
+    startup_s: float = 0.0
 
 
 def run(
@@ -63,7 +65,7 @@ def run(
 
     Raises InputError for what the user can mend.
     """
-    with open_world(config.device) as world, numerics(config, world.device):
+    with open_world(config.device) as world, numerics(config, world.device), generators.kept(world.device):
         dataset = open_data(config, world, dataset)
         console = Console(quiet=quiet or not world.is_main, highlight=False, soft_wrap=True)
         # The folder comes after all that can be wrong: a refused run leaves nothing behind.
@@ -85,10 +87,8 @@ def run(
             loop = Loop(config, model, loaders.train, loaders.test, world, folder, console, callbacks)
             if found is not None:
                 restore(loop, found)
-            elif config.resume:
-                with world.together():
-                    if folder is not None:
-                        folder.forget_after(0, 0)
+            else:
+                begin_anew(loop)
             name = "a model of your own" if own else f"preset {config.preset}"
             console.print(
                 f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
@@ -106,7 +106,7 @@ def run(
                 samples, reconstructions = _picture(loop)
                 if folder is not None:
                     _finish(loop, dataset.name, folder, console, samples, reconstructions)
-    return Outcome(status, loop.test, path)
+    return Outcome(status, loop.test, path, loop.startup_s)
 
 
 def _build(config: TrainConfig, dataset: Dataset) -> VAE:
@@ -205,6 +205,8 @@ def _finish(
         seconds = statistics.median(loop.epoch_seconds)
         rate = loop.loader.count / seconds
         rows["time per epoch"] = f"{seconds:.3f} s (median), {rate:,.0f} images/s"
+    if loop.startup_s > 0:
+        rows["start-up"] = f"{loop.startup_s:.1f} s (tracing and compiling), in no epoch's time"
     if loop.best.loss is not None and loop.best.epoch != loop.epoch:
         rows["best test loss"] = (
             f"{loop.best.loss:.2f} nats, epoch {loop.best.epoch}: look at it with --checkpoint best"

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from . import generators
 from .checkpoint import Checkpoint
 from .meter import Meter
 
@@ -22,11 +23,21 @@ def gather(loop: "Loop") -> Checkpoint:
         "best": loop.best.values(),
         "meter": {"seconds": loop.meter.seconds, "images": loop.meter.images},
     }
-    return Checkpoint({**state.tensors, "sums": sums, "nonfinite": record}, {**state.values, **values})
+    tensors = {**state.tensors, **generators.gather(loop.world), "sums": sums, "nonfinite": record}
+    return Checkpoint(tensors, {**state.values, **values})
+
+
+def begin_anew(loop: "Loop") -> None:
+    """Begin at the first step; a run that died before its first checkpoint leaves nothing of itself."""
+    generators.begin(loop.config.seed, 0, loop.world)
+    if loop.config.resume:
+        with loop.world.together():
+            if loop.folder is not None:
+                loop.folder.forget_after(0, 0)
 
 
 def restore(loop: "Loop", found: Checkpoint) -> None:
-    """Go on from a checkpoint: weights, optimiser, noise, the place in the epoch, and what was logged up to it."""
+    """Go on from a checkpoint: weights, optimiser, what is drawn, the place in the epoch, what was logged up to it."""
     engine, record = loop.engine, found.tensors.get("nonfinite")  # older versions kept none
     engine.load_state(found)
     if loop.world.is_main:  # the others add nothing to what all had summed together
@@ -36,6 +47,7 @@ def restore(loop: "Loop", found: Checkpoint) -> None:
         known = 5 if loop.world.is_main else 2
         engine.nonfinite.record[:known].copy_(record[:known])
     loop.step, loop.epoch = found.values["step"], found.values["epoch"]
+    generators.go_on(found, loop.config.seed, loop.step, loop.world)
     loop.loader.load_state_dict(found.values["loader"])
     if "best" in found.values:  # older versions kept none
         loop.best.load(found.values["best"])

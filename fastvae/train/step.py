@@ -6,6 +6,7 @@ list to TorchInductor, which fuses what stands between the matrix products.
 """
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -19,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ..data.files import cache_folder
 from .activations import join_activations
 from .config import Execution
+from .generators import kept
 from .norms import join_norms
 from .objective import TRAIN_STREAM, Dials, Objective
 from .pixels import join_pixels
@@ -30,7 +32,10 @@ Result = tuple[Tensor, list[Tensor]]
 
 
 class Step:
-    """Sums and gradients of an objective in the parameters of its model that require them, in the model's order."""
+    """Sums and gradients of an objective in the parameters of its model that require them, in the model's order.
+
+    startup_s: seconds spent so far on tracing and compiling.
+    """
 
     def __init__(
         self, objective: Objective, execution: Execution, context: Callable[[], AbstractContextManager[Any]]
@@ -42,6 +47,7 @@ class Step:
         self._constant = {name: tensor.detach() for name, tensor in named.items() if name not in set(self._names)}
         self._constant |= dict(objective.named_buffers())
         self._traces: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self.startup_s = 0.0
 
     def __call__(self, images: Tensor, noise_state: Tensor, row_offset: int, dials: Dials) -> Result:
         """The sums of the terms over the rows, and the gradients of the weighted loss."""
@@ -54,7 +60,10 @@ class Step:
         inputs += [*self._constant.values(), images, noise_state, *dials]
         key = (images.shape, images.stride(), images.dtype, row_offset)
         if key not in self._traces:
-            self._traces[key] = self._trace(inputs, row_offset)
+            started = time.perf_counter()
+            with kept(images.device):  # a compiler may draw what it tries things on
+                self._traces[key] = self._trace(inputs, row_offset)
+            self.startup_s += time.perf_counter() - started
         with torch.no_grad():
             sums, *gradients = self._traces[key](*inputs)
         return sums, gradients

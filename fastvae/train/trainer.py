@@ -35,6 +35,11 @@ class Trainer:
 
     Several processes: start the script with torchrun, and each trains its share of the global batch.
 
+    ``config.seed`` decides what the model draws from torch's generators as it trains (dropout), too; checkpoints have
+    their states, and the caller's are left as they were. Each process draws its own: with dropout, a run goes on to the
+    bit with as many processes as before, and another number of them is another run. So it is with a BatchNorm, which
+    normalises by one process' rows; the main one's running statistics are saved.
+
     >>> import tempfile, torch, fastvae
     >>> from torch import nn
     >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))

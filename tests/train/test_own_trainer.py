@@ -1,6 +1,7 @@
 """A model of one's own through fastvae.Trainer: the engine, the folder and the exact resume of the command."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from torch import nn
 import fastvae
 from fastvae.data import Dataset, load
 from fastvae.errors import InputError
-from fastvae.train import TrainConfig, Trainer
+from fastvae.train import TrainConfig, Trainer, checkpoint
 from fastvae.train.saved import SavedRun
+from fastvae.train.step import Step
 
 
 def own_model():
@@ -52,17 +54,57 @@ def test_a_callback_ends_the_run(config, capsys):
     assert "ended by a callback after epoch 2" in capsys.readouterr().out
 
 
-def test_going_on_is_the_longer_run(config):
-    models = [own_model() for _ in range(3)]
-    Trainer(models[0], "digits", config("whole", epochs=3), quiet=True).fit()
-    Trainer(models[1], "digits", config("parts", epochs=1), quiet=True).fit()
-    # The batches and the noise are the seed's; dropout is torch's, which was asked for nothing in between.
-    state = torch.get_rng_state()
-    Trainer(models[2], "digits", config("parts", epochs=3, resume=True), quiet=True).fit()
-    assert not torch.equal(torch.get_rng_state(), state)
-    for name, tensor in models[2].state_dict().items():
-        assert tensor.shape == models[0].state_dict()[name].shape
-    assert models[2].encoder[1].num_batches_tracked == models[0].encoder[1].num_batches_tracked
+def tensors(folder):
+    return checkpoint.newest(folder / "checkpoints")[1].tensors
+
+
+@pytest.mark.parametrize("execution", ["eager", "traced", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stop", [{"epochs": 2}, {"max_steps": 30}, {"max_steps": 30, "checkpoint_every": 7}], ids=str)
+def test_going_on_is_the_longer_run_to_the_bit(config, execution, stop):
+    """At an epoch's end and in the middle of one: dropout and the statistics of the BatchNorm go on too."""
+    settings = {"epochs": 3, "deterministic": True, "execution": execution, "precision": "fp32"}
+    whole = Trainer(own_model(), "digits", config("whole", **settings), quiet=True).fit()
+    Trainer(own_model(), "digits", config("parts", **{**settings, **stop}), quiet=True).fit()
+    torch.manual_seed(99)  # another process would have drawn other numbers
+    parts = Trainer(own_model(), "digits", config("parts", **settings, resume=True), quiet=True).fit()
+    assert parts.test == whole.test
+    expected, found = tensors(whole.folder), tensors(parts.folder)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_the_seed_decides_the_dropout_and_the_callers_generator_stays(config):
+    runs = []
+    for name, draws in (("one", 0), ("two", 5)):
+        model = own_model()
+        torch.rand(draws)
+        state = torch.get_rng_state()
+        runs.append(tensors(Trainer(model, "digits", config(name, epochs=1), quiet=True).fit().folder))
+        assert torch.equal(torch.get_rng_state(), state)
+    for name, tensor in runs[0].items():
+        assert torch.equal(runs[1][name], tensor), name
+
+
+@pytest.mark.parametrize("execution", ["eager", "traced"])
+def test_making_steps_counts_in_no_epoch_and_is_told_once(config, execution, monkeypatch, capsys):
+    trace = Step._trace
+
+    def slowly(self, *arguments):
+        time.sleep(2)
+        return trace(self, *arguments)
+
+    monkeypatch.setattr(Step, "_trace", slowly)
+    images = load("digits").train[:160]  # three steps, the last of which is smaller: two traces
+    settings = config(epochs=2, execution=execution, precision="fp32")
+    outcome = Trainer(own_model(), (images, images), settings).fit()
+    assert capsys.readouterr().out.count("start-up") == (execution == "traced")
+    if execution == "eager":
+        assert outcome.startup_s == 0
+        return
+    assert outcome.startup_s >= 4
+    lines = [json.loads(line) for line in (outcome.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [160 / line["images_per_s"] < 2 for line in lines if line["split"] == "train"] == [True, True]
 
 
 def test_its_folder_says_that_the_model_is_not_in_it(config):
