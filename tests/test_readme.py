@@ -156,6 +156,17 @@ def test_what_two_processes_cost_is_what_was_measured():
     assert f"{plain[0]['ratio']:.2f} and {plain[1]['ratio']:.2f} times (`benchmarks/processes.py`)" in text
 
 
+def test_how_little_the_number_of_processes_changes_is_what_was_measured():
+    found = results("invariance-cpu.json")
+    settings, rows = found["settings"], found["rows"]
+    assert (settings["precision"], settings["steps"], found["bound"]) == ("fp64", 200, 1e-9)
+    assert {row["processes"] for row in rows if row["batches"] == "whole"} == {2, 3, 4}
+    assert all(row["agrees"] for row in rows)
+    losses, weights = (max(row[name] for row in rows) for name in ("loss_largest", "weights_largest"))
+    said = f"in fp64 {losses:.1e} and {weights:.1e} at most on a CPU, and 1e-9 is allowed."
+    assert said in " ".join(README.split())
+
+
 def test_what_saving_costs_is_what_was_measured():
     ratios = {run["batch_size"]: run["ratio"] for run in results("saving-cpu.json")["runs"]}
     times = f"take {ratios[1024]:.2f} times as long at batch 1,024, and {ratios[100]:.2f} times at batch 100"

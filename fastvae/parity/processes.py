@@ -2,14 +2,15 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -22,7 +23,9 @@ from ..errors import InputError
 from ..models import build
 from ..train.command import guarded
 from ..train.config import Precision, TrainConfig, resolve
+from ..train.disk import writing
 from ..train.engine import Engine
+from ..train.folder import device_name
 from ..train.launch import TORCHRUN_VARIABLES, launch
 from ..train.world import open_world
 
@@ -31,7 +34,7 @@ BOUNDS: dict[Precision, float] = {"fp64": 1e-9, "fp32": 1e-4}  # of relative dif
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessesConfig:
-    """Train the same by 1, 2, 3 ... processes on the CPU, by in two parts, by parts of weights, and compare.
+    """Train the same by 1, 2, 3 ... processes, by batches in two parts, by parts of weights, and compare.
 
     On scikit-learn's digits in batches that no number of processes divides. The exit status is 0 if the losses of all
     steps and the weights agree, in fp64 to 1e-9, relatively; else 1.
@@ -51,6 +54,22 @@ class ProcessesConfig:
     """Decides initial weights, order of the batches and noise."""
     compress: Literal["no", "bf16"] = "no"
     """What several processes send gradients as: bf16 is not expected to agree, and shows by how much it does not."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where: cuda takes a GPU for each process."""
+    result: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """Keep the figures, as JSON."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """How far a run's losses and weights are from those of one process, relatively."""
+
+    processes: int
+    batches: str
+    loss_largest: float
+    loss_last: float
+    weights_largest: float
+    agrees: bool
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,29 +84,53 @@ def compare(config: ProcessesConfig) -> int:
     for name in ("most", "steps", "batch_size"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}: it must be at least 1")
+    if config.device == "cuda" and (gpus := torch.cuda.device_count()) < config.most:
+        raise InputError(
+            f"--device cuda --most {config.most} needs {config.most} GPUs, torch sees {gpus}: "
+            + (f"use --most {gpus}, or --device cpu" if gpus else "use --device cpu")
+        )
+    if config.result is not None and not config.result.parent.is_dir():
+        raise InputError(f"{config.result} cannot be written, there is no folder {config.result.parent}: make it first")
     console, bound = Console(highlight=False, soft_wrap=True), BOUNDS[config.precision]
+    console.print(
+        f"{config.preset} on digits, global batch {config.batch_size}, {config.steps} steps, {config.precision}, "
+        f"{config.device}: relative differences from one process"
+    )
+    alone, few = _run(config, 1, "whole"), min(config.most, 2)
+    more = [(count, "whole") for count in range(2, config.most + 1)]
+    others = dict.fromkeys(((1, "in two parts"), (few, "in two parts"), (few, "fsdp")))
+    rows = [_row(count, how, _run(config, count, how), alone, bound) for count, how in (*more, *others)]
     columns = ("processes", "batches", "loss, largest", "loss, last step", "weights, largest", "verdict")
     table = Table(*columns, box=box.SIMPLE, pad_edge=False)
-    console.print(
-        f"{config.preset} on digits, global batch {config.batch_size}, {config.steps} steps, {config.precision}: "
-        "relative differences from one process"
-    )
-    alike, alone, few = True, _run(config, 1, "whole"), min(config.most, 2)
-    more = [(count, "whole") for count in range(2, config.most + 1)]
-    for count, how in [
-        *more,
-        *dict.fromkeys(((1, "in two parts"), (few, "in two parts"), (few, "fsdp"))),
-    ]:
-        found = _run(config, count, how)
-        losses = ((found["losses"] - alone["losses"]) / alone["losses"]).abs()
-        weights = ((found["weights"] - alone["weights"]).abs().max() / alone["weights"].abs().max()).item()
-        agrees = losses.max().item() <= bound and weights <= bound
-        alike &= agrees
-        shown = (f"{value:.1e}" for value in (losses.max().item(), losses[-1].item(), weights))
-        table.add_row(str(count), how, *shown, "agrees" if agrees else "differs")
+    for row in rows:
+        shown = (f"{value:.1e}" for value in (row.loss_largest, row.loss_last, row.weights_largest))
+        table.add_row(str(row.processes), row.batches, *shown, "agrees" if row.agrees else "differs")
     console.print(table)
+    alike = all(row.agrees for row in rows)
     console.print("all agree" if alike else f"not all agree to {bound:g}")
+    if config.result is not None:
+        _keep(config, config.result, rows)
     return 0 if alike else 1
+
+
+def _row(count: int, how: str, found: dict[str, torch.Tensor], alone: dict[str, torch.Tensor], bound: float) -> Row:
+    losses = ((found["losses"] - alone["losses"]) / alone["losses"]).abs()
+    weights = ((found["weights"] - alone["weights"]).abs().max() / alone["weights"].abs().max()).item()
+    agrees = losses.max().item() <= bound and weights <= bound
+    return Row(count, how, losses.max().item(), losses[-1].item(), weights, agrees)
+
+
+def _keep(config: ProcessesConfig, path: Path, rows: Sequence[Row]) -> None:
+    settings = {name: value for name, value in vars(config).items() if name not in ("device", "result")}
+    content = {
+        "device": device_name(torch.device(config.device)),
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "settings": settings,
+        "bound": BOUNDS[config.precision],
+        "rows": [asdict(row) for row in rows],
+    }
+    with writing(path):
+        path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 # What each is in flags.
@@ -102,7 +145,7 @@ def _run(config: ProcessesConfig, count: int, how: str) -> dict[str, torch.Tenso
     """The losses of all steps, and all weights, of so many processes."""
     with tempfile.TemporaryDirectory(prefix="fastvae-") as folder:
         file = Path(folder) / "curve.json"
-        told = {**vars(config), "count": count, "how": how, "file": str(file)}
+        told = {**vars(config), "result": None, "count": count, "how": how, "file": str(file)}
         command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, _WORKER, json.dumps(told)]
         environment = {name: value for name, value in os.environ.items() if name not in TORCHRUN_VARIABLES}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -125,18 +168,23 @@ def _work(told: dict[str, Any]) -> int:
             precision=told["precision"],
             compress=told["compress"],
             seed=told["seed"],
-            device="cpu",
+            device=told["device"],
             **{"execution": "traced", **_WAYS[told["how"]]},
         )
     )
     images = in_memory(load("digits").train)
-    with open_world("cpu") as world:
+    with open_world(told["device"]) as world:
         torch.manual_seed(config.seed)
         model = build(config.recipe, images.shape[1:], config.latent_dim)
         engine = Engine(model, config, config.recipe, world)
         assert config.batch_size is not None
         loader = ResidentLoader(
-            images, batch_size=config.batch_size, seed=config.seed, rank=world.rank, world_size=world.size
+            images,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            device=world.device,
+            rank=world.rank,
+            world_size=world.size,
         )
 
         def batches() -> Any:

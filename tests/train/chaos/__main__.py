@@ -1,8 +1,9 @@
 """Break runs in every known way, go on, and compare with one that nothing happened to: `make chaos`.
 
-What must hold of every trial: the run ends as is documented; the same command with --resume ends it well; its weights,
-optimiser state, noise and sums are then those of the undisturbed run, to the bit; and every checkpoint that was written
-can be read, but for those that the trial itself damages.
+What must hold of every trial: the fault befalls the run, else another run is broken at another moment; the run ends as
+is documented; the same command with --resume ends it well; its weights, optimiser state, noise and sums are then those
+of the undisturbed run, to the bit; and every checkpoint that was written can be read, but for those that the trial
+itself damages.
 """
 
 import json
@@ -11,6 +12,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -21,9 +23,11 @@ from faults import ALONE, OF_THREE, THREE
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from trial import Run, Trial, learnt, readable
+from trial import MissedError, Run, Trial, learnt, readable
 
 from fastvae.train.folder import device_name
+
+ATTEMPTS = 20  # of one trial, until its fault befalls a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +79,14 @@ def main(settings: Settings) -> int:
                 tally = Tally(fault)
                 tallies.append(tally)
                 for number in range(count):
-                    folder = Path(name) / f"{happen.__name__}-{number}"
+                    folder = f"{name}/{happen.__name__}-{number}"
                     tally.tried += 1
                     try:
-                        survive(Trial(folder, flags, dice, seconds), happen, expected, tally)
+                        trials = (Trial(Path(f"{folder}-{n}"), flags, dice, seconds) for n in range(ATTEMPTS))
+                        missed = land(trials, happen, expected, tally)
                         tally.survived += 1
+                        if missed:
+                            console.print(f"{fault}: tried {missed} times more, as it befell nothing")
                     except Exception as error:
                         tally.failures.append(f"{type(error).__name__}: {error}")
                         console.print(f"{fault}: {tally.failures[-1]}", style="red", markup=False)
@@ -95,9 +102,23 @@ def main(settings: Settings) -> int:
     return int(any(tally.failures for tally in tallies))
 
 
-def survive(trial: Trial, happen, expected: dict[str, bytes], tally: Tally) -> None:
-    """Let the fault happen, go on, and compare."""
-    happen(trial)
+def land(trials: Iterable[Trial], happen, expected: dict[str, bytes], tally: Tally) -> int:
+    """Take one trial after the other until the fault befalls its run. Returns how many it missed."""
+    missed = 0
+    for trial in trials:
+        if survive(trial, happen, expected, tally):
+            return missed
+        missed += 1
+    raise AssertionError(f"the fault befell none of {missed} runs")
+
+
+def survive(trial: Trial, happen, expected: dict[str, bytes], tally: Tally) -> bool:
+    """Let the fault happen, go on, and compare. Returns whether it befell the run."""
+    landed = True
+    try:
+        happen(trial)
+    except MissedError:
+        landed = False  # what follows holds all the same
     written = sum(path.stat().st_size for path in trial.folder.glob("checkpoints/step-*.safetensors"))
     lost = written - sum(path.stat().st_size for path in readable(trial.folder)) - trial.damaged
     tally.bytes_lost += max(lost, 0)
@@ -110,6 +131,7 @@ def survive(trial: Trial, happen, expected: dict[str, bytes], tally: Tally) -> N
     assert found.keys() == expected.keys()
     assert not different, f"other bits in {', '.join(different)}"
     assert lost <= 0, f"{lost} bytes of checkpoints cannot be read"
+    return landed
 
 
 def table(tallies: list[Tally]) -> Table:

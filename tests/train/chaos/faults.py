@@ -1,4 +1,7 @@
-"""What befalls a run. Each fault breaks it, and raises AssertionError if it does not end as is documented."""
+"""What befalls a run. Each fault breaks it, and raises AssertionError if it does not end as is documented.
+
+Or MissedError, where it came too late, or too early: a run that nothing befell shows nothing.
+"""
 
 import contextlib
 import os
@@ -6,8 +9,9 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
+from typing import NoReturn
 
-from trial import Run, Trial
+from trial import MissedError, Run, Trial
 
 THREE = ("--nproc", "3", "--batch-size", "99")
 
@@ -22,9 +26,15 @@ def kill(trial: Trial) -> None:
 def kill_in_a_save(trial: Trial) -> None:
     run = trial.start()
     run.watch(trial.moment() * 0.7)
-    run.watch(trial.seconds, until=lambda: any(trial.folder.glob("checkpoints/*.partial")))
+    run.watch(trial.seconds, until=lambda: _half_written(trial))
     run.send(signal.SIGKILL)
     expect(run, 137)
+    if not _half_written(trial):
+        raise MissedError("the checkpoint was whole already")
+
+
+def _half_written(trial: Trial) -> bool:
+    return any(trial.folder.glob("checkpoints/*.partial"))
 
 
 def terminate(trial: Trial) -> None:
@@ -59,9 +69,12 @@ def truncate(trial: Trial) -> None:
 
 def _damage(trial: Trial, change: Callable[[bytearray], bytearray]) -> None:
     kill(trial)
-    for path in trial.checkpoints()[:-1][:1]:  # the newest, if it is not the only one
-        trial.damaged += path.stat().st_size
-        path.write_bytes(change(bytearray(path.read_bytes())))
+    whole = trial.checkpoints()
+    if len(whole) < 2:
+        raise MissedError("there were no two checkpoints yet")
+    newest = whole[0]
+    trial.damaged += newest.stat().st_size
+    newest.write_bytes(change(bytearray(newest.read_bytes())))
 
 
 def fill_the_disk(trial: Trial) -> None:
@@ -69,7 +82,7 @@ def fill_the_disk(trial: Trial) -> None:
         100, 150_000
     )  # of any file: TensorBoard's have some 200 bytes a step, checkpoints 400 KB
     run = trial.start(before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)))
-    expect(run, 2)
+    assert run.end() == 2, run.log.read_text()
     lines = [line for line in run.log.read_text().splitlines() if "error:" in line]
     assert len(lines) == 1, lines
     assert "File too large" in lines[0], lines
@@ -80,14 +93,13 @@ def delete_the_folder(trial: Trial) -> None:
     run.watch(trial.seconds, until=trial.checkpoints)
     run.watch(trial.moment() / 3)
     if run.is_over():  # before anything could be done to it
-        expect(run, 0)
-        return
+        late(run)
     trained, gone = "epoch 25 " in run.log.read_text(), trial.folder.with_suffix(".gone")
     trial.folder.rename(gone)  # at one stroke: file by file, a checkpoint made meanwhile would keep the folder
     shutil.rmtree(gone, ignore_errors=True)
     status = run.end()
-    if status == 0 and trained:  # all was written by then
-        return
+    if status == 0 and trained:
+        raise MissedError("all was written by then")
     assert status == 2, run.log.read_text()
     assert "do not remove a run's folder while it trains" in run.log.read_text()
 
@@ -96,9 +108,12 @@ def start_a_second_run(trial: Trial) -> None:
     run = trial.start()
     run.watch(trial.seconds, until=(trial.folder / "config.json").exists)
     second = Run(trial.folder, trial.flags, log=trial.folder.with_suffix(".second.log"))
-    status = second.end()
-    assert status == 0 if run.is_over() else "is in use by process" in second.log.read_text(), second.log.read_text()
-    expect(run, 0)
+    status, said = second.end(), second.log.read_text()
+    if status == 0 and run.is_over():
+        late(run)
+    assert status == 2, said
+    assert "is in use by process" in said, said
+    assert run.end() == 0, run.log.read_text()
 
 
 def kill_one_of_three(trial: Trial) -> None:
@@ -110,7 +125,9 @@ def kill_one_of_three(trial: Trial) -> None:
 def kill_one_of_three_with_restarts(trial: Trial) -> None:
     run = trial.start("--max-restarts", "1")
     _kill_one(trial, run)
-    expect(run, 0)
+    assert run.end() == 0, run.log.read_text()
+    if "going on from" not in run.log.read_text():
+        raise MissedError("nothing had to be started again")
 
 
 def _kill_one(trial: Trial, run: Run) -> None:
@@ -122,9 +139,17 @@ def _kill_one(trial: Trial, run: Run) -> None:
 
 
 def expect(run: Run, status: int) -> None:
-    """The run ended so, or had ended well before."""
+    """The run ended so. Raises MissedError if it had ended well before."""
     ended = run.end()
-    assert ended in (0, status), f"status {ended}, not {status}: {run.log.read_text()}"
+    if ended == 0:
+        late(run)
+    assert ended == status, f"status {ended}, not {status}: {run.log.read_text()}"
+
+
+def late(run: Run) -> NoReturn:
+    """The run ended well, before the fault."""
+    assert run.end() == 0, run.log.read_text()
+    raise MissedError("the run had ended by then")
 
 
 # By what the table calls them.

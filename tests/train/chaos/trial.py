@@ -19,6 +19,10 @@ FLAGS = ["--device", "cpu", "--deterministic", "--precision", "fp32", "--epochs"
 TIMEOUT = 120.0  # seconds, of one run
 
 
+class MissedError(Exception):
+    """The run was over, or not yet so far, when the fault was to befall it: nothing was tried."""
+
+
 class Run:
     """`fastvae train` in a process forked from this one, the leader of a group; it goes on if its folder has a run."""
 
@@ -31,6 +35,7 @@ class Run:
     ) -> None:
         self.folder, self.log = folder, log or folder.with_suffix(".log")
         resume = ["--resume"] if (folder / "config.json").exists() else []
+        self._status: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
@@ -41,7 +46,9 @@ class Run:
             os._exit(train([*FLAGS, *flags, "--out", str(folder), *resume]))
 
     def is_over(self) -> bool:
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return (
+            self._status is not None or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        )
 
     def watch(self, seconds: float, until: Callable[[], object] = lambda: False) -> None:
         """Let it run for so long, or until something is so, or it ends."""
@@ -62,10 +69,15 @@ class Run:
 
     def end(self) -> int:
         """Wait for it. Returns its exit status, or 128 + the signal that killed it."""
+        if self._status is not None:
+            return self._status
         self.watch(TIMEOUT)
+        ended = self.is_over()
         self.send(signal.SIGKILL)  # what did not end, and what it may have left
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return 128 - status if status < 0 else status
+        assert ended, f"did not end in {TIMEOUT:g} s: {self.log.read_text()}"
+        self._status = 128 - status if status < 0 else status
+        return self._status
 
 
 class Trial:
