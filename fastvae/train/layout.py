@@ -47,14 +47,15 @@ def _refusal(layout: torch.memory_format, model: VAE, dataset: Dataset, config: 
     """What a copy of the model raises, if anything, in a step with two images that lie so: in one line."""
     device = next(model.parameters()).device
     images = torch.zeros((2, *dataset.shape), dtype=dataset.train.dtype, device=device)
-    # A trace has the strides that torch foretells, which can be others than come.
-    execution: Execution = "eager" if config.execution == "eager" else "traced"
+    # Evaluation is eager; a trace has the strides that torch foretells, which can be others than come.
+    executions: tuple[Execution, ...] = ("eager",) if config.execution == "eager" else ("eager", "traced")
     try:
         with torch.random.fork_rng():  # a model may draw from torch's generator
             trial = Objective(lie_in(layout, copy.deepcopy(model)).float(), config.backend)
             noise, one = Noise(0, 0, device=device), torch.ones((), device=device)
-            step = Step(trial, execution, nullcontext)
-            step(images.contiguous(memory_format=layout), noise.state, 0, Dials(one, one, one))
+            for execution in executions:
+                step = Step(trial, execution, nullcontext)
+                step(images.contiguous(memory_format=layout), noise.state, 0, Dials(one, one, one))
     except Exception as error:  # the model's own code may raise anything
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
