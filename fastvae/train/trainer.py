@@ -4,18 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from ..data import Dataset
 from ..errors import InputError
 from ..models import VAE
 from .config import TrainConfig, resolve
-from .images import own_data
-from .layout import laid_out
 from .loop import Callback
 from .run import Outcome, run
-from .world import read_ranks
 
 _EVERY = 10  # of images in one tensor, every tenth is for testing
 
@@ -75,13 +71,7 @@ class Trainer:
 
     def fit(self) -> Outcome:
         """Train to the end of the epochs, or to what ends the run before. Returns how it ended, and the test loss."""
-        dataset = self._dataset
-        if dataset is not None:
-            dataset, told = laid_out(self.model, own_data(self.config, dataset), self.config)
-            ranks = read_ranks()
-            if told is not None and not self.quiet and (ranks is None or ranks.rank == 0):
-                Console(highlight=False, soft_wrap=True).print(f"fastvae: {told}")
-        return run(self.config, model=self.model, dataset=dataset, callbacks=self.callbacks, quiet=self.quiet)
+        return run(self.config, model=self.model, dataset=self._dataset, callbacks=self.callbacks, quiet=self.quiet)
 
 
 def _dataset(data: Tensor | tuple[Tensor, Tensor]) -> Dataset:

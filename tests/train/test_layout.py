@@ -1,12 +1,13 @@
 """How a model of one's own lies in memory: in channels_last where it has convolutions, with the same losses."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import fastvae
 from fastvae.data import Dataset
-from fastvae.train import TrainConfig, Trainer, layout, trainer
+from fastvae.train import TrainConfig, Trainer, layout
 from fastvae.train.config import resolve
 from fastvae.train.layout import laid_out
 
@@ -69,7 +70,7 @@ def test_convolutions_have_the_same_losses_in_channels_last(fit, execution, monk
     weights = list(model.parameters())
     loss, _ = fit(model, "last", execution=execution)
     assert all(after is before for after, before in zip(model.parameters(), weights, strict=True))
-    monkeypatch.setattr(trainer, "laid_out", lambda model, dataset, config: (dataset, None))
+    monkeypatch.setattr("fastvae.train.run.laid_out", lambda model, dataset, config: (dataset, None))
     plain, other = fit(pair(), "first", execution=execution)
     assert loss == pytest.approx(plain, rel=1e-9)
     for left, right in zip(model.parameters(), other.parameters(), strict=True):
@@ -136,3 +137,14 @@ def test_the_trial_is_of_the_size_that_the_model_sees(dataset, tmp_path, monkeyp
     assert Trainer(model, larger, config, quiet=True).fit().status == 0
     assert sizes == [(3, 8, 8)]
     assert model.encoder[0].weight.is_contiguous(memory_format=LAST)
+
+
+def test_data_by_name_are_laid_out_too(dataset, tmp_path):
+    np.save(tmp_path / "images.npy", dataset.train.numpy())
+    seen = []
+    model = pair(normed=nn.BatchNorm2d)
+    model.encoder[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous(memory_format=LAST)))
+    config = TrainConfig(epochs=1, batch_size=10, autotune=False, execution="eager", device="cpu", out=tmp_path / "run")
+    assert Trainer(model, str(tmp_path / "images.npy"), config, quiet=True).fit().status == 0
+    assert model.encoder[2].weight.is_contiguous(memory_format=LAST)
+    assert all(seen)
