@@ -4,9 +4,11 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from fnmatch import fnmatch
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import fastvae
@@ -14,13 +16,19 @@ import fastvae
 from .ops._library import capability, has_native, has_triton, multiplies_bf16
 from .train.folder import device_name
 
+# The extras that pip installs, and the package of each; DALI has one for each CUDA.
+_OPTIONAL = {"dali": "nvidia-dali-cuda*", "hdf5": "h5py", "hf": "datasets"}
+
 
 def examine() -> int:
-    """Print a table of findings. Returns 0 if everything that this machine could use is there, else 1."""
+    """Print a table of findings. Returns 0 if everything that this machine could use is there, else 1.
+
+    An optional package that is not there is nothing to mend: the table says how to get it.
+    """
     table = Table("", "found", "to mend", title="fastvae doctor", title_justify="left")
-    findings = [*_versions(), *_devices(), *_backends(), _data()]
+    findings = [*_versions(), *_optional(), *_devices(), *_backends(), _data()]
     for name, found, remedy in findings:
-        table.add_row(name, found, remedy)
+        table.add_row(name, escape(found), remedy)
     Console(highlight=False).print(table)
     return 1 if any(remedy for _, _, remedy in findings) else 0
 
@@ -32,6 +40,17 @@ def _versions() -> list[tuple[str, str, str]]:
             rows.append((package, importlib.metadata.version(package), ""))
         except importlib.metadata.PackageNotFoundError:
             rows.append((package, "missing", wanted or f"pip install {package}"))
+    return rows
+
+
+def _optional() -> list[tuple[str, str, str]]:
+    """By what pip knows, since each takes long to import."""
+    here = {distribution.name.lower(): distribution.version for distribution in importlib.metadata.distributions()}
+    rows = []
+    for extra, pattern in _OPTIONAL.items():
+        versions = [version for name, version in here.items() if fnmatch(name, pattern)]
+        found = versions[0] if versions else f"not installed: pip install fastvae[{extra}]"
+        rows.append((pattern.removesuffix("-cuda*"), found, ""))
     return rows
 
 

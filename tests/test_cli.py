@@ -1,14 +1,18 @@
 """The commands that look at a trained run."""
 
+import importlib.metadata
 import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from torchvision.transforms.functional import pil_to_tensor
 
 from fastvae import doctor
@@ -146,6 +150,24 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(capsys, monkeypatch):
     output = capsys.readouterr().out
     assert "not built" in output
     assert "g++" in output
+
+
+def test_doctor_lists_what_is_optional(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "Console", partial(Console, width=200))
+    versions = {"h5py": "3.1.4", "NVIDIA-dali-cuda120": "1.59"}
+    installed = [SimpleNamespace(name=name, version=version) for name, version in versions.items()]
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: iter(installed))
+    before = set(sys.modules)
+    run(["doctor"])
+    rows = dict(re.findall(r"│ (\S+) +│ (.+?) +│", capsys.readouterr().out))
+    assert rows["h5py"] == "3.1.4"
+    assert rows["nvidia-dali"] == "1.59"
+    assert rows["datasets"].endswith("pip install fastvae[hf]")
+    assert not {"h5py", "datasets", "nvidia.dali"} & (set(sys.modules) - before)
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: iter([]))
+    extras = importlib.metadata.metadata("fastvae").get_all("Provides-Extra")
+    assert sorted(found.split("[")[1] for _, found, _ in doctor._optional()) == sorted(f"{extra}]" for extra in extras)
+    assert not any(remedy for *_, remedy in doctor._optional())
 
 
 def test_help_lists_the_commands():

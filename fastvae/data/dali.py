@@ -15,6 +15,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ..errors import InputError
+from ..machine import cores
 from .ahead import Ahead
 from .augment import Augment, Places
 from .files import reason
@@ -200,7 +201,7 @@ def _build(feed: _Feed) -> Any:
 
     @dali.pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=-(-loader.batch_size // loader.world_size),
-        num_threads=max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+        num_threads=max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
         device_id=_device_id(device),
         exec_dynamic=True,
     )

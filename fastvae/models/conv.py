@@ -1,17 +1,18 @@
 """Convolutional and residual VAEs for pictures, with latents that lie on a grid."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..nn import DiscretizedLogisticMixture, Likelihood, as_likelihood
 from .blocks import Double, Flat, Grid, NormedConv, Residual, Stem, grid, halve, head, norm, widths
 from .vae import VAE
 
-_VAE = TypeVar("_VAE", bound=VAE)
+_Model = TypeVar("_Model", bound=nn.Module)
 MIXTURES = 5  # logistics of each pixel
 _MEANS = (0.3, 0.7)  # of the first and the last component before training
 _LOG_SCALE = -1.5  # of a logistic with a standard deviation of 0.4
@@ -73,7 +74,7 @@ def conv_vae(
         steps += [*middle(wide[level]), Double(wide[level], wide[level - 1])]
     decoder = nn.Sequential(*steps, *middle(wide[0]), *ending(blocks, wide[0]), Pixels(wide[0], out, likelihood))
     vae = VAE(encoder, decoder, likelihood, latent_shape=(latent_channels, *(() if flat else sides)))
-    return in_channels_last(vae)
+    return lie_in(torch.channels_last, vae)
 
 
 class Pixels(nn.Sequential):
@@ -110,7 +111,19 @@ def ending(blocks: int, channels: int) -> list[nn.Module]:
     return [norm(channels), nn.SiLU()] if blocks else []
 
 
-def in_channels_last(vae: _VAE) -> _VAE:
-    """The model with its convolutions' weights in channels_last, which their outputs then are."""
-    moved: _VAE = vae.to(memory_format=torch.channels_last)
-    return moved
+def lie_in(layout: torch.memory_format, model: _Model) -> _Model:
+    """The model with its convolutions' weights in the layout, which their outputs then are; the same parameters."""
+    for weight in _kernels(model):
+        weight.data = weight.data.to(memory_format=layout)  # `contiguous` would leave the strides of 1 x 1 kernels
+    return model
+
+
+def has_convolutions(model: nn.Module) -> bool:
+    """Whether there is a convolution over pictures, of kernels (out, in, H, W)."""
+    return any(True for _ in _kernels(model))
+
+
+def _kernels(model: nn.Module) -> Iterator[nn.Parameter]:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            yield from (weight for weight in module.parameters() if not is_lazy(weight) and weight.dim() == 4)

@@ -10,7 +10,7 @@ from .. import ops
 from ..nn import ELBO, Likelihood
 from ..ops import Backend, Noise, Reduction
 from .blocks import Double, NormedConv, Stem, grid, halve, head, widths
-from .conv import Pixels, in_channels_last, outputs
+from .conv import Pixels, lie_in, outputs
 from .vae import VAE, VAEOutput
 
 LOWER_STREAM = 16  # further on than the noise of the upper level, whose streams are below
@@ -168,7 +168,7 @@ def ladder_vae(shape: Sequence[int], width: int, latent_channels: int, likelihoo
         likelihood=likelihood,
         latent_shape=(latent_channels, *sides),
     )
-    return in_channels_last(vae)
+    return lie_in(torch.channels_last, vae)
 
 
 def _wide(packed: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ class TrainConfig:
     image_size: Annotated[
         int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="(default: the preset's, or as the data is)")
     ] = None
-    """Side of the images that the model sees: the middle square of each, resized."""
+    """Side of the images that the model sees: the middle square of each, resized.
+    Presets for pictures take 4 to 7 times a power of two: 28, 32, 40, 48, 56, 64, 80, 96, 112, 128 ... 256."""
     channels: Annotated[int, tyro.conf.arg(metavar="{1,3}")] = 3
     """What pictures are read as: 3 is RGB, 1 is grey."""
     crop: Literal["center", "random"] = "center"

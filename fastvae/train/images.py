@@ -18,6 +18,7 @@ from ..data.dataset import sized
 from ..data.pictures import Pictures
 from ..data.source import Images, read_all
 from ..errors import InputError
+from ..machine import cores
 from .binarize import drawn_for_testing
 from .config import TrainConfig
 from .world import World
@@ -135,7 +136,7 @@ def _workers(config: TrainConfig, images: Images) -> int:
         return config.workers
     if not isinstance(images, Pictures):
         return 0
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _cached(config: TrainConfig, dataset: Dataset, *, show: bool) -> Dataset:
@@ -152,7 +153,7 @@ def _cached(config: TrainConfig, dataset: Dataset, *, show: bool) -> Dataset:
         names = map(images.encoded.name, range(len(images))) if isinstance(images, Pictures) else [config.data]
         key["files"] = _files(names)
         folder = cache / f"{name}-{xxhash.xxh3_64_hexdigest(repr(sorted(key.items())).encode())}"
-        return cached(images, folder, key, workers=len(os.sched_getaffinity(0)), show_progress=show)
+        return cached(images, folder, key, workers=cores(), show_progress=show)
 
     return replace(dataset, train=split("train", dataset.train), test=split("test", dataset.test))
 

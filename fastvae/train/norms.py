@@ -28,6 +28,14 @@ def join_norms(graph: GraphModule) -> None:
         _lay_out(graph)
 
 
+def reshape_views(graph: GraphModule) -> None:
+    """Views of images as what copies them where need be: behind a norm they may lie otherwise than torch recorded."""
+    for node in graph.graph.find_nodes(op="call_function", target=_aten.view.default):
+        (source, *_) = node.all_input_nodes
+        if source.meta["val"].dim() == 4:
+            node.target = _aten.reshape.default
+
+
 class _Found(NamedTuple):
     """What there is of a norm: its outputs, the SiLU, and the backwards of both."""
 

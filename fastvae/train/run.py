@@ -25,6 +25,7 @@ from .config import TrainConfig
 from .disk import quiet_writers, writing
 from .folder import RunFolder, agent, check_same, default_path, read_config
 from .images import make_loaders, open_data
+from .layout import laid_out
 from .loop import Callback, Loop, check_pixels
 from .numerics import numerics
 from .objective import SAMPLE_STREAM
@@ -68,6 +69,10 @@ def run(
     with open_world(config.device) as world, numerics(config, world.device), generators.kept(world.device):
         dataset = open_data(config, world, dataset)
         console = Console(quiet=quiet or not world.is_main, highlight=False, soft_wrap=True)
+        if model is not None:
+            dataset, told = laid_out(model, dataset, config)
+            if told is not None:
+                console.print(f"fastvae: {told}")
         # The folder comes after all that can be wrong: a refused run leaves nothing behind.
         config, found = _begin(config, world, console)
         own = model is not None

@@ -21,7 +21,7 @@ from ..data.files import cache_folder
 from .activations import join_activations
 from .config import Execution
 from .generators import kept
-from .norms import join_norms
+from .norms import join_norms, reshape_views
 from .objective import TRAIN_STREAM, Dials, Objective
 from .pixels import join_pixels
 from .products import choose_products
@@ -83,6 +83,7 @@ class Step:
 
         # Fake tensors: tracing computes nothing, draws no random numbers and changes no buffer.
         graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        reshape_views(graph)
         choose_products(graph, fused=self._execution == "compiled")
         graph.graph.eliminate_dead_code()
         if self._execution == "traced":

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import InputError
+from ..machine import cores
 from .meeting import meet
 
 
@@ -109,8 +110,8 @@ def open_world(device: str) -> Iterator[World]:
     """Join the processes that torchrun (or `--nproc`) started, on `device`: "auto", "cpu" or "cuda".
 
     A single process needs no environment and gets no process group. Several talk over NCCL on CUDA and over gloo on
-    the CPU, where each also gets its share of the cores, unless the user set OMP_NUM_THREADS. The group is closed on
-    the way out, also on an error, without waiting for the other processes.
+    the CPU, where each also gets its share of the cores, unless the user set OMP_NUM_THREADS; one alone takes
+    no more threads than that. The group is closed on the way out, also on an error, without waiting for the others.
 
     Raises:
         InputError: the device is unknown or absent, has fewer GPUs than processes, or the environment is malformed.
@@ -120,12 +121,12 @@ def open_world(device: str) -> Iterator[World]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     world = World(ranks.rank, ranks.local_rank, ranks.size, place, ranks.is_one_machine)
+    if place.type == "cpu":
+        _set_threads(ranks)
     if world.size == 1:
         yield world
         return
 
-    if place.type == "cpu" and not _user_set_threads():
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks.local_size))
     store, rank, size = next(iter(rendezvous("env://")))
     store = meet(store, rank, size)
     if place.type == "cuda":
@@ -195,6 +196,15 @@ def resolve_device(device: str, ranks: Ranks = _ALONE) -> torch.device:
             f"{ranks.local_size} processes need as many GPUs, torch sees {gpus}: use --nproc {gpus}, or --device cpu"
         )
     return torch.device("cuda", ranks.local_rank)
+
+
+def _set_threads(ranks: Ranks) -> None:
+    """A share of the cores; of a process alone, whose script may have asked for fewer, no more than there are."""
+    if _user_set_threads():
+        return
+    share = max(1, cores() // ranks.local_size)
+    if ranks.size > 1 or (share < torch.get_num_threads() and "MKL_NUM_THREADS" not in os.environ):
+        torch.set_num_threads(share)
 
 
 def _user_set_threads() -> bool:

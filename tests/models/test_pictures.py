@@ -1,6 +1,9 @@
 """Networks for pictures: sizes, rows that do not depend on others, and the ladder's ELBO by its formula."""
 
+import contextlib
+import inspect
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,8 +12,10 @@ from torch.distributions import Normal, kl_divergence
 import fastvae
 from fastvae.errors import InputError
 from fastvae.models import OBJECTIVES, PRESETS, build
+from fastvae.models.blocks import levels
 from fastvae.models.conv import conv_vae
 from fastvae.models.ladder import LadderVAE, ladder_vae
+from fastvae.train import TrainConfig
 from fastvae.train.objective import Dials, Objective
 from fastvae.train.step import Step
 
@@ -41,6 +46,27 @@ def test_losses_samples_and_reconstructions(name, shape, likelihood):
     for shown in (vae.sample(2, fastvae.Noise(1)), vae.reconstruct(x)):
         assert shown.shape[1:] == shape
         assert 0 <= shown.min() <= shown.max() <= 1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_sides_of_256_will_do(name):
+    make = ladder_vae if name == "ladder" else partial(conv_vae, blocks=int(name == "resnet"), flat=name == "flat")
+    with torch.no_grad():
+        output = make((3, 256, 256), 2, 2, "bernoulli")(pictures(1, (3, 256, 256)), fastvae.Noise(0)).output
+    assert output.shape == (1, 3, 256, 256)
+    assert output.isfinite().all()
+
+
+def test_sides_are_4_to_7_times_a_power_of_two():
+    def is_taken(side):
+        with contextlib.suppress(ValueError):
+            return levels(side) > 0
+        return False
+
+    sides = [side for side in range(8, 257) if is_taken(side)]
+    assert sides == sorted(part << power for part in range(4, 8) for power in range(1, 7) if part << power <= 256)
+    help_text = " ".join(inspect.getsource(TrainConfig).split())
+    assert ", ".join(str(side) for side in sides if 28 <= side < 128) in help_text
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastvae.errors import InputError
+from fastvae.machine import cores
 from fastvae.train.launch import launch
 
 TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
@@ -182,7 +183,7 @@ def test_under_torchrun_the_environment_is_cleaned(tmp_path: Path) -> None:
 def test_two_processes_agree(command: list[str], tmp_path: Path) -> None:
     status, output, _ = run(tmp_path, WORLD, *command, str(tmp_path / "worker.py"))
 
-    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    threads = max(1, cores() // 2)
     assert status == 0
     assert output == [f"{main} cpu [3.0, 3.0, 3.0] (True, False, True) {threads}" for main in (False, True)]
 

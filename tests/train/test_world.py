@@ -122,6 +122,32 @@ def test_tells_torchruns_thread_count_from_the_users(
         parent.wait()
 
 
+@pytest.mark.parametrize(
+    ("before", "environment", "size", "expected"),
+    [
+        (64, {}, 1, 6),
+        (4, {}, 1, 4),
+        (64, {"MKL_NUM_THREADS": "64"}, 1, 64),
+        (64, {"OMP_NUM_THREADS": "64"}, 1, 64),
+        (64, {}, 3, 2),
+        (1, {}, 3, 2),
+        (64, {"OMP_NUM_THREADS": "64"}, 3, 64),
+        (64, {}, 9, 1),
+    ],
+)
+def test_threads_are_no_more_than_the_cores(before, environment, size, expected, monkeypatch):
+    threads = [before]
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(world, "cores", lambda: 6)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+
+    world._set_threads(Ranks(0, 0, size, size))
+    assert threads[-1] == expected
+
+
 WORK = """
 import pytest, torch
 from fastvae.errors import InputError

@@ -1,5 +1,6 @@
 """Many names in little memory, which of them are pictures, and a count of them for people."""
 
+import os
 import time
 from array import array
 from collections.abc import Iterable, Iterator
@@ -55,7 +56,7 @@ class Names:
 
 
 class Counting:
-    """Counts what is found, on stderr, where that takes longer than a second.
+    """Counts what is found, on stderr, where that takes longer than a second; of several processes the first tells.
 
     >>> with Counting("files") as counting:
     ...     list(counting("abc"))
@@ -64,6 +65,7 @@ class Counting:
 
     def __init__(self, what: str) -> None:
         self._what = what
+        self._is_shown = os.environ.get("RANK", "0") == "0"
         self._count, self._begun = 0, time.monotonic()
         self._stack = ExitStack()
         self._status: Status | None = None
@@ -78,7 +80,7 @@ class Counting:
         """The items, counted together with those of other calls."""
         for item in items:
             self._count += 1
-            if self._count % _PART == 0 and time.monotonic() - self._begun > _PATIENCE:
+            if self._count % _PART == 0 and self._is_shown and time.monotonic() - self._begun > _PATIENCE:
                 self._show()
             yield item
 

@@ -30,6 +30,7 @@ def test_any_name_is_shown_on_one_line(name):
 
 
 def test_counting_is_silent_unless_it_takes_long(monkeypatch, capsys):
+    monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes stderr for a terminal
     with Counting("pictures") as counting:
         assert list(counting(range(3000))) == list(range(3000))
@@ -40,3 +41,7 @@ def test_counting_is_silent_unless_it_takes_long(monkeypatch, capsys):
     caught = capsys.readouterr()
     assert "pictures: 3,000" in caught.err
     assert caught.out == ""
+    monkeypatch.setenv("RANK", "1")
+    with Counting("pictures") as counting:
+        assert list(counting(range(3000))) == list(range(3000))
+    assert capsys.readouterr().err == ""
