@@ -86,9 +86,10 @@ class Engine:
         one = torch.ones((), dtype=wide, device=world.device)
         self.scaler.scale(one)  # makes its tensors, which are made by the first call
         beta, capacity = (torch.full((1,), value, dtype=wide, device=world.device) for value in config.dials)
-        self._one, self._dials = one, Dials(one.clone(), beta[0], capacity[0])
+        self._one, self._dials = one, Dials(one, beta[0], capacity[0])
         self._schedule = Schedule(plan or Plan(), self.optimizer, beta, capacity, self.noise.state)
-        self._weight = 1.0
+        # Of each size of a batch, and never changed: a captured step has the one of full batches.
+        self._batch_weights: dict[int, Tensor] = {}
         self._loss_weight, self._batchmean = recipe.loss_weight, recipe.reduction == "batchmean"
         # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
         at_once = world.size > 1 or self.scaler.is_enabled() or config.accumulate > 1 or config.clip_norm is not None
@@ -159,13 +160,11 @@ class Engine:
             yield from self._scale()
 
     def _dials_of(self, rows: int) -> Dials:
-        weight = self._loss_weight / rows if self._batchmean else self._loss_weight
-        if weight != self._weight:  # with the smaller batch that ends an epoch
-            self._dials.weight.fill_(weight)
-            self._weight = weight
-        if self.scaler.is_enabled():
-            return self._dials._replace(weight=self.scaler.scale(self._dials.weight))
-        return self._dials
+        if rows not in self._batch_weights:
+            value = self._loss_weight / rows if self._batchmean else self._loss_weight
+            self._batch_weights[rows] = torch.full_like(self._one, value)
+        weight = self._batch_weights[rows]
+        return self._dials._replace(weight=self.scaler.scale(weight) if self.scaler.is_enabled() else weight)
 
     def _update(self, gradients: list[Tensor]) -> None:
         if isinstance(self.optimizer, Adam):

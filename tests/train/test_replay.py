@@ -1,12 +1,15 @@
-"""Steps captured into a graph are the steps themselves: on the CPU by a list of calls, on a GPU by CUDA."""
+"""Steps captured into a graph are the steps themselves: on the CPU by a list of operations, on a GPU by CUDA."""
 
 import contextlib
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fastvae.data import ResidentLoader, load
 from fastvae.models import build
+from fastvae.train import nonfinite
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.engine import Engine
 from fastvae.train.replay import STEPS, Replay
@@ -15,23 +18,40 @@ from fastvae.train.world import World
 BATCH = 32
 
 
-class Calls:
-    """A graph for the CPU: while capturing, a step's calls are kept and not made; a replay makes them."""
+class Recorded(TorchDispatchMode):
+    """A graph for the CPU: it keeps the operations of what it captures, and the tensors that they read and wrote.
 
-    def __init__(self, engine):
-        self.engine, self.kept = engine, []
+    A replay calls the operations on the same memory. As in a graph of CUDA, what Python decided is as it was decided,
+    and a number that it knew is the number that it was.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default, "what is captured cannot wait"
+        made = function(*args, **(kwargs or {}))
+        self.kept.append((function, args, kwargs or {}, made))
+        return made
 
     @contextlib.contextmanager
-    def capture(self, loader):
-        take, follow = self.engine.train_step, loader.follow
-        loader.follow = lambda: None
-        self.engine.train_step = lambda _: self.kept.append(lambda: take(follow()))
-        yield
-        del self.engine.train_step, loader.follow
+    def capture(self, engine, loader):
+        """Unlike one of CUDA it takes the steps while it captures them, so that they are taken back."""
+        before = [(tensor, tensor.detach().clone()) for tensor in (*engine.tensors(), loader.place)]
+        with self:
+            yield
+        with torch.no_grad():
+            for tensor, value in before:
+                tensor.copy_(value)
 
     def replay(self):
-        for call in self.kept:
-            call()
+        with torch.no_grad():
+            for function, args, kwargs, made in self.kept:
+                again = function(*args, **kwargs)
+                for old, new in zip(tree_leaves(made), tree_leaves(again), strict=True):
+                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
 
 
 def setup(device="cpu", **options):
@@ -46,8 +66,8 @@ def setup(device="cpu", **options):
 def captured(engine, loader):
     if loader.images.is_cuda:
         return Replay.on_cuda(engine, loader)
-    calls = Calls(engine)
-    return Replay(engine, loader, calls, calls.capture(loader))
+    graph = Recorded()
+    return Replay(engine, loader, graph, graph.capture(engine, loader))
 
 
 def epoch(engine, loader, replay=None):
@@ -64,10 +84,26 @@ def epoch(engine, loader, replay=None):
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+SETTINGS = [
+    *({"precision": precision} for precision in ("fp32", "bf16", "fp16")),
+    {"preset": "keras"},  # whose loss is a mean over the batch: smaller ones at the end of an epoch have another weight
+    {"preset": "gaussian", "precision": "fp16"},  # a doubled loss, scaled
+    {"preset": "keras", "clip_norm": 1.0, "ema": 0.9},
+    {"preset": "keras", "accumulate": 2, "objective": "iwae", "samples": 2},
+    {"schedule": "cosine", "beta_schedule": "warmup", "beta_steps": 30},
+]
+
+
+@pytest.fixture(autouse=True)
+def _as_on_a_gpu(monkeypatch):
+    """What is captured does not look at losses on the host."""
+    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=lambda options: "-".join(map(str, options.values())))
 @pytest.mark.parametrize("device", DEVICES)
-def test_two_epochs_by_replay_are_those_step_by_step(device, precision):
-    plain, replayed = (setup(device, precision=precision) for _ in range(2))
+def test_two_epochs_by_replay_are_those_step_by_step(device, options):
+    plain, replayed = (setup(device, **options) for _ in range(2))
     replay = captured(*replayed)
     for number in range(2):
         for engine, loader in (plain, replayed):
