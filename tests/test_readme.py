@@ -89,6 +89,9 @@ def test_the_preset_table_is_what_was_measured():
             assert f"`{run['preset']}` in {run['precision']} ends at {figures[0]}, {figures[1]} s an epoch" in README
         if run["preset"] == "classic":
             assert run["test"]["loss"] == pytest.approx(105.6, abs=0.5)  # pytorch/examples, in two public logs
+    (half,) = results("presets-mnist-fp16-cpu.json")["runs"]
+    assert half["test"]["loss"] == pytest.approx(105.6, abs=0.5)
+    assert f"in fp16, which CPUs emulate, at {half['test']['loss']:.2f};" in " ".join(README.split())
 
 
 def test_what_binarised_pixels_end_at_is_what_was_measured():

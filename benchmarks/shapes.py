@@ -1,0 +1,72 @@
+"""Train ``conv64`` on a folder of JPEGs through DALI, by the command line, and keep the figures and the pictures.
+
+The JPEGs are made here: ellipses and rectangles of random colours on random gradients, wider than high.
+
+python benchmarks/shapes.py benchmarks/results/shapes-cpu.json docs/shapes.png
+"""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image, ImageDraw
+
+from fastvae.ops import bits_per_dimension
+
+COUNT, HEIGHT, WIDTH = 6000, 96, 128
+FLAGS = ["--preset", "conv64", "--loader", "dali", "--width", "16", "--batch-size", "16", "--epochs", "10"]
+
+
+def picture(seed):
+    """A gradient from one colour to another, with one to three shapes."""
+    draws = np.random.default_rng(seed)
+    top, bottom = draws.integers(0, 256, (2, 3))
+    share = np.linspace(0, 1, HEIGHT)[:, None, None]
+    made = Image.fromarray(np.broadcast_to((1 - share) * top + share * bottom, (HEIGHT, WIDTH, 3)).astype(np.uint8))
+    canvas = ImageDraw.Draw(made)
+    for _ in range(draws.integers(1, 4)):
+        x, y = (int(place) for place in draws.integers(0, (WIDTH, HEIGHT)))
+        half = int(draws.integers(HEIGHT // 16, HEIGHT // 4))
+        draw = canvas.ellipse if draws.random() < 0.5 else canvas.rectangle
+        draw((x - half, y - half, x + half, y + half), fill=tuple(draws.integers(0, 256, 3).tolist()))
+    return made
+
+
+def main(figures: tyro.conf.Positional[Path], pictures: tyro.conf.Positional[Path]) -> None:
+    """Make the JPEGs and train.
+
+    Args:
+        figures: the file of the run's figures.
+        pictures: the file of its reconstructions, real pictures above.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, out = Path(temporary) / "shapes", Path(temporary) / "run"
+        folder.mkdir()
+        for index in range(COUNT):
+            picture(index).save(folder / f"{index:06d}.jpg", quality=90)
+        subprocess.run(
+            [sys.executable, "-m", "fastvae.train", "--data", str(folder), *FLAGS, "--out", str(out)], check=True
+        )
+        config = json.loads((out / "config.json").read_text())
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        shutil.copy(out / "reconstructions.png", pictures)
+    content = {
+        "device": config["device"],
+        "versions": config["versions"],
+        "flags": FLAGS,
+        "images": config["data"]["train"],
+        "test": {term: round(lines[-1][term], 3) for term in ("loss", "nll", "kl")},
+        "bits_per_dimension": round(bits_per_dimension(lines[-1]["loss"], math.prod(config["data"]["shape"])), 3),
+        "images_per_s": [round(line["images_per_s"], 1) for line in lines if line["split"] == "train"],
+    }
+    figures.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
