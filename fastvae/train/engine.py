@@ -106,7 +106,8 @@ class Engine:
         A step whose loss or gradient is not finite does nothing else: ``nonfinite`` counts it.
         """
         self._schedule.set()
-        dials, watch = self._dials_of(batch.rows), self.nonfinite
+        self.weigh(batch.rows)
+        dials, watch = self._scaled_dials(), self.nonfinite
         before = remember(self._at_risk())
         if self._gradients is None:
             sums, gradients = self._step(batch.images, self.noise.state, batch.row_offset, dials)
@@ -158,11 +159,18 @@ class Engine:
                 yield from (value for value in state.values() if isinstance(value, Tensor))
             yield from self._scale()
 
-    def _dials_of(self, rows: int) -> Dials:
+    def weigh(self, rows: int) -> None:
+        """Set the weight of the loss for global batches of so many rows. Waits for nothing.
+
+        The host remembers it, to leave most steps without this write: no other code may change that tensor, nor a
+        CUDA graph hold this write, which is the host's to make before the graph is captured and at each replay.
+        """
         weight = self._loss_weight / rows if self._batchmean else self._loss_weight
-        if weight != self._weight:  # with the smaller batch that ends an epoch
+        if weight != self._weight:  # with the smaller batch that ends an epoch, and after it
             self._dials.weight.fill_(weight)
             self._weight = weight
+
+    def _scaled_dials(self) -> Dials:
         if self.scaler.is_enabled():
             return self._dials._replace(weight=self.scaler.scale(self._dials.weight))
         return self._dials
@@ -224,7 +232,7 @@ class Engine:
         self.nonfinite.clear()
 
     def tensors(self) -> Iterator[Tensor]:
-        """All that a step changes in place."""
+        """All that a step changes in place; of the loss' weight, :meth:`weigh` takes care."""
         yield from self.model.parameters()
         yield from self.model.buffers()
         yield from self._weights.copies.values()
@@ -232,7 +240,7 @@ class Engine:
             yield from self._average.model.parameters()
         for state in self.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
-        yield from (self.sums, self.noise.state, *self._dials)
+        yield from (self.sums, self.noise.state, self._dials.beta, self._dials.capacity)
         yield from (self.nonfinite.found, self.nonfinite.record, *self._scale())
 
     def _scale(self) -> list[Tensor]:
