@@ -7,12 +7,15 @@ from ..train import autotune
 from ..train.config import Execution, Precision, TrainConfig, resolve
 from ..train.engine import Engine
 from ..train.loop import LOG_EVERY
+from ..train.replay import STEPS, Replay
 from ..train.world import World
 from .task import Contender, Task
 
 
 class Fastvae(Contender):
     """The engine and its loader, and the look at the device's sums that ``fastvae train`` takes now and then.
+
+    As there, several steps are one replay of a CUDA graph where they can be.
 
     "auto" in both precision and execution: what the timed trial chooses for a run of the recipe's epochs.
     """
@@ -41,12 +44,35 @@ class Fastvae(Contender):
         self.precision = config.precision
         self.engine = Engine(model, config, task.recipe, world)
         self.model = self.engine.model
+        self._slice = task.steps
+        self._replay = Replay.where_possible(self.engine, self.loader)
 
     def epoch(self, number: int) -> Iterator[None]:
         self.loader.set_epoch(number)
         self.engine.sums.zero_()
-        for step, batch in enumerate(self.loader, 1):
-            self.engine.train_step(batch)
-            if step % LOG_EVERY == 0:
+        step = 0
+        for count in self._steps():
+            if step // LOG_EVERY != (step + count) // LOG_EVERY:
                 self.engine.sums.tolist()
-            yield
+            step += count
+            for _ in range(count):
+                yield
+
+    def _steps(self) -> Iterator[int]:
+        """Take the steps of an epoch, and tell how many at once.
+
+        No replay crosses an end of what is timed of a slice: its first step is taken alone, and so are its last ones
+        where too few for a replay are left.
+        """
+        left = len(self.loader)
+        if self._slice is not None:
+            left = self._slice
+            self.engine.train_step(next(iter(self.loader)))
+            yield 1
+        while self._replay is not None and self._replay.fits() and left >= STEPS:
+            self._replay.run()
+            left -= STEPS
+            yield STEPS
+        for batch in self.loader:
+            self.engine.train_step(batch)
+            yield 1

@@ -1,7 +1,8 @@
 """What the settings leave open, chosen for the machine: the type of the products, and how a step is run.
 
-The trial times the engine itself on the run's own batches, all candidates in turns, so that a machine that slows down
-slows all of them. The choice is kept by machine, versions, network and batch: the next run makes the same one at once.
+The trial times the engine itself on the run's own batches, in CUDA graphs where the run has them, all candidates in
+turns, so that a machine that slows down slows all of them. The choice is kept by machine, versions, network and batch:
+the next run makes the same one at once.
 """
 
 import contextlib
@@ -19,19 +20,20 @@ import torch
 
 import fastvae
 
-from ..data import Batch, OrderedLoader
+from ..data import Batch, OrderedLoader, ResidentLoader
 from ..data.files import cache_folder
 from ..models import VAE, Preset
 from .config import Execution, Precision, TrainConfig
 from .engine import Engine
 from .folder import device_name, write_atomically
+from .replay import STEPS, Replay, can_replay
 from .schedule import plan
 from .world import World
 
 _TURNS, _STEPS = 7, 5  # of each candidate, and the steps in one
 _SECONDS = 5.0  # after which no further turn begins, for networks with long steps
-# Seconds of a run. Compiling takes 3 to 8 s for each shape of a batch, and an epoch has two, but only the first time
-# (Inductor keeps its work); it saves 7 to 17 % of a step (measured: leaky, batch 100 and 1024, 2-core EPYC).
+# Seconds of a run on a CPU. Compiling takes 3 to 8 s for each shape of a batch, and an epoch has two, but only the
+# first time (Inductor keeps its work); it saves 7 to 17 % of a step (measured: leaky, batch 100 and 1024, 2-core EPYC).
 _WORTH_COMPILING = 60.0
 _TIE = 0.97  # traced steps stay unless another way takes less than this of their time
 
@@ -65,13 +67,19 @@ def fixed(config: TrainConfig, device: torch.device) -> Choice:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return Choice(precision, _executions(config)[-1], {}, "fixed")
+    return Choice(precision, _executions(config, device)[-1], {}, "fixed")
 
 
-def _executions(config: TrainConfig) -> list[Execution]:
+def _executions(config: TrainConfig, device: torch.device) -> list[Execution]:
+    """What is open to be tried, the fixed choice last."""
     if config.execution != "auto":
         return [config.execution]
-    return ["eager"] if config.parallel == "fsdp" else ["eager", "traced"]  # a trace has whole weights
+    if config.parallel == "fsdp":  # a trace has whole weights
+        return ["eager"]
+    # On a GPU always: what stands between the products is launches and memory traffic there. But not where Inductor,
+    # which may choose its kernels by their times, would make the run's bits depend on them.
+    compiles = device.type == "cuda" and not config.deterministic
+    return ["eager", "traced", "compiled"] if compiles else ["eager", "traced"]
 
 
 def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: OrderedLoader, steps: int, world: World) -> Choice:
@@ -80,25 +88,26 @@ def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: OrderedLoade
     precisions: list[Precision] = ["fp32", "bf16"] if has_bf16 else ["fp32"]
     if config.precision != "auto":
         precisions = [config.precision]
-    executions = _executions(config)
+    executions = _executions(config, world.device)
     candidates = list(itertools.product(precisions, executions))
     if len(candidates) == 1 and len(executions) == 1:
         return Choice(*candidates[0], {}, "asked for")
     batch = loader.fetch(0)
-    file, key = cache_folder() / "autotune.json", _key(config, model, batch, steps, world)
+    file, key = cache_folder() / "autotune.json", _key(config, model, batch, loader, steps, world)
     kept: Choice | None = world.of_main(_kept(file, key, precisions))
     if kept is not None:
         return kept
 
-    def engine(precision: Precision, execution: Execution) -> Engine:
+    def turn(precision: Precision, execution: Execution) -> _Turn:
         settings = replace(config, precision=precision, execution=execution)
-        return Engine(copy.deepcopy(model), settings, recipe, world, plan(config, len(loader)), loader.count)
+        engine = Engine(copy.deepcopy(model), settings, recipe, world, plan(config, len(loader)), loader.count)
+        return _Turn(engine, batch, isinstance(loader, ResidentLoader) and can_replay(engine, loader))
 
-    times = _time({candidate: engine(*candidate) for candidate in candidates}, batch, world)
+    times = _time({candidate: turn(*candidate) for candidate in candidates}, world)
     fastest = _fastest(times)
-    if len(executions) > 1 and times[fastest] * steps > _WORTH_COMPILING:
+    if len(executions) > 1 and "compiled" not in executions and times[fastest] * steps > _WORTH_COMPILING:
         compiled: _Candidate = (fastest[0], "compiled")
-        again = _time({fastest: engine(*fastest), compiled: engine(*compiled)}, batch, world)
+        again = _time({fastest: turn(*fastest), compiled: turn(*compiled)}, world)
         times[compiled] = again[compiled] * times[fastest] / again[fastest]
     precision, execution = _fastest(times)
     shown = {f"{p} {e}": round(1e3 * seconds, 3) for (p, e), seconds in times.items()}
@@ -114,41 +123,76 @@ def _fastest(times: dict[_Candidate, float]) -> _Candidate:
     return min(times, key=lambda candidate: times[candidate] * (_TIE if candidate[1] == "traced" else 1.0))
 
 
-def _time(engines: dict[_Candidate, Engine], batch: Batch, world: World) -> dict[_Candidate, float]:
+class _Again:
+    """The same batch again and again, as a :class:`fastvae.train.replay.Replay` takes batches."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch, self.batch_size = batch, batch.rows
+        self.place = torch.zeros((), dtype=torch.int64, device=batch.images.device)
+
+    def follow(self) -> Batch:
+        return self._batch
+
+    def full_steps_left(self) -> int:
+        return STEPS
+
+    def skip(self, steps: int) -> None:
+        """Stay there."""
+
+
+class _Turn:
+    """Some steps of an engine over one batch: as the run takes them, in one replay where it can."""
+
+    def __init__(self, engine: Engine, batch: Batch, replays: bool) -> None:
+        self._engine, self._batch, self._replays = engine, batch, replays
+        self._replay: Replay | None = None
+        self.steps = STEPS if replays else _STEPS
+
+    def __call__(self) -> None:
+        if self._replays and self._replay is None:  # in the turn that warms up
+            self._replay = Replay.on_cuda(self._engine, _Again(self._batch))
+        if self._replay is not None:
+            self._replay.run()
+            return
+        for _ in range(self.steps):
+            self._engine.train_step(self._batch)
+
+
+def _time(turns: dict[_Candidate, _Turn], world: World) -> dict[_Candidate, float]:
     """The seconds of a step in the fastest turn (what disturbs one only adds to it), averaged over the processes."""
     with torch.random.fork_rng():  # a model may draw from torch's generator
-        return _race(engines, batch, world)
+        return _race(turns, world)
 
 
-def _race(engines: dict[_Candidate, Engine], batch: Batch, world: World) -> dict[_Candidate, float]:
-    times: dict[_Candidate, list[float]] = {candidate: [] for candidate in engines}
+def _race(turns: dict[_Candidate, _Turn], world: World) -> dict[_Candidate, float]:
+    times: dict[_Candidate, list[float]] = {candidate: [] for candidate in turns}
     wait: Callable[[], None] = torch.cuda.synchronize if world.device.type == "cuda" else lambda: None
     end = 0.0
-    for turn in range(_TURNS + 1):  # the first warms up, and compiles
-        if turn == 1:
+    for number in range(_TURNS + 1):  # the first warms up, compiles and captures
+        if number == 1:
             end = time.perf_counter() + _SECONDS
-        elif turn > 1 and world.any(time.perf_counter() > end):
+        elif number > 1 and world.any(time.perf_counter() > end):
             break
-        for candidate, engine in engines.items():
+        for candidate, turn in turns.items():
             wait()
             started = time.perf_counter()
-            for _ in range(_STEPS):
-                engine.train_step(batch)
+            turn()
             wait()
-            if turn:
-                times[candidate].append((time.perf_counter() - started) / _STEPS)
+            if number:
+                times[candidate].append((time.perf_counter() - started) / turn.steps)
     fastest = torch.tensor([min(values) for values in times.values()], device=world.device)
     world.sum(fastest)  # so that all processes choose alike
     return dict(zip(times, (fastest / world.size).tolist(), strict=True))
 
 
-def _key(config: TrainConfig, model: VAE, batch: Batch, steps: int, world: World) -> str:
+def _key(config: TrainConfig, model: VAE, batch: Batch, loader: OrderedLoader, steps: int, world: World) -> str:
     what = (
         device_name(world.device), torch.get_num_threads(), torch.__version__, fastvae.__version__, world.size,
         repr(model), batch.images.dtype, tuple(batch.images.shape[1:]), config.batch_size, config.precision,
         config.execution, config.backend, config.optimizer, sorted(config.optimizer_options.items()), config.schedule,
         config.parallel, config.beta_schedule, config.objective, config.samples, config.accumulate, config.clip_norm,
-        config.ema, config.binarize, config.tf32, steps.bit_length(),
+        config.ema, config.binarize, config.tf32, type(loader).__name__, config.crop,
+        config.flip, steps.bit_length(),
     )  # fmt: skip
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 

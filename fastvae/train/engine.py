@@ -236,7 +236,7 @@ class Engine:
             yield from self._average.model.parameters()
         for state in self.optimizer.state.values():
             yield from (value for value in state.values() if isinstance(value, Tensor))
-        yield from (self.sums, self.noise.state, *self._dials)
+        yield from (self.sums, self.noise.state, self._dials.beta, self._dials.capacity)
         yield from (self.nonfinite.found, self.nonfinite.record, *self._scale())
 
     def _scale(self) -> list[Tensor]:

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-from ..data import ResidentLoader
+from ..data import Batch, OrderedLoader, ResidentLoader
 from .engine import Engine
 from .optimizer import takes_device_rate
 
@@ -17,16 +18,38 @@ STEPS = 10  # a replay; the host looks at signals, logs and checkpoints between 
 _WARM_UP = 3  # as torch's notes on CUDA graphs advise: lazy initialisation, library handles, compilation
 
 
-def can_replay(engine: Engine, loader: ResidentLoader) -> bool:
-    """Whether a step can be captured: on a GPU, by an optimiser that reads nothing on the host, of whole weights.
+# Their state does not begin at zero, which is what the warm-up leaves of the state that it makes.
+_BEGIN_ELSEWHERE = (torch.optim.NAdam, torch.optim.Rprop, torch.optim.ASGD)
 
-    Over several processes the sum of the gradients is captured too, which NCCL allows.
+
+def can_replay(engine: Engine, loader: ResidentLoader) -> bool:
+    """Whether steps can be captured: on a GPU, by an optimiser that reads nothing on the host, of whole weights.
+
+    An epoch must have as many full batches as a replay takes. Over several processes the sum of the gradients is
+    captured too, which NCCL allows.
     """
     if engine.has_shards or loader.augment is not None:  # whose draws are of an epoch that the host knows
         return False
+    if loader.count // loader.batch_size < STEPS:
+        return False
     optimizer = engine.optimizer
-    fused = bool(optimizer.param_groups[0].get("fused"))
-    return takes_device_rate(optimizer) and (fused or not engine.scaler.is_enabled())
+    group = optimizer.param_groups[0]
+    if isinstance(optimizer, _BEGIN_ELSEWHERE) or group.get("dampening"):  # not applied to a momentum that begins
+        return False
+    return takes_device_rate(optimizer) and (bool(group.get("fused")) or not engine.scaler.is_enabled())
+
+
+class Source(Protocol):
+    """What a replay asks of a :class:`fastvae.data.ResidentLoader`."""
+
+    batch_size: int
+    place: Tensor
+
+    def follow(self) -> Batch: ...
+
+    def full_steps_left(self) -> int: ...
+
+    def skip(self, steps: int) -> None: ...
 
 
 class Graph(Protocol):
@@ -40,17 +63,16 @@ class Replay:
 
     Args:
         engine: with an optimiser that can be captured.
-        loader: resident on the same device.
+        loader: resident on the same device; wherever it is in an epoch of at least one full batch.
         graph: an empty graph, and the context in which calls are captured into it.
     """
 
-    def __init__(
-        self, engine: Engine, loader: ResidentLoader, graph: Graph, capture: AbstractContextManager[Any]
-    ) -> None:
-        self._engine, self._loader, self._graph = engine, loader, graph
+    def __init__(self, engine: Engine, loader: Source, graph: Graph, capture: AbstractContextManager[Any]) -> None:
+        self._loader, self._graph = loader, graph
         place = loader.place.clone()
         with _undone(engine):
             for _ in range(_WARM_UP):
+                loader.place.zero_()  # where there is a whole batch; a run may go on from the end of an epoch
                 engine.train_step(loader.follow())
             loader.place.copy_(place)
         with capture:
@@ -58,7 +80,7 @@ class Replay:
                 engine.train_step(loader.follow())
 
     @classmethod
-    def on_cuda(cls, engine: Engine, loader: ResidentLoader) -> "Replay":
+    def on_cuda(cls, engine: Engine, loader: Source) -> "Replay":
         """Warm up and capture on a stream of its own, as CUDA wants it."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -66,6 +88,13 @@ class Replay:
             replay = cls(engine, loader, graph, torch.cuda.graph(graph, stream=stream))
         torch.cuda.current_stream().wait_stream(stream)
         return replay
+
+    @classmethod
+    def where_possible(cls, engine: Engine, loader: OrderedLoader) -> "Replay | None":
+        """A replay on CUDA, or None where steps have to be taken one by one."""
+        if isinstance(loader, ResidentLoader) and can_replay(engine, loader):
+            return cls.on_cuda(engine, loader)
+        return None
 
     def fits(self) -> bool:
         """Whether as many full batches are left in the epoch."""

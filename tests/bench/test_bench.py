@@ -21,6 +21,10 @@ from fastvae.bench.tutorial import Tutorial
 from fastvae.cli import run
 from fastvae.data import Dataset, load
 from fastvae.models import PRESETS
+from fastvae.train import nonfinite, replay
+from fastvae.train.replay import STEPS, Replay
+
+from ..train.recording import record
 
 RACED = [name for name, preset in PRESETS.items() if preset.network == "mlp" or name == "conv28"]
 CPU = torch.device("cpu")
@@ -86,6 +90,40 @@ def test_every_contender_trains_an_epoch_of_the_same_length():
         contender = entry.make(here, 0)
         assert len(list(contender.epoch(0))) == here.epoch_steps == 3, entry.name
         assert (contender.model is None) == (entry.kind == "floor")
+
+
+def replayed(monkeypatch):
+    """As on a GPU; returns the steps that each replay of a graph begins after."""
+    begun = []
+
+    def on_cuda(engine, loader):
+        made = record(engine, loader)
+        run = made.run
+        made.run = lambda: (begun.append(int(engine.noise.state[1])), run())
+        return made
+
+    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
+    monkeypatch.setattr(replay, "takes_device_rate", lambda optimizer: True)
+    monkeypatch.setattr(Replay, "on_cuda", on_cuda)
+    return begun
+
+
+@pytest.mark.parametrize("steps", [None, STEPS - 1, STEPS, 2 * STEPS + 5])
+def test_by_replay_fastvae_takes_the_same_steps_and_times_as_many(steps, monkeypatch):
+    here = task("gaussian", batch_size=8, images=8 * 32 + 3, steps=steps)
+    plain = Fastvae(here, 0, "fp32", "traced")
+    begun = replayed(monkeypatch)
+    contender = Fastvae(here, 0, "fp32", "traced")
+    first, timed = (0, here.epoch_steps) if steps is None else (1, steps)
+    taken = []
+    for lap in range(2):
+        for racer in (plain, contender):
+            racer.lap(lap, steps, lambda racer=racer: taken.append(int(racer.engine.noise.state[1])))
+        before = lap * (first + timed)
+        assert taken[-2:] == taken[-4:-2] == [before + first, before + first + timed]
+    one_lap = range(first, first + timed - STEPS + 1, STEPS)
+    assert begun == [before + step for before in (0, first + timed) for step in one_lap]
+    assert all(map(torch.equal, plain.model.parameters(), contender.model.parameters()))
 
 
 @pytest.mark.slow

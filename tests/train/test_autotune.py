@@ -7,9 +7,12 @@ import torch
 
 from fastvae.data import ResidentLoader, load
 from fastvae.models import build
-from fastvae.train import autotune
+from fastvae.train import autotune, nonfinite, replay
 from fastvae.train.config import TrainConfig, resolve
+from fastvae.train.replay import Replay
 from fastvae.train.world import World
+
+from .recording import record
 
 CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 
@@ -92,6 +95,44 @@ def test_compiling_is_tried_only_where_a_run_earns_it_back(monkeypatch):
     assert {execution for _, execution in tried} == {"eager", "traced"}
     choose(steps=10**6)
     assert "compiled" in {execution for _, execution in tried}
+
+
+def test_where_the_run_replays_graphs_the_trial_does(monkeypatch):
+    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
+    monkeypatch.setattr(replay, "takes_device_rate", lambda optimizer: True)
+    graphs, taken = [], []
+
+    def on_cuda(engine, loader):
+        made = record(engine, loader)
+        run = made.run
+        made.run = lambda: (run(), taken.append(int(engine.noise.state[1])))
+        graphs.append(made)
+        return made
+
+    monkeypatch.setattr(Replay, "on_cuda", on_cuda)
+    assert set(choose(precision="fp32").milliseconds) == {"fp32 eager", "fp32 traced"}
+    assert len(graphs) == 2
+    assert taken == [replay.STEPS * (turn + 1) for turn in range(len(taken) // 2) for _ in graphs]
+    assert choose(precision="fp32", batch_size=1000).source == "by trial"  # of an epoch that no replay fits in
+    assert len(graphs) == 2
+
+
+def test_on_a_gpu_compiled_is_always_tried_and_the_fixed_choice(monkeypatch):
+    monkeypatch.setattr(autotune, "has_fast_bf16", lambda device: True)
+    gpu = torch.device("cuda")
+    fixed = [
+        autotune.fixed(resolve(TrainConfig(**settings)), gpu)
+        for settings in ({}, {"execution": "eager"}, {"parallel": "fsdp"}, {"deterministic": True})
+    ]
+    assert {choice.precision for choice in fixed} == {"bf16"}
+    assert [choice.execution for choice in fixed] == ["compiled", "eager", "eager", "traced"]
+    tried = []
+    monkeypatch.setattr(autotune, "_time", lambda turns, *_: tried.extend(turns) or dict.fromkeys(turns, 1e-3))
+    here, executions = autotune._executions, autotune._executions(resolve(TrainConfig()), gpu)
+    monkeypatch.setattr(autotune, "_executions", lambda config, device: here(config, gpu))
+    choose(steps=1, precision="fp32")
+    assert tried == [("fp32", execution) for execution in executions]
+    assert "compiled" in executions
 
 
 def test_within_the_noise_it_is_traced(monkeypatch):
