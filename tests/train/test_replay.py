@@ -12,7 +12,7 @@ from fastvae.train.replay import STEPS, Replay, can_replay
 from fastvae.train.schedule import plan
 from fastvae.train.world import World
 
-from .recording import record
+from .recording import Recording, record
 
 BATCH = 32
 ROWS = (2 * STEPS + 3) * BATCH + 5
@@ -26,6 +26,23 @@ def device(request, monkeypatch):
     for module in (replay, schedule):
         monkeypatch.setattr(module, "takes_device_rate", lambda optimizer: True)
     return request.param
+
+
+def test_the_stand_in_of_a_graph_holds_what_one_holds():
+    loader = ResidentLoader(torch.zeros(1, 1, 1, 1), batch_size=1, seed=0)
+    total, number, graph = torch.zeros(2), 2.0, Recording()
+    with graph.capture(loader):
+        doubled = total[:1] * 2
+        if number == 2.0:
+            total[1:] += doubled + number
+    assert total.tolist() == [0, 0]  # a capture changes nothing
+    number, total[0] = 3.0, 5.0
+    for _ in range(2):
+        graph.replay()
+    assert total.tolist() == [5, 24]  # by the tensors as they are, the number and the branch as they were
+    assert doubled.item() == 10
+    with pytest.raises(AssertionError, match="waits for the device"), graph.capture(loader):
+        total[0].item()
 
 
 def setup(device="cpu", rows=ROWS, broken=False, **options):
