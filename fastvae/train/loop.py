@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from ..data import Batch, Dataset, OrderedLoader, ResidentLoader
+from ..data import Batch, Dataset, OrderedLoader
 from ..errors import InputError
 from ..models import VAE
 from . import checkpoint
@@ -26,7 +26,7 @@ from .nonfinite import REMEDY
 from .pictures import reconstruction_grid
 from .progress import RunProgress
 from .reading import Readings
-from .replay import STEPS, Replay, can_replay
+from .replay import STEPS, Replay
 from .saver import Saver
 from .schedule import plan
 from .state import gather
@@ -153,8 +153,8 @@ class Loop:
 
     def _steps(self, progress: RunProgress) -> Iterator[None]:
         """Take what is left of the epoch; the caller may look around after each step, or after each replay of some."""
-        if self._replay is None and isinstance(self.loader, ResidentLoader) and can_replay(self.engine, self.loader):
-            self._replay = self._captured(self.loader)
+        if self._replay is None:
+            self._replay = self._captured()
         end = self.config.steps(len(self.loader))
         while self._replay is not None and self._replay.fits() and self.step + STEPS <= end:
             with self.around(STEPS, STEPS * self.loader.batch_size):
@@ -167,11 +167,14 @@ class Loop:
             self._count(1, batch.rows, progress)
             yield
 
-    def _captured(self, loader: ResidentLoader) -> Replay:
-        """Steps to replay. What the warm-up draws is not the run's: one that goes on warms up in another place."""
+    def _captured(self) -> Replay | None:
+        """Steps to replay, where they can be.
+
+        What the warm-up draws is not the run's: one that goes on warms up in another place.
+        """
         started, traced = time.perf_counter(), self.engine.startup_s
         with kept(self.world.device):
-            replay = Replay.on_cuda(self.engine, loader)
+            replay = Replay.where_possible(self.engine, self.loader)
         self._capture_s = time.perf_counter() - started - (self.engine.startup_s - traced)
         return replay
 
