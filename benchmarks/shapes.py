@@ -2,7 +2,7 @@
 
 The JPEGs are made here: ellipses and rectangles of random colours on random gradients, wider than high.
 
-python benchmarks/shapes.py benchmarks/results/shapes-cpu.json docs/shapes.png
+OMP_NUM_THREADS=1 python benchmarks/shapes.py benchmarks/results/shapes-cpu.json docs/shapes.png
 """
 
 import json

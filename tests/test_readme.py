@@ -13,6 +13,7 @@ from torch.distributed.run import get_args_parser
 
 from fastvae import cli
 from fastvae.models import PRESETS
+from fastvae.ops import bits_per_dimension
 from fastvae.train import TrainConfig, resolve
 
 torchrun = get_args_parser()
@@ -102,6 +103,13 @@ def test_what_binarised_pixels_end_at_is_what_was_measured():
     *others, last = (f"{ends[name]:.2f}" for name in names)
     assert f"(with `--binarize`) end at {', '.join(others)} and {last}; what `iwae`" in " ".join(README.split())
     assert all(ends["conv28"] < ends[name] for name in names)
+
+
+def test_what_shapes_cost_is_what_was_measured():
+    run = results("shapes-cpu.json")
+    bits = bits_per_dimension(run["test"]["loss"], 3 * 64 * 64)
+    assert f"over {run['images']:,} JPEGs of shapes through DALI" in README
+    assert f"codes test pictures in {bits:.2f} bits per dimension (`benchmarks/shapes.py`)" in README
 
 
 SIDES = ("64", "256", "512")  # of JPEGs
