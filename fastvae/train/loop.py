@@ -175,7 +175,8 @@ class Loop:
         started, traced = time.perf_counter(), self.engine.startup_s
         with kept(self.world.device):
             replay = Replay.where_possible(self.engine, self.loader)
-        self._capture_s = time.perf_counter() - started - (self.engine.startup_s - traced)
+        if replay is not None:
+            self._capture_s = time.perf_counter() - started - (self.engine.startup_s - traced)
         return replay
 
     def _count(self, steps: int, images: int, progress: RunProgress) -> None:
