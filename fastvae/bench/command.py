@@ -11,7 +11,7 @@ from ..data import load
 from ..errors import InputError
 from ..models import PRESETS
 from ..train.config import TrainConfig
-from ..train.loop import check_pixels
+from ..train.images import check_pixels
 from ..train.world import resolve_device
 from . import pythae
 from .config import Bench

@@ -20,7 +20,7 @@ from ..train.binarize import check_binarize
 from ..train.command import guarded
 from ..train.config import Execution, Precision, TrainConfig, resolve
 from ..train.folder import device_name
-from ..train.loop import check_pixels
+from ..train.images import check_pixels
 from ..train.world import resolve_device
 from .curves import Setting
 from .rules import Verdict, Yardstick, judge

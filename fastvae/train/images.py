@@ -51,6 +51,16 @@ def open_data(config: TrainConfig, world: World, own: Dataset | None = None) -> 
     return dataset
 
 
+def check_pixels(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise InputError for data that the preset's likelihood does not allow."""
+    low, high = dataset.span
+    if config.recipe.likelihood == "bernoulli" and (low < 0 or high > 1):
+        raise InputError(
+            f"{dataset.name} has pixels in [{low:g}, {high:g}], but preset {config.preset} has a Bernoulli likelihood, "
+            "which needs [0, 1]: leave out the normalisation, or use --preset gaussian"
+        )
+
+
 def read_data(config: TrainConfig) -> Dataset:
     """What ``--data`` names."""
     dataset = load(

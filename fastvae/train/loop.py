@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from rich.console import Console
 
-from ..data import Batch, Dataset, OrderedLoader
+from ..data import Batch, OrderedLoader
 from ..errors import InputError
 from ..models import VAE
 from . import checkpoint
@@ -306,13 +306,3 @@ class Loop:
                     self._copies.give_back(copied)
 
                 self._saver.submit(capture)
-
-
-def check_pixels(config: TrainConfig, dataset: Dataset) -> None:
-    """Raise InputError for data that the preset's likelihood does not allow."""
-    low, high = dataset.span
-    if config.recipe.likelihood == "bernoulli" and (low < 0 or high > 1):
-        raise InputError(
-            f"{dataset.name} has pixels in [{low:g}, {high:g}], but preset {config.preset} has a Bernoulli likelihood, "
-            "which needs [0, 1]: leave out the normalisation, or use --preset gaussian"
-        )

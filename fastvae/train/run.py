@@ -24,9 +24,9 @@ from .checks import check_parallel
 from .config import TrainConfig
 from .disk import quiet_writers, writing
 from .folder import RunFolder, agent, check_same, default_path, read_config
-from .images import make_loaders, open_data
+from .images import check_pixels, make_loaders, open_data
 from .layout import laid_out
-from .loop import Callback, Loop, check_pixels
+from .loop import Callback, Loop
 from .numerics import numerics
 from .objective import SAMPLE_STREAM
 from .pictures import reconstruction_grid, sample_grid, write_curves, write_image
