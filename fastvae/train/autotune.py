@@ -26,6 +26,7 @@ from ..models import VAE, Preset
 from .config import Execution, Precision, TrainConfig
 from .engine import Engine
 from .folder import device_name, write_atomically
+from .generators import kept
 from .replay import STEPS, Replay, can_replay
 from .schedule import plan
 from .world import World
@@ -160,7 +161,7 @@ class _Turn:
 
 def _time(turns: dict[_Candidate, _Turn], world: World) -> dict[_Candidate, float]:
     """The seconds of a step in the fastest turn (what disturbs one only adds to it), averaged over the processes."""
-    with torch.random.fork_rng():  # a model may draw from torch's generator
+    with kept(world.device):  # a model may draw from torch's generator
         return _race(turns, world)
 
 

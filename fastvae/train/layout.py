@@ -1,61 +1,79 @@
 """How the images of a model of one's own lie in memory, and the weights of its convolutions."""
 
 import copy
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Dataset
 from ..models import VAE
 from ..models.conv import has_convolutions, lie_in
 from ..ops import Noise
 from .config import Execution, TrainConfig
+from .generators import kept
 from .objective import Dials, Objective
 from .step import Step
 
 
-def laid_out(model: VAE, dataset: Dataset, config: TrainConfig) -> tuple[Dataset, str | None]:
+@contextmanager
+def laid_out(model: VAE, dataset: Dataset, config: TrainConfig) -> Iterator[tuple[Dataset, str | None]]:
     """The data in channels_last where the model has convolutions, whose weights are then moved, too, in place.
 
-    A model that cannot take that, one with a ``.view`` behind a convolution say, gets both in NCHW, and a line for
-    people says why. Without convolutions nothing changes, nor where the model can take neither: the run tells that.
+    A model that cannot take that, one with a ``.view`` behind a convolution say, has its weights in NCHW, and inside
+    of this context its encoder sees all images so, however their files have them; a line for people says why. Without
+    convolutions nothing changes, nor where the model can take neither: the run tells that.
     """
     if not has_convolutions(model):
-        return dataset, None
+        yield dataset, None
+        return
     refused = _refusal(torch.channels_last, model, dataset, config)
     if refused is None:
         lie_in(torch.channels_last, model)
-        return _in(torch.channels_last, dataset), None
-    if _refusal(torch.contiguous_format, model, dataset, config) is not None:
-        return dataset, None
-    lie_in(torch.contiguous_format, model)
-    return _in(torch.contiguous_format, dataset), f"images stay in NCHW, as the model refuses channels_last: {refused}"
+        yield _in_channels_last(dataset), None
+        return
+    hook = model.encoder.register_forward_pre_hook(_in_nchw)
+    try:
+        if _refusal(torch.contiguous_format, model, dataset, config) is not None:
+            yield dataset, None
+        else:
+            lie_in(torch.contiguous_format, model)
+            yield dataset, f"images stay in NCHW, as the model refuses channels_last: {refused}"
+    finally:
+        hook.remove()
 
 
-def _in(layout: torch.memory_format, dataset: Dataset) -> Dataset:
+def _in_nchw(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    return inputs[0].contiguous()
+
+
+def _in_channels_last(dataset: Dataset) -> Dataset:
     """What is in memory; what is read comes as its files have it."""
     train, test = (
-        images.contiguous(memory_format=layout) if isinstance(images, Tensor) else images
+        images.contiguous(memory_format=torch.channels_last) if isinstance(images, Tensor) else images
         for images in (dataset.train, dataset.test)
     )
     return replace(dataset, train=train, test=test)
 
 
 def _refusal(layout: torch.memory_format, model: VAE, dataset: Dataset, config: TrainConfig) -> str | None:
-    """What a copy of the model raises, if anything, in a step with two images that lie so: in one line."""
+    """What a copy of the model whose weights lie so raises, if anything, in a step with two images in channels_last.
+
+    In one line.
+    """
     device = next(model.parameters()).device
     images = torch.zeros((2, *dataset.shape), dtype=dataset.train.dtype, device=device)
     # Evaluation is eager; a trace has the strides that torch foretells, which can be others than come.
     executions: tuple[Execution, ...] = ("eager",) if config.execution == "eager" else ("eager", "traced")
     try:
-        with torch.random.fork_rng():  # a model may draw from torch's generator
+        with kept(device):  # a model may draw from torch's generator
             trial = Objective(lie_in(layout, copy.deepcopy(model)).float(), config.backend)
             noise, one = Noise(0, 0, device=device), torch.ones((), device=device)
             for execution in executions:
                 step = Step(trial, execution, nullcontext)
-                step(images.contiguous(memory_format=layout), noise.state, 0, Dials(one, one, one))
+                step(images.contiguous(memory_format=torch.channels_last), noise.state, 0, Dials(one, one, one))
     except Exception as error:  # the model's own code may raise anything
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..models import VAE
 from ..ops import Noise
 from .config import TrainConfig
+from .generators import kept
 from .objective import Dials, Objective
 from .step import Step
 
@@ -46,9 +47,8 @@ def count_flops(model: VAE, config: TrainConfig, images: Tensor) -> int:
     )
     one = torch.ones((), device=images.device)
     noise = Noise(0, 0, device=images.device)
-    devices = [images.device] if images.device.type == "cuda" else []
     # Eager: a compiled step calls products that the counter doesn't know.
-    with torch.random.fork_rng(devices), FlopCounterMode(display=False) as counter:
+    with kept(images.device), FlopCounterMode(display=False) as counter:
         Step(objective, "eager", nullcontext)(images, noise.state, 0, Dials(one, one, one))
     return int(counter.get_total_flops())
 

@@ -4,7 +4,7 @@ import math
 import signal
 import statistics
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -66,11 +66,14 @@ def run(
 
     Raises InputError for what the user can mend.
     """
-    with open_world(config.device) as world, numerics(config, world.device), generators.kept(world.device):
+    with ExitStack() as stack:
+        world = stack.enter_context(open_world(config.device))
+        stack.enter_context(numerics(config, world.device))
+        stack.enter_context(generators.kept(world.device))
         dataset = open_data(config, world, dataset)
         console = Console(quiet=quiet or not world.is_main, highlight=False, soft_wrap=True)
         if model is not None:
-            dataset, told = laid_out(model, dataset, config)
+            dataset, told = stack.enter_context(laid_out(model, dataset, config))
             if told is not None:
                 console.print(f"fastvae: {told}")
         # The folder comes after all that can be wrong: a refused run leaves nothing behind.

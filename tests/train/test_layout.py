@@ -1,8 +1,11 @@
 """How a model of one's own lies in memory: in channels_last where it has convolutions, with the same losses."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import fastvae
@@ -70,7 +73,7 @@ def test_convolutions_have_the_same_losses_in_channels_last(fit, execution, monk
     weights = list(model.parameters())
     loss, _ = fit(model, "last", execution=execution)
     assert all(after is before for after, before in zip(model.parameters(), weights, strict=True))
-    monkeypatch.setattr("fastvae.train.run.laid_out", lambda model, dataset, config: (dataset, None))
+    monkeypatch.setattr("fastvae.train.run.laid_out", lambda model, dataset, config: nullcontext((dataset, None)))
     plain, other = fit(pair(), "first", execution=execution)
     assert loss == pytest.approx(plain, rel=1e-9)
     for left, right in zip(model.parameters(), other.parameters(), strict=True):
@@ -107,22 +110,26 @@ def test_what_is_laid_out(dataset):
     config = resolve(TrainConfig())
     model = pair(normed=nn.BatchNorm2d)
     state = torch.get_rng_state()
-    found, told = laid_out(model, dataset, config)
-    assert told is None
+    with laid_out(model, dataset, config) as (found, told):
+        assert told is None
     assert found.train.is_contiguous(memory_format=LAST)
     assert found.test.is_contiguous(memory_format=LAST)
     assert torch.equal(found.train, dataset.train)
     assert model.encoder[1].num_batches_tracked == 0  # the trial is a copy's
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
-    back, told = laid_out(pair(Viewed), found, config)
-    assert "view" in told
-    assert back.train.is_contiguous()
+    with laid_out(model := pair(Viewed), found, config) as (same, told):
+        assert "view" in told
+        assert same is found
+        model.encode(found.train)
+    with pytest.raises(RuntimeError, match="view"):  # the model is its owner's again
+        model.encode(found.train)
 
 
 @pytest.mark.parametrize("make", [perceptron, lambda: fastvae.VAE(nn.Conv2d(5, 2, 1), nn.Linear(1, 1))])
 def test_without_convolutions_or_with_what_cannot_be_nothing_changes(make, dataset):
-    assert laid_out(make(), dataset, resolve(TrainConfig())) == (dataset, None)
+    with laid_out(make(), dataset, resolve(TrainConfig())) as found:
+        assert found == (dataset, None)
 
 
 def test_the_trial_is_of_the_size_that_the_model_sees(dataset, tmp_path, monkeypatch):
@@ -148,3 +155,28 @@ def test_data_by_name_are_laid_out_too(dataset, tmp_path):
     assert Trainer(model, str(tmp_path / "images.npy"), config, quiet=True).fit().status == 0
     assert model.encoder[2].weight.is_contiguous(memory_format=LAST)
     assert all(seen)
+
+
+@pytest.mark.parametrize("loader", ["torch", "resident"])
+def test_pictures_in_files_are_for_models_that_refuse_channels_last_too(dataset, tmp_path, capsys, loader):
+    (tmp_path / "pictures").mkdir()
+    for place, image in enumerate(dataset.train):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "pictures" / f"{place:02}.png")
+    losses = []
+    for flatten in (Viewed, nn.Flatten):
+        out = tmp_path / f"{loader}-{flatten.__name__}"
+        config = TrainConfig(
+            image_size=8,
+            loader=loader,
+            epochs=2,
+            batch_size=10,
+            autotune=False,
+            precision="fp64",
+            device="cpu",
+            out=out,
+        )
+        model = pair(flatten)
+        losses.append(Trainer(model, str(tmp_path / "pictures"), config).fit().test.loss)
+        assert model.encoder[0].weight.is_contiguous(memory_format=LAST) == (flatten is nn.Flatten)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+    assert capsys.readouterr().out.count("images stay in NCHW") == 1
