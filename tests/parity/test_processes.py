@@ -45,12 +45,6 @@ def test_two_processes_train_the_curve_of_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("spellings")
-def test_all_agree(tmp_path, capsys):
-    assert_all_agree(FLAGS, FEW, tmp_path / "figures.json", capsys.readouterr)
-
-
-@pytest.mark.slow
-@pytest.mark.xdist_group("spellings")
 def test_up_to_four_processes_agree_over_200_steps(tmp_path, capsys):
     file = tmp_path / "figures.json"
     assert_all_agree([], [*FEW[:1], (3, "whole"), (4, "whole"), *FEW[1:]], file, capsys.readouterr)
