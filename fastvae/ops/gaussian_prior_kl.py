@@ -24,7 +24,7 @@ def gaussian_prior_kl(
     .. math:: \mathrm{KL} = \tfrac12 \sum_j \mathrm{expm1}(d_j) - d_j
         + (\mu_j - \mu'_j)^2 e^{-\log\sigma'^2_j}, \qquad d = \log\sigma^2 - \log\sigma'^2
 
-    (The prior of a level of a ladder VAE, Sonderby et al. 2016, equation 7, or any other that is learned; with
+    (The prior of a level of a ladder VAE, Sonderby et al. 2016, section 2, or any other that is learned; with
     ``expm1``, which keeps the digits where the two nearly agree.) One pass reads four tensors and writes four
     gradients: 32 bytes an element in fp32.
 
