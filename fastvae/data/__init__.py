@@ -1,6 +1,6 @@
 """Data sets as tensors, and loaders whose batches are a pure function of (seed, epoch, step).
 
-Importing this loads neither scikit-learn nor torchvision; :func:`load` does, for the data sets that need them.
+Importing this does not load torchvision; :func:`load` does, for the data sets that need it.
 """
 
 from .dataset import Dataset as Dataset

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -135,6 +137,16 @@ def _parts(images: Images) -> Iterator[Tensor]:
 
 
 def _digits() -> tuple[Tensor, Tensor]:
-    datasets = import_module("sklearn.datasets")  # slow to import, so only where it is needed
-    images = datasets.load_digits().images  # (1797, 8, 8) fp64, whole numbers 0..16
-    return npy.split((images * 255 / 16).round().astype("uint8")[:, None], every=6)
+    """The images of ``sklearn.datasets.load_digits``, read from its file: scikit-learn takes 2 s to import.
+
+    Each process of a run would wait for it, longer than for all of its epochs over these images.
+    """
+    found = find_spec("sklearn")
+    folders = found.submodule_search_locations if found is not None else None
+    file = Path(folders[0], "datasets", "data", "digits.csv.gz") if folders else None
+    if file is not None and file.is_file():
+        images = np.loadtxt(file, delimiter=",", usecols=range(64))
+    else:  # another version may keep it elsewhere
+        images = import_module("sklearn.datasets").load_digits().data
+    # (1797, 64) fp64, whole numbers 0..16
+    return npy.split((images.reshape(-1, 1, 8, 8) * 255 / 16).round().astype("uint8"), every=6)

@@ -74,6 +74,8 @@ def check_optimizer(name: str, options: Mapping[str, float], lr: float) -> None:
             raise InputError(f"--optimizer-options {option} is {value:g}, but it is a switch: use 0 or 1")
         if not math.isfinite(value):
             raise InputError(f"--optimizer-options {option} is {value}: it must be a finite number")
+    if not options:  # a class takes its own defaults, and to make one loads torch._dynamo: 2 s before processes start
+        return
     try:
         _CLASSES[name]([nn.Parameter(torch.zeros(1))], **{**_options(name, options), "lr": lr})
     except ValueError as error:

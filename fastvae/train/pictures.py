@@ -1,18 +1,15 @@
-"""The pictures that a run leaves: loss curves, samples, reconstructions."""
+"""The pictures that a run leaves: loss curves, samples, reconstructions.
+
+Matplotlib and torchvision take a second to load, so only the process that draws does, and only then.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision.utils import make_grid
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 
 _TILE = 56  # pixels: smaller pictures are enlarged to this, smoothly, as the eye reads 8x8 squares badly
 
@@ -30,7 +27,9 @@ def reconstruction_grid(images: Tensor, reconstructions: Tensor, columns: int = 
 
 def write_image(grid: Tensor, path: Path) -> Path:
     """Write a grid (3, H, W) in [0, 1] as a PNG."""
-    plt.imsave(path, grid.permute(1, 2, 0).numpy())
+    from matplotlib.image import imsave  # noqa: PLC0415
+
+    imsave(path, grid.permute(1, 2, 0).numpy())
     return path
 
 
@@ -39,7 +38,12 @@ def write_curves(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
 
     The loss in training is what is minimised, which need not be the negative ELBO: that of the test is.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 3)
     for axis, (name, title) in zip(
         axes, (("loss", "loss (test: negative ELBO)"), ("nll", "reconstruction (nll)"), ("kl", "KL")), strict=True
     ):
@@ -53,11 +57,12 @@ def write_curves(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
         axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(path, dpi=120)
-    plt.close(figure)
     return path
 
 
 def _grid(pictures: Tensor, columns: int) -> Tensor:
+    from torchvision.utils import make_grid  # noqa: PLC0415
+
     grid: Tensor = make_grid(pictures, nrow=columns, padding=2, pad_value=0.25)
     return grid
 

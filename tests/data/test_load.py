@@ -13,7 +13,7 @@ import torch
 import torchvision
 from sklearn.datasets import load_digits
 
-from fastvae.data import Dataset, load
+from fastvae.data import Dataset, dataset, load
 
 COUNTING = torch.arange(7 * 15).view(7, 1, 5, 3).byte()
 
@@ -26,6 +26,12 @@ def test_digits_are_scikit_learns(tmp_path):
     assert data.name == "digits"
     assert data.shape == (1, 8, 8)
     assert data.span == (0.0, 1.0)
+
+
+def test_digits_may_lie_elsewhere_in_scikit_learn(monkeypatch):
+    there = load("digits")
+    monkeypatch.setattr(dataset, "find_spec", lambda name: None)
+    assert torch.equal(load("digits").train, there.train)
 
 
 def test_span_is_of_both_splits_as_read_and_kept():
@@ -154,9 +160,9 @@ def test_a_tampered_download_is_refused(tmp_path, mirror, refuses):
     assert list((tmp_path / "cache/fastvae").iterdir()) == []
 
 
-def test_importing_is_light():
+def test_importing_and_the_digits_are_light():
     code = (
-        "import sys, torch, fastvae.data; "
+        "import sys, torch, fastvae.data; fastvae.data.load('digits'); "
         "sys.exit(sorted({'sklearn', 'torchvision', 'matplotlib', 'scipy'} & sys.modules.keys()) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -54,4 +54,5 @@ def test_the_last_gradient_is_written(where: tuple[str, str], reduction: str) ->
     loss = ops.bernoulli_nll(logits.requires_grad_(), target, reduction=reduction, backend=backend)
     (gradient,) = torch.autograd.grad(loss, logits, torch.full_like(loss, 3.0))
     assert gradient[[0, 0, -1, -1], [0, -1, 0, -1]].tolist() == pytest.approx([0.0, 3.0, 0.0, 3.0], abs=1e-6)
-    assert gradient.sum(dtype=torch.float32).item() == pytest.approx(6.0, rel=1e-3)
+    gradient[[0, -1], -1] = 0.0
+    assert 0 <= gradient.amin().item() <= gradient.amax().item() < 1e-6  # a sum of bf16 takes half a minute

@@ -58,9 +58,18 @@ def tensors(folder):
     return checkpoint.newest(folder / "checkpoints")[1].tensors
 
 
-@pytest.mark.parametrize("execution", ["eager", "traced", pytest.param("compiled", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("stop", [{"epochs": 2}, {"max_steps": 30}, {"max_steps": 30, "checkpoint_every": 7}], ids=str)
-def test_going_on_is_the_longer_run_to_the_bit(config, execution, stop):
+STOPS = [{"epochs": 2}, {"max_steps": 30}, {"max_steps": 30, "checkpoint_every": 7}]
+
+
+@pytest.mark.parametrize(
+    ("stop", "execution"),
+    [
+        *((stop, execution) for stop in STOPS for execution in ("eager", "traced")),
+        pytest.param(STOPS[-1], "compiled", marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_going_on_is_the_longer_run_to_the_bit(config, stop, execution):
     """At an epoch's end and in the middle of one: dropout and the statistics of the BatchNorm go on too."""
     settings = {"epochs": 3, "deterministic": True, "execution": execution, "precision": "fp32"}
     whole = Trainer(own_model(), "digits", config("whole", **settings), quiet=True).fit()

@@ -8,9 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib.font_manager  # noqa: F401 -- it writes a cache of its own
+# All that a run imports, before processes are forked: faults are to befall runs, not imports.
+import matplotlib.figure
+import matplotlib.font_manager  # it writes a cache of its own
+import matplotlib.image  # noqa: F401
+import torch._dynamo  # noqa: F401
+import torchvision.utils  # noqa: F401
 
-import fastvae.train.run  # noqa: F401 -- all that a run imports, before processes are forked
+import fastvae.train.run  # noqa: F401
 from fastvae.errors import InputError
 from fastvae.train import checkpoint
 from fastvae.train.command import main as train
