@@ -117,6 +117,8 @@ class TestCategoricalNLL(LossContract):
     @pytest.mark.parametrize("classes", [1, 17, 256])
     @pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
     def test_one_pixel_a_row(self, place: Any, dtype: torch.dtype, classes: int) -> None:
+        if place.interpreted and dtype != torch.float32 and classes != 17:
+            pytest.skip("the interpreter takes every number of classes in fp32, and every type in one")
         # The classes lie side by side, and whole vectors and a remainder of them are met.
         generator = torch.Generator().manual_seed(3)
         logits = 4 * torch.randn(5, classes, generator=generator, dtype=torch.float64)

@@ -17,6 +17,8 @@ class TestFreeBitsKL(OpContract):
     @pytest.mark.parametrize("shape", [(3, 6, 5, 2), (40, 60), (9, 700)], ids=str)
     @pytest.mark.parametrize("dtype", support.DTYPES, ids=str)
     def test_groups(self, place: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        if place.interpreted and dtype != torch.float32 and shape != (9, 700):
+            pytest.skip("the interpreter takes every shape in fp32, and every type in one")
         inputs = self.case.inputs(place.affordable(shape), dtype, place.device)
         for groups in (None, 1, 2, 10):
             for free_bits in (0.0, 2.0):

@@ -53,7 +53,7 @@ def port():
         return free.getsockname()[1]
 
 
-ANEW = [*FLAGS, "--deterministic", "--checkpoint-every", "3", "--epochs", "60"]
+ANEW = [*FLAGS, "--deterministic", "--checkpoint-every", "3", "--epochs", "30"]
 
 
 def kill_worker_once_saved(agent, folder):
@@ -70,7 +70,7 @@ def went_on(folder, train):
     assert curve(folder) == pytest.approx(curve(folder.parent / "one"), rel=1e-9, abs=0)
     _, found, skipped = checkpoint.newest(folder / "checkpoints")
     assert not skipped
-    return found.values["epoch"] == 60
+    return found.values["epoch"] == 30
 
 
 def test_torchruns_restarts_go_on_from_the_last_checkpoint(agents, train, tmp_path):

@@ -1,4 +1,7 @@
-"""Samples of `make chaos`: two kills, every other fault once; and a fault that befalls nothing is tried again."""
+"""Samples of `make chaos`, two kills and every other fault of one process; a fault that befalls nothing is tried again.
+
+Of several processes test_agents.py and test_launch.py kill one; of three, bit by bit, only `make chaos` does.
+"""
 
 import importlib
 import json
@@ -32,8 +35,8 @@ def test_runs_survive_kills(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("spellings")
-def test_runs_survive_all_else(tmp_path):
-    assert tried(tmp_path / "chaos.json", "--kills", "0", "--others", "1", "--three", "1") == [0, *[1] * 10]
+def test_one_process_survives_all_else(tmp_path):
+    assert tried(tmp_path / "chaos.json", "--kills", "0", "--others", "1", "--three", "0") == [0, *[1] * 8]
 
 
 @pytest.fixture
