@@ -6,6 +6,7 @@ one in silence.
 
 import importlib.util
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import HealthCheck, Phase, settings
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported, which is at the first launch
+# One place for what TorchInductor compiles: tests that move the user's caches would have it compile all again.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "inductor"))
 
 from fastvae.ops import _library
 

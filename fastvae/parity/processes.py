@@ -1,9 +1,7 @@
 """``python -m fastvae.parity.processes``: one curve, whatever the number of processes that compute it."""
 
 import json
-import os
 import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,8 +24,8 @@ from ..train.config import Precision, TrainConfig, resolve
 from ..train.disk import writing
 from ..train.engine import Engine
 from ..train.folder import device_name
-from ..train.launch import TORCHRUN_VARIABLES, launch
-from ..train.world import open_world
+from ..train.launch import launch
+from ..train.world import open_world, read_ranks
 
 BOUNDS: dict[Precision, float] = {"fp64": 1e-9, "fp32": 1e-4}  # of relative differences; those of fp32 grow with steps
 
@@ -84,6 +82,8 @@ def compare(config: ProcessesConfig) -> int:
     for name in ("most", "steps", "batch_size"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}: it must be at least 1")
+    if (ranks := read_ranks()) and ranks.size > 1:
+        raise InputError(f"torchrun started {ranks.size} processes, and this starts its own: run `python -m {_MODULE}`")
     if config.device == "cuda" and (gpus := torch.cuda.device_count()) < config.most:
         raise InputError(
             f"--device cuda --most {config.most} needs {config.most} GPUs, torch sees {gpus}: "
@@ -146,17 +146,15 @@ def _run(config: ProcessesConfig, count: int, how: str) -> dict[str, torch.Tenso
     with tempfile.TemporaryDirectory(prefix="fastvae-") as folder:
         file = Path(folder) / "curve.json"
         told = {**vars(config), "result": None, "count": count, "how": how, "file": str(file)}
-        command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, _WORKER, json.dumps(told)]
-        environment = {name: value for name, value in os.environ.items() if name not in TORCHRUN_VARIABLES}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise InputError(f"{count} processes ended with status {done.returncode}: {done.stderr.strip()[-2000:]}")
+        status = launch(count, [_WORKER, json.dumps(told)], lambda: _work(told), module=_MODULE)
+        if status != 0:
+            raise InputError(f"{count} processes ended with status {status}: the lines above say why")
         return {
             name: torch.tensor(values, dtype=torch.float64) for name, values in json.loads(file.read_text()).items()
         }
 
 
-_WORKER = "--of-one-run"
+_MODULE, _WORKER = "fastvae.parity.processes", "--of-one-run"
 
 
 def _work(told: dict[str, Any]) -> int:
@@ -208,5 +206,5 @@ def _work(told: dict[str, Any]) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == [_WORKER]:
         given = json.loads(sys.argv[2])
-        sys.exit(launch(given["count"], sys.argv[1:], lambda: _work(given), module="fastvae.parity.processes"))
+        sys.exit(launch(given["count"], sys.argv[1:], lambda: _work(given), module=_MODULE))
     sys.exit(main(sys.argv[1:]))

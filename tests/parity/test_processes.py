@@ -106,6 +106,15 @@ def test_each_process_needs_a_gpu(monkeypatch, capsys, gpus, most, instead):
     assert capsys.readouterr().err == said
 
 
+def test_torchrun_is_not_needed(monkeypatch, capsys):
+    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3"}
+    for name, value in {**ranks, "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    assert processes.main(FLAGS) == 2
+    said = "torchrun started 3 processes, and this starts its own: run `python -m fastvae.parity.processes`\n"
+    assert capsys.readouterr().err == "fastvae: error: " + said
+
+
 def test_there_must_be_a_place_for_the_figures(tmp_path, capsys):
     assert processes.main([*FLAGS, "--result", str(tmp_path / "nowhere" / "figures.json")]) == 2
     assert "there is no folder" in capsys.readouterr().err

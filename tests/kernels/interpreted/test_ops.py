@@ -200,25 +200,32 @@ def test_planes(dtype: torch.dtype, shape: tuple[int, ...], reduction: str, chan
     both(run, [head])
 
 
-@reductions
-@pytest.mark.parametrize(("shape", "reach"), [((3, 24), 2**30), ((5, 7), 2**30), ((5, 7), 0)], ids=str)
-def test_programs_that_loop_over_tiles(
-    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], reduction: str, reach: int
-) -> None:
+@pytest.fixture(params=[((3, 24), 2**30), ((5, 7), 2**30), ((5, 7), 0)], ids=str)
+def looping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
+    """A shape over which programs loop, tile by tile, with offsets in 32 bits or in 64."""
+    shape, reach = request.param
     monkeypatch.setattr(launch, "_TILES", ((2**63, 2, 1),))
     monkeypatch.setattr(launch, "_MAX_CHUNKS", 3)
     monkeypatch.setattr(launch, "_INT32_REACH", reach)
-    test_latents(torch.float32, shape, reduction)
-    test_pixels(torch.float32, shape, reduction)
-    test_binarized_before(shape, 3)
     monkeypatch.setattr(free_bits, "_TILE", 4)
     monkeypatch.setattr(free_bits, "_MAX_COLUMNS", 4)
     monkeypatch.setattr(free_bits, "_PROGRAMS", 2)
     monkeypatch.setattr(free_bits, "_INT32_REACH", reach)
-    test_free_bits(torch.float32, shape, None)
     monkeypatch.setattr(categorical, "_ELEMENTS", {4: 32})
     monkeypatch.setattr(mixture, "_ELEMENTS", {4: 32})
-    test_planes(torch.float32, shape, reduction, 3)
+    return shape
+
+
+@reductions
+def test_programs_that_loop_over_tiles(looping: tuple[int, ...], reduction: str) -> None:
+    test_latents(torch.float32, looping, reduction)
+    test_pixels(torch.float32, looping, reduction)
+    test_planes(torch.float32, looping, reduction, 3)
+
+
+def test_programs_that_loop_over_tiles_whatever_is_summed(looping: tuple[int, ...]) -> None:
+    test_binarized_before(looping, 3)
+    test_free_bits(torch.float32, looping, None)
 
 
 @pytest.mark.parametrize("used", ["z", "kl"])
