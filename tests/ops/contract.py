@@ -56,7 +56,8 @@ class OpContract:
     @pytest.mark.parametrize("shape", [(6, 20), (3, 2, 4, 4)], ids=str)
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     def test_strides_do_not_matter(self, place: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        support.skip_products(place, dtype, shape, [(6, 20)])
+        if place.interpreted and dtype != torch.float32:
+            pytest.skip("the interpreter takes every layout in one type")
         inputs = self.case.inputs(place.affordable(shape), dtype, place.device)
         options = {"backend": place.backend, **self.case.options()}
         expected = self.case.fused(*inputs.tensors, *inputs.constants, **options)
@@ -223,7 +224,7 @@ class OpContract:
         inputs = self.case.inputs((2, 331) if place.interpreted else (65, 4099), torch.float32, place.device)
         threads = torch.get_num_threads()
         try:
-            for reduction in self.case.reductions:
+            for reduction in self.case.reductions[:1] if place.interpreted else self.case.reductions:
                 options = {"backend": place.backend, **self.case.options(reduction)}
                 results = []
                 for count in (1, 1, 2) if place.backend == "native" else (threads, threads):

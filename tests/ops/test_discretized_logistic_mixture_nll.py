@@ -90,6 +90,8 @@ class TestDiscretizedLogisticMixtureNLL(LossContract):
         np.testing.assert_allclose(loss.cpu().numpy(), pixelcnn(head, pixels, mixtures), rtol=1e-11)
 
     def test_all_values_of_a_pixel_sum_to_one(self, place: Any) -> None:
+        if place.interpreted:
+            pytest.skip("a quarter of a minute for what follows from the accuracy of each pixel")
         head = self.case.make((1,), torch.float64, torch.Generator().manual_seed(8), channels=1).tensors[0]
         pixels = torch.arange(256, dtype=torch.uint8, device=place.device)[:, None]
         head = head.to(place.device).expand(256, -1)
@@ -99,6 +101,8 @@ class TestDiscretizedLogisticMixtureNLL(LossContract):
     @pytest.mark.parametrize("log_scale", [-20.0, -7.69, -5.0, -1.0, 0.0, 5.0, 40.0, 80.0])
     @pytest.mark.parametrize("mean", [-30.0, 0.0, 0.5, 1.0, 7.0])
     def test_tails_and_scales_are_right_pixel_by_pixel(self, place: Any, mean: float, log_scale: float) -> None:
+        if place.interpreted and mean in (0.0, 7.0):
+            pytest.skip("the interpreter takes one mean beside the pixels, one among them, and one at their edge")
         pixels = torch.tensor([0, 1, 100, 254, 255], dtype=torch.uint8)[:, None]
         head = torch.tensor([0.0, mean, log_scale]).expand(5, 3)
         inputs = Inputs((head.contiguous(),), (pixels,)).to(place.device)

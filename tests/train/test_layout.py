@@ -97,8 +97,13 @@ def test_what_refuses_channels_last_keeps_nchw(fit, execution, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("flatten", [nn.Flatten, Viewed])
-@pytest.mark.parametrize("execution", ["eager", "traced", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("execution", "flatten"),
+    [
+        *((execution, flatten) for execution in ("eager", "traced") for flatten in (nn.Flatten, Viewed)),
+        pytest.param("compiled", Viewed, marks=pytest.mark.slow),
+    ],
+)
 def test_a_norm_before_what_flattens_trains(fit, flatten, execution):
     """Whose output lies otherwise than torch foretells to a trace."""
     loss, model = fit(pair(flatten, last=norm), "it", execution=execution)
