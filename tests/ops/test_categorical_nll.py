@@ -49,7 +49,7 @@ class TestCategoricalNLL(LossContract):
         # One pixel a row, a few, and more than a tile of C++ holds.
         for shape in ((5,), (3, 7)) if place.interpreted else ((37,), (3, 7), (2, 1100)):
             inputs = inputs_of(classes, shape, dtype, target).to(place.device)
-            for reduction in support.REDUCTIONS:
+            for reduction in support.some(support.REDUCTIONS, place, dtype):
                 assert_accurate(self.case, inputs, place.backend, reduction=reduction)
 
     def test_is_cross_entropy(self, place: Any) -> None:

@@ -52,7 +52,8 @@ def test_forward_and_backward_of_a_full_graph(place: Any, case: Case) -> None:
 @pytest.mark.slow  # seconds for each
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_one_graph_serves_every_batch_size(place: Any, case: Case) -> None:
-    compare(case, place, "aot_eager", [(5, 12), (7, 12), (64, 12)], *case.reductions)
+    reductions = case.reductions[:1] if place.backend == "reference" else case.reductions  # which is plain torch
+    compare(case, place, "aot_eager", [(5, 12), (7, 12), (64, 12)], *reductions)
 
 
 @pytest.mark.slow
