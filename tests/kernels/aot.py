@@ -64,6 +64,7 @@ KERNELS = {
     "reparameterize_log_ratio_backward": ("reparameterize_log_ratio._backward", ("eps",)),
     "gaussian_kl clamped": ("_latent._forward", ("z", "eps", "state")),
     "reparameterize_kl_backward clamped": ("_latent._backward", ("eps",)),
+    "record_step_": ("record_step._record", ()),
     "scale_gradient_": ("scale_gradient._scale", ()),
     "second stage": ("reparameterize_log_ratio._add", ()),
 }

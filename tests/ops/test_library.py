@@ -123,8 +123,17 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         **dict(zip(("group_norm_silu", "group_norm_silu_backward"), normed_images(), strict=True)),
         "scale_pixels": scaled_pixels() if _library.has_native() else [],
         "mm": products() if _library.multiplies_bf16() else [],
+        "record_step_": recorded_steps(device) if device == "cuda" else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
+
+
+def recorded_steps(device: str) -> list[tuple[Any, ...]]:
+    """On a GPU alone."""
+    found, wide = torch.zeros(1, device=device), {"dtype": torch.float64, "device": device}
+    record, total = torch.zeros(5, **wide), torch.zeros(4, **wide)
+    state = torch.tensor([3, 4], device=device)
+    return [(found, record, total, state, torch.ones(3, device=device), torch.ones(20, device=device), 4, 4, False)]
 
 
 def adam_steps(dtype: torch.dtype) -> list[tuple[Any, ...]]:

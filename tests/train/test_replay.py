@@ -16,6 +16,7 @@ from .recording import Recording, record
 
 BATCH = 32
 ROWS = (2 * STEPS + 3) * BATCH + 5
+WHOLE = [STEPS, STEPS, 1, 1, 1]  # the replays of an epoch; the smaller batch at its end is taken alone
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
@@ -41,8 +42,17 @@ def test_the_stand_in_of_a_graph_holds_what_one_holds():
         graph.replay()
     assert total.tolist() == [5, 24]  # by the tensors as they are, the number and the branch as they were
     assert doubled.item() == 10
-    with pytest.raises(AssertionError, match="waits for the device"), graph.capture(loader):
-        total[0].item()
+    for forbidden, why in (
+        (total[0].item, "waits for the device"),
+        (lambda: total[total > 0], "waits for the device"),
+        (lambda: torch.nn.functional.one_hot(loader.place), "waits for the device"),
+        (lambda: total * torch.tensor(2.0), "copies from the host"),
+        (lambda: total.new_tensor(2.0), "copies from the host"),
+        (lambda: total[[0, 1]], "copies from the host"),
+    ):
+        with pytest.raises(RuntimeError, match=why), Recording().capture(loader):
+            forbidden()
+    assert total.tolist() == [5, 24]
 
 
 def setup(device="cpu", rows=ROWS, broken=False, **options):
@@ -64,11 +74,11 @@ def captured(engine, loader):
 
 
 def epoch(engine, loader, replay=None):
-    """One epoch. Returns how many replays there were."""
-    replays = 0
-    while replay is not None and replay.fits():
-        replay.run()
-        replays += 1
+    """One epoch. Returns how many steps each replay took."""
+    replays = []
+    while replay is not None and (steps := replay.fitting(10**9)):
+        replay.run(steps)
+        replays.append(steps)
     for batch in loader:
         engine.train_step(batch)
     return replays
@@ -88,7 +98,8 @@ def assert_epochs_are_those_step_by_step(device, **options):
     for number in range(2):
         for engine, loader in (plain, replayed):
             loader.set_epoch(number)
-            assert epoch(engine, loader, replay if engine is replayed[0] else None) == 2 * (engine is replayed[0])
+            took = epoch(engine, loader, replay if engine is replayed[0] else None)
+            assert took == (WHOLE if engine is replayed[0] else [])
         assert_same(replayed[0], plain[0])
 
 
@@ -146,7 +157,7 @@ def test_a_replay_goes_on_in_mid_epoch(device, preset):
         batches = iter(loader)
         for _ in range(3):
             engine.train_step(next(batches))
-    assert epoch(*replayed, replay) == 2
+    assert epoch(*replayed, replay) == [STEPS, STEPS]
     epoch(*plain)
     assert_same(replayed[0], plain[0])
 
@@ -160,11 +171,11 @@ def test_a_run_may_capture_at_the_end_of_an_epoch(device, left):
             engine.train_step(batch)
         loader.load_state_dict({"epoch": 0, "step": len(loader) - left})
     replay = captured(*replayed)
-    assert epoch(*replayed, replay) == 0
+    assert epoch(*replayed, replay) == []
     epoch(*plain)
     for _, loader in (plain, replayed):
         loader.set_epoch(1)
-    assert epoch(*replayed, replay) == 2
+    assert epoch(*replayed, replay) == WHOLE
     epoch(*plain)
     assert_same(replayed[0], plain[0])
 
@@ -175,8 +186,8 @@ def test_a_run_may_capture_at_the_end_of_an_epoch(device, left):
         ({}, True),
         ({"preset": "keras"}, True),
         ({"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}, True),
-        ({"rows": STEPS * BATCH}, True),
-        ({"rows": STEPS * BATCH - 1}, False),  # no replay fits
+        ({"rows": BATCH}, True),
+        ({"rows": BATCH - 1}, False),  # no full batch
         ({"optimizer": "nadam"}, False),  # its state does not begin at zero
         ({"optimizer": "sgd", "optimizer_options": {"momentum": 0.9, "dampening": 0.5}}, False),  # nor this momentum
     ],
@@ -193,6 +204,6 @@ def test_an_epoch_never_waits_for_the_device():
     loader.set_epoch(1)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        assert epoch(engine, loader, replay) == 2
+        assert epoch(engine, loader, replay) == WHOLE
     finally:
         torch.cuda.set_sync_debug_mode("default")
