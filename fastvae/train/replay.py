@@ -92,8 +92,7 @@ class Replay:
 
     def __init__(self, engine: Engine, loader: Source, graphs: Graphs, sizes: Sequence[int] = (STEPS, 1)) -> None:
         self._loader, self._graphs = loader, dict[int, Graph]()
-        place = loader.place.clone()
-        with _undone(engine):
+        with _undone(engine, loader.place):
             for number in range(_WARM_UP):
                 loader.place.zero_()  # where there is a whole batch; a run may go on from the end of an epoch
                 if number < _WARM_UP - 1:
@@ -101,7 +100,6 @@ class Replay:
                 else:  # all that is lazy is done: what waits now would wait in each step
                     with _told(), graphs.refusing_waits():
                         engine.train_step(loader.follow())
-            loader.place.copy_(place)
         try:
             for steps in sizes:
                 with _told(), graphs.capture() as graph:
@@ -210,13 +208,13 @@ def _place(error: BaseException) -> str:
 
 
 class _undone:  # noqa: N801 -- reads as what it is: with _undone(engine)
-    """Leave the engine's tensors as they were found, at the same addresses, which a capture will know."""
+    """Leave the engine's tensors and the place as they were found, at the same addresses, which a capture will know."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, place: Tensor) -> None:
+        self._engine, self._place = engine, place
 
     def __enter__(self) -> None:
-        self._before = [(tensor, tensor.clone()) for tensor in self._engine.tensors()]
+        self._before = [(tensor, tensor.clone()) for tensor in (*self._engine.tensors(), self._place)]
 
     def __exit__(self, *_: object) -> None:
         known = {tensor.data_ptr() for tensor, _ in self._before}

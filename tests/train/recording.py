@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fastvae.train import nonfinite, replay, schedule
 from fastvae.train.replay import STEPS, Replay
 
 # What a CUDA graph cannot hold: the host reads a value, or a shape that depends on one; or it copies its own number to
@@ -123,3 +124,12 @@ class Recordings:
 def record(engine, loader, sizes=(STEPS, 1)):
     """In the place of ``Replay.on_cuda``."""
     return Replay(engine, loader, Recordings(loader), sizes)
+
+
+def as_on_a_gpu(monkeypatch):
+    """Have steps decide on the device, take their rates there and be captured: by the stand-in where there is none."""
+    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
+    for module in (replay, schedule):
+        monkeypatch.setattr(module, "takes_device_rate", lambda optimizer: True)
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(Replay, "on_cuda", record)

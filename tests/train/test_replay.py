@@ -5,14 +5,13 @@ import torch
 
 from fastvae.data import ResidentLoader, load
 from fastvae.models import build
-from fastvae.train import nonfinite, replay, schedule
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.engine import Engine
-from fastvae.train.replay import STEPS, Replay, can_replay
+from fastvae.train.replay import STEPS, CaptureError, Replay, can_replay
 from fastvae.train.schedule import plan
 from fastvae.train.world import World
 
-from .recording import Recording, record
+from .recording import Recording, as_on_a_gpu, record
 
 BATCH = 32
 ROWS = (2 * STEPS + 3) * BATCH + 5
@@ -23,9 +22,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 @pytest.fixture(params=DEVICES)
 def device(request, monkeypatch):
     """The step of a GPU, on which nothing is looked at on the host and a learning rate is a tensor."""
-    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
-    for module in (replay, schedule):
-        monkeypatch.setattr(module, "takes_device_rate", lambda optimizer: True)
+    as_on_a_gpu(monkeypatch)
     return request.param
 
 
@@ -194,6 +191,28 @@ def test_a_run_may_capture_at_the_end_of_an_epoch(device, left):
 )
 def test_what_can_be_replayed(device, options, possible):
     assert can_replay(*setup(device, **options)) == possible
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "why"),
+    [
+        (lambda x: x * torch.tensor(1.0, device=x.device), "copies from the host|synchronizing"),
+        (lambda x: x + 0 * x.sum().item(), "waits for the device|synchronizing"),
+    ],
+)
+def test_a_step_that_cannot_be_captured_says_why_and_leaves_no_trace(device, forbidden, why):
+    engine, loader = setup(device, execution="eager")
+    engine.model.encoder.register_forward_pre_hook(lambda _, inputs: forbidden(*inputs))
+    engine.train_step(loader.follow())
+    loader.place.zero_()
+    before = [tensor.clone() for tensor in engine.tensors()]
+    with pytest.raises(CaptureError, match=rf"RuntimeError: .*({why}).* \((test_replay|recording).py, line \d+\)"):
+        captured(engine, loader)
+    for one, other in zip(before, engine.tensors(), strict=True):
+        assert torch.equal(one, other)
+    assert loader.place.item() == 0
+    engine.train_step(loader.follow())
+    assert engine.is_finite()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
