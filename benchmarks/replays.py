@@ -13,6 +13,7 @@ from fastvae.bench import graphs
 ROTATED = 10**9  # bytes of inputs in rotation, many times an L2 cache
 MOST_SETS = 256  # of inputs so small that the launches decide
 REPLAYS, WARM_UP = 20, 3
+HERE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Call = Callable[[int], object]  # on the inputs of a set, by its number; returns all that it computes
 
 
@@ -77,7 +78,7 @@ def device_seconds(call: Call, sets: int) -> float:
     Where there is no GPU, by the wall clock, so that a dry run goes through. Raises RuntimeError for a call that
     cannot be captured.
     """
-    if not graphs.available():
+    if not graphs.captures(HERE):
         return wall_seconds(call, sets)
     replayed, times = Replayed(call, sets), []
     for _ in range(WARM_UP + REPLAYS):
@@ -87,9 +88,14 @@ def device_seconds(call: Call, sets: int) -> float:
     return statistics.median(times[WARM_UP:])
 
 
+def wait() -> None:
+    """For all that the device has been given."""
+    if HERE.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def wall_seconds(call: Call, sets: int) -> float:
     """Seconds of a call as a plain loop has it: Python, launches, and one wait at the end. The median of 5 loops."""
-    wait = torch.cuda.synchronize if graphs.available() else lambda: None
 
     def loop(count: int) -> float:
         wait()

@@ -9,11 +9,12 @@ import time as clock
 from collections.abc import Callable
 
 import torch
-from replays import REPLAYS, WARM_UP, Calls, Replayed, device_seconds, wall_seconds
+from replays import HERE, REPLAYS, WARM_UP, Calls, Replayed, device_seconds, wait, wall_seconds
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from fastvae import Noise
+from fastvae.bench import graphs
 
 # (rows, event shape): bound by launches and Python, by memory or arithmetic.
 PIXEL_SHAPES = [(100, (784,)), (256, (3, 64, 64))]
@@ -21,8 +22,7 @@ LATENT_SHAPES = [(100, (20,)), (8192, (256,))]
 # Over 64 MB moved, and more than the caches of most machines hold; on a GPU 1 to 4 GB.
 LARGE_PIXEL_SHAPES = {"cpu": (1024, (3, 64, 64)), "cuda": (16384, (3, 64, 64))}
 LARGE_LATENT_SHAPES = {"cpu": (32768, (256,)), "cuda": (524288, (256,))}
-HERE = "cuda" if torch.cuda.is_available() else "cpu"
-LARGE_PIXEL_SHAPE, LARGE_LATENT_SHAPE = LARGE_PIXEL_SHAPES[HERE], LARGE_LATENT_SHAPES[HERE]
+LARGE_PIXEL_SHAPE, LARGE_LATENT_SHAPE = LARGE_PIXEL_SHAPES[HERE.type], LARGE_LATENT_SHAPES[HERE.type]
 KINDS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
@@ -79,7 +79,7 @@ def peak_bytes(call: Calls, device: torch.device) -> int:
 def copy_seconds(moved: int, device: torch.device) -> float:
     """How long torch takes to copy a tensor, if reading and writing it move ``moved`` bytes: the floor of an op."""
     source = torch.randint(0, 256, (max(moved // 2, 1),), dtype=torch.uint8, device=device)
-    if device.type == "cuda":
+    if graphs.captures(device):
         copies = Calls(torch.clone, source)
         return device_seconds(copies, copies.rotate())
     target = torch.empty_like(source)
@@ -118,7 +118,7 @@ def measure(benchmark, call: Calls, *, device: torch.device, **rounds: int) -> N
     Beside a GPU's figures, ``extra_info`` has the wall time, what was in rotation, and why a call that cannot be
     captured has only its wall time.
     """
-    if device.type != "cuda":
+    if not graphs.captures(device):
         benchmark.pedantic(call, **rounds)
         return
     sets = call.rotate()
@@ -128,7 +128,7 @@ def measure(benchmark, call: Calls, *, device: torch.device, **rounds: int) -> N
         replayed = Replayed(call, sets)
     except RuntimeError as error:
         info["not_captured"] = str(error.__context__ or error).partition("\n")[0]
-        benchmark.pedantic(lambda: (call(), torch.cuda.synchronize()), rounds=REPLAYS, warmup_rounds=WARM_UP)
+        benchmark.pedantic(lambda: (call(), wait()), rounds=REPLAYS, warmup_rounds=WARM_UP)
         return
     benchmark._timer = replayed.seconds  # the device's clock, which pedantic takes from its fixture
     benchmark.pedantic(replayed.replay, rounds=REPLAYS, warmup_rounds=WARM_UP)

@@ -17,9 +17,9 @@ class Graph(Protocol):
     def replay(self) -> None: ...
 
 
-def available() -> bool:
-    """Whether there is a device that captures."""
-    return torch.cuda.is_available()
+def captures(device: torch.device) -> bool:
+    """Whether graphs can be captured there."""
+    return device.type == "cuda"
 
 
 def capture(warm_up: Callable[[], None], *works: Callable[[], None]) -> list[Graph]:
@@ -27,7 +27,8 @@ def capture(warm_up: Callable[[], None], *works: Callable[[], None]) -> list[Gra
 
     Raises RuntimeError for work that waits for the device or copies from the host.
     """
-    stream, graphs = torch.cuda.Stream(), []
+    stream = torch.cuda.Stream()
+    graphs: list[Graph] = []
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         warm_up()
@@ -48,7 +49,7 @@ def seconds(graph: Graph) -> float:
     graph.replay()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    return float(start.elapsed_time(end)) / 1e3
 
 
 class Replays:
@@ -56,14 +57,16 @@ class Replays:
 
     Args:
         step: all of it on the device.
-        undo: puts back what the steps of the warm-up changed.
+        undo: puts back what a step of the warm-up changed.
+
+    Those left over are replayed as well: launched from Python, they would be slower than the others.
     """
 
-    def __init__(self, step: Callable[[], None], undo: Callable[[], None]) -> None:
+    def __init__(self, step: Callable[[], None], undo: Callable[[], None] = lambda: None) -> None:
         def warm_up() -> None:
             for _ in range(WARM_UP):
                 step()
-            undo()
+                undo()
 
         def steps() -> None:
             for _ in range(STEPS):
@@ -71,11 +74,15 @@ class Replays:
 
         self._many, self._one = capture(warm_up, steps, step)
 
-    def take(self, count: int) -> Iterator[None]:
-        """Take so many steps; yields once for each."""
-        for _ in range(count // STEPS):
-            self._many.replay()
-            yield from itertools.repeat(None, STEPS)
-        for _ in range(count % STEPS):
-            self._one.replay()
-            yield
+    def take(self, count: int, timed: int | None) -> Iterator[None]:
+        """Take so many steps; yields once for each.
+
+        No replay crosses an end of what is timed: of a slice, the first step and then ``timed`` ones.
+        """
+        for part in (count,) if timed is None else (min(1, count), min(timed, max(0, count - 1))):
+            for _ in range(part // STEPS):
+                self._many.replay()
+                yield from itertools.repeat(None, STEPS)
+            for _ in range(part % STEPS):
+                self._one.replay()
+                yield
