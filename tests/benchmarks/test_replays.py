@@ -1,9 +1,12 @@
 """How the benchmarks time a GPU: graphs over rotating inputs, with lists of operators' calls in their place."""
 
+import importlib.util
 import itertools
 import types
+from pathlib import Path
 
 import operations  # benchmarks/operations.py
+import plot  # benchmarks/plot.py
 import pytest
 import replays
 import timing
@@ -139,3 +142,38 @@ def test_what_cannot_be_captured_says_why_and_has_its_wall_time(on_a_gpu, monkey
     timing.measure(benchmark, replays.Calls(torch.clone, torch.zeros(5)), device=CPU)
     assert benchmark.extra_info["not_captured"] == "operation not permitted when stream is capturing"
     assert benchmark.extra_info["wall_s"] > 0
+
+
+def test_the_closing_table_has_both_times_and_plots_leave_out_the_walls():
+    spec = importlib.util.spec_from_file_location("benchmarks_conftest", Path(timing.__file__).with_name("conftest.py"))
+    conftest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conftest)
+    common = {"bytes": 10**9, "copy_s": 0.5, "wall_s": 3.0, "rotated": "4 x 1 MB of inputs"}
+    shown = [
+        bench("fastvae", [1.0, 1.0], common),
+        bench("eager", [2.0, 2.0], common | {"baseline": True}),
+        bench("torch.compile", [7.0, 7.0], common | {"baseline": True, "not_captured": "it waits"}),
+    ]
+    reporter = types.SimpleNamespace(lines=[], section=lambda title: None)
+    reporter.write_line = reporter.lines.append
+    session = types.SimpleNamespace(benchmarks=shown)
+    conftest.pytest_terminal_summary(reporter, types.SimpleNamespace(_benchmarksession=session))
+    table = "\n".join(reporter.lines)
+    assert "device time, 4 x 1 MB of inputs in rotation" in table
+    ours, eager, compiled = reporter.lines[-3:]
+    assert "1000.000 ms" in ours
+    assert "wall 3000.000 ms" in ours
+    assert "0.50 of a copy" in ours
+    assert "2.00x eager" in ours
+    assert "torch.compile" not in ours + eager
+    assert "wall 3000.000 ms  cannot be captured: it waits" in compiled
+    captured = bench("torch.compile", [4.0], common)
+    results = [{"group": b.group, "extra_info": b.extra_info, "stats": vars(b.stats)} for b in [*shown, captured]]
+    assert plot.groups({"benchmarks": results}) == {"op": {"fastvae": 1.0, "eager": 2.0, "torch.compile": 4.0}}
+    assert plot.groups({"benchmarks": results[:3]}) == {}
+
+
+def bench(name, seconds, info):
+    return types.SimpleNamespace(
+        group="op, forward + backward", stats=types.SimpleNamespace(data=seconds), extra_info={"name": name, **info}
+    )
