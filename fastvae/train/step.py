@@ -7,6 +7,7 @@ list to TorchInductor, which fuses what stands between the matrix products.
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -112,6 +113,8 @@ def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
     from torch._inductor import compile as inductor  # noqa: PLC0415 -- seconds to import, for runs that compile
 
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch 2.11 recommends TF32 for fp32 products; --tf32 decides that.
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         function: Callable[..., Any] = inductor(graph, list[Any](inputs), _OPTIONS)
     return function

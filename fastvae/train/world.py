@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]  # it does not say that it exports it
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import InputError
@@ -145,7 +146,7 @@ def open_world(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _check_own_gpus(store: dist.Store, rank: int, size: int, device: torch.device) -> None:
+def _check_own_gpus(store: Store, rank: int, size: int, device: torch.device) -> None:
     """Raise InputError, in all processes, where two of them have one GPU: NCCL refuses that in words of its own."""
     store.set(f"GPU of {rank}", str(torch.cuda.get_device_properties(device).uuid))
     gpus = [store.get(f"GPU of {other}").decode() for other in range(size)]
