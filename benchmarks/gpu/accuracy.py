@@ -30,7 +30,7 @@ def run(section: Section) -> str:
                 inputs = case.inputs(shape, dtype, str(section.device))
                 options = case.options(reduction, WEIGHT)
                 support.assert_accurate(case, inputs, "triton", scalar=SCALAR, **options)
-            except Exception as error:  # noqa: BLE001 -- the other kernels are to be tried as well
+            except Exception as error:  # the other kernels are to be tried as well
                 bad += 1
                 kind = str(dtype).removeprefix("torch.")
                 section.fail(f"{case.name} {kind} {shape} {reduction}: {str(error).partition(chr(10))[0]}")

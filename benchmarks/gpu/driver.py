@@ -1,5 +1,6 @@
 """Sections one after another, each a process with a time limit; one file that holds all that they found."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -29,8 +30,8 @@ class Planned(NamedTuple):
 
 # What says whether anything is right comes first and runs at once; then, with nothing beside it, what is timed.
 SECTIONS = (
-    Planned("environment", 30, alone=True),
-    Planned("tests", 140, alone=False),
+    Planned("environment", 45, alone=True),
+    Planned("tests", 150, alone=False),
     Planned("accuracy", 90, alone=False),
     Planned("streams", 60, alone=False),
     Planned("nccl", 60, alone=False),
@@ -40,7 +41,7 @@ SECTIONS = (
     Planned("classic", 50, alone=True),
     Planned("leaky", 60, alone=True),
     Planned("ops", 75, alone=True),
-    Planned("loops", 110, alone=True),
+    Planned("loops", 150, alone=True),
 )
 NAMES = tuple(planned.name for planned in SECTIONS)
 
@@ -161,10 +162,8 @@ class Driver:
 
 
 def _kill(running: Running) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # all have ended
         os.killpg(running.process.pid, signal.SIGKILL)
-    except ProcessLookupError:  # all have ended
-        pass
     running.process.wait()
 
 

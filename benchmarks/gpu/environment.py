@@ -3,8 +3,11 @@
 import platform
 import subprocess
 from importlib import metadata
+from pathlib import Path
 
 import torch
+
+import fastvae
 
 from .section import ROOT, Section
 
@@ -21,6 +24,9 @@ def run(section: Section) -> str:
     from fastvae.train.folder import device_name  # noqa: PLC0415 -- what is wrong with it must not hide the versions
 
     section.keep(device=device_name(device), **(properties() if device.type == "cuda" else {}))
+    origin = Path(fastvae.__file__)
+    if ROOT not in origin.parents:
+        section.fail(f"fastvae is that of {origin.parent}, not of {ROOT}: uninstall it there, or use another Python")
     doctor = section.fastvae("doctor", "doctor").wait()
     section.keep(doctor=[text.strip() for text in doctor.text.splitlines() if text.strip()])
     launch(device)

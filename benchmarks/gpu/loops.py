@@ -4,13 +4,12 @@ import json
 
 from .section import Section
 
-# Left out: what is tuned for minutes (max-autotune) or seldom wins.
+# Left out: what compiles for minutes, and what "one graph" does better.
 CONTENDERS = (
     "tutorial",
     "torch fp32, one graph",
     "torch bf16, eager",
     "torch bf16, compile",
-    "torch bf16, compile, reduce-overhead",
     "torch bf16, one graph",
     "torch bf16, compile, one graph",
     "fastvae train",

@@ -3,8 +3,6 @@
 One rank launches no kernel of NCCL's: only two GPUs show that two agree (tests/test_gpu.py).
 """
 
-import socket
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -45,13 +43,9 @@ def run(section: Section) -> str:
 
 
 def init(device: torch.device) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    store = dist.TCPStore("localhost", port, 1, is_master=True)
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     if device.type == "cuda":
-        place = torch.device("cuda", 0)
-        torch.cuda.set_device(place)
-        dist.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=place)
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=device)
     else:
         dist.init_process_group("gloo", store=store, rank=0, world_size=1)

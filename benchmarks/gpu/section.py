@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 RESULT, LOG = "result.json", "log.txt"
 MOST_FAILURES = 30  # that are kept by name
-FASTVAE = "import sys; from fastvae.cli import run; sys.exit(run(sys.argv[1:]))"  # the command, wherever it is installed
+FASTVAE = (
+    "import sys; from fastvae.cli import run; sys.exit(run(sys.argv[1:]))"  # the command, wherever it is installed
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Section:
     def device(self) -> "torch.device":
         import torch  # noqa: PLC0415 -- sections that only start commands do not need it
 
-        return torch.device("cpu" if self.dry else "cuda")
+        return torch.device("cpu") if self.dry else torch.device("cuda", 0)
 
     @property
     def data(self) -> str:
@@ -87,7 +89,10 @@ class Section:
         count = len(self.failures)
         content = {
             "summary": summary,
-            "failures": [*self.failures[:MOST_FAILURES], *([f"and {count - 30} more"] if count > MOST_FAILURES else [])],
+            "failures": [
+                *self.failures[:MOST_FAILURES],
+                *([f"and {count - 30} more"] if count > MOST_FAILURES else []),
+            ],
             "figures": self.figures,
         }
         fresh = self.folder / "fresh.json"

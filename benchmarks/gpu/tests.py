@@ -1,4 +1,4 @@
-"""The tests that a GPU makes tell something: the operators compiled by Triton, replays, loaders, and those marked gpu."""
+"""The tests that tell more with a GPU: of operators compiled by Triton, replays, loaders, and those marked gpu."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from .section import ROOT, Command, Done, Section
 
 
 class Group(NamedTuple):
-    """Tests that one pytest runs. dry: further arguments of a dry run, which leave a few of them (the last -k holds)."""
+    """Tests that one pytest runs. dry: more arguments in a dry run, which leave a few tests (the last -k counts)."""
 
     name: str
     workers: int
