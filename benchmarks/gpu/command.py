@@ -24,13 +24,24 @@ def main() -> int:
     parser.add_argument("--dry", action="store_true", help="on the CPU, small, with a stand-in for CUDA graphs")
     parser.add_argument("--minutes", type=float, help="for all sections together (default: 8, or 30 if --dry)")
     parser.add_argument("--data-dir", type=Path, help="of MNIST (default: $FASTVAE_DATA, .gpu/mnist; else digits)")
-    parser.add_argument("--out", type=Path, help="the results (default: benchmarks/results/gpu-NAME.json)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="default: benchmarks/results/gpu-NAME.json; in --work, if only a part runs",
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "gpu", help="logs and runs (default: build/gpu)")
     arguments = parser.parse_args()
     minutes = arguments.minutes or (30 if arguments.dry else 8)
-    chosen = [planned for planned in driver.SECTIONS if planned.name in (arguments.only or driver.NAMES)]
+    wanted = {driver.NAMES[0], *(arguments.only or driver.NAMES)}  # the environment names the device and the versions
+    chosen = [planned for planned in driver.SECTIONS if planned.name in wanted]
+    is_whole = len(chosen) == len(driver.SECTIONS) and not arguments.dry
     here = driver.Driver(
-        arguments.work, arguments.out, data_dir(arguments.data_dir), dry=arguments.dry, seconds=60 * minutes
+        arguments.work,
+        arguments.out,
+        ROOT / "benchmarks" / "results" if is_whole else arguments.work,
+        data_dir(arguments.data_dir),
+        dry=arguments.dry,
+        seconds=60 * minutes,
     )
     signal.signal(signal.SIGTERM, driver.interrupted)
     here.run(chosen, jobs=max(2, len(os.sched_getaffinity(0)) // 3))

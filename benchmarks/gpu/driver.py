@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from .section import LOG, RESULT, ROOT, Order, command
 
 BENCHMARKS = ROOT / "benchmarks"
+LEAST = 5.0  # seconds, in which a process gets somewhere
 DRY_FACTOR = 4  # of the limits: two cores, which other work may share
 
 
@@ -61,12 +62,14 @@ class Driver:
 
     Args:
         work: a folder for logs and runs, emptied first.
-        out: the file to write; None names it by the device, in ``benchmarks/results`` unless the run is dry.
+        out: the file to write; None names one by the device, in ``results``.
         seconds: that all sections may take together. What has no time left is not run.
     """
 
-    def __init__(self, work: Path, out: Path | None, data_dir: Path | None, *, dry: bool, seconds: float) -> None:
-        self._work, self._out, self._dry = work.resolve(), out, dry
+    def __init__(
+        self, work: Path, out: Path | None, results: Path, data_dir: Path | None, *, dry: bool, seconds: float
+    ) -> None:
+        self._work, self._out, self._results_folder, self._dry = work.resolve(), out, results, dry
         self._data_dir = None if data_dir is None else str(data_dir.resolve())
         self._started = time.monotonic()
         self._end = self._started + seconds
@@ -97,7 +100,7 @@ class Driver:
     def _start(self, planned: Planned) -> None:
         now = time.monotonic()
         limit = min(planned.limit * (DRY_FACTOR if self._dry else 1), self._end - now)
-        if limit < 5:  # in which no process gets anywhere
+        if self._end - now < LEAST:
             self._keep(planned.name, {"status": "not run", "seconds": 0.0, "summary": "no time was left"})
             return
         folder = self._work / planned.name
@@ -138,10 +141,9 @@ class Driver:
         """Of the results."""
         if self._out is not None:
             return self._out
-        if self._dry:
-            return self._work / "gpu-dry.json"
         device = self.results.get("environment", {}).get("figures", {}).get("device", "unknown")
-        return BENCHMARKS / "results" / f"gpu-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
+        name = "dry" if self._dry else re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+        return self._results_folder / f"gpu-{name}.json"
 
     def write(self) -> None:
         """All results so far, in the order of the sections."""

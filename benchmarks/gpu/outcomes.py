@@ -26,13 +26,19 @@ def pytest_runtest_logstart(nodeid: str) -> None:
 def pytest_runtest_logreport(report: Any) -> None:
     if _is_worker() or (report.when != "call" and report.passed):
         return
-    why = str(report.longrepr).strip().splitlines()[-1:] if report.failed else []
-    _write(test=report.nodeid, outcome=report.outcome, why=" ".join(why)[:200])
+    _write(test=report.nodeid, outcome=report.outcome, why=_why(report) if report.failed else "")
 
 
 def pytest_collectreport(report: Any) -> None:
     if report.failed and not _is_worker():
-        _write(test=report.nodeid, outcome="failed", why=str(report.longrepr).strip().splitlines()[-1][:200])
+        _write(test=report.nodeid, outcome="failed", why=_why(report))
+
+
+def _why(report: Any) -> str:
+    """The first line of what was raised, or else the last of what would be shown."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = str(report.longrepr).strip().rpartition("\n")[2] if crash is None else crash.message.partition("\n")[0]
+    return text[:200]
 
 
 def read(file: Path) -> dict[str, dict[str, str]]:
