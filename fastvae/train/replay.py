@@ -159,17 +159,9 @@ class CudaGraphs:
     def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream = stream
 
-    @contextmanager
-    def refusing_waits(self) -> Iterator[None]:
+    def refusing_waits(self) -> AbstractContextManager[None]:
         """Around a step that has to run without waiting for the device: what waits raises RuntimeError."""
-        before = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch says that this mode is a prototype
-            torch.cuda.set_sync_debug_mode("error")
-        try:
-            yield
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
+        return refusing_waits()
 
     @contextmanager
     def capture(self) -> Iterator[Graph]:
@@ -184,6 +176,19 @@ class CudaGraphs:
             generator = torch.cuda.default_generators[self._stream.device.index]
             generator.graphsafe_set_state(generator.clone_state())
             raise
+
+
+@contextmanager
+def refusing_waits() -> Iterator[None]:
+    """Around calls that have to run without waiting for a GPU: what waits raises RuntimeError."""
+    before = torch.cuda.get_sync_debug_mode()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says, once it is set, that this mode is a prototype
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import collections
 import importlib
+import warnings
 
 import pytest
 import torch
@@ -83,3 +84,16 @@ def test_a_step_is_few_launches(launches, most, settings):
     counts = launches(**settings)
     assert counts["_foreach_copy_"] + counts["mm"] > 5  # it is a step
     assert counts.total() <= most, counts
+
+
+def test_compiling_recommends_nothing(monkeypatch):
+    """torch 2.11 warns that an fp32 product for a GPU could be in TF32, which --tf32 decides."""
+
+    def compiling(graph, inputs, options):
+        warnings.warn("TensorFloat32 tensor cores for float32 available", UserWarning, stacklevel=2)
+        return graph
+
+    monkeypatch.setattr(importlib.import_module("torch._inductor"), "compile", compiling)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert step._compiled(len, []) is len

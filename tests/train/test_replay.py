@@ -1,5 +1,7 @@
 """Steps captured into a graph are the steps themselves: on the CPU by a list of operators' calls, on a GPU by CUDA."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from fastvae.data import ResidentLoader, load
 from fastvae.models import build
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.engine import Engine
-from fastvae.train.replay import STEPS, CaptureError, Replay, can_replay
+from fastvae.train.replay import STEPS, CaptureError, Replay, can_replay, refusing_waits
 from fastvae.train.schedule import plan
 from fastvae.train.world import World
 
@@ -221,8 +223,21 @@ def test_an_epoch_never_waits_for_the_device():
     replay = captured(engine, loader)
     epoch(engine, loader, replay)  # the smaller last batch compiles
     loader.set_epoch(1)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with refusing_waits():
         assert epoch(engine, loader, replay) == WHOLE
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_mode_that_refuses_waits_never_stays(monkeypatch):
+    """torch warns of it after it is set, which is an exception where warnings are."""
+    modes = [0]
+
+    def set_mode(mode):
+        modes.append(mode)
+        if mode == "error":
+            warnings.warn("Synchronization debug mode is a prototype feature", UserWarning, stacklevel=2)
+
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    with pytest.raises(ZeroDivisionError), refusing_waits():
+        1 / (modes[-1] != "error")
+    assert modes == [0, "error", 0]
