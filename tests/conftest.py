@@ -111,5 +111,9 @@ def _seeded() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What must run in one worker comes first: at the end, the others would wait for it."""
+    """What must run in one worker comes first: at the end, the others would wait for it. What needs a GPU may skip."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu") is not None:
+                item.add_marker(pytest.mark.skip(reason="no GPU"))
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
