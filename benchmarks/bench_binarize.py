@@ -4,15 +4,13 @@ import pytest
 import timing
 import torch
 
-from fastvae import Noise
-
 
 def eager(target):
     return torch.bernoulli(target / 255).mul_(255).to(torch.uint8)
 
 
 def fused(target):
-    return Noise(0, device=target.device).binarize(target)
+    return timing.noise(target.device).binarize(target)
 
 
 CONTENDERS = {"fastvae": lambda: fused, "eager": lambda: eager, **timing.compiled(eager)}
@@ -23,11 +21,5 @@ CONTENDERS = {"fastvae": lambda: fused, "eager": lambda: eager, **timing.compile
 def test_binarize(benchmark, device, rows, name):
     benchmark.group = f"binarize {rows}x784 uint8"
     target = torch.randint(0, 256, (rows, 784), dtype=torch.uint8, device=device)
-    contender = CONTENDERS[name]()
-
-    def call():
-        contender(target)
-        if target.is_cuda:
-            torch.cuda.synchronize()
-
+    call = timing.Calls(CONTENDERS[name](), target)
     timing.time(benchmark, name, call, device=device, moved=2 * target.numel())

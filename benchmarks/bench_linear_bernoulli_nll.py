@@ -47,4 +47,5 @@ def test_linear_bernoulli_nll(benchmark, device, rows, features, outputs, dtype,
         baseline=name != "fastvae",
     )
     small = rows * outputs < 1e6
-    benchmark.pedantic(call, rounds=60 if small else 7, warmup_rounds=3, iterations=20 if small else 1)
+    rounds, iterations = (60, 20) if small else (7, 1)
+    timing.measure(benchmark, call, device=device, rounds=rounds, warmup_rounds=3, iterations=iterations)

@@ -7,12 +7,17 @@ import pytest
 import torch
 
 from fastvae.bench.paging import page_in_constants
+from fastvae.train.config import TrainConfig
 from fastvae.train.folder import device_name
+from fastvae.train.numerics import numerics
 
 
 @pytest.fixture(scope="session", autouse=True)
-def fair_start():
+def fair_start(device):
+    """Constants in memory, and torch's switches as ``fastvae train`` has them: no TF32 in convolutions."""
     page_in_constants()
+    with numerics(TrainConfig(), device):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +36,8 @@ def pytest_terminal_summary(terminalreporter, config):
     """Print each group's medians, their spread, and the speed relative to every baseline of the group.
 
     "of a copy": the time in which torch copies a tensor, moving as many bytes as an ideal pass, over the op's time.
-    "MB": the most memory held at once, beyond the inputs.
+    "MB": the most memory held at once, beyond the inputs. On a GPU the medians are of its own time, and "wall" is a
+    plain loop's; what cannot be captured has that alone, and no ratios.
     """
     session = getattr(config, "_benchmarksession", None)
     benchmarks = [bench for bench in (session.benchmarks if session else []) if bench.stats.data]
@@ -43,17 +49,27 @@ def pytest_terminal_summary(terminalreporter, config):
     write(f"{device_name(device)}; torch {torch.__version__}; Python {platform.python_version()}")
     for group in dict.fromkeys(bench.group for bench in benchmarks):
         members = [bench for bench in benchmarks if bench.group == group]
-        medians = {bench.extra_info["name"]: statistics.median(bench.stats.data) for bench in members}
+        medians = {
+            bench.extra_info["name"]: statistics.median(bench.stats.data)
+            for bench in members
+            if "not_captured" not in bench.extra_info
+        }
         write("")
         write(f"{group}")
+        for rotated in dict.fromkeys(bench.extra_info["rotated"] for bench in members if "rotated" in bench.extra_info):
+            write(f"  device time, {rotated} in rotation")
         for bench in members:
             name, info = bench.extra_info["name"], bench.extra_info
-            median, steps = medians[name], info.get("per", 1)
+            wall = f"wall {info['wall_s'] * 1e3:.3f} ms  " if "wall_s" in info else ""
+            if "not_captured" in info:
+                write(f"  {name:<34} {wall}cannot be captured: {info['not_captured']}")
+                continue
+            median, scale = medians[name], 1e3 / info.get("per", 1)  # to ms
             quartiles = statistics.quantiles(bench.stats.data, n=4) if len(bench.stats.data) > 1 else [median] * 3
             ratios = "  ".join(
                 f"{medians[base] / median:6.2f}x {base}"
                 for base in (other.extra_info["name"] for other in members if other.extra_info.get("baseline"))
-                if base != name
+                if base != name and base in medians
             )
             rate = ""
             if "copy_s" in info:
@@ -63,6 +79,6 @@ def pytest_terminal_summary(terminalreporter, config):
             if "peak_bytes" in info:
                 rate += f"{info['peak_bytes'] / 1e6:7.1f} MB  "
             write(
-                f"  {name:<34} {median / steps * 1e3:9.3f} ms  "
-                f"(quartiles {quartiles[0] / steps * 1e3:.3f} to {quartiles[2] / steps * 1e3:.3f})  {rate}{ratios}"
+                f"  {name:<34} {median * scale:9.3f} ms  "
+                f"(quartiles {quartiles[0] * scale:.3f} to {quartiles[2] * scale:.3f})  {wall}{rate}{ratios}"
             )

@@ -17,7 +17,7 @@ def groups(results: dict) -> dict[str, dict[str, float]]:
     medians: dict[str, dict[str, float]] = {}
     for bench in results["benchmarks"]:
         info = bench["extra_info"]
-        if "copy_s" in info:
+        if "copy_s" in info and "not_captured" not in info:  # which has its wall time alone, not the device's
             medians.setdefault(bench["group"].partition(", ")[0], {})[info["name"]] = statistics.median(
                 bench["stats"]["data"]
             )

@@ -13,6 +13,7 @@ from rich.table import Table
 
 import fastvae
 
+from . import ops
 from .ops._library import capability, has_native, has_triton, multiplies_bf16
 from .train.folder import device_name
 
@@ -77,10 +78,24 @@ def _backends() -> list[tuple[str, str, str]]:
     if not has_triton():
         triton = ("triton", "missing", "pip install triton")
     elif torch.cuda.is_available():
-        triton = ("triton", "ready", "")
+        fault = _fault_of_a_launch()
+        triton = ("triton", "ready", "") if fault is None else ("triton", *fault)
     else:
         triton = ("triton", "ready, but needs a GPU", "")
     return [native, triton, ("reference", "ready", "")]
+
+
+def _fault_of_a_launch(device: str = "cuda") -> tuple[str, str] | None:
+    """What is wrong with a kernel's launch, and the remedy: a package that is there may lack what it builds with."""
+    latents = torch.zeros(1, 1, device=device)
+    try:
+        ops.gaussian_kl(latents, latents, backend="triton").item()
+    except Exception as error:  # a driver, a compiler and what they call may raise anything
+        said = str(error).splitlines()[0]
+        needs_compiler = "C compiler" in said
+        remedy = "apt-get install gcc python3-dev" if needs_compiler else "try --backend reference"
+        return f"launches no kernel: {said}", remedy
+    return None
 
 
 def _data() -> tuple[str, str, str]:

@@ -35,8 +35,8 @@ def _columns(
     partials,  # (chunks, D) or None
     grad_mu,  # (B, D) or None
     grad_logvar,  # (B, D) or None
-    allowance,
-    weight,
+    allowance: tl.float64,
+    weight: tl.float64,
     batch: tl.int64,
     chunks: tl.int64,
     event: tl.int64,
@@ -87,8 +87,8 @@ def _groups(
     partials,  # (groups,) or None
     tickets,  # (1,) or None
     weight_tensor,  # () or None
-    allowance,
-    weight,
+    allowance: tl.float64,
+    weight: tl.float64,
     chunks: tl.int64,
     event: tl.int64,
     inner: tl.int64,

@@ -7,11 +7,12 @@ one in silence.
 import importlib.util
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
+from torch.utils._python_dispatch import TorchDispatchMode
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported, which is at the first launch
@@ -89,6 +90,19 @@ def place(backend: str, device: str) -> Place:
     place = Place(backend, "cpu" if backend == "native" else device)
     settings.load_profile("interpreter" if place.interpreted else "fastvae")
     return place
+
+
+class NoHostCopies(TorchDispatchMode):
+    """Around what may make no tensor of a host's number: on a GPU that is a copy, which no graph takes."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function._schema.name not in {"aten::lift_fresh", "aten::lift"}, "makes a tensor of a host's number"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def no_host_copies() -> NoHostCopies:
+    return NoHostCopies()
 
 
 @pytest.fixture(autouse=True)

@@ -175,3 +175,24 @@ def test_help_lists_the_commands():
     done = subprocess.run([script, "--help"], check=True, capture_output=True, text=True, timeout=120)
     for command in ("train", "bench", "doctor", *COMMANDS):
         assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("says", "remedy"),
+    [
+        ("install a C compiler and Python's headers", "apt-get install gcc python3-dev"),
+        ("no kernel image is available", "try --backend reference"),
+    ],
+)
+def test_doctor_launches_a_kernel_before_it_says_ready(monkeypatch, says, remedy):
+    """Triton may be there, and lack what it builds a launch with."""
+
+    def failing(*_, **__):
+        raise RuntimeError(says)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    on_cpu = partial(doctor._fault_of_a_launch, "cpu")
+    monkeypatch.setattr(doctor, "_fault_of_a_launch", on_cpu)
+    assert ("triton", "ready", "") in doctor._backends()  # by Triton's interpreter
+    monkeypatch.setattr(doctor.ops, "gaussian_kl", failing)
+    assert ("triton", f"launches no kernel: {says}", remedy) in doctor._backends()

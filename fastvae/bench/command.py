@@ -15,7 +15,7 @@ from ..train.images import check_pixels
 from ..train.world import resolve_device
 from . import pythae
 from .config import Bench
-from .contenders import against_pythae, contenders
+from .contenders import against_pythae, chosen, contenders
 from .race import disagreements, race
 from .report import content, plot, show, write_json
 from .task import Entry, Task
@@ -46,6 +46,8 @@ def bench(config: Bench) -> int:
                 f"--steps is {config.steps}, but an epoch has {task.epoch_steps}, and the first of a slice is not "
                 f"timed: use at most {task.epoch_steps - 1}, or leave it out"
             )
+    fields = chosen(config.contenders, *(entries for _, entries in tasks))
+    tasks = [(task, entries) for (task, _), entries in zip(tasks, fields, strict=True)]
     return _run(config, tasks)
 
 
@@ -55,6 +57,8 @@ def _run(config: Bench, tasks: list[tuple[Task, list[Entry]]]) -> int:
         console.width = 140  # a file need not fold the table
     comparisons, void = [], False
     for number, (task, entries) in enumerate(tasks):
+        if not entries:  # none of its contenders was chosen
+            continue
         progress: partial[Iterable[int]] = partial(track, description=task.name, console=console, transient=True)
         results = race(task, entries, config.epochs, config.seeds, progress)
         show(console, task, results)

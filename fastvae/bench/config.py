@@ -33,6 +33,11 @@ class Bench:
     """Runs of everything, with other weights, batches and noise."""
     compile: bool = True
     """With the contenders that compile, which takes minutes."""
+    contenders: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="[PATTERN [PATTERN ...]]", help_behavior_hint="(default: all)")
+    ] = ()
+    """Race those alone whose whole name, as the table has it, matches one of these shell patterns: 'torch*' 'fastvae
+    train' 'floor*'. Ratios are to those that race."""
     device: str = "auto"
     """auto, cpu or cuda."""
     json: _File = None

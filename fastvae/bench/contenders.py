@@ -1,15 +1,20 @@
 """Who takes part: every contender that a device can run."""
 
+import fnmatch
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 
+from ..errors import InputError
 from ..train.autotune import has_fast_bf16
+from . import graphs
 from .floor import Floor
 from .loops import Loop
+from .one_graph import OneGraph
 from .ours import Fastvae
 from .pythae import Pythae
-from .task import Entry, Task
+from .task import Contender, Entry, Task
 from .tutorial import Tutorial
 
 FLOOR = "floor"  # the start of a floor's name
@@ -34,6 +39,22 @@ def against_pythae(task: Task, compiled: bool = True) -> list[Entry]:
     return [Entry("pythae", "pythae", Pythae), *_fastvae(task.device, compiled), *floors(task.device)]
 
 
+def chosen(patterns: Sequence[str], *fields: list[Entry]) -> list[list[Entry]]:
+    """Of each field, those whose names match one of the shell patterns; all if there is none.
+
+    Raises InputError for a pattern that matches nobody.
+    """
+    names = dict.fromkeys(entry.name for field in fields for entry in field)
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise InputError(
+                f"--contenders {pattern!r} matches none of {', '.join(map(repr, names))}: use a whole name, or * for a "
+                "part of it"
+            )
+    wanted = {name for name in names if not patterns or any(fnmatch.fnmatchcase(name, each) for each in patterns)}
+    return [[entry for entry in field if entry.name in wanted] for field in fields]
+
+
 def floors(device: torch.device) -> list[Entry]:
     return [
         Entry(f"{FLOOR}, {precision}", "floor", partial(Floor, precision=precision))
@@ -47,11 +68,18 @@ def _torch(device: torch.device, compiled: bool) -> list[Entry]:
         modes["default"] = "compile"
         if device.type == "cuda":
             modes |= {mode: f"compile, {mode}" for mode in ("reduce-overhead", "max-autotune")}
-    return [
-        Entry(f"torch {precision}, {said}", "torch", partial(Loop, precision=precision, mode=mode))
-        for precision in _precisions(device)
-        for mode, said in modes.items()
-    ]
+    entries = []
+    for precision in _precisions(device):
+        loops: dict[str, Callable[..., Contender]] = {said: partial(Loop, mode=mode) for mode, said in modes.items()}
+        if graphs.captures(device):
+            loops["one graph"] = partial(OneGraph, mode=None)
+            if compiled:
+                loops["compile, one graph"] = partial(OneGraph, mode="default")
+        entries += [
+            Entry(f"torch {precision}, {said}", "torch", partial(loop, precision=precision))
+            for said, loop in loops.items()
+        ]
+    return entries
 
 
 def _fastvae(device: torch.device, compiled: bool) -> list[Entry]:

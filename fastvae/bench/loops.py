@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models import Preset
+from ..models import VAE, Preset
 from .task import Contender, Task, minimised
 
 LOW = {"bf16": torch.bfloat16}
 
 
-def fast_optimizer(recipe: Preset, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimiser in torch's fastest form."""
-    options: dict[str, Any] = dict(recipe.optimizer_options)
+def fast_optimizer(recipe: Preset, model: nn.Module, *, capturable: bool = False) -> torch.optim.Optimizer:
+    """The recipe's optimiser in torch's fastest form. ``capturable``: with its count of steps on the GPU."""
+    options: dict[str, Any] = {**recipe.optimizer_options, "capturable": capturable}
     if recipe.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True, **options)
     return torch.optim.RMSprop(model.parameters(), lr=recipe.lr, foreach=True, **options)
@@ -26,14 +26,19 @@ class Loop(Contender):
     """Data as one tensor on the device, logits, a fused optimiser, no gradients kept, no look at the loss.
 
     precision: "fp32", or "bf16" for autocast. mode: of torch.compile, which compiles forward, loss and backward; None
-    runs eagerly.
+    runs eagerly. replayed: whether a step is captured, which the optimiser has to know on a GPU.
     """
+
+    model: VAE
+    replayed = False
 
     def __init__(self, task: Task, seed: int, precision: str, mode: str | None) -> None:
         self.task, self.precision = task, precision
         self.model = task.model(seed)
         self.encoder, self.decoder = task.layers(self.model)
-        self.optimizer = fast_optimizer(task.recipe, self.model)
+        self.optimizer = fast_optimizer(
+            task.recipe, self.model, capturable=self.replayed and task.device.type == "cuda"
+        )
         self._loss: Callable[[Tensor], Tensor] = self._plain_loss
         if mode is not None:
             # dynamic=False: the smaller batch at the end of an epoch gets code of its own, not slower code for both.
@@ -43,12 +48,16 @@ class Loop(Contender):
         pixels, device = self.task.pixels, self.task.device
         total = torch.zeros((), device=device)
         for index in torch.randperm(len(pixels), device=device).split(self.task.batch_size):
-            loss = self._loss(pixels.index_select(0, index))
-            loss.backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            total += loss.detach()
+            total += self._step(pixels.index_select(0, index))
             yield
+
+    def _step(self, x: Tensor) -> Tensor:
+        """Train on a batch; returns its loss."""
+        loss = self._loss(x)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
 
     def _plain_loss(self, x: Tensor) -> Tensor:
         if self.task.recipe.binarize:

@@ -7,7 +7,7 @@ from ..train import autotune
 from ..train.config import Execution, Precision, TrainConfig, resolve
 from ..train.engine import Engine
 from ..train.loop import LOG_EVERY
-from ..train.replay import STEPS, Replay
+from ..train.replay import Replay
 from ..train.world import World
 from .task import Contender, Task
 
@@ -45,7 +45,7 @@ class Fastvae(Contender):
         self.engine = Engine(model, config, task.recipe, world)
         self.model = self.engine.model
         self._slice = task.steps
-        self._replay = Replay.where_possible(self.engine, self.loader)
+        self._replay = Replay.where_possible(self.engine, self.loader, self._tell)
 
     def epoch(self, number: int) -> Iterator[None]:
         self.loader.set_epoch(number)
@@ -58,21 +58,23 @@ class Fastvae(Contender):
             for _ in range(count):
                 yield
 
+    def _tell(self, why: str) -> None:
+        self.note = f"{self.note}; {why}" if self.note else why
+
     def _steps(self) -> Iterator[int]:
         """Take the steps of an epoch, and tell how many at once.
 
-        No replay crosses an end of what is timed of a slice: its first step is taken alone, and so are its last ones
-        where too few for a replay are left.
+        No replay crosses an end of what is timed of a slice.
         """
         left = len(self.loader)
         if self._slice is not None:
             left = self._slice
             self.engine.train_step(next(iter(self.loader)))
             yield 1
-        while self._replay is not None and self._replay.fits() and left >= STEPS:
-            self._replay.run()
-            left -= STEPS
-            yield STEPS
+        while self._replay is not None and (steps := self._replay.fitting(left)):
+            self._replay.run(steps)
+            left -= steps
+            yield steps
         for batch in self.loader:
             self.engine.train_step(batch)
             yield 1

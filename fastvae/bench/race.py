@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..train.config import TrainConfig
+from ..train.numerics import numerics
 from .paging import page_in_constants
 from .task import Contender, Entry, Kind, Task
 
@@ -52,12 +54,14 @@ def race(
     """Run ``laps`` timed epochs or slices of each contender for each seed, after one to warm up, all in turns.
 
     A lap of each, then the next lap of each: a machine that slows down slows all alike. ``track`` shows progress.
+    All have torch's switches as ``fastvae train`` has them by default: no TF32, in convolutions neither.
     """
     page_in_constants()
     results = [Result(entry.name, entry.kind) for entry in entries]
     wait: Callable[[], None] = torch.cuda.synchronize if task.device.type == "cuda" else lambda: None
     # Contenders share the code that torch.compile compiles. Past the limit it would run eagerly, and not say so.
-    with torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=10_000):
+    limits = torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=10_000)
+    with numerics(TrainConfig(), task.device), limits:
         racers: list[Contender] = []
         for turn in track(range(seeds * (laps + 1))):
             seed, lap = divmod(turn, laps + 1)
@@ -91,6 +95,8 @@ def _made(task: Task, entries: Sequence[Entry], results: Sequence[Result], seed:
 def disagreements(results: Sequence[Result]) -> list[str]:
     """Whose test loss is further than the tolerance from the first one's: then the comparison is void."""
     trained = [result for result in results if result.test_losses]
+    if not trained:
+        return []
     first = trained[0]
     return [
         f"{result.name} ends at {result.test_loss:.2f} nats, {first.name} at {first.test_loss:.2f}"

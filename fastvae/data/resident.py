@@ -41,6 +41,8 @@ class ResidentLoader(OrderedLoader):
         # Where the next batch begins in the order, for `follow`: an address that a CUDA graph may keep, as the order's.
         self.place = torch.zeros((), dtype=torch.int64, device=device)
         super().__init__(len(images), **options)
+        first, end = self._part(self.batch_size)
+        self._row_offset, self._places = first, torch.arange(first, end, device=device)  # of a full batch, for `follow`
 
     @property
     def _order_device(self) -> torch.device | str:
@@ -74,10 +76,9 @@ class ResidentLoader(OrderedLoader):
         The place in the epoch that the host knows stays: :meth:`skip` moves it. Nothing is cut or flipped.
         """
         assert self.augment is None
-        first, end = self._part(self.batch_size)
-        index = self._order.index_select(0, self.place + torch.arange(first, end, device=self.place.device))
+        index = self._order.index_select(0, self.place + self._places)
         self.place += self.batch_size
-        return Batch(self._gather(index), row_offset=first, rows=self.batch_size)
+        return Batch(self._gather(index), row_offset=self._row_offset, rows=self.batch_size)
 
     def skip(self, steps: int) -> None:
         """Move on by steps that were taken by :meth:`follow`."""

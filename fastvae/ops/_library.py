@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import subprocess
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -32,7 +33,7 @@ def define(schema: str, fake: Callable[..., Any], *, module: str) -> None:
     _modules[name] = module
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.register_fake(f"fastvae::{name}", fake, lib=_library)
-    _library.impl(name, lambda *args: _launcher(name)(*args), "CUDA")  # noqa: PLW0108 -- looked up at the first call
+    _library.impl(name, lambda *args: _launch(name, *args), "CUDA")
 
 
 def define_of_cpu(schema: str, fake: Callable[..., Any]) -> None:
@@ -124,6 +125,20 @@ def _ask(name: str, answer: Any) -> Any:
     function = getattr(ctypes.CDLL(spec.origin), name)
     function.restype = answer
     return function()
+
+
+def _launch(name: str, *args: Any) -> Any:
+    """Launch an operator's kernels. Triton compiles a part of each launch as C: without a compiler, say what to do."""
+    try:
+        return _launcher(name)(*args)
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        if isinstance(error, RuntimeError) and "C compiler" not in str(error):
+            raise
+        line = str(error).splitlines()[0]
+        raise RuntimeError(
+            f"Triton cannot build what launches {name} ({line}): install a C compiler and Python's headers (Debian and "
+            "Ubuntu: apt-get install gcc python3-dev), or use backend='reference' (--backend reference)"
+        ) from error
 
 
 @functools.cache

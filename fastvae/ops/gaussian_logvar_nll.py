@@ -79,7 +79,7 @@ def gaussian_logvar_nll(
 
 def _shared(operators: object, mean: Tensor, logvar: Tensor, target: Tensor, full: bool, reduce: Reduce) -> Tensor:
     s = logvar.to(torch.float64 if mean.dtype == torch.float64 else torch.float32)
-    weight = s.new_tensor(reduce.weight) if reduce.weight_tensor is None else reduce.weight_tensor
+    weight = s.new_full((), reduce.weight) if reduce.weight_tensor is None else reduce.weight_tensor
     scaled = Reduce(reduce.code, 1.0, weight * torch.exp(-s.detach()))
     error = fused_loss(operators, "gaussian_nll", (mean, target), (1.0, False), scaled)
     # error carries e**-s as a constant; the factor, a one, has the derivatives in s.

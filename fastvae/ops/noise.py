@@ -28,15 +28,17 @@ class Noise:
         step: 0 <= step < 2**32; a new step draws fresh noise.
         row_offset: the place of this tensor's first row in the global batch.
         stream: 0 <= stream < 2**31; separates draws that share a seed and a step (two latent levels, say).
-        device: where ``state`` lives. Put it where the latents are, and no call copies anything.
+        device: where ``state`` lives. Put it where the latents are, and no call copies anything. To make one copies
+            from the host: in a loop on a GPU, make it once and :meth:`advance` it.
 
     ``state`` is the int64 tensor ``[seed, step]``. Kernels read it on the device when they run, so a CUDA graph or a
     compiled step that advances it in place (:meth:`advance`) replays with fresh noise.
 
     >>> import torch, fastvae
     >>> mu = logvar = torch.zeros(4, 3)
-    >>> z = fastvae.ops.reparameterize(mu, logvar, fastvae.Noise(seed=1, step=2))
-    >>> tail = fastvae.ops.reparameterize(mu[2:], logvar[2:], fastvae.Noise(seed=1, step=2, row_offset=2))
+    >>> z = fastvae.ops.reparameterize(mu, logvar, fastvae.Noise(seed=1, step=2, device=mu.device))
+    >>> noise = fastvae.Noise(seed=1, step=2, row_offset=2, device=mu.device)
+    >>> tail = fastvae.ops.reparameterize(mu[2:], logvar[2:], noise)
     >>> torch.equal(z[2:], tail)
     True
     """

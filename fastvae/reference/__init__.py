@@ -22,6 +22,7 @@ from .noise import binarize as binarize
 from .noise import philox4x32 as philox4x32
 from .noise import standard_normal as standard_normal
 from .optimal_gaussian_nll import optimal_gaussian_nll as optimal_gaussian_nll
+from .record_step import record_step_ as record_step_
 from .reparameterize import reparameterize as reparameterize
 from .reparameterize_kl import reparameterize_kl as reparameterize_kl
 from .reparameterize_log_ratio import reparameterize_log_ratio as reparameterize_log_ratio

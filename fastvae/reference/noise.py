@@ -100,4 +100,4 @@ def binarize(target: Tensor, state: Tensor, row_offset: int = 0, stream: int = 0
     """
     words, place = _words(state, target.shape, row_offset, stream)
     word = torch.stack(words, dim=-1).flatten()[place].reshape(target.shape)
-    return (word.clamp(max=2**32 - 2) < target.long() * 0x01010101) * target.new_tensor(255)
+    return (word.clamp(max=2**32 - 2) < target.long() * 0x01010101).to(torch.uint8) * 255

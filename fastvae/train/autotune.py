@@ -27,14 +27,15 @@ from .config import Execution, Precision, TrainConfig
 from .engine import Engine
 from .folder import device_name, write_atomically
 from .generators import kept
-from .replay import STEPS, Replay, can_replay
+from .replay import STEPS, CaptureError, Replay, can_replay
 from .schedule import plan
 from .world import World
 
 _TURNS, _STEPS = 7, 5  # of each candidate, and the steps in one
 _SECONDS = 5.0  # after which no further turn begins, for networks with long steps
-# Seconds of a run on a CPU. Compiling takes 3 to 8 s for each shape of a batch, and an epoch has two, but only the
+# Seconds of a run. On a CPU, compiling takes 3 to 8 s for each shape of a batch, and an epoch has two, but only the
 # first time (Inductor keeps its work); it saves 7 to 17 % of a step (measured: leaky, batch 100 and 1024, 2-core EPYC).
+# NOT YET MEASURED ON A GPU, where replays take the launches that compiling would save.
 _WORTH_COMPILING = 60.0
 _TIE = 0.97  # traced steps stay unless another way takes less than this of their time
 
@@ -68,19 +69,16 @@ def fixed(config: TrainConfig, device: torch.device) -> Choice:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return Choice(precision, _executions(config, device)[-1], {}, "fixed")
+    return Choice(precision, _executions(config)[-1], {}, "fixed")
 
 
-def _executions(config: TrainConfig, device: torch.device) -> list[Execution]:
+def _executions(config: TrainConfig) -> list[Execution]:
     """What is open to be tried, the fixed choice last."""
     if config.execution != "auto":
         return [config.execution]
     if config.parallel == "fsdp":  # a trace has whole weights
         return ["eager"]
-    # On a GPU always: what stands between the products is launches and memory traffic there. But not where Inductor,
-    # which may choose its kernels by their times, would make the run's bits depend on them.
-    compiles = device.type == "cuda" and not config.deterministic
-    return ["eager", "traced", "compiled"] if compiles else ["eager", "traced"]
+    return ["eager", "traced"]  # compiled is tried where the run is long enough to earn what it takes
 
 
 def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: OrderedLoader, steps: int, world: World) -> Choice:
@@ -89,7 +87,7 @@ def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: OrderedLoade
     precisions: list[Precision] = ["fp32", "bf16"] if has_bf16 else ["fp32"]
     if config.precision != "auto":
         precisions = [config.precision]
-    executions = _executions(config, world.device)
+    executions = _executions(config)
     candidates = list(itertools.product(precisions, executions))
     if len(candidates) == 1 and len(executions) == 1:
         return Choice(*candidates[0], {}, "asked for")
@@ -102,14 +100,16 @@ def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: OrderedLoade
     def turn(precision: Precision, execution: Execution) -> _Turn:
         settings = replace(config, precision=precision, execution=execution)
         engine = Engine(copy.deepcopy(model), settings, recipe, world, plan(config, len(loader)), loader.count)
-        return _Turn(engine, batch, isinstance(loader, ResidentLoader) and can_replay(engine, loader))
+        replays = config.replay == "auto" and isinstance(loader, ResidentLoader) and can_replay(engine, loader)
+        return _Turn(engine, batch, replays)
 
-    times = _time({candidate: turn(*candidate) for candidate in candidates}, world)
+    times = _time(candidates, turn, world)
     fastest = _fastest(times)
-    if len(executions) > 1 and "compiled" not in executions and times[fastest] * steps > _WORTH_COMPILING:
+    if len(executions) > 1 and not config.deterministic and times[fastest] * steps > _WORTH_COMPILING:
         compiled: _Candidate = (fastest[0], "compiled")
-        again = _time({fastest: turn(*fastest), compiled: turn(*compiled)}, world)
-        times[compiled] = again[compiled] * times[fastest] / again[fastest]
+        again = _time([fastest, compiled], turn, world)
+        if again.keys() >= {fastest, compiled}:
+            times[compiled] = again[compiled] * times[fastest] / again[fastest]
     precision, execution = _fastest(times)
     shown = {f"{p} {e}": round(1e3 * seconds, 3) for (p, e), seconds in times.items()}
     if world.is_main:
@@ -151,36 +151,71 @@ class _Turn:
 
     def __call__(self) -> None:
         if self._replays and self._replay is None:  # in the turn that warms up
-            self._replay = Replay.on_cuda(self._engine, _Again(self._batch))
+            try:
+                self._replay = Replay.on_cuda(self._engine, _Again(self._batch), [STEPS])
+            except CaptureError:  # as the run will find, and say
+                self._replays = False
         if self._replay is not None:
-            self._replay.run()
+            self._replay.run(STEPS)
             return
         for _ in range(self.steps):
             self._engine.train_step(self._batch)
 
+    def release(self) -> None:
+        """Let the captured steps go."""
+        if self._replay is not None:
+            self._replay.release()
 
-def _time(turns: dict[_Candidate, _Turn], world: World) -> dict[_Candidate, float]:
-    """The seconds of a step in the fastest turn (what disturbs one only adds to it), averaged over the processes."""
+
+def _time(
+    candidates: list[_Candidate], make: Callable[[Precision, Execution], _Turn], world: World
+) -> dict[_Candidate, float]:
+    """The seconds of a step in the fastest turn (what disturbs one only adds to it), averaged over the processes.
+
+    A candidate that raises is left out, unless all do.
+    """
     with kept(world.device):  # a model may draw from torch's generator
-        return _race(turns, world)
+        return _race(candidates, make, world)
 
 
-def _race(turns: dict[_Candidate, _Turn], world: World) -> dict[_Candidate, float]:
-    times: dict[_Candidate, list[float]] = {candidate: [] for candidate in turns}
+def _race(
+    candidates: list[_Candidate], make: Callable[[Precision, Execution], _Turn], world: World
+) -> dict[_Candidate, float]:
+    turns, failures = dict[_Candidate, _Turn](), list[Exception]()
     wait: Callable[[], None] = torch.cuda.synchronize if world.device.type == "cuda" else lambda: None
-    end = 0.0
-    for number in range(_TURNS + 1):  # the first warms up, compiles and captures
-        if number == 1:
-            end = time.perf_counter() + _SECONDS
-        elif number > 1 and world.any(time.perf_counter() > end):
+    try:
+        for candidate in candidates:
+            failure = None
+            try:
+                turns[candidate] = make(*candidate)
+                turns[candidate]()  # warms up, compiles and captures
+                wait()
+            except Exception as error:  # a model's own code may raise anything; a device may be full
+                failure = error
+            if world.any(failure is not None):
+                if candidate in turns:
+                    turns.pop(candidate).release()
+                failures += [] if failure is None else [failure]
+        if not turns:
+            raise failures[0] if failures else RuntimeError("the trial failed in another process")
+        return _in_turns(turns, wait, world)
+    finally:
+        for turn in turns.values():
+            turn.release()
+
+
+def _in_turns(turns: dict[_Candidate, _Turn], wait: Callable[[], None], world: World) -> dict[_Candidate, float]:
+    times: dict[_Candidate, list[float]] = {candidate: [] for candidate in turns}
+    end = time.perf_counter() + _SECONDS
+    for number in range(_TURNS):
+        if number and world.any(time.perf_counter() > end):
             break
         for candidate, turn in turns.items():
             wait()
             started = time.perf_counter()
             turn()
             wait()
-            if number:
-                times[candidate].append((time.perf_counter() - started) / turn.steps)
+            times[candidate].append((time.perf_counter() - started) / turn.steps)
     fastest = torch.tensor([min(values) for values in times.values()], device=world.device)
     world.sum(fastest)  # so that all processes choose alike
     return dict(zip(times, (fastest / world.size).tolist(), strict=True))
@@ -192,7 +227,7 @@ def _key(config: TrainConfig, model: VAE, batch: Batch, loader: OrderedLoader, s
         repr(model), batch.images.dtype, tuple(batch.images.shape[1:]), config.batch_size, config.precision,
         config.execution, config.backend, config.optimizer, sorted(config.optimizer_options.items()), config.schedule,
         config.parallel, config.beta_schedule, config.objective, config.samples, config.accumulate, config.clip_norm,
-        config.ema, config.binarize, config.tf32, type(loader).__name__, config.crop,
+        config.ema, config.binarize, config.tf32, config.replay, type(loader).__name__, config.crop,
         config.flip, steps.bit_length(),
     )  # fmt: skip
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]

@@ -83,6 +83,25 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     return path
 
 
+def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors, contiguous on the host. A GPU sends them beside its training, on a stream of their own."""
+    devices = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
+    streams = {device: torch.cuda.Stream(device) for device in devices}
+    for stream in streams.values():
+        stream.wait_stream(torch.cuda.current_stream(stream.device))  # on which they were copied
+    hosts = {}
+    for name, tensor in tensors.items():
+        if tensor.device not in streams:
+            hosts[name] = tensor.detach().cpu().contiguous()
+            continue
+        with torch.cuda.stream(streams[tensor.device]):  # to page-locked memory, or the copy would wait
+            hosts[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            hosts[name].copy_(tensor.detach(), non_blocking=True)
+    for stream in streams.values():
+        stream.synchronize()
+    return hosts
+
+
 def write(path: Path, checkpoint: Checkpoint, worn: Path | None = None) -> None:
     """Write one file so that a crash at any moment leaves either all of it or none.
 
@@ -92,7 +111,7 @@ def write(path: Path, checkpoint: Checkpoint, worn: Path | None = None) -> None:
     Raises:
         InputError: the disk is full, or refuses it otherwise; nothing is left of the file, and others stay.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    tensors = _on_host(checkpoint.tensors)
     values = json.dumps(checkpoint.values, sort_keys=True)
     name, checksum = _CHECKSUMS[str(FORMAT)]
     metadata = {"format": str(FORMAT), "values": values, name: _digest(tensors, values, checksum())}

@@ -148,6 +148,8 @@ class TrainConfig:
     """The same command gives the same bits on the same machine: torch's deterministic algorithms, and no trial."""
     execution: Execution = "auto"
     """How a step is run: eager autograd, its operators traced once, or those compiled by TorchInductor."""
+    replay: Literal["auto", "no"] = "auto"
+    """On a GPU, replay steps as CUDA graphs where they can be captured; no: launch each from Python."""
     autotune: bool = True
     """Let a short timed trial choose what precision and execution leave open; else fixed defaults do."""
     backend: Backend = "auto"

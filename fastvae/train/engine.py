@@ -16,8 +16,9 @@ from .adam import Adam
 from .average import Average
 from .checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
 from .config import TrainConfig
-from .gradients import FlatGradients
-from .nonfinite import Nonfinite, remember
+from .gradients import FlatGradients, LaidOut
+from .guard import Guard
+from .nonfinite import Nonfinite
 from .objective import EVAL_STREAM, Dials, Objective
 from .optimizer import make_optimizer
 from .schedule import Plan, Schedule
@@ -49,13 +50,16 @@ class Engine:
         assert config.precision != "auto"
         assert config.execution != "auto"
         wide = torch.float64 if config.precision == "fp64" else torch.float32
-        self.world = world
+        self.world, self._recipe = world, recipe
         self.has_shards = config.parallel == "fsdp" and world.size > 1
         self.model = model.to(wide)
         if not self.has_shards:
             self.model.to(world.device)
             world.same([*model.parameters(), *model.buffers()])
         self.seed = config.seed
+        self._full = (
+            min(config.batch_size or 1, dataset_size) if dataset_size else config.batch_size
+        )  # rows of most batches
         self.noise = Noise(config.seed, 0, device=world.device)
         self.sums = torch.zeros(4, dtype=torch.float64, device=world.device)  # loss, nll, kl; images of skipped steps
         self.nonfinite = Nonfinite(self.noise, lasting=config.on_nonfinite == "stop")
@@ -71,9 +75,8 @@ class Engine:
         else:
             self._weights = WorkingWeights(self.model, low)
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
-        self._heeds_found = bool(self.optimizer.param_groups[0].get("fused")) and not self.scaler.is_enabled()
-        if self._heeds_found and not self.nonfinite.on_host:
-            self.optimizer.found_inf = self.nonfinite.found[0]  # type: ignore[attr-defined]  # as GradScaler does
+        self._heeds_found = self._heed_found()
+        self._guard = Guard(self.nonfinite.found, on_host=self.nonfinite.on_host)
         options = config.objective_options(dataset_size)
         minimised = Objective(
             self._weights.twin, config.backend, config.objective, options, binarize=bool(config.binarize)
@@ -83,23 +86,35 @@ class Engine:
             self._step = Step(minimised, config.execution, self._autocast)
         else:
             self._step = shards.ShardedStep(minimised, self._weights, self._autocast)
-        one = torch.ones((), dtype=wide, device=world.device)
+        one, beta, capacity = (torch.full((1,), value, dtype=wide, device=world.device) for value in (1, *config.dials))
         self.scaler.scale(one)  # makes its tensors, which are made by the first call
-        beta, capacity = (torch.full((1,), value, dtype=wide, device=world.device) for value in config.dials)
-        self._one, self._dials = one, Dials(one, beta[0], capacity[0])
+        self._one, self._dials = one[0], Dials(one[0], beta[0], capacity[0])
         self._schedule = Schedule(plan or Plan(), self.optimizer, beta, capacity, self.noise.state)
         # Of each size of a batch, and never changed: a captured step has the one of full batches.
         self._batch_weights: dict[int, Tensor] = {}
-        self._loss_weight, self._batchmean = recipe.loss_weight, recipe.reduction == "batchmean"
         # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
         at_once = world.size > 1 or self.scaler.is_enabled() or config.accumulate > 1 or config.clip_norm is not None
         self._parts, self._clip_norm = config.accumulate, config.clip_norm
+        self._full = min(config.batch_size or 1, dataset_size or 2**63)  # rows of all batches but an epoch's last
         changed = self.scaler.is_enabled() or config.clip_norm is not None
         self._gradients = FlatGradients(self._weights, world, self._parts, sent, changed=changed) if at_once else None
+        self._laid_out = LaidOut(self._weights.parameters)
         self._average = None if config.ema is None else Average(self.model, config.ema)
         self._evaluated = Objective(
             self._weights.twin if self._average is None else self._average.model, config.backend
         )
+
+    def _heed_found(self) -> bool:
+        """Have the optimiser leave out, on the device, a step that is not finite. Returns whether one does.
+
+        A loss scale's optimiser does. So do the fused ones, but SGD's makes its momentum in such a first step.
+        """
+        if self.scaler.is_enabled():
+            return True
+        heeds = bool(self.optimizer.param_groups[0].get("fused")) and not isinstance(self.optimizer, torch.optim.SGD)
+        if heeds and not self.nonfinite.on_host:
+            self.optimizer.found_inf = self.nonfinite.found[0]  # type: ignore[attr-defined]  # as GradScaler does
+        return heeds
 
     def train_step(self, batch: Batch) -> None:
         """Take one step. Adds the batch's sums to ``sums`` and moves the noise on; waits for nothing.
@@ -108,27 +123,26 @@ class Engine:
         """
         self._schedule.set()
         dials, watch = self._dials_of(batch.rows), self.nonfinite
-        before = remember(self._at_risk())
+        self._guard.remember(self._at_risk())
         if self._gradients is None:
-            sums, gradients = self._step(batch.images, self.noise.state, batch.row_offset, dials)
-            watch.look(sums, gradients, batch.rows)
+            full = batch.rows == self._full
+            sums, gradients = self._step(batch.images, self.noise.state, batch.row_offset, dials, is_full=full)
+            looked_at = gradients
         else:
             sums = self._gather(self._gradients, batch, dials)
             # Of scaled gradients, the scaler judges.
-            looked_at = self._gradients.alarm if self.scaler.is_enabled() else self._gradients.buffer
-            watch.look(sums, [looked_at], batch.rows)
-        watch.add(self.sums, sums, len(batch.images))
+            looked_at = [self._gradients.alarm if self.scaler.is_enabled() else self._gradients.buffer]
+        watch.look(self.sums, sums, looked_at, rows=batch.rows, images=len(batch.images))
         if not watch.leaves_out:
             if self._gradients is None:
                 self._update(gradients)
             else:
                 self._update_at_once(self._gradients)
-            if not isinstance(self.optimizer, Adam):  # whose step has cast the weights
-                self._weights.refresh()
             if self._average is not None:
                 self._average.update()
-        watch.undo(before, self._at_risk())
-        self.noise.advance()
+        self._guard.undo(self._at_risk())
+        if not watch.leaves_out and not isinstance(self.optimizer, Adam):  # whose step has cast the weights
+            self._weights.refresh()
 
     def _gather(self, flat: FlatGradients, batch: Batch, dials: Dials) -> Tensor:
         """Forward and backward of each part of the batch, a row's noise being that of its place in the whole."""
@@ -138,7 +152,8 @@ class Engine:
             ends = sorted({*ends} - {0}) or [0]
         total = torch.zeros(3, dtype=self.sums.dtype, device=self.world.device)
         for part, (start, end) in enumerate(itertools.pairwise([0, *ends])):
-            sums, gradients = self._step(batch.images[start:end], self.noise.state, batch.row_offset + start, dials)
+            images, place = batch.images[start:end], batch.row_offset + start
+            sums, gradients = self._step(images, self.noise.state, place, dials, is_full=batch.rows == self._full)
             total += sums
             flat.take(gradients, add=part > 0)
         flat.raise_alarm(total)
@@ -152,16 +167,17 @@ class Engine:
             return
         if self._average is not None:
             yield from self._average.model.parameters()
+        yield from self._scale()
         if not self._heeds_found:
             yield from self._weights.parameters
-            yield from self._weights.copies.values()
             for state in self.optimizer.state.values():
                 yield from (value for value in state.values() if isinstance(value, Tensor))
-            yield from self._scale()
 
     def _dials_of(self, rows: int) -> Dials:
         if rows not in self._batch_weights:
-            value = self._loss_weight / rows if self._batchmean else self._loss_weight
+            value = (
+                self._recipe.loss_weight / rows if (self._recipe.reduction == "batchmean") else self._recipe.loss_weight
+            )
             self._batch_weights[rows] = torch.full_like(self._one, value)
         weight = self._batch_weights[rows]
         return self._dials._replace(weight=self.scaler.scale(weight) if self.scaler.is_enabled() else weight)
@@ -170,11 +186,13 @@ class Engine:
         if isinstance(self.optimizer, Adam):
             self.optimizer.step_with(gradients)
             return
-        for parameter, gradient in zip(self._weights.parameters, gradients, strict=True):
-            parameter.grad = gradient.to(parameter.dtype)
+        for parameter, gradient in zip(self._weights.parameters, self._laid_out(gradients), strict=True):
+            parameter.grad = gradient
         self.optimizer.step()
 
     def _update_at_once(self, flat: FlatGradients) -> None:
+        if self.scaler.is_enabled() and not self.nonfinite.on_host:
+            flat.spoil(self.nonfinite.found)
         if self._clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             flat.clip(self._clip_norm)

@@ -1,5 +1,6 @@
 """All gradients of a step at once: summed over its parts and over the processes, and clipped."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,7 +63,7 @@ class FlatGradients:
         if add:
             torch._foreach_add_(self._views, [gradient.to(self._taken.dtype) for gradient in gradients])
         else:
-            torch._foreach_copy_(self._views, gradients)
+            _copy(self._views, gradients)
 
     def raise_alarm(self, sums: Tensor) -> None:
         """Set the alarm of this process by the sums of its loss and terms."""
@@ -87,15 +88,51 @@ class FlatGradients:
             world.sum(self._sent)
             self.buffer.copy_(self._sent)
 
+    def spoil(self, found: Tensor) -> None:
+        """Make the gradients of a step that is not finite (``found`` is 1) so, for what judges by them alone."""
+        self.buffer.div_(1 - found)
+
     def clip(self, norm: float) -> None:
         """Scale to a Euclidean norm of at most ``norm``, as torch.nn.utils.clip_grad_norm_ does; waits for nothing."""
         total = torch.linalg.vector_norm(self.buffer) if self._shards is None else self._shards.norm(self._gradients)
         self.buffer.mul_((norm / (total + 1e-6)).clamp(max=1))
 
 
+class LaidOut:
+    """Gradients as the optimisers of a GPU demand them: of the type and the strides of their weights.
+
+    Those that autograd makes otherwise (in the type of a low-precision copy, or transposed, as ``einsum`` does) are
+    copied into memory of their own, all of a type in one launch.
+    """
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self._weights = [weight.detach() for weight in weights]
+        self._own: dict[int, Tensor] = {}
+
+    def __call__(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """The gradients, in the order of the weights; what is copied holds until the next call."""
+        fit, others = list(gradients), []
+        for k, (weight, gradient) in enumerate(zip(self._weights, gradients, strict=True)):
+            if gradient.dtype != weight.dtype or gradient.stride() != weight.stride():
+                if k not in self._own:
+                    self._own[k] = torch.empty_like(weight)
+                fit[k] = self._own[k]
+                others.append(k)
+        _copy([fit[k] for k in others], [gradients[k] for k in others])
+        return fit
+
+
+def _copy(into: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy tensors, those of one type at once: torch takes lists of mixed types one by one."""
+    lists: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for target, source in zip(into, sources, strict=True):
+        targets, same = lists.setdefault(source.dtype, ([], []))
+        targets.append(target)
+        same.append(source)
+    for targets, same in lists.values():
+        torch._foreach_copy_(targets, same)
+
+
 def _laid_out(flat: Tensor, like: Tensor) -> Tensor:
-    """Part of a buffer as a parameter is: of its shape, and in channels_last where that is, for fused optimisers."""
-    if like.ndim == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
-        rows, channels, height, width = like.shape
-        return flat.view(rows, height, width, channels).permute(0, 3, 1, 2)
-    return flat.view_as(like)
+    """Part of a buffer as a parameter is, of its shape and strides, for fused optimisers."""
+    return flat.as_strided(like.shape, torch.empty_like(like, device="meta").stride(), flat.storage_offset())

@@ -19,7 +19,9 @@ from .step import Step
 
 
 @contextmanager
-def laid_out(model: VAE, dataset: Dataset, config: TrainConfig) -> Iterator[tuple[Dataset, str | None]]:
+def laid_out(
+    model: VAE, dataset: Dataset, config: TrainConfig, device: torch.device
+) -> Iterator[tuple[Dataset, str | None]]:
     """The data in channels_last where the model has convolutions, whose weights are then moved, too, in place.
 
     A model that cannot take that, one with a ``.view`` behind a convolution say, has its weights in NCHW, and inside
@@ -29,14 +31,14 @@ def laid_out(model: VAE, dataset: Dataset, config: TrainConfig) -> Iterator[tupl
     if not has_convolutions(model):
         yield dataset, None
         return
-    refused = _refusal(torch.channels_last, model, dataset, config)
+    refused = _refusal(torch.channels_last, model, dataset, config, device)
     if refused is None:
         lie_in(torch.channels_last, model)
         yield _in_channels_last(dataset), None
         return
     hook = model.encoder.register_forward_pre_hook(_in_nchw)
     try:
-        if _refusal(torch.contiguous_format, model, dataset, config) is not None:
+        if _refusal(torch.contiguous_format, model, dataset, config, device) is not None:
             yield dataset, None
         else:
             lie_in(torch.contiguous_format, model)
@@ -58,18 +60,19 @@ def _in_channels_last(dataset: Dataset) -> Dataset:
     return replace(dataset, train=train, test=test)
 
 
-def _refusal(layout: torch.memory_format, model: VAE, dataset: Dataset, config: TrainConfig) -> str | None:
+def _refusal(
+    layout: torch.memory_format, model: VAE, dataset: Dataset, config: TrainConfig, device: torch.device
+) -> str | None:
     """What a copy of the model whose weights lie so raises, if anything, in a step with two images in channels_last.
 
-    In one line.
+    In one line. The step is on the run's device, whose convolutions have rules of their own.
     """
-    device = next(model.parameters()).device
     images = torch.zeros((2, *dataset.shape), dtype=dataset.train.dtype, device=device)
     # Evaluation is eager; a trace has the strides that torch foretells, which can be others than come.
     executions: tuple[Execution, ...] = ("eager",) if config.execution == "eager" else ("eager", "traced")
     try:
         with kept(device):  # a model may draw from torch's generator
-            trial = Objective(lie_in(layout, copy.deepcopy(model)).float(), config.backend)
+            trial = Objective(lie_in(layout, copy.deepcopy(model).to(device)).float(), config.backend)
             noise, one = Noise(0, 0, device=device), torch.ones((), device=device)
             for execution in executions:
                 step = Step(trial, execution, nullcontext)

@@ -26,7 +26,7 @@ from .nonfinite import REMEDY
 from .pictures import reconstruction_grid
 from .progress import RunProgress
 from .reading import Readings
-from .replay import STEPS, Replay
+from .replay import Replay
 from .saver import Saver
 from .schedule import plan
 from .state import gather
@@ -89,6 +89,8 @@ class Loop:
         self._callbacks, self._ended = callbacks, False
         self.meter = Meter()
         self._replay: Replay | None = None
+        self._looked_for_replay = False
+        self._crossed = False  # whether the last count of steps crossed a multiple of LOG_EVERY
         self._capture_s = 0.0
         self._readings: Readings[tuple[int, int]] = Readings()  # tagged with the step and its images
         self._deadline = float("inf")
@@ -97,6 +99,14 @@ class Loop:
         """Train to the end. Returns the exit status: 0, or 128 + the signal that ended it early."""
         if self.config.time_budget is not None:
             self._deadline = time.monotonic() + self.config.time_budget
+        try:
+            return self._fit()
+        finally:
+            if self._replay is not None:  # an error's traceback keeps this loop until after the processes have parted
+                self._replay.release()
+                self._replay = None
+
+    def _fit(self) -> int:
         epoch_steps = len(self.loader)
         with (
             Interrupt() as interrupt,
@@ -130,7 +140,7 @@ class Loop:
         if self.config.time_budget is None:
             return False
         over = time.monotonic() > self._deadline
-        return over if self.world.size == 1 else self.step % LOG_EVERY == 0 and self.world.any(over)
+        return over if self.world.size == 1 else self._crossed and self.world.any(over)
 
     def _is_stale(self) -> bool:
         """Whether the test loss has not been below its best for too long."""
@@ -153,13 +163,13 @@ class Loop:
 
     def _steps(self, progress: RunProgress) -> Iterator[None]:
         """Take what is left of the epoch; the caller may look around after each step, or after each replay of some."""
-        if self._replay is None:
-            self._replay = self._captured()
+        if not self._looked_for_replay:
+            self._looked_for_replay, self._replay = True, self._captured()
         end = self.config.steps(len(self.loader))
-        while self._replay is not None and self._replay.fits() and self.step + STEPS <= end:
-            with self.around(STEPS, STEPS * self.loader.batch_size):
-                self._replay.run()
-            self._count(STEPS, STEPS * self.loader.batch_size, progress)
+        while self._replay is not None and (steps := self._replay.fitting(end - self.step)):
+            with self.around(steps, steps * self.loader.batch_size):
+                self._replay.run(steps)
+            self._count(steps, steps * self.loader.batch_size, progress)
             yield
         for batch in self.batches:
             with self.around(1, batch.rows):
@@ -172,11 +182,18 @@ class Loop:
 
         What the warm-up draws is not the run's: one that goes on warms up in another place.
         """
+        if self.config.replay == "no":
+            return None
         started, traced = time.perf_counter(), self.engine.startup_s
         with kept(self.world.device):
-            replay = Replay.where_possible(self.engine, self.loader)
-        if replay is not None:
-            self._capture_s = time.perf_counter() - started - (self.engine.startup_s - traced)
+            replay = Replay.where_possible(
+                self.engine, self.loader, lambda why: self.console.print(f"fastvae: {why}", markup=False)
+            )
+        if self.world.any(replay is None):  # all look around after as many steps
+            if replay is not None:
+                replay.release()
+            return None
+        self._capture_s = time.perf_counter() - started - (self.engine.startup_s - traced)
         return replay
 
     def _count(self, steps: int, images: int, progress: RunProgress) -> None:
@@ -186,7 +203,8 @@ class Loop:
         startup = self.engine.startup_s + self._capture_s
         self.meter.leave_out(startup - self.startup_s)
         self.startup_s = startup
-        if before // LOG_EVERY != self.step // LOG_EVERY:
+        self._crossed = before // LOG_EVERY != self.step // LOG_EVERY
+        if self._crossed:
             self._ask()
             self._show(progress)
         if before // self.config.checkpoint_every != self.step // self.config.checkpoint_every:
@@ -268,7 +286,7 @@ class Loop:
         """Whether all processes stop here: one looks after every step, several agree now and then."""
         if self.world.size == 1:
             return interrupt.signal is not None
-        return self.step % LOG_EVERY == 0 and self.world.any(interrupt.signal is not None)
+        return self._crossed and self.world.any(interrupt.signal is not None)
 
     def _check_finite(self) -> None:
         """Unless they are skipped: from a step that was not finite go back to before it, save, raise InputError."""

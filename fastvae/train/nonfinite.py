@@ -1,7 +1,6 @@
 """Steps whose loss or gradient is not finite: found where they happen, kept from the weights, told of later."""
 
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -9,8 +8,10 @@ from torch import Tensor
 
 from ..ops import Noise
 from ..ops.all_finite import all_finite
+from ..ops.record_step import record_step_
 from .world import World
 
+_NOT_FINITE = torch.tensor([math.inf])  # in the place of the sizes of gradients of which the host knows
 REMEDY = "try a smaller --lr, --clip-norm, or --precision fp32, with another --out"
 
 
@@ -41,51 +42,50 @@ class Nonfinite:
     update is made, and ``found`` decides on the device whether it lasts.
 
     Args:
-        noise: that of the run; its state counts the steps.
+        noise: that of the run; its state counts the steps, each in the look at it.
         lasting: find all steps after the first one too, so that the run stays as it was before.
     """
 
     def __init__(self, noise: Noise, *, lasting: bool) -> None:
         device = noise.state.device
-        self._step, self._lasting = noise.state[1:], lasting
+        self._state, self._lasting = noise.state, lasting
         self.on_host = _is_at_hand(device)
         self.found = torch.zeros(1, device=device)  # not 0 if the step is such; fused optimisers take it so
         self.record = torch.zeros(5, dtype=torch.float64, device=device)  # a Report, whose step is counted from 0
 
-    def look(self, sums: Tensor, gradients: list[Tensor], rows: int) -> None:
-        """Set ``found`` for a step: ``sums`` (3,) of a batch of so many rows, and what the gradients are.
+    def look(self, total: Tensor, sums: Tensor, gradients: list[Tensor], *, rows: int, images: int) -> None:
+        """Set ``found`` for a step, add what it says to ``total`` and the record, and count the step.
 
         On a GPU the sum of the gradients' magnitudes stands for them: finite ones beyond 1e30 may make it infinite.
+
+        Args:
+            total: (4,) fp64: gets the step's sums or, of one that is not finite, its images in the last place.
+            sums: (3,) loss, nll and KL over the rows of this process.
+            gradients: all of the step's, or what tells of them.
+            rows: of the batch, in all processes.
+            images: of the batch, in this process.
         """
-        if self.on_host:
-            finite = all(map(math.isfinite, sums.tolist())) and all_finite(gradients)
-            if finite and not (self._lasting and self.found.item()):
-                self.found.zero_()
-                return
-            bad = torch.ones(1, dtype=torch.bool)
-        else:
-            size = torch.stack(torch._foreach_norm(gradients, 1)).sum() + sums.sum()
-            bad = ~size.isfinite().view(1)
-            if self._lasting:
-                bad |= self.found > 0
-        first = torch.cat((self._step, sums / rows))
-        self.record[1:] = torch.where(bad & (self.record[:1] == 0), first, self.record[1:])
-        self.record[:1] += bad
-        self.found.copy_(bad)
+        if not self.on_host:
+            sizes = torch._foreach_norm(gradients, 1)
+            magnitudes = sizes[0].view(1) if len(sizes) == 1 else torch.stack(sizes)
+            self._record(total, sums, magnitudes, rows=rows, images=images)
+            return
+        finite = all(map(math.isfinite, sums.tolist())) and all_finite(gradients)
+        if finite and not (self._lasting and self.found.item()):
+            self.found.zero_()
+            total[:3] += sums
+            self._state[1] += 1
+            return
+        self._record(total, sums, _NOT_FINITE, rows=rows, images=images)
+
+    def _record(self, total: Tensor, sums: Tensor, sizes: Tensor, *, rows: int, images: int) -> None:
+        arguments = self.found, self.record, total, self._state, sums, sizes
+        record_step_(*arguments, rows=rows, images=images, lasting=self._lasting)
 
     @property
     def leaves_out(self) -> bool:
         """Whether the host knows that the step changes nothing."""
         return self.on_host and bool(self.found)
-
-    def add(self, total: Tensor, sums: Tensor, rows: int) -> None:
-        """Add to ``total`` (4,) a step's sums (3,) over so many rows of this process, or for a bad one its rows."""
-        if self.on_host and not self.found:
-            total[:3] += sums
-            return
-        left_out = torch.zeros_like(total)
-        left_out[3].fill_(rows)
-        total += torch.where(self.found > 0, left_out, torch.nn.functional.pad(sums, (0, 1)))
 
     def report(self, world: World) -> Report:
         """What was found since the record was last made 0. Waits for the device; all processes have to ask."""
@@ -100,20 +100,6 @@ class Nonfinite:
         """Forget all that was found."""
         self.found.zero_()
         self.record.zero_()
-
-    @torch.no_grad()
-    def undo(self, before: dict[int, tuple[Tensor, Tensor]], after: Iterable[Tensor]) -> None:
-        """Put tensors back to what :func:`remember` kept, if the step was found; to 0 those that it made."""
-        if self.on_host and not self.found:
-            return
-        for tensor in after:
-            value = before[id(tensor)][1] if id(tensor) in before else torch.zeros_like(tensor)
-            tensor.copy_(torch.where(self.found[0] > 0, value, tensor))
-
-
-def remember(tensors: Iterable[Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
-    """Tensors by identity, and copies of them."""
-    return {id(tensor): (tensor, tensor.detach().clone()) for tensor in tensors}
 
 
 def _is_at_hand(device: torch.device) -> bool:

@@ -35,7 +35,7 @@ def make_optimizer(
     """The optimiser of that name, which :func:`check_optimizer` found good."""
     kind = _CLASSES[name]
     known = inspect.signature(kind).parameters
-    on_gpu = weights.parameters[0].device.type == "cuda"
+    on_gpu = _is_on_gpu(weights.parameters[0])
     if name in ("adam", "adamw") and not on_gpu and not options.get("amsgrad"):
         # On the CPU: its step takes low-precision gradients as they come, and writes the copies of the weights.
         settings = {"decoupled_weight_decay": name == "adamw", "weight_decay": known["weight_decay"].default}
@@ -56,8 +56,11 @@ def takes_device_rate(optimizer: torch.optim.Optimizer) -> bool:
     most foreach forms refuse a tensor there.
     """
     group = optimizer.param_groups[0]
-    on_gpu: bool = group["params"][0].device.type == "cuda"
-    return on_gpu and (group.get("capturable", False) or isinstance(optimizer, torch.optim.SGD))
+    return _is_on_gpu(group["params"][0]) and (group.get("capturable", False) or isinstance(optimizer, torch.optim.SGD))
+
+
+def _is_on_gpu(weight: torch.Tensor) -> bool:
+    return weight.is_cuda
 
 
 def check_optimizer(name: str, options: Mapping[str, float], lr: float) -> None:

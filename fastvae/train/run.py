@@ -73,7 +73,7 @@ def run(
         dataset = open_data(config, world, dataset)
         console = Console(quiet=quiet or not world.is_main, highlight=False, soft_wrap=True)
         if model is not None:
-            dataset, told = stack.enter_context(laid_out(model, dataset, config))
+            dataset, told = stack.enter_context(laid_out(model, dataset, config, world.device))
             if told is not None:
                 console.print(f"fastvae: {told}")
         # The folder comes after all that can be wrong: a refused run leaves nothing behind.

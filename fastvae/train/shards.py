@@ -117,7 +117,13 @@ class ShardedStep:
         self._objective, self._weights, self._context = objective, weights, context
 
     def __call__(
-        self, images: Tensor, noise_state: Tensor, row_offset: int, dials: Dials
+        self,
+        images: Tensor,
+        noise_state: Tensor,
+        row_offset: int,
+        dials: Dials,
+        *,
+        is_full: bool = True,  # noqa: ARG002 -- nothing is compiled here
     ) -> tuple[Tensor, list[Tensor]]:
         """The sums of the terms over the rows, and the gradients of the loss over the rows of all processes."""
         with self._context():

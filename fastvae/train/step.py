@@ -7,6 +7,7 @@ list to TorchInductor, which fuses what stands between the matrix products.
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -23,6 +24,7 @@ from .config import Execution
 from .generators import kept
 from .norms import join_norms, reshape_views
 from .objective import TRAIN_STREAM, Dials, Objective
+from .ones import drop_ones
 from .pixels import join_pixels
 from .products import choose_products
 
@@ -49,8 +51,14 @@ class Step:
         self._traces: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self.startup_s = 0.0
 
-    def __call__(self, images: Tensor, noise_state: Tensor, row_offset: int, dials: Dials) -> Result:
-        """The sums of the terms over the rows, and the gradients of the weighted loss."""
+    def __call__(
+        self, images: Tensor, noise_state: Tensor, row_offset: int, dials: Dials, *, is_full: bool = True
+    ) -> Result:
+        """The sums of the terms over the rows, and the gradients of the weighted loss.
+
+        A batch that is not full, the last one of an epoch, is traced where others are compiled: a step of hundreds
+        does not earn the seconds that compiling for its shape takes.
+        """
         if self._execution == "eager":
             with self._context():
                 loss, sums = self._objective(images, noise_state, row_offset, TRAIN_STREAM, dials)
@@ -58,17 +66,18 @@ class Step:
             return sums, list(gradients)
         inputs = [tensor.detach() for tensor in self._parameters]
         inputs += [*self._constant.values(), images, noise_state, *dials]
-        key = (images.shape, images.stride(), images.dtype, row_offset)
+        compiled = self._execution == "compiled" and is_full
+        key = (images.shape, images.stride(), images.dtype, row_offset, compiled)
         if key not in self._traces:
             started = time.perf_counter()
             with kept(images.device):  # a compiler may draw what it tries things on
-                self._traces[key] = self._trace(inputs, row_offset)
+                self._traces[key] = self._trace(inputs, row_offset, compiled=compiled)
             self.startup_s += time.perf_counter() - started
         with torch.no_grad():
             sums, *gradients = self._traces[key](*inputs)
         return sums, gradients
 
-    def _trace(self, inputs: list[Tensor], row_offset: int) -> Callable[..., Any]:
+    def _trace(self, inputs: list[Tensor], row_offset: int, *, compiled: bool) -> Callable[..., Any]:
         count, names = len(self._names), [*self._names, *self._constant]
 
         def function(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -84,14 +93,15 @@ class Step:
         # Fake tensors: tracing computes nothing, draws no random numbers and changes no buffer.
         graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         reshape_views(graph)
-        choose_products(graph, fused=self._execution == "compiled")
+        drop_ones(graph)
+        choose_products(graph, fused=compiled)
         graph.graph.eliminate_dead_code()
-        if self._execution == "traced":
+        if not compiled:
             join_activations(graph)
             join_norms(graph)
             join_pixels(graph)
         graph.recompile()
-        return _compiled(graph, inputs) if self._execution == "compiled" else graph
+        return _compiled(graph, inputs) if compiled else graph
 
 
 def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
@@ -103,6 +113,8 @@ def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
     from torch._inductor import compile as inductor  # noqa: PLC0415 -- seconds to import, for runs that compile
 
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch 2.11 recommends TF32 for fp32 products; --tf32 decides that.
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         function: Callable[..., Any] = inductor(graph, list[Any](inputs), _OPTIONS)
     return function

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]  # it does not say that it exports it
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import InputError
@@ -130,6 +131,7 @@ def open_world(device: str) -> Iterator[World]:
     store, rank, size = next(iter(rendezvous("env://")))
     store = meet(store, rank, size)
     if place.type == "cuda":
+        _check_own_gpus(store, rank, size, place)
         dist.init_process_group("nccl", store=store, rank=rank, world_size=size, device_id=place)
     else:
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
@@ -142,6 +144,14 @@ def open_world(device: str) -> Iterator[World]:
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _check_own_gpus(store: Store, rank: int, size: int, device: torch.device) -> None:
+    """Raise InputError, in all processes, where two of them have one GPU: NCCL refuses that in words of its own."""
+    store.set(f"GPU of {rank}", str(torch.cuda.get_device_properties(device).uuid))
+    gpus = [store.get(f"GPU of {other}").decode() for other in range(size)]
+    if (own := len(set(gpus))) < size:
+        raise InputError(f"{size} processes need as many GPUs, but have {own}: use --nproc {own}, or --device cpu")
 
 
 def read_ranks() -> Ranks | None:
@@ -191,6 +201,8 @@ def resolve_device(device: str, ranks: Ranks = _ALONE) -> torch.device:
     if not has_cuda:
         raise InputError("--device cuda, but torch sees no CUDA GPU: use --device cpu, or see `fastvae doctor`")
     gpus = torch.cuda.device_count()
+    if gpus == 1:  # a cluster may show each process its own alone; whether it does, they find out together
+        return torch.device("cuda", 0)
     if gpus < ranks.local_size:
         raise InputError(
             f"{ranks.local_size} processes need as many GPUs, torch sees {gpus}: use --nproc {gpus}, or --device cpu"

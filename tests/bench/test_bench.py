@@ -96,10 +96,10 @@ def replayed(monkeypatch):
     """As on a GPU; returns the steps that each replay of a graph begins after."""
     begun = []
 
-    def on_cuda(engine, loader):
-        made = record(engine, loader)
+    def on_cuda(engine, loader, sizes):
+        made = record(engine, loader, sizes)
         run = made.run
-        made.run = lambda: (begun.append(int(engine.noise.state[1])), run())
+        made.run = lambda steps: (begun.append(int(engine.noise.state[1])), run(steps))
         return made
 
     monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
@@ -121,7 +121,9 @@ def test_by_replay_fastvae_takes_the_same_steps_and_times_as_many(steps, monkeyp
             racer.lap(lap, steps, lambda racer=racer: taken.append(int(racer.engine.noise.state[1])))
         before = lap * (first + timed)
         assert taken[-2:] == taken[-4:-2] == [before + first, before + first + timed]
-    one_lap = range(first, first + timed - STEPS + 1, STEPS)
+    full = timed - (steps is None)  # the last batch of an epoch is smaller
+    whole, rest = divmod(full, STEPS)
+    one_lap = [*range(first, first + whole * STEPS, STEPS), *range(first + full - rest, first + full)]
     assert begun == [before + step for before in (0, first + timed) for step in one_lap]
     assert all(map(torch.equal, plain.model.parameters(), contender.model.parameters()))
 
@@ -201,6 +203,42 @@ def test_the_command_writes_a_table_a_file_and_a_picture(tmp_path, capsys):
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_contenders_can_be_chosen_and_ratios_are_to_those_that_race(tmp_path, capsys):
+    flags = ["--steps", "1", "--epochs", "1", "--json", str(tmp_path / "b.json")]
+    assert run([*FLAGS, *flags, "--contenders", "torch fp32*", "fastvae train"]) == 0
+    assert "tutorial" not in [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()]
+    rows = json.loads((tmp_path / "b.json").read_text())["comparisons"][0]["contenders"]
+    assert [row["name"] for row in rows] == ["torch fp32, eager", "fastvae train"]
+    assert all(row["to_torch"] is not None for row in rows)
+    assert all(row["to_baseline"] is None and row["of_floor"] is None for row in rows)
+
+
+def test_the_floor_alone_is_no_void_comparison(capsys):
+    assert run([*FLAGS, "--steps", "1", "--epochs", "1", "--contenders", "floor*"]) == 0
+    assert "floor, fp32" in capsys.readouterr().out
+
+
+def test_all_race_under_the_switches_of_fastvae_train(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(Task, "test_loss", lambda task, model: seen.append(torch.backends.cudnn.allow_tf32) or 1.0)
+    seen = []
+
+    class Watch(Contender):
+        model = object()
+
+        def __init__(self):
+            seen.append(torch.backends.cudnn.allow_tf32)
+
+        def epoch(self, number):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            yield
+
+    race(replace(task(), device=torch.device("cuda")), [Entry("a", "torch", lambda task, seed: Watch())], 1, 1)
+    assert seen == [False] * 4
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_a_contender_that_learns_something_else_makes_the_exit_status_1(monkeypatch, capsys):
     losses = iter(range(1, 100))
     monkeypatch.setattr(Task, "test_loss", lambda task, model: float(next(losses)))
@@ -216,6 +254,7 @@ def test_a_contender_that_learns_something_else_makes_the_exit_status_1(monkeypa
         (["--steps", "0"], "--steps is 0: it must be at least 1"),
         (["--steps", "6"], "--steps is 6, but an epoch has 6, and the first of a slice is not timed: use at most 5"),
         (["--json", "nowhere/b.json"], "there is no folder nowhere: make it first"),
+        (["--contenders", "torch fp32"], "--contenders 'torch fp32' matches none of 'tutorial', "),
         (["--data", "nothing"], "unknown data set 'nothing'"),
     ],
 )

@@ -3,7 +3,8 @@
     python tests/kernels/aot.py "sm_90 bf16 dense" ...   these combinations, on standard output
     python tests/kernels/aot.py --record                 the committed table, resources.json
 
-Arguments are what a launch on real tensors gives: pointers divisible by 16, no sizes known. VARIANT: "dense";
+Arguments are what a launch on real tensors gives, and Triton's own binder decides what becomes of them, as at a launch:
+pointers divisible by 16, no sizes known. VARIANT: "dense";
 "packed" (mu and logvar are halves of one head); "ragged" (nothing aligned); "int64" (packed, over 2**30 elements).
 """
 
@@ -16,10 +17,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+
+sys.path.insert(0, str(Path(__file__).parent))
+from pretended import compiled as compiled_by_jit
 
 # An operator's kernel, and the optional pointers that are absent: noise comes from the key, weights from the device.
 _NO_KL = ("kl", "partials", "tickets")
@@ -64,6 +67,7 @@ KERNELS = {
     "reparameterize_log_ratio_backward": ("reparameterize_log_ratio._backward", ("eps",)),
     "gaussian_kl clamped": ("_latent._forward", ("z", "eps", "state")),
     "reparameterize_kl_backward clamped": ("_latent._backward", ("eps",)),
+    "record_step_": ("record_step._record", ()),
     "scale_gradient_": ("scale_gradient._scale", ()),
     "second stage": ("reparameterize_log_ratio._add", ()),
 }
@@ -76,11 +80,12 @@ _TILES = {
     "reparameterize_kl_backward clamped": 256,
 }
 _FOUR_WARPS = ("second stage", "categorical_nll", "discretized_logistic_nll")
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 TABLE = Path(__file__).with_name("resources.json")
 RECORDED = [f"sm_{arch} {dtype} dense" for arch in (80, 90, 100) for dtype in ("fp32", "bf16")]
 _STRIDES = {"stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"}
 _INTEGERS = {"length", "chunks", "event", "first", "stream", *_STRIDES}
-_INTEGERS |= {"batch", "samples", "stride_output", "inner", "planes", "mixtures"}
+_INTEGERS |= {"batch", "samples", "stride_output", "inner", "planes", "mixtures", "count", "rows", "images"}
 _FLOATS = {"allowance", "weight", "p", "q", "log_samples", "low", "high"}
 
 
@@ -91,8 +96,10 @@ def member(module: str, name: str) -> Any:
 def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
     kernel, absent = KERNELS[operator]
     function = member(*kernel.split("."))
-    wide = "*fp64" if dtype == "fp64" else "*fp32"
-    types = {"target": "*u8", "drawn": "*u8", "state": "*i64", "weight_tensor": "*fp32", "tickets": "*i32"}
+    own = _TYPES[dtype]
+    wide = torch.float64 if dtype == "fp64" else torch.float32
+    types = {"target": torch.uint8, "drawn": torch.uint8, "state": torch.int64, "weight_tensor": torch.float32}
+    types |= {"tickets": torch.int32, "found": torch.float32, "record": torch.float64, "total": torch.float64}
     types |= dict.fromkeys(
         ("parts", "partials", "loss", "loss_sum", "kl", "bounds", "sums", "grad_output", "grad_kl", "grad_ratio"), wide
     )
@@ -115,26 +122,28 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         "WHOLE": True,
         "CONSTANT": True,
         "AGAIN": True,
+        "LASTING": True,
     }
     if "TERMS" in function.arg_names:
         meta["TERMS"] = member(operator.split(maxsplit=1)[0].removesuffix("_backward"), "_terms")
-    signature, constants, attributes = {}, {}, {}
-    for position, argument in enumerate(function.arg_names):
-        if argument in meta or argument in absent:
-            signature[argument], constants[argument] = "constexpr", meta.get(argument)
-        elif argument in _INTEGERS or argument in _FLOATS:
-            signature[argument] = "i64" if argument in _INTEGERS else "fp64"
+    arguments: list[Any] = []
+    for name in function.arg_names:
+        if name in absent:
+            arguments.append(None)
+        elif name in meta:
+            arguments.append(meta[name])
+        elif name in _INTEGERS or name in _FLOATS:
+            arguments.append(48 if name in _INTEGERS else 0.1)
         else:
-            signature[argument] = types.get(argument, f"*{dtype}")
-            attributes[position,] = [["tt.divisibility", 16]]
-    source = ASTSource(function, signature, constants, attributes)
+            arguments.append(torch.empty(16, dtype=types.get(name, own)))
     few = "ROWS" in function.arg_names or any(words in operator for words in _FOUR_WARPS)
-    warps = 4 if few else 8
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps, "num_stages": 1})
+    return compiled_by_jit(function, arch, *arguments, num_warps=4 if few else 8, num_stages=1)
 
 
 def resources(binary: Any) -> dict[str, Any]:
-    """Registers, bytes of stack and local memory (spills), of shared memory, and counts of the memory instructions."""
+    """Registers, bytes of stack and local memory (spills), of shared memory, counts of the memory instructions, and the
+    types of the host's numbers.
+    """
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
@@ -145,7 +154,8 @@ def resources(binary: Any) -> dict[str, Any]:
     accesses: dict[str, int] = {}
     for access in re.findall(r"\b(?:ld|st)\.(?:global|shared|local)[.:\w]*", binary.asm["ptx"]):
         accesses[access] = accesses.get(access, 0) + 1
-    return {**numbers, "shared": binary.metadata.shared, "accesses": dict(sorted(accesses.items()))}
+    types = {name: kind for name, kind in binary.src.signature.items() if kind != "constexpr" and "*" not in kind}
+    return {**numbers, "shared": binary.metadata.shared, "accesses": dict(sorted(accesses.items())), "types": types}
 
 
 def table(combination: str) -> dict[str, Any]:

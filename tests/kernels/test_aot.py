@@ -80,8 +80,8 @@ def test_accesses_are_128_bits(arch: int, dtype: str, variant: str) -> None:
     for kernel, used in table(arch, dtype, variant).items():
         accesses = used["accesses"]
         wide = "v2.b64" if dtype == "fp64" else "v2.b32" if dtype != "fp32" and kernel in MIXTURE else "v4.b32"
-        if kernel.endswith("second stage") or kernel == "binarize":  # which moves bytes: four or eight to a vector
-            continue
+        if kernel.endswith("second stage") or kernel in ("binarize", "record_step_"):
+            continue  # the one moves bytes, four or eight to a vector, the other some numbers
         assert f"ld.global.{wide}" in accesses, (kernel, accesses)
         if kernel != "free_bits_kl":  # a partial sum a column is all that it writes
             assert f"st.global.{wide}" in accesses, (kernel, accesses)
@@ -89,6 +89,13 @@ def test_accesses_are_128_bits(arch: int, dtype: str, variant: str) -> None:
             continue  # two pixels a thread: two bytes of the target
         # Bytes apart from scalars (weights, the key, one partial): only the uint8 target is narrower than 128 bits.
         assert not any(access.startswith(("ld.global.b8", "ld.global.b16", "st.global.b16")) for access in accesses)
+
+
+@combinations
+def test_the_hosts_numbers_keep_their_bits(arch: int, dtype: str, variant: str) -> None:
+    """Python's are fp64 and any size; without an annotation, Triton's binder makes them fp32."""
+    for kernel, used in table(arch, dtype, variant).items():
+        assert set(used["types"].values()) <= {"fp64", "i64"}, (kernel, used["types"])
 
 
 @combinations

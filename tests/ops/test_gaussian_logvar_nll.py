@@ -78,3 +78,11 @@ def test_the_second_derivative_in_one_logvar_is_right(place: Any) -> None:
     (first,) = torch.autograd.grad(loss, logvar, create_graph=True)
     (second,) = torch.autograd.grad(first, logvar)
     torch.testing.assert_close(second.item(), 2 * math.exp(-0.3))
+
+
+def test_a_shared_variance_copies_nothing_from_the_host(place, no_host_copies):
+    mean, target = torch.randn(5, 12, device=place.device), torch.rand(5, 12, device=place.device)
+    logvar = torch.zeros((), device=place.device, requires_grad=True)
+    with no_host_copies:
+        loss = ops.gaussian_logvar_nll(mean, logvar, target, weight=0.5, reduction="sum", backend=place.backend)
+        torch.autograd.grad(loss, logvar)

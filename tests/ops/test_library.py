@@ -1,6 +1,7 @@
 """The registered operators themselves: torch's own checks, and the one that mutates."""
 
 import math
+import subprocess
 from typing import Any
 
 import pytest
@@ -123,8 +124,17 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         **dict(zip(("group_norm_silu", "group_norm_silu_backward"), normed_images(), strict=True)),
         "scale_pixels": scaled_pixels() if _library.has_native() else [],
         "mm": products() if _library.multiplies_bf16() else [],
+        "record_step_": recorded_steps(device) if device == "cuda" else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
+
+
+def recorded_steps(device: str) -> list[tuple[Any, ...]]:
+    """On a GPU alone."""
+    found, wide = torch.zeros(1, device=device), {"dtype": torch.float64, "device": device}
+    record, total = torch.zeros(5, **wide), torch.zeros(4, **wide)
+    state = torch.tensor([3, 4], device=device)
+    return [(found, record, total, state, torch.ones(3, device=device), torch.ones(20, device=device), 4, 4, False)]
 
 
 def adam_steps(dtype: torch.dtype) -> list[tuple[Any, ...]]:
@@ -240,3 +250,30 @@ def test_auto_takes_the_fused_path(operators: Any, device: str) -> None:
     loss = ops.gaussian_kl(mu, mu.detach())
     assert "FusedLoss" in type(loss.grad_fn).__name__
     assert torch.allclose(loss, gaussian_kl(mu, mu.detach()))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),  # Triton's own words
+        subprocess.CalledProcessError(1, ["gcc", "-I/usr/include/python3.12"]),  # no Python.h
+        FileNotFoundError(2, "No such file or directory", "cc"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_launch_without_a_c_compiler_says_what_to_install(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def launcher(*_: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(_library, "_launcher", lambda name: launcher)
+    with pytest.raises(RuntimeError, match=r"gaussian_kl \(.*\): install a C compiler .* gcc python3-dev.*reference"):
+        _library._launch("gaussian_kl")
+
+
+def test_a_launch_that_fails_otherwise_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launcher(*_: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(_library, "_launcher", lambda name: launcher)
+    with pytest.raises(RuntimeError, match=r"^CUDA error"):
+        _library._launch("gaussian_kl")

@@ -93,6 +93,18 @@ def test_the_second_batch_size_compiles_one_graph_for_all_others(place: Any, cas
         assert counter.frame_count == frames
 
 
+@every_case
+def test_nothing_is_copied_from_the_host(place: Any, case: Case, no_host_copies: Any) -> None:
+    for reduction in case.reductions:
+        inputs = case.inputs((5, 12), torch.float32, place.device)
+        given = Inputs(leaves(inputs.tensors), inputs.constants)
+        options = case.options(reduction, weight=0.5)
+        incoming = support.cotangents(case.fused(*arguments_of(given), backend=place.backend, **options))
+        with no_host_copies:
+            outputs = case.fused(*arguments_of(given), backend=place.backend, **options)
+            torch.autograd.grad(outputs, given.tensors, incoming)
+
+
 # CUDA graphs and devices: what only a GPU can show.
 
 

@@ -90,7 +90,9 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_alone(tmp_path, monkeyp
 
 def test_compiling_is_tried_only_where_a_run_earns_it_back(monkeypatch):
     tried = []
-    monkeypatch.setattr(autotune, "_time", lambda engines, *_: tried.extend(engines) or dict.fromkeys(engines, 1e-3))
+    monkeypatch.setattr(
+        autotune, "_time", lambda candidates, *_: tried.extend(candidates) or dict.fromkeys(candidates, 1e-3)
+    )
     choose(steps=1000)
     assert {execution for _, execution in tried} == {"eager", "traced"}
     choose(steps=10**6)
@@ -102,10 +104,10 @@ def test_where_the_run_replays_graphs_the_trial_does(monkeypatch):
     monkeypatch.setattr(replay, "takes_device_rate", lambda optimizer: True)
     graphs, taken = [], []
 
-    def on_cuda(engine, loader):
-        made = record(engine, loader)
+    def on_cuda(engine, loader, sizes):
+        made = record(engine, loader, sizes)
         run = made.run
-        made.run = lambda: (run(), taken.append(int(engine.noise.state[1])))
+        made.run = lambda steps: (run(steps), taken.append(int(engine.noise.state[1])))
         graphs.append(made)
         return made
 
@@ -113,11 +115,29 @@ def test_where_the_run_replays_graphs_the_trial_does(monkeypatch):
     assert set(choose(precision="fp32").milliseconds) == {"fp32 eager", "fp32 traced"}
     assert len(graphs) == 2
     assert taken == [replay.STEPS * (turn + 1) for turn in range(len(taken) // 2) for _ in graphs]
-    assert choose(precision="fp32", batch_size=1000).source == "by trial"  # of an epoch that no replay fits in
+    assert all(not made._graphs for made in graphs)  # let go, before the run makes its own
+    assert choose(precision="fp32", replay="no").source == "by trial"
     assert len(graphs) == 2
 
 
-def test_on_a_gpu_compiled_is_always_tried_and_the_fixed_choice(monkeypatch):
+def test_what_raises_drops_out_of_the_trial(monkeypatch):
+    whole, failing = autotune._Turn.__call__, {"traced"}
+
+    def turn(self):
+        if self._engine._step._execution in failing:
+            raise RuntimeError("no such kernel")
+        whole(self)
+
+    monkeypatch.setattr(autotune._Turn, "__call__", turn)
+    choice = choose(precision="fp32")
+    assert choice.execution == "eager"
+    assert set(choice.milliseconds) == {"fp32 eager"}
+    failing.add("eager")
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        choose(precision="fp32", batch_size=32)
+
+
+def test_the_fixed_choice_on_a_gpu_compiles_nothing(monkeypatch):
     monkeypatch.setattr(autotune, "has_fast_bf16", lambda device: True)
     gpu = torch.device("cuda")
     fixed = [
@@ -125,14 +145,7 @@ def test_on_a_gpu_compiled_is_always_tried_and_the_fixed_choice(monkeypatch):
         for settings in ({}, {"execution": "eager"}, {"parallel": "fsdp"}, {"deterministic": True})
     ]
     assert {choice.precision for choice in fixed} == {"bf16"}
-    assert [choice.execution for choice in fixed] == ["compiled", "eager", "eager", "traced"]
-    tried = []
-    monkeypatch.setattr(autotune, "_time", lambda turns, *_: tried.extend(turns) or dict.fromkeys(turns, 1e-3))
-    here, executions = autotune._executions, autotune._executions(resolve(TrainConfig()), gpu)
-    monkeypatch.setattr(autotune, "_executions", lambda config, device: here(config, gpu))
-    choose(steps=1, precision="fp32")
-    assert tried == [("fp32", execution) for execution in executions]
-    assert "compiled" in executions
+    assert [choice.execution for choice in fixed] == ["traced", "eager", "eager", "traced"]
 
 
 def test_within_the_noise_it_is_traced(monkeypatch):

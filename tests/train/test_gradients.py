@@ -7,8 +7,11 @@ import torch
 
 from fastvae.data import ResidentLoader, load
 from fastvae.models import build
+from fastvae.train import optimizer
+from fastvae.train.adam import Adam
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.engine import Engine
+from fastvae.train.gradients import LaidOut
 from fastvae.train.world import World
 
 CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
@@ -72,3 +75,43 @@ def test_the_loss_scale_is_taken_off_before_clipping(monkeypatch):
     torch.manual_seed(1)
     before = torch.nn.utils.parameters_to_vector(build(TrainConfig().recipe, (1, 8, 8), 3).parameters())
     assert (vector(scaled) - before.detach()).norm().item() == pytest.approx(0.25, rel=1e-4)  # fp32 sums
+
+
+GRADIENTS = {
+    "einsum's": lambda w: torch.einsum("bi,oi->bo", torch.ones(6, 1), w).sum(),  # strides (1, 6) for a weight (8, 1)
+    "of a sum": lambda w: w.sum(),  # strides 0
+    "of a product": lambda w: torch.bmm(w.t()[None], torch.ones(1, 8, 3)).sum(),
+    "bf16": lambda w: w.bfloat16().square().sum(),
+    "its own": lambda w: w.square().sum(),
+}
+
+
+@pytest.mark.parametrize("weight", [torch.randn(8, 1), torch.randn(1, 8).t(), torch.randn(8, 5), torch.randn(5, 8).t()])
+@pytest.mark.parametrize("loss", GRADIENTS.values(), ids=GRADIENTS)
+def test_gradients_are_laid_out_as_their_weights(weight, loss):
+    """A GPU's fused optimisers refuse others."""
+    low = weight.bfloat16() if loss is GRADIENTS["bf16"] else weight
+    (gradient,) = torch.autograd.grad(loss(leaf := low.clone().requires_grad_()), leaf)
+    fit = LaidOut([weight])
+    for _ in range(2):
+        (laid_out,) = fit([gradient])
+        assert (laid_out.dtype, laid_out.stride()) == (weight.dtype, weight.stride())
+        assert torch.equal(laid_out, gradient.to(weight.dtype))
+    if gradient.stride() == weight.stride() and gradient.dtype == weight.dtype:
+        assert laid_out is gradient  # nothing is copied
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}], ids=["as they come", "at once"])
+def test_an_engine_gives_its_optimiser_gradients_as_the_weights_lie(options, monkeypatch):
+    monkeypatch.setattr(optimizer, "_is_on_gpu", lambda weight: True)  # torch's optimiser, as on a GPU
+    config = resolve(TrainConfig(precision="fp32", execution="eager", **options))
+    torch.manual_seed(1)
+    model = build(config.recipe, (1, 8, 8), 3)
+    layer = next(module for module in model.modules() if isinstance(module, torch.nn.Linear))
+    layer.weight = torch.nn.Parameter(layer.weight.detach().t().contiguous().t())
+    engine = Engine(model, config, config.recipe, CPU)
+    assert not isinstance(engine.optimizer, Adam)
+    seen = []
+    engine.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.stride() for p in model.parameters()))
+    engine.train_step(next(iter(ResidentLoader(load("digits").train[:50], batch_size=50, seed=0))))
+    assert seen == [parameter.stride() for parameter in model.parameters()]

@@ -1,30 +1,30 @@
 """Steps captured into a graph are the steps themselves: on the CPU by a list of operators' calls, on a GPU by CUDA."""
 
+import warnings
+
 import pytest
 import torch
 
 from fastvae.data import ResidentLoader, load
 from fastvae.models import build
-from fastvae.train import nonfinite, replay, schedule
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.engine import Engine
-from fastvae.train.replay import STEPS, Replay, can_replay
+from fastvae.train.replay import STEPS, CaptureError, Replay, can_replay, refusing_waits
 from fastvae.train.schedule import plan
 from fastvae.train.world import World
 
-from .recording import Recording, record
+from .recording import Recording, as_on_a_gpu, record
 
 BATCH = 32
 ROWS = (2 * STEPS + 3) * BATCH + 5
+WHOLE = [STEPS, STEPS, 1, 1, 1]  # the replays of an epoch; the smaller batch at its end is taken alone
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
 @pytest.fixture(params=DEVICES)
 def device(request, monkeypatch):
     """The step of a GPU, on which nothing is looked at on the host and a learning rate is a tensor."""
-    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
-    for module in (replay, schedule):
-        monkeypatch.setattr(module, "takes_device_rate", lambda optimizer: True)
+    as_on_a_gpu(monkeypatch)
     return request.param
 
 
@@ -41,8 +41,17 @@ def test_the_stand_in_of_a_graph_holds_what_one_holds():
         graph.replay()
     assert total.tolist() == [5, 24]  # by the tensors as they are, the number and the branch as they were
     assert doubled.item() == 10
-    with pytest.raises(AssertionError, match="waits for the device"), graph.capture(loader):
-        total[0].item()
+    for forbidden, why in (
+        (total[0].item, "waits for the device"),
+        (lambda: total[total > 0], "waits for the device"),
+        (lambda: torch.nn.functional.one_hot(loader.place), "waits for the device"),
+        (lambda: total * torch.tensor(2.0), "copies from the host"),
+        (lambda: total.new_tensor(2.0), "copies from the host"),
+        (lambda: total[[0, 1]], "copies from the host"),
+    ):
+        with pytest.raises(RuntimeError, match=why), Recording().capture(loader):
+            forbidden()
+    assert total.tolist() == [5, 24]
 
 
 def setup(device="cpu", rows=ROWS, broken=False, **options):
@@ -64,11 +73,11 @@ def captured(engine, loader):
 
 
 def epoch(engine, loader, replay=None):
-    """One epoch. Returns how many replays there were."""
-    replays = 0
-    while replay is not None and replay.fits():
-        replay.run()
-        replays += 1
+    """One epoch. Returns how many steps each replay took."""
+    replays = []
+    while replay is not None and (steps := replay.fitting(10**9)):
+        replay.run(steps)
+        replays.append(steps)
     for batch in loader:
         engine.train_step(batch)
     return replays
@@ -88,7 +97,8 @@ def assert_epochs_are_those_step_by_step(device, **options):
     for number in range(2):
         for engine, loader in (plain, replayed):
             loader.set_epoch(number)
-            assert epoch(engine, loader, replay if engine is replayed[0] else None) == 2 * (engine is replayed[0])
+            took = epoch(engine, loader, replay if engine is replayed[0] else None)
+            assert took == (WHOLE if engine is replayed[0] else [])
         assert_same(replayed[0], plain[0])
 
 
@@ -146,7 +156,7 @@ def test_a_replay_goes_on_in_mid_epoch(device, preset):
         batches = iter(loader)
         for _ in range(3):
             engine.train_step(next(batches))
-    assert epoch(*replayed, replay) == 2
+    assert epoch(*replayed, replay) == [STEPS, STEPS]
     epoch(*plain)
     assert_same(replayed[0], plain[0])
 
@@ -160,11 +170,11 @@ def test_a_run_may_capture_at_the_end_of_an_epoch(device, left):
             engine.train_step(batch)
         loader.load_state_dict({"epoch": 0, "step": len(loader) - left})
     replay = captured(*replayed)
-    assert epoch(*replayed, replay) == 0
+    assert epoch(*replayed, replay) == []
     epoch(*plain)
     for _, loader in (plain, replayed):
         loader.set_epoch(1)
-    assert epoch(*replayed, replay) == 2
+    assert epoch(*replayed, replay) == WHOLE
     epoch(*plain)
     assert_same(replayed[0], plain[0])
 
@@ -175,8 +185,8 @@ def test_a_run_may_capture_at_the_end_of_an_epoch(device, left):
         ({}, True),
         ({"preset": "keras"}, True),
         ({"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}, True),
-        ({"rows": STEPS * BATCH}, True),
-        ({"rows": STEPS * BATCH - 1}, False),  # no replay fits
+        ({"rows": BATCH}, True),
+        ({"rows": BATCH - 1}, False),  # no full batch
         ({"optimizer": "nadam"}, False),  # its state does not begin at zero
         ({"optimizer": "sgd", "optimizer_options": {"momentum": 0.9, "dampening": 0.5}}, False),  # nor this momentum
     ],
@@ -185,14 +195,49 @@ def test_what_can_be_replayed(device, options, possible):
     assert can_replay(*setup(device, **options)) == possible
 
 
+@pytest.mark.parametrize(
+    ("forbidden", "why"),
+    [
+        (lambda x: x * torch.tensor(1.0, device=x.device), "copies from the host|synchronizing"),
+        (lambda x: x + 0 * x.sum().item(), "waits for the device|synchronizing"),
+    ],
+)
+def test_a_step_that_cannot_be_captured_says_why_and_leaves_no_trace(device, forbidden, why):
+    engine, loader = setup(device, execution="eager")
+    engine.model.encoder.register_forward_pre_hook(lambda _, inputs: forbidden(*inputs))
+    engine.train_step(loader.follow())
+    loader.place.zero_()
+    before = [tensor.clone() for tensor in engine.tensors()]
+    with pytest.raises(CaptureError, match=rf"RuntimeError: .*({why}).* \((test_replay|recording).py, line \d+\)"):
+        captured(engine, loader)
+    for one, other in zip(before, engine.tensors(), strict=True):
+        assert torch.equal(one, other)
+    assert loader.place.item() == 0
+    engine.train_step(loader.follow())
+    assert engine.is_finite()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_an_epoch_never_waits_for_the_device():
     engine, loader = setup("cuda", execution="compiled")
     replay = captured(engine, loader)
     epoch(engine, loader, replay)  # the smaller last batch compiles
     loader.set_epoch(1)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        assert epoch(engine, loader, replay) == 2
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with refusing_waits():
+        assert epoch(engine, loader, replay) == WHOLE
+
+
+def test_the_mode_that_refuses_waits_never_stays(monkeypatch):
+    """torch warns of it after it is set, which is an exception where warnings are."""
+    modes = [0]
+
+    def set_mode(mode):
+        modes.append(mode)
+        if mode == "error":
+            warnings.warn("Synchronization debug mode is a prototype feature", UserWarning, stacklevel=2)
+
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
+    with pytest.raises(ZeroDivisionError), refusing_waits():
+        1 / (modes[-1] != "error")
+    assert modes == [0, "error", 0]

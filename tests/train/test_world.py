@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -96,6 +98,26 @@ def test_device_of_the_local_rank(device: str, expected: str, monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
 
     assert world.resolve_device(device, Ranks(1, 1, 4, 4)) == torch.device(expected)
+
+
+def test_a_cluster_may_show_each_process_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Slurm's --gpus-per-task does: four processes of a machine, each of which sees one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert world.resolve_device("auto", Ranks(3, 3, 4, 4)) == torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "says"), [("abc", None), ("aba", "3 processes need as many GPUs, but have 2: use --nproc 2")]
+)
+def test_processes_may_not_share_a_gpu(gpus: str, says: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = iter(gpus)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid=next(current)))
+    store = torch.distributed.HashStore()
+    for rank, gpu in enumerate(gpus):  # the others are there before
+        store.set(f"GPU of {rank}", gpu)
+    with pytest.raises(InputError, match=says) if says else nullcontext():
+        world._check_own_gpus(store, 0, len(gpus), torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize(
