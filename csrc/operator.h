@@ -1,11 +1,6 @@
 // What every operator's entry point shares: its view of torch's tensors, and how work and sums are split.
 #pragma once
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -16,6 +11,7 @@
 #include <tuple>
 
 #include "block.h"
+#include "torch_abi.h"
 
 namespace fastvae {
 
