@@ -11,6 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
+from fastvae.machine import cores
+
 from . import driver
 from .section import ROOT
 
@@ -44,7 +46,7 @@ def main() -> int:
         seconds=60 * minutes,
     )
     signal.signal(signal.SIGTERM, driver.interrupted)
-    here.run(chosen, jobs=max(2, len(os.sched_getaffinity(0)) // 3))
+    here.run(chosen, jobs=max(2, cores() // 3))
     print("", *driver.table(here.results), "", f"written to {here.path}", sep="\n")
     return 0 if here.passed else 1
 

@@ -109,6 +109,7 @@ class Driver:
         # Caches of the run alone: a trial or a compilation that an earlier run paid for would not be measured.
         path = os.pathsep.join([str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, "PYTHONPATH": path, "XDG_CACHE_HOME": str(self._work / "cache")}
+        environment["OMP_WAIT_POLICY"] = "passive"  # threads of sections that run at once shall not spin
         if self._dry:
             environment["CUDA_VISIBLE_DEVICES"] = ""  # a dry run is the same everywhere
         with (folder / LOG).open("w") as log:

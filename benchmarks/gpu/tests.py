@@ -1,10 +1,11 @@
 """The tests that tell more with a GPU: of operators compiled by Triton, replays, loaders, and those marked gpu."""
 
-import os
 import sys
 import time
 from collections import Counter
 from typing import NamedTuple
+
+from fastvae.machine import cores
 
 from . import outcomes
 from .section import ROOT, Command, Done, Section
@@ -24,12 +25,12 @@ LOADERS = ("tests/data/test_resident.py", "tests/data/test_ahead.py", "tests/dat
 ON_A_GPU = "triton or captured"  # of the operators' tests, by name
 
 
-def groups(cores: int) -> list[Group]:
-    """All that run at once. What the operators compile takes most of the cores."""
-    few = 3 if cores > 8 else 1
+def groups(count: int) -> list[Group]:
+    """All that run at once, on so many cores. What the operators compile takes most of the cores."""
+    few = 3 if count > 8 else 1
     ops = ("tests/ops", "-m", "not slow", "-k", ON_A_GPU)
     return [
-        Group("ops", max(1, cores - 7), ops, ("-k", f"({ON_A_GPU}) and one_output_may_go_unused")),
+        Group("ops", max(1, count - 7), ops, ("-k", f"({ON_A_GPU}) and one_output_may_go_unused")),
         Group("replays", few, (*REPLAYS, *LOADERS, "-m", "not slow"), ("-k", "stand_in or documented")),
         Group("gpu", few, ("tests/test_gpu.py", "-m", "gpu"), ("-m", "not gpu and not slow", "-k", "two_epochs")),
         Group("huge", 1, ("tests/ops/test_huge.py",), ("--collect-only",)),
@@ -37,7 +38,7 @@ def groups(cores: int) -> list[Group]:
 
 
 def run(section: Section) -> str:
-    running = {group.name: start(section, group) for group in groups(len(os.sched_getaffinity(0)))}
+    running = {group.name: start(section, group) for group in groups(cores())}
     told: dict[str, int] = {}
     while running:
         time.sleep(0.5)
