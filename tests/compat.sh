@@ -7,7 +7,7 @@ root=$PWD python=$1 work=$root/build/compat
 export FASTVAE_REQUIRE_BACKENDS=native,triton OMP_WAIT_POLICY=passive
 minutes() { echo "$name: $1 after $((SECONDS / 60)) min $((SECONDS % 60)) s"; }
 
-installed() { "$env/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+installed() { "$env/bin/python" -m pip install -qq --disable-pip-version-check "$@"; }
 
 # Away from the checkout, whose fastvae would come before the wheel's.
 tested() {
@@ -57,7 +57,7 @@ whole() {
     echo "make compat: the $name versions do not install on $("$python" --version): make compat PYTHON=/path/to/python3.11"
     return 1
   }
-  "$env/bin/python" -m pip wheel --quiet --no-build-isolation --no-deps \
+  "$env/bin/python" -m pip wheel -qq --no-build-isolation --no-deps \
     -C build-dir="$work/$name/cmake" -w "$work/$name" .
   local wheel
   wheel=$(echo "$work/$name"/fastvae-*-cp310-abi3-*.whl)
