@@ -12,7 +12,7 @@ GPU_SITE := build/gpu-site
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test adapters sanitize chaos bench gpu lint clean
+.PHONY: help setup train test adapters compat sanitize chaos bench gpu lint clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(BUILT)  ## every test; ARGS="-m 'not slow'" for the quick ones
 adapters: $(BUILT) $(ADAPTED)  ## the tests that need pythae, diffusers, DALI, h5py or datasets (Python 3.11 or later)
 	OMP_WAIT_POLICY=passive $(ADAPTERS)/bin/python -m pytest tests/patch tests/bench tests/data \
 	  -k "patch or pythae or agree or dali or hdf5 or huggingface" $(ARGS)
+
+compat:  ## the lowest and the newest versions of everything: wheels, quick tests, two processes (Python 3.10 or 3.11)
+	tests/compat.sh $(PYTHON)
 
 sanitize: $(BUILT)  ## the C++ operators under AddressSanitizer and UndefinedBehaviorSanitizer
 	tests/sanitize.sh $(BIN)/python
@@ -54,7 +57,7 @@ lint: $(BUILT)  ## ruff and the type checker
 	$(BIN)/mypy
 
 clean:  ## remove the environment and everything built
-	rm -rf $(VENV) $(ADAPTERS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(ADAPTERS) .venv-oldest .venv-newest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -4,14 +4,17 @@
 one in silence.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
+from packaging.version import Version
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if not torch.cuda.is_available():
@@ -54,6 +57,14 @@ class Place(NamedTuple):
         return (min(2, shape[0]), *(min(320, size) for size in shape[1:])) if self.interpreted else shape
 
 
+def _refused() -> str | None:
+    """Why Triton's interpreter cannot run here, or None."""
+    if not _library.has_triton() or Version(importlib.metadata.version("triton")) >= Version("3.7"):
+        return None
+    # It takes an array of one element for an index.
+    return "Triton 3.6's interpreter needs numpy < 2.4" if Version(np.__version__) >= Version("2.4") else None
+
+
 def _missing(backend: str) -> str | None:
     """Why a backend cannot run here, or None."""
     if backend == "native" and not _library.has_native():
@@ -63,6 +74,8 @@ def _missing(backend: str) -> str | None:
             return "Triton is not installed"
         if importlib.util.find_spec("fastvae.kernels") is None:
             return "fastvae.kernels is not installed: run `make setup`"
+        if not torch.cuda.is_available() and _refused() is not None:
+            return _refused()
         for module in sorted(set(_library._modules.values())):
             if importlib.util.find_spec(f"fastvae.kernels.{module}") is None:
                 return f"fastvae.kernels.{module} does not exist"
@@ -111,9 +124,11 @@ def _seeded() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What must run in one worker comes first: at the end, the others would wait for it. What needs a GPU may skip."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu") is not None:
-                item.add_marker(pytest.mark.skip(reason="no GPU"))
+    """What must run in one worker comes first: at the end, the others would wait for it. What cannot run is skipped."""
+    refused = _refused()
+    for item in items:
+        if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no GPU"))
+        if refused is not None and (item.path.parent.name == "interpreted" or item.path.name == "test_interpreter.py"):
+            item.add_marker(pytest.mark.skip(reason=refused))
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)

@@ -1,12 +1,14 @@
 """Building without what it needs: a clear line, and no failure."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,3 +29,11 @@ def test_no_compiler_is_said_and_not_fatal(tmp_path):
     assert "no working C++ compiler" in said
     assert "install g++" in said
     assert "make setup" in said
+
+
+def test_the_oldest_versions_of_make_compat_are_the_lower_bounds():
+    project = (ROOT / "pyproject.toml").read_text()
+    optional = r"(?ms)^\[project.optional-dependencies\].*?(?=^\[)|^adapters = .*?$"  # in an environment of their own
+    bounds = re.findall(r'"([\w-]+)>=([\d.]+)', re.sub(optional, "", project))
+    pinned = re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "constraints-oldest.txt").read_text(), re.MULTILINE)
+    assert {name: Version(version) for name, version in pinned} == {name: Version(bound) for name, bound in bounds}

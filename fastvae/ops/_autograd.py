@@ -124,6 +124,9 @@ def first_order(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
 
     torch's ``once_differentiable`` raises only where the incoming gradient requires a gradient. For that of a loss,
     a one, it does not, and the second-order term of a gradient penalty would be zero in silence.
+
+    Compiled, torch itself refuses. Before 2.13 it does so only where backward takes a tensor that requires a gradient,
+    as a layer's weights: a loss that is compiled alone has its second-order term dropped.
     """
 
     @functools.wraps(backward)

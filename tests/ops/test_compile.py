@@ -163,6 +163,7 @@ def penalize(function: Any, x: torch.Tensor) -> None:
     (gradient.square().sum() + x.sum()).backward()
 
 
+@pytest.mark.skipif(torch.__version__ < "2.13", reason="torch 2.11 asks only tensors that require a gradient")
 def test_a_second_order_gradient_of_a_compiled_operator_is_an_error(place: Any) -> None:
     compiled = torch.compile(
         lambda mu: ops.gaussian_kl(mu, mu * 0.5, backend=place.backend), fullgraph=True, backend="aot_eager"

@@ -52,6 +52,6 @@ def test_a_wrong_choice_is_an_error_at_the_first_operator() -> None:
         "except RuntimeError as error: print(str(error).splitlines()[0])\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], env=isolated("sse9"), cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], env=isolated("sse9"), capture_output=True, text=True, check=True
     )
     assert "FASTVAE_CPU_CAPABILITY must be avx512, avx2 or default, not 'sse9'" in result.stdout
