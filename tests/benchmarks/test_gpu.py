@@ -142,7 +142,8 @@ def test_the_end_of_each_test_is_kept_as_it_comes(tmp_path, monkeypatch):
         "def test_killed(): os._exit(1)\n"
     )
     file = tmp_path / "outcomes.jsonl"
-    environment = {**os.environ, "FASTVAE_OUTCOMES": str(file), "PYTHONPATH": str(ROOT / "benchmarks")}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment = {**outside, "FASTVAE_OUTCOMES": str(file), "PYTHONPATH": str(ROOT / "benchmarks")}
     command = [sys.executable, "-m", "pytest", "-p", "gpu.outcomes", "-p", "no:cacheprovider", "test_some.py"]
     subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
     found = {name.partition("::")[2]: test["outcome"] for name, test in outcomes.read(file).items()}
