@@ -8,10 +8,11 @@ BUILT := $(VENV)/built
 ADAPTERS := .venv-adapters
 ADAPTED := $(ADAPTERS)/ready
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+GPU_SITE := build/gpu-site
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test adapters compat sanitize chaos bench lint clean
+.PHONY: help setup train test adapters compat sanitize chaos bench gpu lint clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
@@ -39,6 +40,16 @@ chaos: $(BUILT)  ## kill and damage runs in every known way, go on, and compare:
 
 bench: $(BUILT)  ## every benchmark; FASTVAE_DATA=DIR for real MNIST; RESULT=FILE.json keeps the figures
 	$(BIN)/pytest benchmarks --benchmark-only $(if $(RESULT),--benchmark-json=$(RESULT)) $(ARGS)
+
+# Of .venv; or, if PYTHON is given, by that interpreter and its packages, without .venv and without a registry.
+ifeq ($(origin PYTHON),file)
+gpu: $(BUILT)  ## is all right on this GPU, and how fast: 8 minutes; ARGS=--dry tries the script itself on the CPU
+	$(BIN)/python benchmarks/gpu $(ARGS)
+else
+gpu:
+	benchmarks/gpu/install.sh $(PYTHON) $(GPU_SITE)
+	PYTHONPATH="$(CURDIR)/$(GPU_SITE)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/gpu $(ARGS)
+endif
 
 lint: $(BUILT)  ## ruff and the type checker
 	$(BIN)/ruff check .

@@ -124,9 +124,11 @@ def _seeded() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What must run in one worker comes first: at the end, the others would wait for it."""
-    if (reason := _refused()) is not None:
-        for item in items:
-            if item.path.parent.name == "interpreted" or item.path.name == "test_interpreter.py":
-                item.add_marker(pytest.mark.skip(reason=reason))
+    """What must run in one worker comes first: at the end, the others would wait for it. What cannot run is skipped."""
+    refused = _refused()
+    for item in items:
+        if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no GPU"))
+        if refused is not None and (item.path.parent.name == "interpreted" or item.path.name == "test_interpreter.py"):
+            item.add_marker(pytest.mark.skip(reason=refused))
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)

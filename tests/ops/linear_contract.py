@@ -18,9 +18,9 @@ class LinearContract(LossContract):
     """What both operators of a last layer promise besides, of its parameters and of bands."""
 
     @pytest.fixture
-    def narrow_bands(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def narrow_bands(self, place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Bands of 64 columns, the least there is, so that a small layer has several and a ragged last one."""
-        monkeypatch.setattr(_linear, "_BAND", 1)
+        monkeypatch.setitem(_linear._BANDS, place.device, 1)
 
     def reductions(self, place: Any) -> tuple[str | None, ...]:
         """For what does not depend on them: one in the interpreter, where each costs seconds."""
@@ -69,10 +69,10 @@ class LinearContract(LossContract):
         inputs = case.inputs((9, 333), torch.float64, place.device)
         for reduction in self.reductions(place):
             options = {"backend": place.backend, "reduction": reduction}
-            monkeypatch.setattr(_linear, "_BAND", 2**30)
+            monkeypatch.setitem(_linear._BANDS, place.device, 2**30)
             expected = value_and_grad(case.fused, inputs, **options)
             for columns in (100,) if place.interpreted else (1, 64, 100, 256):
-                monkeypatch.setattr(_linear, "_BAND", columns * 9 * 8)
+                monkeypatch.setitem(_linear._BANDS, place.device, columns * 9 * 8)
                 actual = value_and_grad(case.fused, inputs, **options)
                 assert_close((*actual[0], *actual[1]), (*expected[0], *expected[1]))
 

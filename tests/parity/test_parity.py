@@ -44,7 +44,11 @@ def drop_beta(step, images, state, offset, dials):
 
 def tamper(monkeypatch, result=lambda step, result: result, arguments=lambda step, *arguments: arguments):
     honest = Step.__call__
-    monkeypatch.setattr(Step, "__call__", lambda step, *given: result(step, honest(step, *arguments(step, *given))))
+
+    def tampered(step, *given, **options):
+        return result(step, honest(step, *arguments(step, *given), **options))
+
+    monkeypatch.setattr(Step, "__call__", tampered)
 
 
 @pytest.mark.xdist_group("parity")  # one worker has the yardsticks

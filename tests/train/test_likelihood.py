@@ -13,6 +13,7 @@ from fastvae.data import load
 from fastvae.models import mlp_vae, objectives
 from fastvae.nn import Gaussian
 from fastvae.ops import Noise
+from fastvae.train import likelihood
 from fastvae.train.likelihood import estimate_nll
 from fastvae.train.objective import NLL_STREAM
 
@@ -115,3 +116,9 @@ def test_in_expectation_more_samples_never_raise_it():
         fall = fewer - more
         assert fall.mean() > -4 * fall.std() / len(fall) ** 0.5
     assert (values[0] - values[-1]).mean() > 1
+
+
+def test_a_gpu_sees_as_many_samples_at_once_as_their_pictures_allow():
+    digits, pictures = torch.zeros(3, 1, 28, 28), torch.zeros(3, 3, 256, 256)
+    assert [likelihood._rows(images, torch.device("cpu")) for images in (digits, pictures)] == [10_000] * 2
+    assert [likelihood._rows(images, torch.device("cuda")) for images in (digits, pictures)] == [85_598, 341]

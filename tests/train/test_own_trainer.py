@@ -100,9 +100,9 @@ def test_the_seed_decides_the_dropout_and_the_callers_generator_stays(config):
 def test_making_steps_counts_in_no_epoch_and_is_told_once(config, execution, monkeypatch, capsys):
     trace = Step._trace
 
-    def slowly(self, *arguments):
+    def slowly(self, *arguments, **options):
         time.sleep(2)
-        return trace(self, *arguments)
+        return trace(self, *arguments, **options)
 
     monkeypatch.setattr(Step, "_trace", slowly)
     images = load("digits").train[:160]  # three steps, the last of which is smaller: two traces

@@ -20,7 +20,7 @@ from fastvae.train.world import World
 from .recording import Recording, as_on_a_gpu
 
 CPU = torch.device("cpu")
-BATCH = 13  # 110 steps an epoch: after the first one, no replay of ten steps ends at a multiple of LOG_EVERY
+BATCH, EPOCH = 12, 113  # steps: after the first epoch, no replay of ten ends at a multiple of LOG_EVERY
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def fit(tmp_path, monkeypatch):
 
         encoder = nn.Sequential(nn.Flatten(), Encode(), nn.Linear(64, 6))
         model = fastvae.VAE(encoder, nn.Sequential(nn.Linear(3, 64), nn.Unflatten(1, (1, 8, 8))), latent_shape=3)
-        pixels = load("digits").train[: 110 * BATCH - 5]
+        pixels = load("digits").train[: EPOCH * BATCH - 5]
         data = Dataset("mine", pixels, load("digits").test[:100])
         return Trainer(model, data, config).fit()
 
@@ -69,9 +69,9 @@ def assert_same(first, second):
 
 def test_it_is_the_run_step_by_step(fit, replays, capsys):
     replayed = fit(out="replayed")
-    assert len(replays) == 3 * (10 + 9)  # ten steps at once, then one; the smaller batch is taken alone
+    assert len(replays) == 3 * (11 + 2)  # ten steps at once, then one; the smaller batch is taken alone
     plain = fit(out="plain", replay="no")
-    assert len(replays) == 3 * (10 + 9)
+    assert len(replays) == 3 * (11 + 2)
     assert_same(replayed, plain)
     assert "one by one" not in capsys.readouterr().out
 

@@ -1,0 +1,73 @@
+"""An engine, its loader and their replay, as ``fastvae train`` makes them; shared by the sections steps and nccl."""
+
+import sys
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvae.data import ResidentLoader, in_memory, load
+from fastvae.models import build
+from fastvae.train.config import TrainConfig, resolve
+from fastvae.train.engine import Engine
+from fastvae.train.replay import Replay
+from fastvae.train.schedule import plan
+from fastvae.train.world import World
+
+from .section import Section, of_tests
+
+
+def make(section: Section, batches: int, kind: type[World] = World, **options: Any) -> tuple[Engine, ResidentLoader]:
+    """An engine and a loader of so many full batches and a smaller one.
+
+    A data set that is too small for them is repeated. ``options`` are the fields of TrainConfig.
+    """
+    config = resolve(TrainConfig(epochs=2, **options))
+    assert config.batch_size is not None
+    data_dir = None if section.data_dir is None else Path(section.data_dir)
+    images = in_memory(load(section.data, data_dir, size=config.recipe.image_size).train)
+    rows = batches * config.batch_size + 5
+    images = images[torch.arange(rows) % len(images)]
+    if config.recipe.network != "mlp":
+        images = images.contiguous(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    model = build(config.recipe, tuple(images.shape[1:]), config.latent_dim, config.width)
+    loader = ResidentLoader(images, batch_size=config.batch_size, seed=0, device=section.device)
+    world = kind(0, 0, 1, section.device)
+    return Engine(model, config, config.recipe, world, plan(config, len(loader)), rows), loader
+
+
+def pretend(section: Section) -> None:
+    """In a dry run: have the CPU take the steps of a GPU, and record them in the place of a CUDA graph."""
+    if section.dry:
+        of_tests("train.recording").as_on_a_gpu(types.SimpleNamespace(setattr=setattr))
+
+
+def epoch(engine: Engine, loader: ResidentLoader, replay: Replay | None, number: int) -> None:
+    """Train an epoch: by replays and then what is left, or step by step without a replay."""
+    loader.set_epoch(number)
+    if replay is not None:
+        run_all(replay)
+    for batch in loader:
+        engine.train_step(batch)
+
+
+def run_all(replay: Replay) -> None:
+    """Replay all full batches that are left in the epoch."""
+    while steps := replay.fitting(sys.maxsize):
+        replay.run(steps)
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def difference(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> tuple[int, float]:
+    """How many tensors differ in any bit, and the largest difference; NaN is NaN."""
+    pairs = [(a.detach().nan_to_num(7.0), b.detach().nan_to_num(7.0)) for a, b in zip(ours, theirs, strict=True)]
+    apart = [(a.double() - b.double()).abs().max().item() for a, b in pairs if a.numel()]
+    return sum(not torch.equal(a, b) for a, b in pairs), max(apart)

@@ -1,0 +1,34 @@
+"""Runs of ``fastvae train``, as sections make them."""
+
+import json
+import statistics
+import time
+from typing import Any
+
+from .section import Section
+
+
+def train(section: Section, name: str, *flags: str) -> dict[str, Any] | None:
+    """Train by the command; the run's folder is NAME in the section's. Returns what it measured, or None if it failed.
+
+    loss: of the last test. epoch_s: the median of the epochs. training_s: of all epochs. seconds: of the whole
+    command, with imports, trial, captures and pictures.
+    """
+    out = section.folder / name
+    arguments = ["train", *section.data_flags, *section.device_flags, "--out", str(out), *flags]
+    started = time.perf_counter()
+    done = section.fastvae(name, *arguments).wait()
+    seconds = time.perf_counter() - started
+    if done.status != 0:
+        section.fail(f"{name}: status {done.status}: {done.last_line}")
+        return None
+    images = json.loads((out / "config.json").read_text())["data"]["train"]
+    lines = [json.loads(text) for text in (out / "metrics.jsonl").read_text().splitlines()]
+    spent = [images / each["images_per_s"] for each in lines if each["split"] == "train"]
+    return {
+        "loss": round(lines[-1]["loss"], 3),
+        "epochs": len(spent),
+        "epoch_s": round(statistics.median(spent), 3),
+        "training_s": round(sum(spent), 2),
+        "seconds": round(seconds, 1),
+    }

@@ -1,0 +1,78 @@
+"""The tests that tell more with a GPU: of operators compiled by Triton, replays, loaders, and those marked gpu."""
+
+import sys
+import time
+from collections import Counter
+from typing import NamedTuple
+
+from fastvae.machine import cores
+
+from . import outcomes
+from .section import ROOT, Command, Done, Section
+
+
+class Group(NamedTuple):
+    """Tests that one pytest runs. dry: more arguments in a dry run, which leave a few tests (the last -k counts)."""
+
+    name: str
+    workers: int
+    arguments: tuple[str, ...]
+    dry: tuple[str, ...]
+
+
+REPLAYS = ("tests/train/test_replay.py", "tests/train/test_replayed_run.py", "tests/train/test_reading.py")
+LOADERS = ("tests/data/test_resident.py", "tests/data/test_ahead.py", "tests/data/test_order.py")
+ON_A_GPU = "triton or captured"  # of the operators' tests, by name
+
+
+def groups(count: int) -> list[Group]:
+    """All that run at once, on so many cores. What the operators compile takes most of the cores."""
+    few = 3 if count > 8 else 1
+    ops = ("tests/ops", "-m", "not slow", "-k", ON_A_GPU)
+    return [
+        Group("ops", max(1, count - 7), ops, ("-k", f"({ON_A_GPU}) and one_output_may_go_unused")),
+        Group("replays", few, (*REPLAYS, *LOADERS, "-m", "not slow"), ("-k", "stand_in or documented")),
+        Group("gpu", few, ("tests/test_gpu.py", "-m", "gpu"), ("-m", "not gpu and not slow", "-k", "two_epochs")),
+        Group("huge", 1, ("tests/ops/test_huge.py",), ("--collect-only",)),
+    ]
+
+
+def run(section: Section) -> str:
+    running = {group.name: start(section, group) for group in groups(cores())}
+    told: dict[str, int] = {}
+    while running:
+        time.sleep(0.5)
+        for name, command in list(running.items()):
+            if command.process.poll() is not None:
+                check(section, name, running.pop(name).wait())
+        found = {name: test for file in section.folder.glob("*.jsonl") for name, test in outcomes.read(file).items()}
+        told = Counter(test["outcome"] for test in found.values())
+        begun = [name for name, test in found.items() if test["outcome"] == "started"]
+        # Those that a kill interrupts, among which is what hung, if anything did.
+        section.keep(outcomes=told, unfinished=begun[:20])
+        section.failures = [failure for failure in section.failures if failure.startswith("pytest ")]
+        for name, test in found.items():
+            if test["outcome"] == "failed":
+                section.fail(f"{name}: {test['why']}")
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(told.items()))
+
+
+def start(section: Section, group: Group) -> Command:
+    # Not from the repository's root, whose folder fastvae would hide an installed one.
+    arguments = [str(ROOT / word) if word.startswith("tests/") else word for word in group.arguments]
+    command = [sys.executable, "-m", "pytest", *arguments, *(group.dry if section.dry else ())]
+    command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "gpu.outcomes"]
+    command += ["-q", "--tb=line", "-p", "no:cacheprovider"]
+    # The versions here are not those that CI pins: a warning of theirs is no fault of what is tested.
+    command += ["-o", "filterwarnings=default"]
+    if group.workers > 1:
+        command += ["-n", str(group.workers), "--dist", "loadgroup"]
+    outcome_file = section.folder / f"{group.name}.jsonl"
+    # Each worker compiles by itself: pools of processes, one a worker, would fight for the cores.
+    return section.start(group.name, command, FASTVAE_OUTCOMES=str(outcome_file), TORCHINDUCTOR_COMPILE_THREADS="1")
+
+
+def check(section: Section, name: str, done: Done) -> None:
+    """A pytest that ends for another reason than a test's failure, such as no tests at all."""
+    if done.status not in (0, 1):
+        section.fail(f"pytest {name}: status {done.status}: {done.last_line}")
