@@ -24,7 +24,9 @@ HEAVY_KERNELS = ("discretized_logistic_nll", "discretized_logistic_nll_backward"
 # All parameters of four pixels, with their derivatives, at once: one block an SM, 16-bit accesses of half the width,
 # and in fp64, which is for checking, a spill of a few values.
 MIXTURE = {"discretized_logistic_mixture_nll": 192, "discretized_logistic_mixture_nll_backward": 192}
-OLDEST = importlib.metadata.version("triton").startswith("3.6.")  # whose mixture has 8 bytes more of unused stack
+# Triton 3.6 takes up to 4 registers more, which leaves as many blocks on an SM, and 8 bytes of stack that nothing uses.
+OLDEST = importlib.metadata.version("triton").startswith("3.6.")
+MORE_REGISTERS, MORE_STACK = (4, 8) if OLDEST else (0, 0)
 NOISY = ("reparameterize", "reparameterize_backward")
 MAIN = [(90, "bf16", "dense")]
 REST = [(arch, dtype, "dense") for arch in (80, 100) for dtype in ("fp32", "bf16")] + [
@@ -67,13 +69,12 @@ def test_nothing_spills_and_registers_are_bounded(arch: int, dtype: str, variant
         # A spill would show as LOCAL and as .local accesses. The subroutine of an fp64 division keeps 8 bytes of stack.
         assert used["LOCAL"] == 0, (kernel, used)
         tolerated = (32 if kernel in MIXTURE else 8) if dtype == "fp64" else 0
-        if kernel in MIXTURE and OLDEST:
-            tolerated += 8
-        assert used["STACK"] <= tolerated, (kernel, used)
+        assert used["STACK"] <= tolerated + MORE_STACK, (kernel, used)
         assert not any(".local" in access for access in used["accesses"]), (kernel, used)
         allowed = HEAVY if kernel in HEAVY_KERNELS else REGISTERS
         limit = max(RAGGED, allowed[dtype]) if variant == "ragged" else allowed[dtype]
-        assert used["REG"] <= (255 if kernel in MIXTURE and dtype == "fp64" else MIXTURE.get(kernel, limit)), used
+        limit = 255 if kernel in MIXTURE and dtype == "fp64" else MIXTURE.get(kernel, limit)
+        assert used["REG"] <= limit + MORE_REGISTERS, (kernel, used)
 
 
 @combinations
