@@ -87,11 +87,11 @@ def _backends() -> list[tuple[str, str, str]]:
 
 def _fault_of_a_launch(device: str = "cuda") -> tuple[str, str] | None:
     """What is wrong with a kernel's launch, and the remedy: a package that is there may lack what it builds with."""
-    latents = torch.zeros(1, 1, device=device)
     try:
+        latents = torch.zeros(1, 1, device=device)
         ops.gaussian_kl(latents, latents, backend="triton").item()
     except Exception as error:  # a driver, a compiler and what they call may raise anything
-        said = str(error).splitlines()[0]
+        said = (str(error) or type(error).__name__).splitlines()[0]
         needs_compiler = "C compiler" in said
         remedy = "apt-get install gcc python3-dev" if needs_compiler else "try --backend reference"
         return f"launches no kernel: {said}", remedy

@@ -131,7 +131,7 @@ def _launch(name: str, *args: Any) -> Any:
     """Launch an operator's kernels. Triton compiles a part of each launch as C: without a compiler, say what to do."""
     try:
         return _launcher(name)(*args)
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+    except (RuntimeError, FileNotFoundError, subprocess.CalledProcessError) as error:
         if isinstance(error, RuntimeError) and "C compiler" not in str(error):
             raise
         line = str(error).splitlines()[0]

@@ -172,7 +172,7 @@ def _time(
 ) -> dict[_Candidate, float]:
     """The seconds of a step in the fastest turn (what disturbs one only adds to it), averaged over the processes.
 
-    A candidate that raises is left out, unless all do.
+    A candidate that raises is left out, unless all do, or others wait for it.
     """
     with kept(world.device):  # a model may draw from torch's generator
         return _race(candidates, make, world)
@@ -181,23 +181,21 @@ def _time(
 def _race(
     candidates: list[_Candidate], make: Callable[[Precision, Execution], _Turn], world: World
 ) -> dict[_Candidate, float]:
-    turns, failures = dict[_Candidate, _Turn](), list[Exception]()
+    turns = dict[_Candidate, _Turn]()
     wait: Callable[[], None] = torch.cuda.synchronize if world.device.type == "cuda" else lambda: None
     try:
         for candidate in candidates:
-            failure = None
             try:
                 turns[candidate] = make(*candidate)
                 turns[candidate]()  # warms up, compiles and captures
                 wait()
-            except Exception as error:  # a model's own code may raise anything; a device may be full
-                failure = error
-            if world.any(failure is not None):
+            except Exception:  # a model's own code may raise anything; a device may be full
+                if world.size > 1:  # the others are in a sum
+                    raise
                 if candidate in turns:
                     turns.pop(candidate).release()
-                failures += [] if failure is None else [failure]
         if not turns:
-            raise failures[0] if failures else RuntimeError("the trial failed in another process")
+            make(*candidates[0])()  # raises as it did, with its traceback
         return _in_turns(turns, wait, world)
     finally:
         for turn in turns.values():

@@ -62,7 +62,7 @@ class Engine:
         )  # rows of most batches
         self.noise = Noise(config.seed, 0, device=world.device)
         self.sums = torch.zeros(4, dtype=torch.float64, device=world.device)  # loss, nll, kl; images of skipped steps
-        self.nonfinite = Nonfinite(self.noise, lasting=config.on_nonfinite == "stop")
+        self.nonfinite = Nonfinite(self.noise, lasting=config.on_nonfinite == "stop", backend=config.backend)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
         low = _PRODUCTS.get(config.precision)
         self._autocast = _autocast(low, world.device)
@@ -110,11 +110,21 @@ class Engine:
         A loss scale's optimiser does. So do the fused ones, but SGD's makes its momentum in such a first step.
         """
         if self.scaler.is_enabled():
+            if isinstance(self.optimizer, torch.optim.SGD):
+                self._begin_momentum()
             return True
         heeds = bool(self.optimizer.param_groups[0].get("fused")) and not isinstance(self.optimizer, torch.optim.SGD)
         if heeds and not self.nonfinite.on_host:
             self.optimizer.found_inf = self.nonfinite.found[0]  # type: ignore[attr-defined]  # as GradScaler does
         return heeds
+
+    def _begin_momentum(self) -> None:
+        """Make SGD's momentum, which its fused form leaves as memory was where the first step is left out."""
+        for group in self.optimizer.param_groups:
+            if group["momentum"] and not group["dampening"]:  # which a momentum's first step has not
+                for weight in group["params"]:
+                    zeros = torch.zeros_like(weight, memory_format=torch.preserve_format)
+                    self.optimizer.state[weight]["momentum_buffer"] = zeros
 
     def train_step(self, batch: Batch) -> None:
         """Take one step. Adds the batch's sums to ``sums`` and moves the noise on; waits for nothing.

@@ -24,7 +24,8 @@ class Guard:
     def __init__(self, found: Tensor, *, on_host: bool) -> None:
         self._found, self._on_host = found, on_host
         self._guarded: list[Tensor] = []  # kept alive, so that an identity never becomes another tensor's
-        self._lists: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}  # the tensors as integers, their copies
+        # The tensors as integers, and their copies; by device, as Adagrad and Adafactor count on the host.
+        self._lists: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
 
     @torch.no_grad()
     def remember(self, tensors: Iterable[Tensor]) -> None:
@@ -34,7 +35,7 @@ class Guard:
             self._guarded, self._lists = tensors, {}
             for tensor in tensors:
                 integer = _INTEGERS[tensor.element_size()]
-                views, copies = self._lists.setdefault(integer, ([], []))
+                views, copies = self._lists.setdefault((tensor.device, integer), ([], []))
                 views.append(tensor.detach().view(integer))
                 copies.append(torch.empty_like(views[-1]))
         for views, copies in self._lists.values():
@@ -48,11 +49,11 @@ class Guard:
                 for views, copies in self._lists.values():
                     torch._foreach_copy_(views, copies)
             return
-        for integer, (views, copies) in self._lists.items():
+        for (device, integer), (views, copies) in self._lists.items():
             changes = torch._foreach_sub(copies, views)
-            torch._foreach_mul_(changes, self._found[0].to(integer))
+            torch._foreach_mul_(changes, self._found[0].to(device, integer))
             torch._foreach_add_(views, changes)
         known = {id(tensor) for tensor in self._guarded}
         for tensor in tensors:
             if id(tensor) not in known:
-                tensor.masked_fill_(self._found[0] > 0, 0)
+                tensor.masked_fill_((self._found[0] > 0).to(tensor.device), 0)

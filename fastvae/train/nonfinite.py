@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops import Noise
+from ..ops import Backend, Noise
 from ..ops.all_finite import all_finite
 from ..ops.record_step import record_step_
 from .world import World
@@ -43,12 +43,16 @@ class Nonfinite:
 
     Args:
         noise: that of the run; its state counts the steps, each in the look at it.
+        backend: reference launches no kernel of Triton's.
         lasting: find all steps after the first one too, so that the run stays as it was before.
     """
 
-    def __init__(self, noise: Noise, *, lasting: bool) -> None:
+    def __init__(self, noise: Noise, *, lasting: bool, backend: Backend = "auto") -> None:
         device = noise.state.device
         self._state, self._lasting = noise.state, lasting
+        self._backend: Backend = (
+            "reference" if backend == "reference" else "auto"
+        )  # on a CPU, native has no such operator
         self.on_host = _is_at_hand(device)
         self.found = torch.zeros(1, device=device)  # not 0 if the step is such; fused optimisers take it so
         self.record = torch.zeros(5, dtype=torch.float64, device=device)  # a Report, whose step is counted from 0
@@ -80,7 +84,7 @@ class Nonfinite:
 
     def _record(self, total: Tensor, sums: Tensor, sizes: Tensor, *, rows: int, images: int) -> None:
         arguments = self.found, self.record, total, self._state, sums, sizes
-        record_step_(*arguments, rows=rows, images=images, lasting=self._lasting)
+        record_step_(*arguments, rows=rows, images=images, lasting=self._lasting, backend=self._backend)
 
     @property
     def leaves_out(self) -> bool:

@@ -95,7 +95,8 @@ class Replay:
         with _undone(engine, loader.place):
             for number in range(_WARM_UP):
                 loader.place.zero_()  # where there is a whole batch; a run may go on from the end of an epoch
-                if number < _WARM_UP - 1:
+                # Of several processes, one that raised here would leave the others in their sum: the capture finds out.
+                if number < _WARM_UP - 1 or engine.world.size > 1:
                     engine.train_step(loader.follow())
                 else:  # all that is lazy is done: what waits now would wait in each step
                     with _told(), graphs.refusing_waits():

@@ -73,7 +73,9 @@ def run(
         dataset = open_data(config, world, dataset)
         console = Console(quiet=quiet or not world.is_main, highlight=False, soft_wrap=True)
         if model is not None:
-            dataset, told = stack.enter_context(laid_out(model, dataset, config, world.device))
+            # Several processes have to find the same, and a model in parts may be too large for one of their GPUs.
+            where = world.device if world.size == 1 else torch.device("cpu")
+            dataset, told = stack.enter_context(laid_out(model, dataset, config, where))
             if told is not None:
                 console.print(f"fastvae: {told}")
         # The folder comes after all that can be wrong: a refused run leaves nothing behind.

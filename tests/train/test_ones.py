@@ -1,10 +1,16 @@
 """Factors of one are taken out of a recorded step, others stay."""
 
+from contextlib import nullcontext
+
+import pytest
 import torch
+from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastvae import ops
+from fastvae.train.objective import Dials
 from fastvae.train.ones import drop_ones
+from fastvae.train.step import Step
 
 
 def recorded(factor):
@@ -36,3 +42,44 @@ def test_other_factors_stay():
     graph, function, given = recorded(3)
     assert torch.equal(graph(*given), function(*given))
     assert graph(*given).abs().sum() > 0
+
+
+class Toy(nn.Module):
+    """Somebody's own ones: written to through a view, or multiplied into what is then written to."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.p = way, nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+
+    def forward(self, images, state, row, stream, dials):
+        x = images * self.p
+        if self.way == "a mask":
+            mask = torch.ones_like(x)
+            mask[:, :2] = 0
+            x = x * mask
+        elif self.way == "a copy":
+            y = images * torch.ones_like(images)
+            y += 1
+            x = x * y * images
+        elif self.way == "a number":
+            total, factor = x.sum(), torch.ones_like(x.sum())
+            product = total.detach() * factor
+            product += 1
+            factor.view(1).fill_(3.0)
+            x = x * factor * total + product
+        else:
+            x = (torch.ones_like(x) * x.t().contiguous().t()).reshape(-1)
+        s = x.sum()
+        return s * dials.weight, torch.stack((s, s, s)).detach()
+
+
+@pytest.mark.parametrize("way", ["a mask", "a copy", "a number", "other strides"])
+def test_a_models_own_ones_stay(way):
+    one, found = torch.ones(()), []
+    for execution in ("eager", "traced"):
+        images = torch.arange(8.0).view(2, 4)
+        sums, gradients = Step(Toy(way), execution, nullcontext)(images, torch.tensor([0, 0]), 0, Dials(one, one, one))
+        assert torch.equal(images, torch.arange(8.0).view(2, 4))
+        found.append((sums, *gradients))
+    for eager, traced in zip(*found, strict=True):
+        assert torch.equal(eager, traced)
