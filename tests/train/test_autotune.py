@@ -162,3 +162,13 @@ def test_the_fixed_choice_is_the_machines():
     assert str(choice) == f"{choice.precision}, traced (fixed)"
     asked = autotune.fixed(resolve(TrainConfig(precision="fp64", execution="eager")), torch.device("cpu"))
     assert (asked.precision, asked.execution) == ("fp64", "eager")
+
+
+def test_of_several_processes_none_drops_a_candidate_by_itself(monkeypatch):
+    """The others wait for it in a sum: it has to end, so that they do."""
+
+    def make(*candidate):
+        raise RuntimeError("out of memory here alone")
+
+    with pytest.raises(RuntimeError, match="here alone"):
+        autotune._time([("fp32", "eager"), ("fp32", "traced")], make, World(0, 0, 2, torch.device("cpu")))

@@ -194,3 +194,27 @@ def test_the_scalers_own_skips_are_not_counted(config):
         engine.train_step(batch)
     assert engine.nonfinite.record.tolist() == [0] * 5
     assert engine.scaler.get_scale() == 2.0 ** (60 - STEPS)
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_sgds_momentum_begins_at_zero_where_the_scaler_leaves_the_first_step_out(config, at_hand, monkeypatch):
+    """torch's fused form makes it of memory as it was, and fills it in a step that is not left out."""
+    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: at_hand)
+    options = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}
+    resolved = resolve(config(execution="eager", precision="fp16", on_nonfinite="skip", **options))
+    engine = Engine(own_model(), resolved, resolved.recipe, World(0, 0, 1, torch.device("cpu")))
+    engine.scaler._scale.fill_(2.0**60)  # overflows
+    engine.train_step(next(iter(ResidentLoader(images(None), batch_size=BATCH, seed=0))))
+    assert all(not state["momentum_buffer"].any() for state in engine.optimizer.state.values())
+    assert len(engine.optimizer.state) == len(list(engine.model.parameters()))
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_the_reference_backend_launches_no_kernel(config, backend, monkeypatch):
+    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
+    seen, book = [], nonfinite.record_step_
+    monkeypatch.setattr(nonfinite, "record_step_", lambda *a, **k: (seen.append(k["backend"]), book(*a, **k))[1])
+    resolved = resolve(config(execution="eager", backend=backend))
+    engine = Engine(own_model(), resolved, resolved.recipe, World(0, 0, 1, torch.device("cpu")))
+    engine.train_step(next(iter(ResidentLoader(images(None), batch_size=BATCH, seed=0))))
+    assert seen == [backend]
