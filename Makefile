@@ -41,7 +41,7 @@ chaos: $(BUILT)  ## kill and damage runs in every known way, go on, and compare:
 bench: $(BUILT)  ## every benchmark; FASTVAE_DATA=DIR for real MNIST; RESULT=FILE.json keeps the figures
 	$(BIN)/pytest benchmarks --benchmark-only $(if $(RESULT),--benchmark-json=$(RESULT)) $(ARGS)
 
-# Of .venv; or, if PYTHON is given, by that interpreter and its packages, without .venv and without a registry.
+# It runs in .venv or, if PYTHON is given, in that interpreter with its own packages: no .venv, no registry.
 ifeq ($(origin PYTHON),file)
 gpu: $(BUILT)  ## is all right on this GPU, and how fast: 8 minutes; ARGS=--dry tries the script itself on the CPU
 	$(BIN)/python benchmarks/gpu $(ARGS)

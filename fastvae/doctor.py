@@ -86,7 +86,7 @@ def _backends() -> list[tuple[str, str, str]]:
 
 
 def _fault_of_a_launch(device: str = "cuda") -> tuple[str, str] | None:
-    """What is wrong with a kernel's launch, and the remedy: a package that is there may lack what it builds with."""
+    """Launch a kernel; return the fault and its remedy, if any: an installed Triton may lack a compiler."""
     try:
         latents = torch.zeros(1, 1, device=device)
         ops.gaussian_kl(latents, latents, backend="triton").item()

@@ -106,7 +106,7 @@ def place(backend: str, device: str) -> Place:
 
 
 class NoHostCopies(TorchDispatchMode):
-    """Around what may make no tensor of a host's number: on a GPU that is a copy, which no graph takes."""
+    """Refuse a tensor made of a host's number: on a GPU that is a copy, which no graph takes."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert function._schema.name not in {"aten::lift_fresh", "aten::lift"}, "makes a tensor of a host's number"

@@ -139,7 +139,7 @@ class Driver:
 
     @property
     def path(self) -> Path:
-        """Of the results."""
+        """Return the file of the results."""
         if self._out is not None:
             return self._out
         device = self.results.get("environment", {}).get("figures", {}).get("device", "unknown")
@@ -171,7 +171,7 @@ def _kill(running: Running) -> None:
 
 
 def _result(running: Running, *, over: bool, seconds: float) -> dict[str, Any]:
-    """What a section that ended, or was ended, has found."""
+    """Findings of a section that ended or was stopped."""
     file = running.folder / RESULT
     found = json.loads(file.read_text()) if file.exists() else {"summary": "", "failures": [], "figures": {}}
     log = (running.folder / LOG).read_text(errors="replace").strip().splitlines()

@@ -54,7 +54,7 @@ def run(section: Section) -> str:
 
 
 def measured(section: Section, preset: str, precision: str, execution: str) -> dict[str, Any]:
-    """What there is to know about one kind of step. Microseconds are of a step."""
+    """Measure one kind of step; microseconds are those of one step."""
     options: dict[str, Any] = {"preset": preset, "precision": precision, "execution": execution}
     batches = BATCHES
     if section.dry:
@@ -91,7 +91,7 @@ class Spent(NamedTuple):
 
 
 def times(loader: ResidentLoader, replay: Replay) -> dict[str, float]:
-    """Of replays, the median over epochs of them."""
+    """The median over epochs of replays."""
     spent = sorted((replays(loader, replay) for _ in range(7)), key=lambda each: each.device / each.steps)
     middle = spent[len(spent) // 2]
     return {"us": round(middle.device / middle.steps, 1), "host_us": round(middle.host / middle.steps, 2)}
@@ -118,7 +118,7 @@ def replays(loader: ResidentLoader, replay: Replay) -> Spent:
 
 
 def kernels(loader: ResidentLoader, replay: Replay) -> dict[str, Any]:
-    """What runs on the device in a step: the number of kernels and copies, their time, and the longest by name."""
+    """Profile what the device runs in a step: the number of kernels and copies, their time, and the longest by name."""
     loader.set_epoch(1)
     on_gpu = loader.images.is_cuda
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiled:

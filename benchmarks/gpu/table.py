@@ -97,7 +97,7 @@ ROWS: list[tuple[str, str, Callable[[Figures], str]]] = [
 
 
 def cell(results: dict[str, Any], section: str, read: Callable[[Figures], str]) -> str:
-    """What a section found; nothing where it did not get so far."""
+    """A section's findings; none where it did not get so far."""
     try:
         return read(results["sections"][section]["figures"])
     except (KeyError, IndexError, statistics.StatisticsError):

@@ -40,7 +40,7 @@ def against_pythae(task: Task, compiled: bool = True) -> list[Entry]:
 
 
 def chosen(patterns: Sequence[str], *fields: list[Entry]) -> list[list[Entry]]:
-    """Of each field, those whose names match one of the shell patterns; all if there is none.
+    """Choose, in each field, those whose names match one of the shell patterns; all if there is none.
 
     Raises InputError for a pattern that matches nobody.
     """

@@ -12,13 +12,13 @@ WARM_UP = 3  # calls before a capture, as torch's notes on CUDA graphs advise
 
 
 class Graph(Protocol):
-    """What :class:`torch.cuda.CUDAGraph` does."""
+    """The part of :class:`torch.cuda.CUDAGraph` that is used."""
 
     def replay(self) -> None: ...
 
 
 def captures(device: torch.device) -> bool:
-    """Whether graphs can be captured there."""
+    """Return whether graphs can be captured on a device."""
     return device.type == "cuda"
 
 

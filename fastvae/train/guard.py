@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-# Of a type's size: copies by integers keep the bits of a NaN, and a product with 0 leaves nothing of it.
+# Integers of the same size: copies by integers keep the bits of a NaN, and a product with 0 leaves nothing of it.
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 

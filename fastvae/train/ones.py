@@ -34,7 +34,7 @@ def _is_same(node: Node, other: Node) -> bool:
 
 
 def _is_constant(node: Node) -> bool:
-    """Whether nothing writes to a node's memory, which is its own, or the step's argument."""
+    """Return whether a node's memory is its own, or the step's argument, and nothing writes to it."""
     is_own = node.op == "placeholder" or _only_reads(node)
     return is_own and all(_only_reads(user) for user in node.users)
 
@@ -44,7 +44,7 @@ def _scales_by(user: Node, one: Node) -> bool:
 
 
 def _only_reads(user: Node) -> bool:
-    """Whether an operator writes to nothing, and gives nothing that shares memory with what it read."""
+    """Return whether an operator writes to nothing, and returns nothing that shares memory with its arguments."""
     if not isinstance(user.target, OpOverload):
         return False
     schema = user.target._schema

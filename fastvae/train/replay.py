@@ -95,7 +95,7 @@ class Replay:
         with _undone(engine, loader.place):
             for number in range(_WARM_UP):
                 loader.place.zero_()  # where there is a whole batch; a run may go on from the end of an epoch
-                # Of several processes, one that raised here would leave the others in their sum: the capture finds out.
+                # A process that raises here leaves the others in their sum: with several, the capture finds out.
                 if number < _WARM_UP - 1 or engine.world.size > 1:
                     engine.train_step(loader.follow())
                 else:  # all that is lazy is done: what waits now would wait in each step
@@ -161,15 +161,15 @@ class CudaGraphs:
         self._stream = stream
 
     def refusing_waits(self) -> AbstractContextManager[None]:
-        """Around a step that has to run without waiting for the device: what waits raises RuntimeError."""
+        """Return a context for a step that must not wait for the device; a wait raises RuntimeError."""
         return refusing_waits()
 
     @contextmanager
     def capture(self) -> Iterator[Graph]:
-        """Around calls that become the graph."""
+        """Capture the calls inside the context; give their graph."""
         graph = torch.cuda.CUDAGraph()
         try:
-            # What other threads of the caller's program do on the device must not spoil it.
+            # Other threads of the caller's program may use the device meanwhile.
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 yield graph
         except Exception:
@@ -181,7 +181,7 @@ class CudaGraphs:
 
 @contextmanager
 def refusing_waits() -> Iterator[None]:
-    """Around calls that have to run without waiting for a GPU: what waits raises RuntimeError."""
+    """Refuse waits for a GPU inside the context: a wait raises RuntimeError, in any thread of the process."""
     before = torch.cuda.get_sync_debug_mode()
     try:
         with warnings.catch_warnings():

@@ -36,7 +36,7 @@ def _is_in_optimizer():
 
 
 class Refusing(TorchDispatchMode):
-    """Around a step that must neither wait nor copy from the host, as torch.cuda.set_sync_debug_mode has it."""
+    """Refuse waits and copies from the host in a step, as torch.cuda.set_sync_debug_mode does."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         _refuse(function, args)

@@ -1,4 +1,4 @@
-"""What a bad step changed gets its bits back, without anybody having looked."""
+"""Tensors that a bad step changed get their bits back, and the host never looks."""
 
 import pytest
 import torch

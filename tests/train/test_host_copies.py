@@ -1,4 +1,4 @@
-"""What a preset minimises stays on the device."""
+"""A preset's objective copies nothing from the host."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ from fastvae.train.world import World
 
 from .recording import as_on_a_gpu
 
-# What only looks at memory otherwise, and the profiler's marks.
+# Views of memory, which launch nothing.
 _VIEWS = {"alias", "as_strided", "detach", "expand", "permute", "select", "slice", "split", "split_with_sizes"}
 _VIEWS |= {"squeeze", "t", "transpose", "unbind", "unsqueeze", "view"}
 
