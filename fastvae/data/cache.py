@@ -25,7 +25,7 @@ from rich.text import Text
 from torch import Tensor
 
 from ..errors import InputError
-from .files import reason
+from ..files import reason
 from .mapped import Mapped
 from .source import Source
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from .files import cache_folder, download, reason, user_folder
+from ..files import reason
+from .files import cache_folder, download, user_folder
 
 _BINARY, _PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
 _BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))

@@ -15,10 +15,10 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ..errors import InputError
+from ..files import reason
 from ..machine import cores
 from .ahead import Ahead
 from .augment import Augment, Places
-from .files import reason
 from .loader import Batch
 from .ordered import Options, OrderedLoader
 from .pictures import Pictures, is_known, square

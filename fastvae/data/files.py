@@ -9,14 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import InputError
+from ..files import reason
 
 _SILENCE = 30.0  # seconds without an answer that end a download; urllib alone would wait for minutes
-
-
-def reason(error: BaseException) -> str:
-    """An error's own words on one line."""
-    words = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return " ".join(words.split())
 
 
 def user_folder(data_dir: Path | None) -> Path | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .files import reason
+from ..files import reason
 
 _ELEMENTS = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 _HEADER = 16  # bytes: 0, 0, element type, dimensions; then N, H, W as uint32

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .files import reason
+from ..files import reason
 
 
 class Mapped:

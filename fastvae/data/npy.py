@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from .files import reason
+from ..files import reason
 
 _MAGIC = b"\x93NUMPY"
 _CHANNELS = (1, 3, 4)

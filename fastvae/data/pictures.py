@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from .files import reason
+from ..files import reason
 from .source import Encoded, Source
 
 OnBad = Literal["stop", "skip"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..files import reason
+from ...files import reason
 from ..npy import check_images
 from ..source import Images
 from .arrays import Array, halved, paired

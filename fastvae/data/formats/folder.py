@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import InputError
-from ..files import reason
+from ...files import reason
 from ..source import Encoded
 from .names import SUFFIXES, Counting, Names, is_picture, shown
 from .split import halved

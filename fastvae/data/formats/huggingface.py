@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ..files import reason
+from ...files import reason
 from ..source import Encoded
 from .split import halved
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ...errors import InputError
-from ..files import reason
+from ...files import reason
 from ..source import Encoded
 from .folder import Files
 from .names import Counting, Names, shown

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
-from ..files import reason
+from ...files import reason
 from ..source import Encoded
 from .folder import TESTS
 from .names import SUFFIXES, Counting, Names, is_picture, shown

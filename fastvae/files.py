@@ -1,0 +1,171 @@
+"""How fastvae opens, reads and writes files: the one place that decides what a stranger's folder can do.
+
+Reading takes regular files only, so that a pipe or a device can neither hang a run nor fill its memory. Writing goes to
+a new file beside the old one, which then takes its name, and follows no link.
+"""
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+_JSON_LIMIT = 64 << 20  # bytes of a file that describes something
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
+}
+Name = str | bytes | os.PathLike[str]
+
+
+def reason(error: BaseException) -> str:
+    """An error's own words on one line."""
+    words = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(words.split())
+
+
+def descriptor_of(path: Name, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file and return its descriptor; a pipe or a device is refused without waiting for it.
+
+    Raises:
+        OSError: the file cannot be opened, or is not a regular file.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+    try:
+        _check_kind(os.fstat(descriptor).st_mode)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_regular(path: Name) -> BinaryIO:
+    """Open a regular file for reading, buffered. Raises OSError as :func:`descriptor_of` does."""
+    return os.fdopen(descriptor_of(path), "rb")
+
+
+def check_regular(path: Name) -> None:
+    """Raise OSError unless ``path`` is a regular file that can be read: for libraries that open files themselves."""
+    os.close(descriptor_of(path))
+
+
+def read_bytes(path: Name, limit: int) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes. Raises OSError, EFBIG where it has more."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"has {size:,} bytes, more than the {limit:,} that it may have")
+        return file.read(limit + 1)[:limit]
+
+
+def read_json(path: Name, limit: int = _JSON_LIMIT) -> Any:
+    """The JSON in a regular file. Raises OSError where it cannot be read, ValueError for what is no JSON."""
+    return parse_json(read_bytes(path, limit))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON that somebody else wrote. Raises ValueError for what is none, however deep its brackets go."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("brackets within brackets, too many to read") from None
+
+
+@contextmanager
+def fresh(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
+    """A new file to write to, which takes the name ``path`` at the end, once all of it is on the disk.
+
+    A crash leaves the old file or the new one, never a part. What already has the name of the partial file is removed
+    first, and what has the name itself is replaced: a link is never written through. Raises OSError.
+    """
+    partial = path.with_name(path.name + ".partial") if partial is None else partial
+    with suppress(FileNotFoundError):
+        partial.unlink()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(partial, flags, 0o666), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, as :func:`fresh` does."""
+    with fresh(path) as file:
+        file.write(text.encode())
+
+
+def open_in_place(path: Path, flags: int, mode: str) -> IO[Any]:
+    """Open a file of a run or a cache to write into it where it lies, made if ``flags`` say so.
+
+    Raises:
+        OSError: it is a link, has a second name elsewhere, or is not a regular file.
+    """
+    try:
+        descriptor = descriptor_of(path, flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "is a link, which is not followed for writing") from error
+        raise
+    if os.fstat(descriptor).st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EMLINK, "has a second name elsewhere, whose content would change with it")
+    return os.fdopen(descriptor, mode)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether ``path`` is a regular file with this one name, and no link."""
+    status = os.lstat(path)
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+def real_folder(path: Path) -> Path:
+    """Make a folder whose parent exists, or accept the one there is. Raises OSError where it is a link to another."""
+    with suppress(FileExistsError):
+        path.mkdir()
+    mode = os.lstat(path).st_mode
+    if not stat.S_ISDIR(mode):
+        raise NotADirectoryError(errno.ENOTDIR, f"is {_KINDS.get(stat.S_IFMT(mode), 'a file')}, not a folder")
+    return path
+
+
+def own_folder(path: Path) -> Path:
+    """Make a folder for this user alone (mode 0700), or accept one that nobody else can write to.
+
+    Raises:
+        OSError: it cannot be made, or belongs to, or can be written by, somebody else.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = os.stat(path)
+    if status.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, f"belongs to user {status.st_uid}, not to you ({os.geteuid()})")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(errno.EPERM, "can be written by others: take that away with chmod go-w")
+    return path
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or what a folder says of its files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_kind(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file")
