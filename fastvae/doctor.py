@@ -7,14 +7,13 @@ import platform
 from fnmatch import fnmatch
 
 import torch
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 import fastvae
 
 from . import ops
 from .ops._library import capability, has_native, has_triton, multiplies_bf16
+from .terminal import Terminal
 from .train.folder import device_name
 
 # The extras that pip installs, and the package of each; DALI has one for each CUDA.
@@ -29,8 +28,8 @@ def examine() -> int:
     table = Table("", "found", "to mend", title="fastvae doctor", title_justify="left")
     findings = [*_versions(), *_optional(), *_devices(), *_backends(), _data()]
     for name, found, remedy in findings:
-        table.add_row(name, escape(found), remedy)
-    Console(highlight=False).print(table)
+        table.add_row(name, found, remedy)
+    Terminal().print(table, soft_wrap=False)
     return 1 if any(remedy for _, _, remedy in findings) else 0
 
 

@@ -6,20 +6,22 @@ from pathlib import Path
 
 import torch
 from rich.bar import Bar
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
+from .data import OrderedLoader
 from .errors import InputError
+from .files import reason
 from .ops import Noise, bits_per_dimension
+from .terminal import Terminal
 from .train.likelihood import estimate_nll
 from .train.objective import SAMPLE_STREAM
 from .train.pictures import reconstruction_grid, sample_grid, write_image
 from .train.saved import SavedRun, Which, evaluate
 from .train.world import resolve_device
 
-_console = Console(highlight=False, soft_wrap=True)
+_console = Terminal()
 
 
 def sample(path: Path, count: int, seed: int, out: Path | None, device: str, which: Which) -> None:
@@ -37,14 +39,14 @@ def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None,
     _at_least_one(count)
     place = resolve_device(device)
     run = SavedRun.open(path, place, which)
-    images = run.test_loader(data_dir).first(count)
+    images = _test_loader(run, data_dir).first(count)
     _write(reconstruction_grid(images, run.model.reconstruct(images)), out or path / "reconstructions.png")
 
 
 def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which) -> None:
     """Print the test ELBO, its terms, and what each latent dimension carries."""
     run = SavedRun.open(path, resolve_device(device), which)
-    loader = run.test_loader(data_dir)
+    loader = _test_loader(run, data_dir)
     result = evaluate(run, loader)
     terms, active = result.terms, int(result.active.sum())
     _console.print(f"{path}: preset {run.settings['preset']}, {run.epoch} epochs, on {loader.count:,} test images")
@@ -76,14 +78,14 @@ def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None,
             f"{path} has {run.model.levels} levels of latents, but importance samples are drawn of 1: "
             "use fastvae evaluate, whose ELBO is of all"
         )
-    loader = run.test_loader(data_dir)
+    loader = _test_loader(run, data_dir)
     if count is not None and count > loader.count:
         raise InputError(
             f"--images is {count}, but the test set has {loader.count}: use at most --images {loader.count}"
         )
     images = loader.first(count or loader.count)
     started, parts = time.perf_counter(), []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=Terminal(stderr=True), transient=True) as progress:
         task = progress.add_task("importance samples", total=len(images))
         for part in estimate_nll(run.model, images, samples, run.settings["seed"]):
             parts.append(part.cpu())
@@ -94,6 +96,14 @@ def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None,
         f"test nll {values.mean():.3f} nats, standard error {error:.3f} over {len(values):,} images, "
         f"{samples:,} samples each, {seconds:.1f} s"
     )
+
+
+def _test_loader(run: SavedRun, data_dir: Path | None) -> OrderedLoader:
+    """The test images of a run. Files that it names are said before they are read: it may be somebody else's run."""
+    named = run.named_files(data_dir)
+    if named is not None:
+        Terminal(stderr=True).print(f"{run.path}: its config.json names the images, in {named}")
+    return run.test_loader(data_dir)
 
 
 def _at_least_one(count: int, flag: str = "--count") -> None:
@@ -107,5 +117,5 @@ def _write(grid: Tensor, path: Path) -> None:
     try:
         write_image(grid, path)
     except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}): choose another --out") from error
+        raise InputError(f"cannot write {path} ({reason(error)}): choose another --out") from error
     _console.print(str(path))

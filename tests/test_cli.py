@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from torchvision.transforms.functional import pil_to_tensor
 
 from fastvae import doctor
@@ -133,7 +132,7 @@ def test_bad_commands_exit_with_2(arguments):
 def test_settings_of_a_stranger_are_refused(trained, tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps({"settings": {"preset": "evil"}, "data": {"shape": [1, 8, 8]}}))
     assert run(["sample", str(tmp_path)]) == 2
-    assert "does not describe a preset's model" in capsys.readouterr().err
+    assert "config.json: preset is not what fastvae writes" in capsys.readouterr().err
 
 
 def test_doctor_says_what_is_here(capsys):
@@ -153,7 +152,7 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(capsys, monkeypatch):
 
 
 def test_doctor_lists_what_is_optional(capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "Console", partial(Console, width=200))
+    monkeypatch.setenv("COLUMNS", "200")
     versions = {"h5py": "3.1.4", "NVIDIA-dali-cuda120": "1.59"}
     installed = [SimpleNamespace(name=name, version=version) for name, version in versions.items()]
     monkeypatch.setattr(importlib.metadata, "distributions", lambda: iter(installed))

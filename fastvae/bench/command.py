@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-from rich.console import Console
 from rich.progress import track
 
 from ..data import load
 from ..errors import InputError
 from ..models import PRESETS
+from ..terminal import Terminal
 from ..train.config import TrainConfig
 from ..train.images import check_pixels
 from ..train.world import resolve_device
@@ -52,7 +52,7 @@ def bench(config: Bench) -> int:
 
 
 def _run(config: Bench, tasks: list[tuple[Task, list[Entry]]]) -> int:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal()
     if not console.is_terminal:
         console.width = 140  # a file need not fold the table
     comparisons, void = [], False

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 import fastvae
 
 from ..errors import InputError
+from ..files import reason, write_text
+from ..terminal import Terminal
 from ..train.folder import device_name
 from .race import Result
 from .task import Task
@@ -46,7 +47,7 @@ def ratios(result: Result, results: Sequence[Result]) -> Ratios:
     return Ratios(over(fastest("tutorial", "pythae")), over(fastest("torch")), over(floor))
 
 
-def show(console: Console, task: Task, results: Sequence[Result]) -> None:
+def show(console: Terminal, task: Task, results: Sequence[Result]) -> None:
     """Print the table."""
     several = len(results[0].test_losses) > 1
     baseline = "pythae" if any(result.kind == "pythae" for result in results) else "tutorial"
@@ -113,9 +114,9 @@ def write_json(path: Path, device: torch.device, comparisons: Sequence[dict[str,
     versions = {"fastvae": fastvae.__version__, "torch": torch.__version__}
     head = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions}
     try:
-        path.write_text(json.dumps({**head, "comparisons": comparisons}, indent=2) + "\n")
+        write_text(path, json.dumps({**head, "comparisons": comparisons}, indent=2) + "\n")
     except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}): choose another --json") from error
+        raise InputError(f"cannot write {path} ({reason(error)}): choose another --json") from error
 
 
 def plot(path: Path, task: Task, results: Sequence[Result]) -> None:

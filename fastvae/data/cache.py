@@ -1,7 +1,8 @@
 """Images decoded once, into a folder of the disk, for data that is trained on often.
 
-A folder has ``images.bin``, the pixels as :class:`Mapped` has them; ``cache.json``, which says what they are and is
-written last; and ``verified.json``: the file as it was when its checksums were last found right.
+A folder has ``images.bin``, the pixels as :class:`Mapped` has them, and ``cache.json``, which says what they are and is
+written last. Who else may write there cannot vouch for the pixels: which file's checksums were last found right is kept
+in the user's own ``~/.cache/fastvae/verified``.
 """
 
 import fcntl
@@ -19,20 +20,21 @@ from typing import Any
 
 import torch
 import xxhash
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import reason
+from ..files import fresh, open_in_place, open_regular, read_json, real_folder, reason, write_text
+from ..terminal import Terminal
+from .files import own_cache
 from .mapped import Mapped
 from .source import Source
 
 _FORMAT = 1
 _CHUNK = 1 << 26  # bytes of one checksum
 _PART = 64, 1 << 22  # images that one thread decodes together, and their bytes: at most that
-_IMAGES, _ABOUT, _VERIFIED, _LOCK = "images.bin", "cache.json", "verified.json", ".lock"
+_IMAGES, _ABOUT, _LOCK = "images.bin", "cache.json", ".lock"
 Key = Mapping[str, str | int]
 
 
@@ -55,12 +57,13 @@ def cached(source: Source, folder: Path, key: Key, *, workers: int, show_progres
     if source.dtype != torch.uint8:
         raise InputError(f"--cache keeps images of uint8, but these are {source.dtype}: leave out --cache")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        real_folder(folder)
         with _alone(folder, show_progress):
             if not (folder / _ABOUT).exists():
                 sums = _make(source, folder, workers, show_progress)
                 about = {"format": _FORMAT, "shape": source.shape, "key": dict(key), "xxh3_128": sums}
-                _write(folder / _ABOUT, about)
+                write_text(folder / _ABOUT, json.dumps(about, indent=1) + "\n")
             sums = _sums(folder, {**key, "shape": list(source.shape)})
             images = Mapped(folder / _IMAGES, source.shape)
             _verify(folder, sums, show_progress)
@@ -74,9 +77,8 @@ def cached(source: Source, folder: Path, key: Key, *, workers: int, show_progres
 
 def _make(source: Source, folder: Path, workers: int, show: bool) -> list[str]:
     """Write the images, and give their checksums."""
-    partial = folder / (_IMAGES + ".partial")
-    for leftover in (partial, folder / _IMAGES):  # of a process that was killed, as nothing says what is in it
-        leftover.unlink(missing_ok=True)
+    for name in (_IMAGES, _IMAGES + ".partial"):  # of a process that was killed, as nothing says what is in it
+        (folder / name).unlink(missing_ok=True)
     needed, free = math.prod(source.shape), shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
@@ -84,23 +86,17 @@ def _make(source: Source, folder: Path, workers: int, show: bool) -> list[str]:
             "free some space, choose another --cache, or leave it out"
         )
     sums = _Sums()
-    try:
-        with (
-            partial.open("wb") as file,
-            _bar(show, "images") as progress,
-            closing(_in_order(source, workers)) as parts,
-        ):
-            task = progress.add_task("decoding", total=len(source))
-            for images in parts:
-                content = images.permute(0, 2, 3, 1).contiguous().view(-1).numpy().data
-                sums.add(content)
-                file.write(content)
-                progress.advance(task, len(images))
-        _publish(partial, folder / _IMAGES)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
+    with (
+        fresh(folder / _IMAGES) as file,
+        _bar(show, "images") as progress,
+        closing(_in_order(source, workers)) as parts,
+    ):
+        task = progress.add_task("decoding", total=len(source))
+        for images in parts:
+            content = images.permute(0, 2, 3, 1).contiguous().view(-1).numpy().data
+            sums.add(content)
+            file.write(content)
+            progress.advance(task, len(images))
     return sums.done()
 
 
@@ -167,12 +163,15 @@ def _sums(folder: Path, wanted: Mapping[str, object]) -> list[str]:
 def _verify(folder: Path, sums: list[str], show: bool) -> None:
     """Compare the checksums, unless that was done since the file last changed."""
     path = folder / _IMAGES
-    state = _state(path)
-    if _read(folder / _VERIFIED) == state:
-        return
-    with path.open("rb") as file, _bar(show, "bytes") as progress:
+    state: dict[str, object] = {**_state(path), "sums": sums}
+    known: Path | None = None
+    with suppress(OSError):  # no folder of one's own, say: then it is verified each time
+        known = own_cache("verified") / f"{xxhash.xxh3_64_hexdigest(os.fsencode(path.absolute()))}.json"
+        if _read(known) == state:
+            return
+    with open_regular(path) as file, _bar(show, "bytes") as progress:
         chunks = iter(lambda: file.read(_CHUNK), b"")
-        task = progress.add_task("checking", total=state["size"])
+        task = progress.add_task("checking", total=path.stat().st_size)
         for place, (chunk, expected) in enumerate(zip_longest(chunks, sums, fillvalue=b"")):
             if xxhash.xxh3_128_hexdigest(chunk) != expected:
                 raise InputError(
@@ -180,8 +179,9 @@ def _verify(folder: Path, sums: list[str], show: bool) -> None:
                     f"remove the folder {folder}, and it is made anew"
                 )
             progress.advance(task, len(chunk))
-    with suppress(OSError):  # a folder that others made, say: then it is verified again the next time
-        _write(folder / _VERIFIED, state)
+    with suppress(OSError):
+        if known is not None:
+            write_text(known, json.dumps(state) + "\n")
 
 
 def _state(path: Path) -> dict[str, int]:
@@ -197,12 +197,12 @@ def _alone(folder: Path, show: bool) -> Iterator[None]:
     """Hold the folder's lock, which the system lets go of when its holder dies."""
     with ExitStack() as held:
         try:
-            file = held.enter_context((folder / _LOCK).open("a"))
+            file = held.enter_context(open_in_place(folder / _LOCK, os.O_RDWR | os.O_CREAT, "r+"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if show:
-                    Console(stderr=True).print(f"waiting for the process that makes {folder}", soft_wrap=True)
+                    Terminal(stderr=True).print(f"waiting for the process that makes {folder}")
                 fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # a folder that may only be read, or a disk without locks
             if not (folder / _ABOUT).exists():
@@ -221,34 +221,13 @@ class _Speed(ProgressColumn):
 
 def _bar(show: bool, unit: str) -> Progress:
     columns = TextColumn("{task.description}"), BarColumn(), _Speed(unit), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not show)
+    return Progress(*columns, console=Terminal(stderr=True), transient=True, disable=not show)
 
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is none."""
-    with suppress(OSError, ValueError, RecursionError):
-        content = json.loads(path.read_bytes())
+    with suppress(OSError, ValueError):
+        content = read_json(path)
         if isinstance(content, dict):
             return content
     return {}
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    _publish(partial, path)
-
-
-def _publish(partial: Path, path: Path) -> None:
-    """Give a file its name once all of it is on the disk, and the name too."""
-    _sync(partial)
-    partial.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

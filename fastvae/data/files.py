@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import InputError
-from ..files import reason
+from ..files import own_folder, reason
 
 _SILENCE = 30.0  # seconds without an answer that end a download; urllib alone would wait for minutes
 
@@ -34,6 +34,11 @@ def cache_folder() -> Path:
     """Where downloads go; the XDG specification has a relative path ignored."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "fastvae"
+
+
+def own_cache(name: str) -> Path:
+    """A folder in :func:`cache_folder`, made if need be. Raises OSError where somebody else could write to it."""
+    return own_folder(own_folder(cache_folder()) / name)
 
 
 def find(folder: Path, names: Iterable[str]) -> Path | None:

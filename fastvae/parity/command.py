@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import torch
 import tyro
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from ..data import in_memory, load
@@ -16,6 +15,7 @@ from ..errors import InputError
 from ..nn import as_likelihood
 from ..ops import Backend
 from ..ops._library import has_native, has_triton
+from ..terminal import Terminal
 from ..train.binarize import check_binarize
 from ..train.command import guarded
 from ..train.config import Execution, Precision, TrainConfig, resolve
@@ -69,7 +69,7 @@ def compare(config: ParityConfig) -> int:
         check_binarize(dataset, as_likelihood(settings.recipe.likelihood))
     setting = Setting(settings, in_memory(dataset.train), config.steps, device)
     marks = sorted({step for step in (1, 10, 100, config.steps) if step <= config.steps})
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal()
     console.print(
         f"{config.preset} on {config.data}, batch {settings.batch_size}, {config.steps} steps, {device_name(device)}: "
         "relative differences from the reference's loop in fp64"
@@ -88,7 +88,8 @@ def compare(config: ParityConfig) -> int:
     if not objections:
         console.print("all agree")
         return 0
-    console.print("\n".join(objections))
+    for objection in objections:
+        console.print(objection)
     if all(objection.startswith("fp32") for objection in objections):
         console.print("In fp32 a ReLU within rounding of 0 can part two curves: see whether another --seed does, too.")
     return 1

@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from ..data import ResidentLoader, in_memory, load
 from ..errors import InputError
+from ..files import write_text
 from ..models import build
+from ..terminal import Terminal
 from ..train.command import guarded
 from ..train.config import Precision, TrainConfig, resolve
 from ..train.disk import writing
@@ -91,7 +92,7 @@ def compare(config: ProcessesConfig) -> int:
         )
     if config.result is not None and not config.result.parent.is_dir():
         raise InputError(f"{config.result} cannot be written, there is no folder {config.result.parent}: make it first")
-    console, bound = Console(highlight=False, soft_wrap=True), BOUNDS[config.precision]
+    console, bound = Terminal(), BOUNDS[config.precision]
     console.print(
         f"{config.preset} on digits, global batch {config.batch_size}, {config.steps} steps, {config.precision}, "
         f"{config.device}: relative differences from one process"
@@ -130,7 +131,7 @@ def _keep(config: ProcessesConfig, path: Path, rows: Sequence[Row]) -> None:
         "rows": [asdict(row) for row in rows],
     }
     with writing(path):
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 # What each is in flags.

@@ -22,10 +22,11 @@ import fastvae
 
 from ..data import Batch, OrderedLoader, ResidentLoader
 from ..data.files import cache_folder
+from ..files import own_folder, read_json, write_text
 from ..models import VAE, Preset
 from .config import Execution, Precision, TrainConfig
 from .engine import Engine
-from .folder import device_name, write_atomically
+from .folder import device_name
 from .generators import kept
 from .replay import STEPS, CaptureError, Replay, can_replay
 from .schedule import plan
@@ -92,10 +93,10 @@ def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: OrderedLoade
     if len(candidates) == 1 and len(executions) == 1:
         return Choice(*candidates[0], {}, "asked for")
     batch = loader.fetch(0)
-    file, key = cache_folder() / "autotune.json", _key(config, model, batch, loader, steps, world)
-    kept: Choice | None = world.of_main(_kept(file, key, precisions))
-    if kept is not None:
-        return kept
+    key = _key(config, model, batch, loader, steps, world)
+    known = _known(world.of_main(_read().get(key) if world.is_main else None), precisions)
+    if known is not None:
+        return known
 
     def turn(precision: Precision, execution: Execution) -> _Turn:
         settings = replace(config, precision=precision, execution=execution)
@@ -113,7 +114,7 @@ def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: OrderedLoade
     precision, execution = _fastest(times)
     shown = {f"{p} {e}": round(1e3 * seconds, 3) for (p, e), seconds in times.items()}
     if world.is_main:
-        _keep(file, key, {"precision": precision, "execution": execution, "milliseconds": shown})
+        _keep(key, {"precision": precision, "execution": execution, "milliseconds": shown})
     return Choice(precision, execution, shown, "by trial")
 
 
@@ -231,26 +232,33 @@ def _key(config: TrainConfig, model: VAE, batch: Batch, loader: OrderedLoader, s
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
-def _kept(file: Path, key: str, precisions: list[Precision]) -> Choice | None:
-    """What an earlier trial chose; None where there was none, or the file is not what :func:`_keep` writes."""
+def _known(kept: Any, precisions: list[Precision]) -> Choice | None:
+    """What an earlier trial chose; None where there was none, or it is not what :func:`_keep` writes."""
+    if not isinstance(kept, dict):
+        return None
+    times = kept.get("milliseconds")
+    if not isinstance(times, dict) or not all(isinstance(time, float | int) for time in times.values()):
+        return None
     for precision, execution in itertools.product(precisions, get_args(Execution)):
-        kept = _read(file).get(key)
-        if isinstance(kept, dict) and (kept.get("precision"), kept.get("execution")) == (precision, execution):
-            times = kept.get("milliseconds")
-            return Choice(precision, execution, times if isinstance(times, dict) else {}, "from an earlier trial")
+        if (kept.get("precision"), kept.get("execution")) == (precision, execution):
+            return Choice(precision, execution, times, "from an earlier trial")
     return None
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _file() -> Path:
+    return own_folder(cache_folder()) / "autotune.json"
+
+
+def _read() -> dict[str, Any]:
+    """All that is kept. What cannot be read, or that somebody else could have written, counts as nothing."""
     with contextlib.suppress(OSError, ValueError):
-        content = json.loads(file.read_text())
+        content = read_json(_file())
         if isinstance(content, dict):
             return content
     return {}
 
 
-def _keep(file: Path, key: str, value: dict[str, object]) -> None:
+def _keep(key: str, value: dict[str, object]) -> None:
     # A cache: where it can't be written, the next run tries again.
     with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps({**_read(file), key: value}, indent=2) + "\n")
+        write_text(_file(), json.dumps({**_read(), key: value}, indent=2) + "\n")

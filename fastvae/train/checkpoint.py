@@ -16,8 +16,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import InputError
-from .disk import sync, writing
-from .tensorfile import bytes_of, write_tensors
+from ..files import check_regular, is_plain, parse_json, real_folder, reason, sync
+from .disk import writing
+from .schema import check
+from .tensorfile import TYPES, bytes_of, name_of, write_tensors
 from .world import World
 
 FORMAT = 3
@@ -26,6 +28,7 @@ _CHECKSUMS: dict[str, tuple[str, Callable[[], Any]]] = {  # by format; both find
     "3": ("xxh3_128", xxhash.xxh3_128),
 }
 KEEP = 3
+_DIGITS = 12  # of the number of a parameter, at most
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 
 
@@ -78,7 +81,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     kept = [file for file in _files(folder) if file != path]
     write(path, checkpoint, worn=kept[KEEP - 1] if len(kept) >= KEEP else None)
     with writing(folder):
-        for old in (*_files(folder)[KEEP:], *folder.glob("*.partial")):
+        for old in (*_files(folder)[KEEP:], *folder.glob("step-*.partial"), *folder.glob("best.partial")):
             old.unlink()
     return path
 
@@ -117,10 +120,12 @@ def write(path: Path, checkpoint: Checkpoint, worn: Path | None = None) -> None:
     metadata = {"format": str(FORMAT), "values": values, name: _digest(tensors, values, checksum())}
     partial = path.with_suffix(".partial")
     with writing(path, partial):
-        path.parent.mkdir(exist_ok=True)
-        over = worn is not None and worn.stat().st_nlink == 1
+        real_folder(path.parent)
+        over = worn is not None and is_plain(worn)
         if over and worn is not None:
             os.replace(worn, partial)
+        else:
+            partial.unlink(missing_ok=True)
         write_tensors(partial, tensors, metadata, over=over)
         sync(partial)
         os.replace(partial, path)
@@ -130,12 +135,13 @@ def write(path: Path, checkpoint: Checkpoint, worn: Path | None = None) -> None:
 def load(path: Path) -> Checkpoint:
     """Read and verify one checkpoint. Raises InputError in one line if it is damaged or of another format."""
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             # Copies: what safetensors gives is a view of the mapped file, which changes if somebody changes that.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 -- not a dict
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a readable checkpoint ({_one_line(error)}): use another one") from error
+        raise InputError(f"{path} is not a readable checkpoint ({reason(error)}): use another one") from error
     if metadata.get("format") not in _CHECKSUMS:
         raise InputError(
             f"{path} has checkpoint format {metadata.get('format')}, but this fastvae reads "
@@ -145,7 +151,11 @@ def load(path: Path) -> Checkpoint:
     values = metadata.get("values", "")
     if metadata.get(name) != _digest(tensors, values, checksum()):
         raise InputError(f"{path} does not match its checksum, so it was damaged after writing: use another one")
-    return Checkpoint(tensors, json.loads(values))
+    try:
+        kept = parse_json(values)
+    except ValueError as error:
+        raise InputError(f"{path} has values that are no JSON ({reason(error)}): use another one") from error
+    return Checkpoint(tensors, check(kept, dict[str, Any], f"{path}: its values"))
 
 
 def newest(folder: Path) -> tuple[Path, Checkpoint, list[str]]:
@@ -164,14 +174,14 @@ def of_main(found: Checkpoint | None, world: World) -> Checkpoint | None:
     """The main process' checkpoint in each process, on the CPU."""
     if world.size == 1:
         return found
-    outline = found and (found.values, {name: (tensor.shape, tensor.dtype) for name, tensor in found.tensors.items()})
-    outline = world.of_main(outline)
+    forms = found and {name: (list(tensor.shape), name_of(tensor)) for name, tensor in found.tensors.items()}
+    outline = world.of_main(found and (found.values, forms))
     if outline is None:
         return None
     values, forms = outline
     tensors = {}
     for name, (shape, dtype) in forms.items():
-        own = torch.empty(shape, dtype=dtype) if found is None else found.tensors[name]
+        own = torch.empty(shape, dtype=TYPES[dtype]) if found is None else found.tensors[name]
         there = own.to(world.device)
         world.same([there])
         tensors[name] = there.cpu()
@@ -199,10 +209,6 @@ def _digest(tensors: Mapping[str, Tensor], values: str, digest: Any) -> str:
     return str(digest.hexdigest())
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimiser's ``state_dict`` as tensors by name and JSON values."""
     tensors: dict[str, Tensor] = {}
@@ -219,7 +225,11 @@ def unflatten_optimizer(tensors: Mapping[str, Tensor], values: Mapping[str, Any]
     """The ``state_dict`` that :func:`flatten_optimizer` took apart."""
     state: dict[int, dict[str, Any]] = {}
     for name, value in {**tensors, **values["scalars"]}.items():
-        index, key = name.split(".", 1)
+        index, _, key = name.partition(".")
+        if not (index.isdecimal() and key and len(index) < _DIGITS):
+            raise InputError(
+                f"the checkpoint's optimiser has an entry {name!r}, not NUMBER.NAME: use another checkpoint"
+            )
         state.setdefault(int(index), {})[key] = value
     groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in values["groups"]]
     return {"state": state, "param_groups": groups}

@@ -1,13 +1,15 @@
 """From a command line to an exit status: what ``fastvae train`` and ``python -m fastvae.train`` share."""
 
 import signal
-import sys
 from collections.abc import Callable, Sequence
 
 import tyro
 
+from .. import terminal
 from ..errors import InputError
+from ..files import reason
 from .config import TrainConfig, resolve
+from .inductor import keep_compiled
 from .launch import launch
 from .world import read_ranks
 
@@ -23,6 +25,7 @@ def _train(arguments: Sequence[str]) -> int:
     config = resolve(tyro.cli(TrainConfig, args=arguments, prog="fastvae train"))
 
     def work() -> int:
+        keep_compiled()  # before torch chooses a folder that all users share
         from .run import run  # noqa: PLC0415 -- plots and TensorBoard take a second to load: not for --help
 
         return run(config).status
@@ -31,15 +34,24 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """Run ``work``; turn bad input into one line and status 2, and Ctrl-C into status 130."""
+    """Run ``work``; turn bad input into one line and status 2, and Ctrl-C into status 130.
+
+    Output that could not be written, to a full disk say, does not end the work; it is told at the end, with status 1.
+    """
+    terminal.prepare()
     try:
-        return work()
+        status = work()
     except InputError as error:
         if _speaks():
-            print(f"fastvae: error: {error}", file=sys.stderr)
+            terminal.complain(f"fastvae: error: {error}")
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    lost = terminal.refusal()
+    if lost is None or status:
+        return status
+    terminal.complain(f"fastvae: error: cannot write to standard output ({reason(lost)}): some of it is lost")
+    return 1
 
 
 def _speaks() -> bool:

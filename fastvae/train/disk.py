@@ -1,7 +1,6 @@
 """What a disk refuses, in one line."""
 
 import errno
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,15 +38,6 @@ def writing(path: Path, partial: Path | None = None) -> Iterator[None]:
             f"cannot write {path} ({reason or error}): {remedy}; checkpoints that were written before are whole, "
             "and --resume goes on from the last"
         ) from error
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or what a folder says of its files, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _number(message: str) -> int | None:

@@ -21,6 +21,7 @@ from .guard import Guard
 from .nonfinite import Nonfinite
 from .objective import EVAL_STREAM, Dials, Objective
 from .optimizer import make_optimizer
+from .optimizer_state import FORM, check_state
 from .schedule import Plan, Schedule
 from .step import Step
 from .terms import Terms
@@ -294,14 +295,15 @@ class Engine:
         )
 
     def load_state(self, saved: Checkpoint) -> None:
-        """Take over what :meth:`state` gave. Raises InputError for a checkpoint of another network."""
+        """Take over what :meth:`state` gave. Raises InputError for a checkpoint of another network or optimiser."""
         self._weights.load_state_dict(fitting(self.model, saved, average=False))
         if self._average is not None:
             load_weights(self._average.model, saved, average=True)
         state = self._weights.scattered(unflatten_optimizer(saved.part("optimizer"), saved.values["optimizer"]))
+        check_state(self.optimizer, state, saved.values.get("step", 0))
         for kept, own in zip(state["param_groups"], self.optimizer.param_groups, strict=True):
             # The form is this device's, and the rate may be a tensor of the schedule's.
-            kept |= {key: own[key] for key in ("fused", "foreach", "capturable", "lr") if key in own}
+            kept |= {key: own[key] for key in FORM if key in own}
         self.optimizer.load_state_dict(state)
         for parameter, values in self.optimizer.state.items():
             for key, value in values.items():  # files keep no memory format

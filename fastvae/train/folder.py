@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import secrets
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,13 +18,17 @@ import fastvae
 
 from ..data import Dataset
 from ..errors import InputError
+from ..files import open_in_place, parse_json, read_bytes, read_json, real_folder, reason, write_text
 from .config import TrainConfig, resolve
-from .disk import sync, writing
+from .disk import writing
 from .lock import Lock
+from .schema import Description, Line, check, is_a
+from .settings import check_settings
 from .terms import Terms
 from .world import World
 
 CONFIG = "config.json"
+_METRICS_LIMIT = 1 << 30  # bytes: a line is 200, a run of a million epochs has two million
 # What decides a run's numbers: --resume refuses to change it.
 _FIXED = (
     "preset", "data", "image_size", "channels", "crop", "flip", "on_bad_image", "batch_size", "optimizer",
@@ -51,13 +56,15 @@ class RunFolder:
                 path.mkdir(parents=True, exist_ok=True)
                 self._lock = Lock(path)
                 undo.callback(self._lock.release)
+                if os.path.lexists(self.checkpoints):
+                    real_folder(self.checkpoints)
                 if not config.resume and (path / CONFIG).exists():
                     raise InputError(
                         f"{path} already holds a run: add --resume to go on with it, or choose another --out"
                     )
-                write_atomically(path / CONFIG, json.dumps(description, indent=2) + "\n")
+                write_text(path / CONFIG, json.dumps(description, indent=2) + "\n")
             except OSError as error:
-                raise InputError(f"cannot write to {path} ({error.strerror}): choose another --out") from error
+                raise InputError(f"cannot write to {path} ({reason(error)}): choose another --out") from error
             undo.pop_all()
 
     @property
@@ -68,23 +75,28 @@ class RunFolder:
         """Drop what was measured after a checkpoint, or of its unfinished epoch: going on leaves no line twice."""
         kept = [line for line in self.metrics() if line["step"] <= step and line["epoch"] <= epoch]
         with writing(self.metrics_file):
-            write_atomically(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+            write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
         with writing(self._events):
-            self._writer = SummaryWriter(str(self.path), purge_step=step + 1)
+            self._writer = self._events_writer(purge_step=step + 1)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far, but for what a full disk or a power cut left of one."""
         lines = []
         if self.metrics_file.exists():
-            for line in self.metrics_file.read_text(errors="replace").splitlines():
+            with writing(self.metrics_file):
+                content = read_bytes(self.metrics_file, _METRICS_LIMIT)
+            for line in content.splitlines():
                 with suppress(ValueError):
-                    lines.append(json.loads(line))
+                    measured = parse_json(line)
+                    if is_a(measured, Line):
+                        lines.append(measured)
         return lines
 
     def log(self, epoch: int, step: int, split: str, terms: Terms, images_per_s: float) -> None:
         """Add one line to metrics.jsonl."""
         line = {"epoch": epoch, "step": step, "split": split, **terms._asdict(), "images_per_s": images_per_s}
-        with writing(self.metrics_file), self.metrics_file.open("a") as file:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with writing(self.metrics_file), open_in_place(self.metrics_file, flags, "a") as file:
             file.write(json.dumps(line) + "\n")
 
     def scalars(self, split: str, terms: Terms, step: int) -> None:
@@ -105,8 +117,12 @@ class RunFolder:
     def _open_writer(self) -> SummaryWriter:
         if self._writer is None:
             self.path.stat()  # which it would make anew, if somebody removed it
-            self._writer = SummaryWriter(str(self.path))
+            self._writer = self._events_writer()
         return self._writer
+
+    def _events_writer(self, purge_step: int | None = None) -> SummaryWriter:
+        # It opens its file by name: one that nobody can have foreseen, or it could be a link to somewhere else.
+        return SummaryWriter(str(self.path), purge_step=purge_step, filename_suffix=f".{secrets.token_hex(8)}")
 
     def close(self) -> None:
         """Write what is left to write, and let another run have the folder."""
@@ -124,28 +140,18 @@ def default_path(config: TrainConfig) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config.json of a run. Raises InputError if there is none that can be read."""
+    """The config.json of a run. Raises InputError if there is none that can be read, or it has odd settings."""
     file = path / CONFIG
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
-        content["settings"], content["data"]["shape"]
+        content = read_json(file)
     except FileNotFoundError as error:
         raise InputError(f"{path} holds no run (no {file.name} in it): name the folder of one") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} cannot be read as a run's settings ({error}): name the folder of a run") from error
-    return content
-
-
-def write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text)
-        sync(partial)
-        os.replace(partial, path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
-        raise
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file} cannot be read as a run's settings ({reason(error)}): name the folder of a run"
+        ) from error
+    description = check(content, Description, str(file))
+    return {**description, "settings": check_settings(description["settings"], str(file))}
 
 
 def check_same(path: Path, config: TrainConfig) -> None:

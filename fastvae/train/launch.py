@@ -5,16 +5,18 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ..errors import InputError
+from ..terminal import complain
+from .rendezvous import BACKEND, private_folder
 from .world import read_ranks
 
 _AGENT = "FASTVAE_AGENT_PID"
@@ -34,6 +36,7 @@ TORCHRUN_VARIABLES = {
 # Seconds that signalled workers get to save a checkpoint; under torchrun, which kills this process after 30.
 _GRACE = "25"
 _PR_SET_PDEATHSIG = 1
+_WORKER = Path(__file__).with_name("worker.py")
 
 
 def launch(
@@ -44,7 +47,8 @@ def launch(
     module: str = "fastvae.train",
     max_restarts: int = 0,
 ) -> int:
-    """Run `main` here if this is one of `nproc` processes, else start them as `python -m MODULE ARGUMENTS`.
+    """Run `main` here if this is one of `nproc` processes, else start them as `python -m MODULE ARGUMENTS`, but without
+    the current folder in their search path.
 
     They are started where torchrun did not start several: without it, or under `torchrun -m fastvae.train --nproc N`.
     SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to each process started, which may see one more SIGTERM after
@@ -65,7 +69,7 @@ def launch(
     ranks = read_ranks()
     size = ranks.size if ranks else 1
     if max_restarts and ranks is None:
-        return _run_workers(nproc or 1, ["-m", module, *arguments], max_restarts)
+        return _run_workers(nproc or 1, [module, *arguments], max_restarts)
     if max_restarts and _AGENT not in os.environ:
         raise InputError(f"--max-restarts {max_restarts}, but torchrun started this: give it to torchrun instead")
     if nproc is None or nproc == size:
@@ -75,26 +79,26 @@ def launch(
         raise InputError(
             f"--nproc {nproc}, but torchrun started {size} processes: leave --nproc out, or use --nproc-per-node"
         )
-    return _run_workers(nproc, ["-m", module, *arguments], 0)
+    return _run_workers(nproc, [module, *arguments], 0)
 
 
 def _run_workers(nproc: int, command: list[str], max_restarts: int) -> int:
-    # The agent wants a folder, for logs and error files which ours don't write.
-    with _agent_settings(), tempfile.TemporaryDirectory(prefix="fastvae-") as logs:
+    run_id = uuid.uuid4().hex
+    with _agent_settings(), private_folder(run_id) as folder:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=nproc,
-            run_id=uuid.uuid4().hex,
+            run_id=run_id,
             role="fastvae",
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
+            rdzv_backend=BACKEND,
+            rdzv_endpoint=str(folder),
             local_addr="localhost",  # the host's own name may not resolve
             max_restarts=max_restarts,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            logs_specs=DefaultLogsSpecs(log_dir=str(folder)),  # it wants a folder, for logs that ours do not write
         )
         # The agent expands ${local_rank} and $$ in arguments; ours are literal.
-        literal = [argument.replace("$", "$$") for argument in command]
+        literal = [argument.replace("$", "$$") for argument in (str(_WORKER), *command)]
         try:
             elastic_launch(config, sys.executable)(*literal)
         except ChildFailedError as error:
@@ -102,7 +106,7 @@ def _run_workers(nproc: int, command: list[str], max_restarts: int) -> int:
             if failure.exitcode >= 0:
                 return int(failure.exitcode)
             name = signal.Signals(-failure.exitcode).name
-            print(f"fastvae: process {rank} of {nproc} was killed by {name}", file=sys.stderr)
+            complain(f"fastvae: process {rank} of {nproc} was killed by {name}{_meaning(name)}")
             return 128 - int(failure.exitcode)
         except SignalException as error:
             return 128 + error.sigval
@@ -138,11 +142,26 @@ def _agent_settings() -> Iterator[None]:
         os.environ.update(environment)
 
 
+def _meaning(name: str) -> str:
+    """What a signal says about its cause, where that is not what somebody typed."""
+    causes = {
+        "SIGKILL": "perhaps for lack of memory",
+        "SIGBUS": "a file that it reads was cut short",
+    }
+    return f": {causes[name]}" if name in causes else ""
+
+
 def _follow_agent() -> None:
-    """In a process that `launch` started: get SIGTERM when the agent dies, which can't send it if it is killed."""
+    """In a process that `launch` started: get SIGTERM when the agent dies, which can't send it if it is killed.
+
+    Raises:
+        InputError: the environment names an agent, but another one, or none, started this process.
+    """
     agent = os.environ.pop(_AGENT, None)
     if agent is None:
         return
+    if not agent.isdecimal() or "TORCHELASTIC_RUN_ID" not in os.environ:
+        raise InputError(f"{_AGENT}={agent!r} in the environment was not set by fastvae's --nproc: unset it")
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(agent):  # dead already
-        signal.raise_signal(signal.SIGTERM)
+        raise InputError(f"the process {agent} that started this one, by {_AGENT}, is gone: unset it, or start again")

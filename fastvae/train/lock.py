@@ -6,8 +6,10 @@ import socket
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import open_in_place
 
 FILE = "lock"
+_LONGEST = 500  # characters of what a holder says of itself
 
 
 class Lock:
@@ -18,16 +20,15 @@ class Lock:
 
     Raises:
         InputError: another process has it; its id and host are named.
-        OSError: the file cannot be made.
+        OSError: the file cannot be made, or is a link or no regular file.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / FILE).open("a+")
+        self._file = open_in_place(folder / FILE, os.O_RDWR | os.O_CREAT, "r+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
+            holder = self._file.read(_LONGEST).strip() or "another process"
             self._file.close()
             raise InputError(f"{folder} is in use by {holder}: wait for its end, or choose another --out") from error
         except OSError:  # ENOLCK, ENOTSUP: of network file systems

@@ -8,11 +8,11 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 
 from ..data import Batch, OrderedLoader
 from ..errors import InputError
 from ..models import VAE
+from ..terminal import Terminal
 from . import checkpoint
 from .best import Best
 from .checkpoint import Checkpoint, Copies
@@ -69,7 +69,7 @@ class Loop:
         test_loader: OrderedLoader,
         world: World,
         folder: RunFolder | None,
-        console: Console,
+        console: Terminal,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         assert config.epochs is not None

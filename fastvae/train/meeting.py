@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # it does not say that it exports them
 
-_PATIENCE = 300.0  # seconds, as torch waits in a rendezvous
+PATIENCE = 300.0  # seconds, as torch waits in a rendezvous
 _PAUSE = 0.01
 
 
-def meet(store: Store, rank: int, size: int, patience: float = _PATIENCE) -> PrefixStore:
+def meet(store: Store, rank: int, size: int, patience: float = PATIENCE) -> PrefixStore:
     """A part of ``store`` that is new to these ``size`` processes, of which this is ``rank``. All have to ask.
 
     torch 2.11's agents hand workers that they start again the store of those before, with the addresses of the dead.

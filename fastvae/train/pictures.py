@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..files import fresh
+
 _TILE = 56  # pixels: smaller pictures are enlarged to this, smoothly, as the eye reads 8x8 squares badly
 
 
@@ -29,7 +31,8 @@ def write_image(grid: Tensor, path: Path) -> Path:
     """Write a grid (3, H, W) in [0, 1] as a PNG."""
     from matplotlib.image import imsave  # noqa: PLC0415
 
-    imsave(path, grid.permute(1, 2, 0).numpy())
+    with fresh(path) as file:
+        imsave(file, grid.permute(1, 2, 0).numpy(), format="png")
     return path
 
 
@@ -56,7 +59,8 @@ def write_curves(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.savefig(path, dpi=120)
+    with fresh(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     return path
 
 

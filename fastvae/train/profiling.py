@@ -10,13 +10,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import torch
-from rich.console import Console
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from ..data import Batch, Loader
+from ..terminal import Terminal
+from .disk import writing
 from .loop import Loop
 from .roofline import TYPES, Mark, count_flops, fastest_product
 from .world import World
@@ -116,7 +118,10 @@ class Profiling:
     def _write(self, profiler: "profile") -> None:
         self.traced = self.steps - TRACED.start
         if self.traced:
-            profiler.export_chrome_trace(str(self._file))
+            # It opens its file by name, and through a link: in a folder that nobody else knows, it finds none.
+            with writing(self._file), TemporaryDirectory(dir=self._file.parent, prefix=".trace-") as folder:
+                profiler.export_chrome_trace(str(Path(folder) / FILE))
+                os.replace(Path(folder) / FILE, self._file)
 
     def times(self) -> "Times":
         """Of the timed steps that have the most images: full batches, or replays. Waits for the device."""
@@ -196,7 +201,7 @@ class _World(World):
         return self.profiling.part("communication")
 
 
-def _tell(profiling: Profiling, loop: Loop, console: Console) -> None:
+def _tell(profiling: Profiling, loop: Loop, console: Terminal) -> None:
     if profiling.traced == 0:
         console.print(
             f"profile: no trace, as this process took {profiling.steps} steps and the first {TRACED.start} warm up: "

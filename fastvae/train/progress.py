@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..terminal import Terminal
 from .terms import Terms
 
 _EPOCH_LINES = 20  # lines about epochs that a run prints, at most about so many
@@ -15,7 +15,7 @@ _EPOCH_LINES = 20  # lines about epochs that a run prints, at most about so many
 class RunProgress:
     """One bar for the whole run, with the loss and its terms, and a line for an epoch now and then."""
 
-    def __init__(self, console: Console, steps: int, epochs: int) -> None:
+    def __init__(self, console: Terminal, steps: int, epochs: int) -> None:
         self._console, self._epochs = console, epochs
         # No refresh thread: the bar is drawn when there is something new, so it takes nothing from the CPU's kernels.
         self._progress = Progress(

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from ..data import Dataset, OrderedLoader
 from ..errors import InputError
 from ..models import VAE, build
 from ..ops import Noise, bits_per_dimension
+from ..terminal import Terminal
 from . import autotune, checkpoint, generators
 from .binarize import check_binarize
 from .checkpoint import Checkpoint
@@ -71,7 +71,7 @@ def run(
         stack.enter_context(numerics(config, world.device))
         stack.enter_context(generators.kept(world.device))
         dataset = open_data(config, world, dataset)
-        console = Console(quiet=quiet or not world.is_main, highlight=False, soft_wrap=True)
+        console = Terminal(quiet=quiet or not world.is_main)
         if model is not None:
             # Several processes have to find the same, and a model in parts may be too large for one of their GPUs.
             where = world.device if world.size == 1 else torch.device("cpu")
@@ -139,7 +139,7 @@ def _settle(
     return choice.apply(config), choice
 
 
-def _begin(config: TrainConfig, world: World, console: Console) -> tuple[TrainConfig, Checkpoint | None]:
+def _begin(config: TrainConfig, world: World, console: Terminal) -> tuple[TrainConfig, Checkpoint | None]:
     """What to go on from, if anything: the others need not see the folder in which the main process looks."""
     with world.together():
         begun = _look_up(config, console) if world.is_main else (config, None)
@@ -149,7 +149,7 @@ def _begin(config: TrainConfig, world: World, console: Console) -> tuple[TrainCo
     return config, checkpoint.of_main(found, world)
 
 
-def _look_up(config: TrainConfig, console: Console) -> tuple[TrainConfig, Checkpoint | None]:
+def _look_up(config: TrainConfig, console: Terminal) -> tuple[TrainConfig, Checkpoint | None]:
     """In the main process: the checkpoint, and what the run settled on when it began."""
     path = config.out
     if path is None or not (config.resume or _is_restart(path)):
@@ -193,7 +193,7 @@ def _picture(loop: Loop) -> tuple[Tensor, Tensor]:
 
 
 def _finish(
-    loop: Loop, data: str, folder: RunFolder, console: Console, samples: Tensor, reconstructions: Tensor
+    loop: Loop, data: str, folder: RunFolder, console: Terminal, samples: Tensor, reconstructions: Tensor
 ) -> None:
     with writing(folder.path / "samples.png"):
         pictures = [

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from ..data import Dataset, OrderedLoader, ResidentLoader, in_memory
 from ..data.augment import Augment
+from ..data.dataset import NAMES
 from ..data.ordered import Options
 from ..data.torch_loader import TorchLoader
 from ..errors import InputError
+from ..files import reason
 from ..models import PRESETS, VAE, build
 from ..ops import Noise, gaussian_kl
 from . import checkpoint
@@ -19,11 +21,12 @@ from .best import FILE
 from .binarize import drawn_for_testing
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .folder import read_config
+from .folder import CONFIG, read_config
 from .images import eval_batch, read_data
 from .objective import EVAL_STREAM
+from .schema import Mark, check
 from .terms import Terms
-from .weights import load_weights
+from .weights import fitting
 
 # What decides which images are read.
 _READ = ("preset", "data", "image_size", "channels", "crop", "on_bad_image")
@@ -50,24 +53,42 @@ class SavedRun:
         """Raises InputError if the folder holds no run, or no such checkpoint that is whole."""
         config = read_config(path)
         settings, shape = config["settings"], tuple(config["data"]["shape"])
+        file = path / CONFIG
         if config.get("own_model"):
             raise InputError(
                 f"{path} was trained with a model of its own, which its folder does not hold: build it in Python, and "
                 "train on with fastvae.Trainer and resume=True"
             )
-        try:
-            model = build(PRESETS[settings["preset"]], shape, settings["latent_dim"], settings.get("width"))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path / 'config.json'} does not describe a preset's model ({error!r})") from error
         found = _best(path) if which == "best" else checkpoint.newest(path / "checkpoints")[1]
-        load_weights(model, found, average=True)
-        return cls(path, model.float().to(device).eval(), settings, shape, found.values["epoch"])
+        mark = check(found.values, Mark, f"{path}: the values of its checkpoint")
+        try:
+            with torch.device("meta"):  # which takes no memory, whatever sizes somebody wrote there
+                outline = _build(settings, shape)
+            weights = fitting(outline, found, average=True)
+            model = _build(settings, shape)
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{file} does not describe a preset's model ({reason(error)}): use another run") from error
+        model.load_state_dict(weights)
+        if not 0 <= mark["epoch"] < 2**32:
+            raise InputError(f"{path}: its checkpoint is of epoch {mark['epoch']}, but they are 0 to 2**32 - 1")
+        return cls(path, model.float().to(device).eval(), settings, shape, mark["epoch"])
+
+    def named_files(self, data_dir: Path | None) -> str | None:
+        """The file or folder of images that the run's settings name and the caller has not, if there is one."""
+        if self.settings["data"] not in NAMES:
+            return str(self.settings["data"])
+        return None if data_dir is not None else self.settings.get("data_dir")
+
+    def _data_dir(self, data_dir: Path | None) -> Path | None:
+        kept = self.settings.get("data_dir")
+        return data_dir or (Path(kept) if kept else None)
 
     def data(self, data_dir: Path | None) -> Dataset:
         """The data set that the run was trained on, opened again."""
-        kept = self.settings.get("data_dir")
         settings = {name: self.settings[name] for name in _READ if name in self.settings}  # older versions had fewer
-        dataset = read_data(TrainConfig(**settings, data_dir=data_dir or (Path(kept) if kept else None)))
+        dataset = read_data(TrainConfig(**settings, data_dir=self._data_dir(data_dir)))
         if dataset.shape != self.shape:
             raise InputError(
                 f"{dataset.name} has images of shape {dataset.shape}, but {self.path} was trained on {self.shape}: "
@@ -87,6 +108,10 @@ class SavedRun:
         if isinstance(images, Tensor):
             return ResidentLoader(images, augment=cut, **options)
         return TorchLoader(images, augment=cut, **options)
+
+
+def _build(settings: dict[str, Any], shape: tuple[int, ...]) -> VAE:
+    return build(PRESETS[settings["preset"]], shape, settings["latent_dim"], settings.get("width"))
 
 
 def _best(path: Path) -> Checkpoint:

@@ -5,7 +5,6 @@ and backward once for each shape of a batch and runs them as a list: no autograd
 list to TorchInductor, which fuses what stands between the matrix products.
 """
 
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -18,10 +17,10 @@ from torch.func import functional_call
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..data.files import cache_folder
 from .activations import join_activations
 from .config import Execution
 from .generators import kept
+from .inductor import keep_compiled
 from .norms import join_norms, reshape_views
 from .objective import TRAIN_STREAM, Dials, Objective
 from .ones import drop_ones
@@ -107,10 +106,9 @@ class Step:
 def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     """Straight to TorchInductor: no guards to check at each step, since the shapes are the trace's own.
 
-    What it compiles is kept beside fastvae's other caches, unless TORCHINDUCTOR_CACHE_DIR names a place: torch's own
-    is a temporary folder, which may be gone at the next run.
+    What it compiles is kept beside fastvae's other caches, unless TORCHINDUCTOR_CACHE_DIR names a place.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    keep_compiled()
     from torch._inductor import compile as inductor  # noqa: PLC0415 -- seconds to import, for runs that compile
 
     with torch.no_grad(), warnings.catch_warnings():

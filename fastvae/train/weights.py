@@ -75,6 +75,11 @@ def fitting(model: VAE, saved: Checkpoint, *, average: bool) -> dict[str, Tensor
                 f"the checkpoint is of another network: {name} is {shapes[0]} there and {shapes[1]} here: "
                 "use the settings that it was trained with"
             )
+        if has.dtype != wants.dtype and not (has.is_floating_point() and wants.is_floating_point()):
+            raise InputError(f"the checkpoint has {name} in {has.dtype}, not {wants.dtype}: use another checkpoint")
+    for name, _ in model.named_parameters():
+        if not weights[name].isfinite().all():
+            raise InputError(f"the checkpoint has {name} with values that are NaN or infinite: use an earlier one")
     return weights
 
 

@@ -1,5 +1,6 @@
 """The processes of one run: which of them this is, its device, and how they agree."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,11 +11,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]  # it does not say that it exports it
-from torch.distributed.rendezvous import rendezvous
 
 from ..errors import InputError
 from ..machine import cores
-from .meeting import meet
+from .rendezvous import join
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,27 @@ class World:
         return bool(votes.item())
 
     def of_main(self, value: Any) -> Any:
-        """The main process' value, in each process."""
-        if self.size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, 0)
-        return box[0]
+        """The main process' value, which JSON can hold, in each process. Nothing that is received is unpickled."""
+        return json.loads(self._texts(json.dumps(value) if self.is_main else "")[0])
 
     def of_all(self, value: Any) -> list[Any]:
-        """The values of all processes, by rank, in each process."""
-        heard = [value] * self.size
-        if self.size > 1:
-            dist.all_gather_object(heard, value)
-        return heard
+        """The values of all processes, which JSON can hold, by rank, in each process."""
+        return [json.loads(text) for text in self._texts(json.dumps(value))]
+
+    def _texts(self, own: str) -> list[str]:
+        if self.size == 1:
+            return [own]
+        content = own.encode()
+        lengths = torch.zeros(self.size, dtype=torch.int64, device=self.device)
+        lengths[self.rank] = len(content)
+        dist.all_reduce(lengths)
+        whole = lengths.tolist()
+        # A sum of rows, of which each process fills its own: all of them know how long it is.
+        rows = torch.zeros(sum(whole), dtype=torch.uint8, device=self.device)
+        begin = sum(whole[: self.rank])
+        rows[begin : begin + len(content)] = torch.tensor(list(content), dtype=torch.uint8).to(self.device)
+        dist.all_reduce(rows)
+        return [bytes(part.tolist()).decode() for part in rows.cpu().split(whole)]
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -128,8 +136,7 @@ def open_world(device: str) -> Iterator[World]:
         yield world
         return
 
-    store, rank, size = next(iter(rendezvous("env://")))
-    store = meet(store, rank, size)
+    store, rank, size = join(ranks.rank, ranks.size, one_machine=ranks.is_one_machine)
     if place.type == "cuda":
         _check_own_gpus(store, rank, size, place)
         dist.init_process_group("nccl", store=store, rank=rank, world_size=size, device_id=place)

@@ -5,6 +5,7 @@ import time
 import torch
 
 from fastvae.data.cache import cached
+from fastvae.data.files import cache_folder
 
 KEY = {"data": "made", "images": 10}
 
@@ -45,3 +46,9 @@ def opened(source, folder, key=KEY, workers=2, show=False):
 
 def content(images):
     return images.read(range(len(images)))
+
+
+def record():
+    """The one record, in the user's own cache, of a file whose checksums were found right."""
+    (file,) = (cache_folder() / "verified").iterdir()
+    return file

@@ -10,10 +10,11 @@ import signal
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
-from caches import Failing, Made, content, opened
+from caches import Failing, Made, content, opened, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +47,7 @@ def test_holds_what_the_source_has(tmp_path_factory, shape, workers, chunk, part
 def test_keeps_pixels_with_channels_last(made):
     folder, source = made
     assert (folder / "images.bin").read_bytes() == source.images.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
-    assert {path.name for path in folder.iterdir()} == {"images.bin", "cache.json", "verified.json", ".lock"}
+    assert {path.name for path in folder.iterdir()} == {"images.bin", "cache.json", ".lock"}
 
 
 def test_draws_a_bar(tmp_path, capsys, monkeypatch):
@@ -88,14 +89,14 @@ def test_reads_no_more_once_it_is_stopped(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["images.bin", "cache.json"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_disk_that_fills_up(tmp_path, refuses, monkeypatch, name, number):
-    sync = cache._sync
+    replace = os.replace
 
-    def full(path):
-        if path.name == name + ".partial":
+    def full(old, new):
+        if Path(new).name == name:
             raise OSError(number, os.strerror(number))
-        sync(path)
+        replace(old, new)
 
-    monkeypatch.setattr(cache, "_sync", full)
+    monkeypatch.setattr(os, "replace", full)
     source = Made()
     with refuses(tmp_path, os.strerror(number), "choose another --cache"):
         opened(source, tmp_path)
@@ -123,21 +124,21 @@ def test_what_a_killed_process_left_is_made_anew(tmp_path):
 
 def refusing(monkeypatch, number, names):
     """Have the disk refuse to write some files, as it would anybody but root."""
-    original = cache.Path.open
+    original = os.open
 
-    def opening(path, mode="r", *arguments, **keywords):
-        if path.name in names and mode[0] in "aw":
+    def opening(path, flags, *arguments, **keywords):
+        if Path(os.fsdecode(path)).name in names and flags & (os.O_WRONLY | os.O_RDWR):
             raise OSError(number, os.strerror(number))
-        return original(path, mode, *arguments, **keywords)
+        return original(path, flags, *arguments, **keywords)
 
-    monkeypatch.setattr("pathlib.Path.open", opening)
+    monkeypatch.setattr(os, "open", opening)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 def test_a_folder_that_may_only_be_read(made, refuses, monkeypatch, tmp_path, number):
     folder, source = made
-    (folder / "verified.json").unlink()
-    refusing(monkeypatch, number, (".lock", "verified.json.partial", "images.bin.partial"))
+    record().unlink()
+    refusing(monkeypatch, number, (".lock", "images.bin.partial"))
     assert torch.equal(content(opened(source, folder)), source.images)
     with refuses(tmp_path / "new", os.strerror(number), "choose another --cache"):
         opened(source, tmp_path / "new")

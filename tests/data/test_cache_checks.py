@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 import torch
-from caches import KEY, Made, content, opened
+from caches import KEY, Made, content, opened, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastvae.data import cache
+from fastvae.data.files import cache_folder
 from fastvae.errors import InputError
 
 
@@ -79,7 +80,7 @@ def test_refuses_other_checksums(made, refuses, sums):
     folder, source = made
     about = json.loads((folder / "cache.json").read_text())
     (folder / "cache.json").write_text(json.dumps(about | {"xxh3_128": sums}))
-    (folder / "verified.json").unlink()
+    record().unlink()
     with refuses(folder / "images.bin", "is damaged"):
         opened(source, folder)
 
@@ -89,24 +90,26 @@ def test_refuses_one_checksum_too_many(made, refuses):
     about = json.loads((folder / "cache.json").read_text())
     about["xxh3_128"].append("0" * 32)
     (folder / "cache.json").write_text(json.dumps(about))
-    (folder / "verified.json").unlink()
+    record().unlink()
     with refuses(folder / "images.bin", "is damaged"):
         opened(source, folder)
 
 
 @settings(deadline=None, max_examples=60)
-@given(data=st.data(), name=st.sampled_from(["cache.json", "verified.json"]))
+@given(data=st.data(), name=st.sampled_from(["cache.json", "record"]))
 def test_any_damaged_description_is_refused_or_harmless(tmp_path_factory, data, name):
     folder = tmp_path_factory.mktemp("cache")
     source = Made()
+    shutil.rmtree(cache_folder(), ignore_errors=True)
     opened(source, folder)
-    text = bytearray((folder / name).read_bytes())
+    file = record() if name == "record" else folder / name
+    text = bytearray(file.read_bytes())
     place = data.draw(st.integers(0, len(text) - 1))
     if data.draw(st.booleans()):
         text[place] = data.draw(st.integers(0, 255))
     else:
         del text[place:]
-    (folder / name).write_bytes(text)
+    file.write_bytes(text)
     message = ""
     try:
         assert torch.equal(content(opened(source, folder)), source.images)
@@ -149,3 +152,14 @@ def test_verifies_when_the_file_has_changed_only(made, monkeypatch):
     (folder / "copy").replace(folder / "images.bin")
     opened(source, folder)
     assert chunks == [600, 600]
+
+
+def test_who_may_write_into_the_folder_cannot_vouch_for_the_pixels(made, refuses):
+    folder, source = made
+    before = record().read_text()
+    (folder / "images.bin").write_bytes(bytes(600))
+    state = cache._state(folder / "images.bin")
+    (folder / "verified.json").write_text(json.dumps(state))
+    with refuses(folder / "images.bin", "is damaged"):
+        opened(source, folder)
+    assert record().read_text() == before

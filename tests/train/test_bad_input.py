@@ -201,7 +201,11 @@ PREPARED = {
     "no run": (text("run/notes", ""), GO_ON, r"run holds no run \(no config.json in it\): name the folder of one"),
     "no folder": (environment(), GO_ON, r"run holds no run"),
     "config is cut off": (text("run/config.json", "{"), GO_ON, r"cannot be read as a run's settings \(.*\): name"),
-    "config is a list": (text("run/config.json", "[1]"), GO_ON, r"cannot be read as a run's settings"),
+    "config is a list": (
+        text("run/config.json", "[1]"),
+        GO_ON,
+        r"config.json is not what fastvae writes \(list is not a dict\)",
+    ),
     "config is binary": (text("run/config.json", b"\xff\xfe"), GO_ON, r"cannot be read as a run's settings"),
     "another preset": (of_run(), [*GO_ON, "--preset", "deep"], r"with --preset classic, not deep: use the same value"),
     "another rate": (

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from fastvae.train import checkpoint
+from fastvae.train import checkpoint, folder
 from fastvae.train.engine import Engine
 
 EVERY = ("--epochs", "2", "--checkpoint-every", "5")
@@ -60,9 +60,13 @@ def test_a_save_that_the_disk_refuses(train, metrics, monkeypatch, capsys, numbe
     assert all((ours[name] == tensor).all() for name, tensor in theirs.items())
 
 
-def test_metrics_on_a_full_disk(train, tmp_path, capsys):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "metrics.jsonl").symlink_to("/dev/full")
+def full(path, flags, mode):
+    """As open_in_place, on a disk without room."""
+    return os.fdopen(os.open("/dev/full", flags), mode)
+
+
+def test_metrics_on_a_full_disk(train, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(folder, "open_in_place", full)
     assert train("--epochs", "2", "--checkpoint-every", "5")[0] == 2
     line = one_line(capsys)
     assert "metrics.jsonl (No space left on device): free some space" in line

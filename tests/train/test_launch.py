@@ -119,7 +119,11 @@ def test_starts_processes_with_the_arguments_as_typed(tmp_path: Path) -> None:
     ("arguments", "status", "errors"),
     [
         (["exit", "1", "2"], 2, ""),
-        (["kill", "0", str(int(signal.SIGKILL))], 137, "fastvae: process 0 of 2 was killed by SIGKILL\n"),
+        (
+            ["kill", "0", str(int(signal.SIGKILL))],
+            137,
+            "fastvae: process 0 of 2 was killed by SIGKILL: perhaps for lack of memory\n",
+        ),
     ],
 )
 def test_the_first_failure_ends_all_and_gives_the_status(

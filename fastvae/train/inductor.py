@@ -1,0 +1,46 @@
+"""Where TorchInductor keeps what it compiles, and looks for it: machine code, which is loaded as it lies there."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ..data.files import own_cache
+from ..errors import InputError
+from ..files import own_folder, reason
+
+_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def keep_compiled() -> None:
+    """Give TorchInductor a folder that nobody else can write to.
+
+    torch's own choice, ``torchinductor_USER`` in the temporary folder, may have been made by somebody else, and is gone
+    after a restart of the machine. It is replaced by ``inductor`` beside fastvae's other caches; where that cannot be
+    had, by a folder that lasts as long as this process.
+
+    Raises:
+        InputError: TORCHINDUCTOR_CACHE_DIR names a folder that somebody else can write to.
+    """
+    named = os.environ.get(_VARIABLE)
+    if named is not None and not _is_torchs(Path(named)):
+        try:
+            own_folder(Path(named))
+        except OSError as error:
+            raise InputError(
+                f"{_VARIABLE} is {named}, which {reason(error)}: compiled code is loaded from there, so name a folder "
+                "of your own, or unset it"
+            ) from error
+        return
+    try:
+        folder = own_cache("inductor")
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="fastvae-inductor-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ[_VARIABLE] = str(folder)
+
+
+def _is_torchs(folder: Path) -> bool:
+    """Whether torch chose it: `import torch._dynamo` sets the variable, where nobody has."""
+    return folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith("torchinductor_")

@@ -1,0 +1,74 @@
+"""Whether the optimiser's state in a checkpoint, which may be somebody else's file, is that of the optimiser here."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+# What the device decides, and the schedule.
+FORM = ("fused", "foreach", "capturable", "lr")
+_REMEDY = "use another checkpoint, or begin anew with another --out"
+
+
+def check_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], step: int) -> None:
+    """Raise InputError unless a ``state_dict``, saved after ``step`` steps, has all that this optimiser goes on from.
+
+    The parameters are the same ones, options are of the same types, and each parameter has every entry that one step of
+    such an optimiser makes for it, in the same shape. torch itself takes a state with nothing in it, and begins anew.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    if [group.get("params") for group in saved["param_groups"]] != [group["params"] for group in groups]:
+        raise InputError(f"the checkpoint's optimiser has other parameters than the one here: {_REMEDY}")
+    for own, found in zip(groups, saved["param_groups"], strict=True):
+        for key, value in own.items():
+            if key not in FORM and key in found and not _alike(value, found[key]):
+                raise InputError(
+                    f"the checkpoint's optimiser has {key} = {found[key]!r}, not like {value!r}: {_REMEDY}"
+                )
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    if extra := saved["state"].keys() - range(len(weights)):
+        raise InputError(
+            f"the checkpoint's optimiser has state of parameter {min(extra)}, which is not here: {_REMEDY}"
+        )
+    kept: dict[int, dict[str, bool]] = {}
+    for index, weight in enumerate(weights if step else ()):
+        if weight.ndim not in kept:
+            kept[weight.ndim] = _kept(optimizer, weight.ndim)
+        entries = saved["state"].get(index, {})
+        for key, is_elementwise in kept[weight.ndim].items():
+            value = entries.get(key)
+            if value is None:
+                raise InputError(f"the checkpoint's optimiser has no {key} of parameter {index}: {_REMEDY}")
+            shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+            if is_elementwise and shape != tuple(weight.shape):
+                raise InputError(
+                    f"the checkpoint's optimiser has {key} of parameter {index} in shape {shape}, but the parameter "
+                    f"has {tuple(weight.shape)}: {_REMEDY}"
+                )
+
+
+def _alike(own: object, found: object) -> bool:
+    """Whether two options are of one type; whole numbers and others are."""
+    numbers = (bool, int, float)
+    if isinstance(own, tuple | list):
+        return isinstance(found, tuple | list) and len(own) == len(found) and all(map(_alike, own, found))
+    return isinstance(found, numbers) if isinstance(own, numbers) else isinstance(found, type(own))
+
+
+def _kept(optimizer: torch.optim.Optimizer, ndim: int) -> dict[str, bool]:
+    """What such an optimiser keeps of a parameter of so many dimensions, and whether it has the parameter's shape."""
+    known = inspect.signature(type(optimizer)).parameters
+    options = {key: value for key, value in optimizer.defaults.items() if key in known and key not in FORM}
+    weight = nn.Parameter(torch.ones((2,) * ndim))
+    weight.grad = torch.zeros_like(weight)
+    twin = type(optimizer)([weight], **options)
+    twin.step()
+    return {key: _shape(value) == weight.shape for key, value in twin.state[weight].items() if value is not None}
+
+
+def _shape(value: object) -> torch.Size:
+    return value.shape if isinstance(value, Tensor) else torch.Size()

@@ -1,0 +1,28 @@
+"""The settings that a run's config.json has, which may be somebody else's."""
+
+from typing import Any, get_type_hints
+
+from ..errors import InputError
+from .config import TrainConfig, resolve
+from .schema import check
+
+# In JSON, paths are text.
+_SETTINGS = {**get_type_hints(TrainConfig), **dict.fromkeys(("data_dir", "cache", "out"), str | None)}
+# What says where and how a run ran, not what it computed.
+_CIRCUMSTANCES = {"data_dir", "cache", "out", "resume", "nproc", "max_restarts", "device", "backend"}
+
+
+def check_settings(settings: dict[str, Any], label: str) -> dict[str, Any]:
+    """A run's settings, as ``config.json`` has them; names that this version does not know are left out.
+
+    Raises:
+        InputError: a setting has another type, or a value that the command line would refuse, too.
+    """
+    known = {
+        name: check(value, _SETTINGS[name], f"{label}: {name}") for name, value in settings.items() if name in _SETTINGS
+    }
+    try:
+        resolve(TrainConfig(**{name: value for name, value in known.items() if name not in _CIRCUMSTANCES}))
+    except InputError as error:
+        raise InputError(f"{label} has a setting that no run can have had: {error}") from error
+    return known
