@@ -39,6 +39,10 @@ class Terminal(Console):
         except OSError as error:
             _give_up(self.file, error)
 
+    def on_broken_pipe(self) -> None:
+        """What rich calls when the reader of a pipe has left; its own would end the program."""
+        _give_up(self.file, BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
+
 
 def prepare() -> None:
     """Let standard output and error take every character, escaped where their encoding has it not."""

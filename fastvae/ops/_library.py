@@ -96,6 +96,9 @@ def has_triton() -> bool:
     return _TRITON
 
 
+CAPABILITIES = ("avx512", "avx2", "default")
+
+
 def capability() -> str:
     """The instruction set that the built extension chose on this machine: avx512, avx2 or default.
 

@@ -14,7 +14,10 @@ from torch.distributed import Store  # type: ignore[attr-defined]  # it does not
 
 from ..errors import InputError
 from ..machine import cores
+from ..ops._library import CAPABILITIES, capability, has_native
 from .rendezvous import join
+
+_MOST = 1 << 24  # processes of a run, or the number of one
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def read_ranks() -> Ranks | None:
     absent = [name for name in names if name not in given]
     if absent:
         raise InputError(f"the environment has {given[0]} but no {absent[0]}: unset {given[0]}, or start with torchrun")
-    size = _read_integer("WORLD_SIZE", 1, None)
+    size = _read_integer("WORLD_SIZE", 1, _MOST)
     if size > 1:
         for name in ("MASTER_ADDR", "MASTER_PORT"):
             if name not in os.environ:
@@ -186,10 +189,10 @@ def read_ranks() -> Ranks | None:
     return Ranks(rank, local_rank, size, local_size, is_one_machine=told and local_size == size)
 
 
-def _read_integer(name: str, low: int, high: int | None) -> int:
+def _read_integer(name: str, low: int, high: int) -> int:
     text = os.environ[name]
-    bounds = f"at least {low}" if high is None else f"{low} to {high}"
-    if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
+    bounds = f"{low} to {high}"
+    if not text.isdecimal() or len(text) > len(str(_MOST)) or not low <= int(text) <= high:
         raise InputError(f"{name}={text!r} in the environment is not a whole number, {bounds}: start with torchrun")
     return int(text)
 
@@ -198,8 +201,11 @@ def resolve_device(device: str, ranks: Ranks = _ALONE) -> torch.device:
     """The device that "auto", "cpu" or "cuda" means for this process.
 
     Raises:
-        InputError: the device is unknown or absent, or has fewer GPUs than processes.
+        InputError: the device is unknown or absent, or has fewer GPUs than processes, or FASTVAE_CPU_CAPABILITY asks
+            for what this processor has not.
     """
+    if has_native() and (found := capability()) not in CAPABILITIES:
+        raise InputError(f"{found}: unset it, or set it to what `fastvae doctor` shows without it")
     if device not in {"auto", "cpu", "cuda"}:
         raise InputError(f"--device {device!r} is not one of auto, cpu, cuda")
     has_cuda = torch.cuda.is_available()
