@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ..data import ResidentLoader, in_memory, load
 from ..errors import InputError
-from ..files import write_text
+from ..files import parse_json, write_text
 from ..models import build
 from ..terminal import Terminal
 from ..train.command import guarded
@@ -151,7 +151,7 @@ def _run(config: ProcessesConfig, count: int, how: str) -> dict[str, torch.Tenso
         if status != 0:
             raise InputError(f"{count} processes ended with status {status}: the lines above say why")
         return {
-            name: torch.tensor(values, dtype=torch.float64) for name, values in json.loads(file.read_text()).items()
+            name: torch.tensor(values, dtype=torch.float64) for name, values in parse_json(file.read_text()).items()
         }
 
 
@@ -206,6 +206,6 @@ def _work(told: dict[str, Any]) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [_WORKER]:
-        given = json.loads(sys.argv[2])
+        given = parse_json(sys.argv[2])
         sys.exit(launch(given["count"], sys.argv[1:], lambda: _work(given), module=_MODULE))
     sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # it does not say that it exports them
 
+from ..files import parse_json
+
 PATIENCE = 300.0  # seconds, as torch waits in a rendezvous
 _PAUSE = 0.01
 
@@ -51,7 +53,7 @@ def _accept(board: Store, rank: int, looks: Iterator[None]) -> str:
     for _ in looks:
         if not board.check(["offer"]):
             continue
-        place, names = json.loads(board.get("offer"))
+        place, names = parse_json(board.get("offer"))
         if name in names:
             board.set(f"{place} suits {name}", "")
             if board.check([f"{place} is open"]):

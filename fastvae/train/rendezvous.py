@@ -93,19 +93,25 @@ def join(rank: int, size: int, *, one_machine: bool) -> tuple[Store, int, int]:
     if one_machine and _LOOPBACK in (name for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={_LOOPBACK}")
-    run_id, _, folder = os.environ.get(_FOLDER, "").partition(":")
+    folder = _folder_of_this_run()
     try:
-        if folder and run_id == os.environ.get("TORCHELASTIC_RUN_ID"):
+        if folder is not None:
             start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            store: Store = FileStore(str(own_folder(Path(folder)) / f"workers-{start}"), size)
+            store: Store = FileStore(str(own_folder(folder) / f"workers-{start}"), size)
         else:
-            address = os.environ["MASTER_ADDR"]
-            socket.getaddrinfo(address, None)  # torch would look for a name that nobody knows until its patience ends
+            # torch would look for a name that nobody knows until its patience ends.
+            socket.getaddrinfo(os.environ["MASTER_ADDR"], None)
             store, rank, size = next(iter(rendezvous("env://", timeout=timedelta(seconds=PATIENCE))))
         return meet(store, rank, size), rank, size
     except (OSError, RuntimeError) as error:  # torch's errors of a store are RuntimeErrors
         where = folder or f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise InputError(
             f"process {rank} of {size} cannot meet the others at {where} ({reason(error)}): see that all of them run, "
-            "and that MASTER_ADDR and MASTER_PORT name the first one's machine and a free port of it"
+            "and that MASTER_ADDR and MASTER_PORT, if you set them, name the first one's machine and a free port of it"
         ) from error
+
+
+def _folder_of_this_run() -> Path | None:
+    """The folder of the agent that started this process; not that of a run which started another torchrun."""
+    run_id, _, folder = os.environ.get(_FOLDER, "").partition(":")
+    return Path(folder) if folder and run_id == os.environ.get("TORCHELASTIC_RUN_ID") else None

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]  # it does not say that it exports it
 
 from ..errors import InputError
+from ..files import parse_json
 from ..machine import cores
 from ..ops._library import CAPABILITIES, capability, has_native
 from .rendezvous import join
@@ -75,11 +76,11 @@ class World:
 
     def of_main(self, value: Any) -> Any:
         """The main process' value, which JSON can hold, in each process. Nothing that is received is unpickled."""
-        return json.loads(self._texts(json.dumps(value) if self.is_main else "")[0])
+        return parse_json(self._texts(json.dumps(value) if self.is_main else "")[0])
 
     def of_all(self, value: Any) -> list[Any]:
         """The values of all processes, which JSON can hold, by rank, in each process."""
-        return [json.loads(text) for text in self._texts(json.dumps(value))]
+        return [parse_json(text) for text in self._texts(json.dumps(value))]
 
     def _texts(self, own: str) -> list[str]:
         if self.size == 1:
