@@ -91,7 +91,7 @@ def test_in_place_only_where_the_file_is_its_own(tmp_path: Path, how: str) -> No
         os.mkfifo(tmp_path / "f")
     else:
         (tmp_path / "f").symlink_to(victim) if how == "symbolic" else os.link(victim, tmp_path / "f")
-    with pytest.raises(OSError, match="is a link|second name|named pipe"):
+    with pytest.raises(OSError, match=r"is a link|second name|named pipe"):
         files.open_in_place(tmp_path / "f", os.O_RDWR | os.O_CREAT, "r+")
     assert victim.read_text() == "precious"
 
