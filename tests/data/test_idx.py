@@ -93,7 +93,7 @@ def test_refuses_what_is_no_readable_file(tmp_path, refuses, monkeypatch):
     def denied(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.open", denied)  # root, in a container, may read everything
+    monkeypatch.setattr("fastvae.files.descriptor_of", denied)  # root, in a container, may read everything
     with refuses(tmp_path / NAME, "Permission denied"):
         read_images(tmp_path / NAME)
 

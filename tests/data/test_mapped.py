@@ -24,7 +24,7 @@ def filled(path, shape):
 @pytest.fixture(params=[1 << 40, 0], ids=["small", "large"])
 def memory(request, monkeypatch):
     """A machine that can hold the file, and one that cannot."""
-    monkeypatch.setattr(mapped, "_memory", lambda: request.param)
+    monkeypatch.setattr(mapped, "memory", lambda: request.param)
 
 
 @settings(deadline=None, max_examples=40)
@@ -38,7 +38,7 @@ def test_reads_any_rows(tmp_path_factory, shape, memory, data):
     expected = filled(path, shape)
     indices = data.draw(st.lists(st.integers(0, shape[0] - 1), max_size=20))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mapped, "_memory", lambda: memory)
+        patch.setattr(mapped, "memory", lambda: memory)
         images = Mapped(path, shape)
     read = images.read(indices)
     assert read.is_contiguous(memory_format=torch.channels_last)

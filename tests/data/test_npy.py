@@ -185,7 +185,7 @@ def test_refuses_what_cannot_be_read(tmp_path, refuses, monkeypatch):
     def denied(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.open", denied)
+    monkeypatch.setattr("fastvae.files.descriptor_of", denied)
     with refuses(tmp_path / "images.npy", "Permission denied"):
         load(str(tmp_path / "images.npy"))
 
