@@ -31,10 +31,11 @@ def read_images(path: Path) -> Tensor:
     packed = path.suffix == ".gz"
     try:
         with open_regular(path) as file:
-            if packed and file.peek(2)[:2] != b"\x1f\x8b":
+            if packed and file.read(2) != b"\x1f\x8b":
                 raise InputError(
                     f"{path}: not a gzip file: download it again, or drop .gz from its name if it is unpacked"
                 )
+            file.seek(0)
             held = os.fstat(file.fileno()).st_size
             # A GzipFile is a BinaryIO in all but its declaration.
             return _read(path, cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file, held, packed)

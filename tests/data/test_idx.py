@@ -87,7 +87,7 @@ def test_refuses_a_damaged_gzip_file(tmp_path, idx_bytes, refuses, damage, words
 def test_refuses_what_is_no_readable_file(tmp_path, refuses, monkeypatch):
     with refuses(tmp_path / "none", "No such file"):
         read_images(tmp_path / "none")
-    with refuses(tmp_path, "Is a directory"):
+    with refuses(tmp_path, "is a folder, not a regular file"):
         read_images(tmp_path)
 
     def denied(*_):

@@ -101,5 +101,5 @@ def test_refuses_another_size(tmp_path, refuses, change):
 def test_refuses_what_cannot_be_read(tmp_path, refuses):
     with refuses(tmp_path / "none.bin", "No such file"):
         Mapped(tmp_path / "none.bin", (4, 3, 5, 6))
-    with refuses(tmp_path, "Is a directory"):
+    with refuses(tmp_path, "is a folder, not a regular file"):
         Mapped(tmp_path, (4, 3, 5, 6))

@@ -53,7 +53,7 @@ def read_folder(path: Path) -> tuple[Encoded, Encoded]:
     roots = [path] if test is None else [path / "train", path / test]
     files = [_files(root, outside) for root in roots]
     outside.tell(str(path))
-    return (files[0], files[1]) if len(files) == 2 else halved(*files, str(path))
+    return (files[0], files[1]) if len(files) == 2 else halved(files[0], str(path))
 
 
 def _files(root: Path, outside: Outside) -> Files:

@@ -38,6 +38,17 @@ def shown(name: bytes) -> str:
     return printable(name.decode("utf-8", "backslashreplace"))
 
 
+def warn(message: str) -> None:
+    """Log one line; of several processes the first does."""
+    if is_first():
+        _LOG.warning("%s", printable(message))
+
+
+def is_first() -> bool:
+    """Whether this process is the one of a run that talks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class Names:
     """A sequence of names, as one block of bytes and where each of them ends: a million take 8 MB and their letters.
 
@@ -86,12 +97,11 @@ class Outside:
             self._first = self._first or os.path.realpath(path)
 
     def tell(self, label: str) -> None:
-        """Log one line, if there are such files; of several processes the first does."""
-        if self.count and os.environ.get("RANK", "0") == "0":
-            lie = "1 of its files lies" if self.count == 1 else f"{self.count:,} of its files lie"
-            _LOG.warning(
-                "%s: %s outside of it, %s", printable(label), lie, shown(self._first) + " for one" * (self.count > 1)
-            )
+        """Log one line, if there are such files."""
+        if self.count == 1:
+            warn(f"{label}: 1 of its files lies outside of it, {shown(self._first)}")
+        elif self.count:
+            warn(f"{label}: {self.count:,} of its files lie outside of it, {shown(self._first)} for one")
 
     def _leaves(self, real: bytes) -> bool:
         return not os.path.join(real, b"").startswith(self._root)
@@ -107,7 +117,7 @@ class Counting:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._is_shown = os.environ.get("RANK", "0") == "0"
+        self._is_shown = is_first()
         self._count, self._begun = 0, time.monotonic()
         self._stack = ExitStack()
         self._status: Status | None = None
