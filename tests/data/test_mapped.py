@@ -103,3 +103,12 @@ def test_refuses_what_cannot_be_read(tmp_path, refuses):
         Mapped(tmp_path / "none.bin", (4, 3, 5, 6))
     with refuses(tmp_path, "is a folder, not a regular file"):
         Mapped(tmp_path, (4, 3, 5, 6))
+
+
+def test_a_file_cut_short_is_told_of(tmp_path, memory, refuses):
+    filled(tmp_path / "rows.bin", (4, 3, 50, 60))
+    images = Mapped(tmp_path / "rows.bin", (4, 3, 50, 60))
+    with (tmp_path / "rows.bin").open("r+b") as file:
+        file.truncate(10)
+    with refuses(tmp_path / "rows.bin", "was cut short", "10 bytes, not 36,000"):
+        images.read([3])

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 
 from fastvae.data.pictures import Pictures
 from fastvae.data.source import Held
-from fastvae.data.torch_loader import Items, TorchLoader
+from fastvae.data.torch_loader import Items, TorchLoader, killed_readers_told
 from fastvae.errors import InputError
 
 
@@ -135,3 +135,26 @@ def test_processes_end_with_their_loader(content):
         assert time.perf_counter() - started < 4
     finally:
         gc.enable()
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_told_of_wherever_the_program_is(refuses):
+    loader = TorchLoader(Pictures(numbered(40), 8), batch_size=2, seed=0, workers=2)
+    batches = iter(loader)
+    next(batches)
+    with refuses("one of the processes", "killed", "--workers"), killed_readers_told():
+        multiprocessing.active_children()[0].kill()
+        for _ in range(1000):
+            time.sleep(0.01)
+    batches.close()
+
+
+def test_other_errors_are_not_of_a_killed_process():
+    with pytest.raises(RuntimeError, match="another"), killed_readers_told():
+        raise RuntimeError("another")
+
+
+def test_a_batch_larger_than_memory_is_refused(monkeypatch, refuses):
+    monkeypatch.setattr("fastvae.machine.memory", lambda: 1 << 30)
+    with refuses("a batch of 1,000 images", "GB of memory", "--batch-size"):
+        TorchLoader(Pictures(numbered(400), 1000), batch_size=1000, seed=0)
