@@ -1,10 +1,13 @@
 """Processes that Python starts by itself, kept from importing what lies in the current folder."""
 
+import atexit
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryDirectory
+from functools import cache
+from tempfile import mkdtemp
 
 _VARIABLE = "PYTHONSAFEPATH"
 
@@ -32,11 +35,16 @@ def safe_path(*, by_variable: bool = sys.version_info >= (3, 11)) -> Iterator[No
         return
     descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with TemporaryDirectory() as empty:
-            os.chdir(empty)
-            try:
-                yield
-            finally:
-                os.chdir(descriptor)
+        os.chdir(_empty())
+        yield
     finally:
+        os.chdir(descriptor)
         os.close(descriptor)
+
+
+@cache
+def _empty() -> str:
+    """An empty folder of this process' own, until it ends: what starts there may ask for its current folder later."""
+    folder = mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

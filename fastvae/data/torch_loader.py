@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from multiprocessing.forkserver import ensure_running
 from typing import Any, Protocol
 
 import torch
@@ -115,15 +116,14 @@ class TorchLoader(OrderedLoader):
                 generator=torch.Generator(),  # else each epoch would draw from the one of the whole program
             )
         self._plan.batches = [self.indices(step).tolist() for step in steps]
-        with safe_path():  # its processes start here, and the server that they come from
+        with safe_path():  # the server that its processes are forked from; they are to have the folder of this one
+            ensure_running()
+        with self._watched():  # of another epoch, they are asked whether they are there
             read = iter(self._processes)
 
         def take(step: int) -> Batch:
-            try:
+            with self._watched():
                 images, told = next(read)
-            except (RuntimeError, EOFError, OSError) as error:  # what torch finds of a process that is no more
-                self._processes = None
-                raise _killed() from error
             for message in told:  # once, though several processes may have met the same picture
                 if message not in self._told:
                     self._told.add(message)
@@ -134,12 +134,21 @@ class TorchLoader(OrderedLoader):
 
         return take
 
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Tell of a process that is no more, and start all anew the next time."""
+        try:
+            yield
+        except (RuntimeError, EOFError, OSError) as error:  # what torch finds
+            self._processes = None
+            raise _killed() from error
+
 
 @contextmanager
 def killed_readers_told() -> Iterator[None]:
     """Make the :class:`InputError` of a reading process that is killed, wherever the main thread is told of it.
 
-    Torch raises RuntimeError from its handler of SIGCHLD: in the middle of whatever the program is doing.
+    Torch may raise RuntimeError from its handler of SIGCHLD: in the middle of whatever the program is doing.
     """
     try:
         yield

@@ -116,7 +116,7 @@ def test_says_what_to_install(tmp_path, monkeypatch, refuses):
 
 
 def test_pictures_in_files_are_told_of(datasets, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(datasets.arrow_dataset, "embed_table_storage", lambda table: table)  # save_to_disk reads them
+    monkeypatch.setattr(datasets.arrow_writer, "embed_table_storage", lambda table, **_: table)  # it would read them
     (tmp_path / "a.png").write_bytes(png(7))
     os.mkfifo(tmp_path / "pipe.png")
     pictures = [{"bytes": None, "path": str(tmp_path / name)} for name in ("a.png", "pipe.png")]
