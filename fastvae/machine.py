@@ -2,7 +2,10 @@
 
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
+
+from .errors import InputError
 
 # A container's limit of processor time, as (time, period): of cgroup v2 in one file, of v1 in two.
 _LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
@@ -14,6 +17,29 @@ def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     With ``docker run --cpus=2`` on 64 cores torch would start 64 threads, to fight for the time of two.
     """
     return max(1, math.ceil(min(len(os.sched_getaffinity(0)), *(_share(cgroup, names) for names in _LIMITS))))
+
+
+def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory: the machine's, or as many as its container may have, of cgroup v2 or v1."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max" is no number
+            limits.append(int((cgroup / name).read_text()))
+    return min(limits)
+
+
+def check_fits(size: int, what: str, remedy: str = "use a machine with more, or give fewer or smaller images") -> None:
+    """Refuse to allocate what a file or a flag asks for, where this machine could never hold it.
+
+    Raises:
+        InputError: ``size`` is more than all of :func:`memory`.
+
+    >>> check_fits(10**18, "x.npy: an index of its images")
+    Traceback (most recent call last):
+    fastvae.errors.InputError: x.npy: an index of its images takes 1,000,000,000 GB of memory, this machine has ...
+    """
+    if size > (held := memory()):
+        raise InputError(f"{what} takes {size / 1e9:,.0f} GB of memory, this machine has {held / 1e9:,.0f}: {remedy}")
 
 
 def _share(cgroup: Path, names: tuple[str, ...]) -> float:

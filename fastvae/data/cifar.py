@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import reason
+from ..files import open_regular, reason
 from .files import cache_folder, download, user_folder
 
 _BINARY, _PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
@@ -55,8 +55,9 @@ def _binary_version(folder: Path, names: tuple[str, ...]) -> Tensor:
     for place, name in zip(images.numpy(), names, strict=True):
         path = folder / name
         try:
-            held = path.stat().st_size
-            records = np.fromfile(path, dtype=np.uint8) if held == _IMAGES * _RECORD else None
+            with open_regular(path) as file:
+                held = os.fstat(file.fileno()).st_size
+                records = np.fromfile(file, dtype=np.uint8) if held == _IMAGES * _RECORD else None
         except OSError as error:
             raise InputError(
                 f"{path}: can't be read ({reason(error)}): unpack cifar-10-binary.tar.gz there again"

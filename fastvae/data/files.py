@@ -1,6 +1,8 @@
-"""Where data lies: the folder that a user names, or a cache that downloads fill."""
+"""Where data lies: the folder that a user names, or a cache that downloads fill; and what no file of it may do."""
 
+import errno
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,8 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import InputError
-from ..files import own_folder, reason
+from ..files import descriptor_of, own_folder, reason
+from ..machine import check_fits
 
+PICTURE_LIMIT = 256 << 20  # bytes of one picture as its file has it
+_UNPACKED_LIMIT = 256 << 20  # bytes that anything may unpack to
+_EXPANSION = 200  # times its own size that a larger file may unpack to; dSprites, the emptiest real one, has 115
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30}
 _SILENCE = 30.0  # seconds without an answer that end a download; urllib alone would wait for minutes
 
 
@@ -76,3 +83,67 @@ def _patience(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def picture(path: bytes | str) -> bytes:
+    """The content of a picture's file. Raises OSError where it cannot be read, is no regular file or is huge."""
+    descriptor = descriptor_of(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        check_picture(size)
+        content = os.read(descriptor, size)
+        while len(content) < size and (more := os.read(descriptor, size - len(content))):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
+
+
+def check_picture(size: int) -> None:
+    """Raise OSError for a picture that is larger than any is."""
+    if size > PICTURE_LIMIT:
+        raise OSError(errno.EFBIG, f"has {size:,} bytes, more than the {PICTURE_LIMIT:,} of a picture")
+
+
+@contextmanager
+def told(line: Callable[[str], str]) -> Iterator[None]:
+    """Make one :class:`InputError` of whatever a library raises within: of a stranger's file that may be anything.
+
+    Args:
+        line: the whole message, given the error's own words.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(line(reason(error))) from error
+
+
+def check_unpacked(label: str, packed: int, unpacked: int) -> None:
+    """Refuse a decompression bomb before it is unpacked.
+
+    Args:
+        label: the file, for people. packed, unpacked: bytes of it, before and after.
+
+    Raises:
+        InputError: it would unpack to over 256 MiB, or FASTVAE_MAX_UNPACKED, and to more than 200 times its own size;
+            or to more than this machine has.
+    """
+    limit = _unpacked_limit()
+    if unpacked > max(limit, _EXPANSION * packed):
+        raise InputError(
+            f"{label}: unpacks from {packed:,} bytes to {unpacked:,}, more than {_EXPANSION} times as many and than "
+            f"the {limit:,} that it may: set FASTVAE_MAX_UNPACKED={(unpacked >> 30) + 1}G if you trust it"
+        )
+    check_fits(unpacked, f"{label}: unpacked it")
+
+
+def _unpacked_limit() -> int:
+    given = os.environ.get("FASTVAE_MAX_UNPACKED", "")
+    if not given:
+        return _UNPACKED_LIMIT
+    found = re.fullmatch(r"([0-9]{1,18})([KMG]?)", given)
+    if found is None:
+        raise InputError(f"FASTVAE_MAX_UNPACKED is {given!r}, not a number of bytes: write 4G, say")
+    return int(found[1]) << _UNITS[found[2]]

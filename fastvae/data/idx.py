@@ -1,6 +1,7 @@
 """IDX, the format of MNIST and its kin: a magic number, big-endian sizes, then the elements."""
 
 import gzip
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import reason
+from ..files import open_regular, reason
+from ..machine import check_fits
+from .files import check_unpacked
 
 _ELEMENTS = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 _HEADER = 16  # bytes: 0, 0, element type, dimensions; then N, H, W as uint32
@@ -27,14 +30,15 @@ def read_images(path: Path) -> Tensor:
     """
     packed = path.suffix == ".gz"
     try:
-        with path.open("rb") as file:
-            if packed and file.peek(2)[:2] != b"\x1f\x8b":
+        with open_regular(path) as file:
+            if packed and file.read(2) != b"\x1f\x8b":
                 raise InputError(
                     f"{path}: not a gzip file: download it again, or drop .gz from its name if it is unpacked"
                 )
-            limit = path.stat().st_size * (_EXPANSION if packed else 1)
+            file.seek(0)
+            held = os.fstat(file.fileno()).st_size
             # A GzipFile is a BinaryIO in all but its declaration.
-            return _read(path, cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file, limit)
+            return _read(path, cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file, held, packed)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: damaged or truncated gzip file ({reason(error)}): download it again") from error
     except OSError as error:
@@ -43,21 +47,24 @@ def read_images(path: Path) -> Tensor:
         ) from error
 
 
-def _read(path: Path, stream: BinaryIO, limit: int) -> Tensor:
+def _read(path: Path, stream: BinaryIO, held: int, packed: bool) -> Tensor:
     count, height, width = _sizes(path, stream.read(_HEADER))
     size = count * height * width
     if size == 0:
         raise InputError(f"{path}: holds no pixels ({count} images of {height} x {width}): give a file with images")
     announced = f"{path}: its header announces {count} images of {height} x {width}, {size} bytes, but"
-    if size > limit:  # so that no header makes us allocate more than the file could hold
+    if size > held * (_EXPANSION if packed else 1):  # so that no header makes us allocate more than the file could hold
         raise InputError(f"{announced} fewer follow: download it again")
+    if packed:
+        check_unpacked(str(path), held, size)
+    check_fits(size, f"{path}: its images")
     images = torch.empty((count, 1, height, width), dtype=torch.uint8)
     target = images.numpy().reshape(-1).data
-    held = 0
-    while got := cast(int, stream.readinto(target[held : held + _CHUNK])):  # type: ignore[attr-defined]
-        held += got
-    if held < size:
-        raise InputError(f"{announced} {held} follow: download it again")
+    done = 0
+    while got := cast(int, stream.readinto(target[done : done + _CHUNK])):  # type: ignore[attr-defined]
+        done += got
+    if done < size:
+        raise InputError(f"{announced} {done} follow: download it again")
     if stream.read(1):  # at the end of a gzip stream this also checks its CRC
         raise InputError(f"{announced} more follow: download it again")
     return images

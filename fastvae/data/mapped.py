@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import reason
+from ..files import open_regular, reason
+from ..machine import memory
 
 
 class Mapped:
@@ -21,11 +22,11 @@ class Mapped:
     It is mapped anew in each process that it is handed to; a pickle has the path alone. Nothing is ever written.
 
     Args:
-        file: of N * H * W * C bytes. Cut short while it is mapped, it ends the process that reads it.
+        file: of N * H * W * C bytes.
         shape: (N, C, H, W).
 
     Raises:
-        InputError: the file cannot be read, or has another size.
+        InputError: the file cannot be read, or has another size; while it is used, it was cut short.
     """
 
     def __init__(self, file: Path, shape: tuple[int, int, int, int]) -> None:
@@ -34,7 +35,7 @@ class Mapped:
         self._row_bytes = channels * height * width
         try:
             # Not torch.from_file, whose private map counts as memory: it is refused for a file larger than that.
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 _check_size(file, os.fstat(opened.fileno()).st_size, math.prod(shape))
                 self._map = mmap.mmap(opened.fileno(), math.prod(shape), prot=mmap.PROT_READ)
         except OSError as error:
@@ -44,7 +45,7 @@ class Mapped:
             self._rows = torch.frombuffer(self._map, dtype=torch.uint8).view(count, height, width, channels)
         # The system reads ahead what comes next in the file. That fills the memory with all of a small file soon; of a
         # large one it would read much again and again that is not asked for, so there it is told what is.
-        self._is_large = math.prod(shape) > _memory() // 2
+        self._is_large = math.prod(shape) > memory() // 2
         if self._is_large:
             self._map.madvise(mmap.MADV_RANDOM)
 
@@ -53,6 +54,7 @@ class Mapped:
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """Copies, in channels_last; other threads run meanwhile."""
+        check_whole(self.file, self._map, len(self._map))
         if self._is_large:
             for index in indices:  # all at once, before the first is waited for
                 start = index * self._row_bytes
@@ -64,13 +66,21 @@ class Mapped:
         return Mapped, (self.file, self.shape)
 
 
+def check_whole(file: object, mapped: mmap.mmap, end: int) -> None:
+    """Refuse to read of a file that was cut short since it was mapped: the system would end the process, by SIGBUS.
+
+    Args:
+        mapped: all or a part of it, which keeps the file open. end: where its last byte is in the file.
+    """
+    if (held := mapped.size()) < end:
+        raise InputError(
+            f"{file}: was cut short while it was in use, it has {held:,} bytes, not {end:,}: make it anew, and start "
+            "again"
+        )
+
+
 def _check_size(file: Path, found: int, expected: int) -> None:
     if found != expected:
         raise InputError(
             f"{file}: has {found:,} bytes, not {expected:,}: remove the folder {file.parent}, and it is made anew"
         )
-
-
-def _memory() -> int:
-    """Bytes of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,7 +1,8 @@
 """Arrays of images, as numpy has them: their layouts, and .npy files."""
 
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,10 +10,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import reason
+from ..files import open_regular, reason
+from .files import told
 
 _MAGIC = b"\x93NUMPY"
 _CHANNELS = (1, 3, 4)
+_HEADER_LIMIT = 1 << 14  # bytes; numpy refuses headers of more than 10,000 by itself, but only once it has read them
+
+
+class Header(NamedTuple):
+    """What the first bytes of an .npy file say; ``start``: how many these are."""
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype[Any]
+    start: int
+
+
+def header(file: IO[bytes]) -> Header:
+    """Read the header of an .npy file, which begins here. For damage it raises whatever numpy does."""
+    head = BytesIO(file.read(_HEADER_LIMIT))
+    version = np.lib.format.read_magic(head)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return Header(*read(head), head.tell())
 
 
 def mapped(path: Path) -> NDArray[Any]:
@@ -23,22 +43,22 @@ def mapped(path: Path) -> NDArray[Any]:
     """
     remedy = "save one array of images, all of one size, with numpy.save"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             magic = file.read(len(_MAGIC))
-        if magic.startswith(b"PK"):
-            raise InputError(
-                f"{path}: is an archive, not an .npy file: rename it to .npz if numpy.savez wrote it, else {remedy}"
-            )
-        if magic != _MAGIC:
-            raise InputError(f"{path}: is not an .npy file, it begins with 0x{magic.hex()}: {remedy}")
-        # Mapped, so a header that announces more than the file holds is refused before anything is allocated.
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except InputError:
-        raise
+            if magic.startswith(b"PK"):
+                raise InputError(
+                    f"{path}: is an archive, not an .npy file: rename it to .npz if numpy.savez wrote it, else {remedy}"
+                )
+            if magic != _MAGIC:
+                raise InputError(f"{path}: is not an .npy file, it begins with 0x{magic.hex()}: {remedy}")
+            # A damaged header ends in ValueError, SyntaxError, TypeError, OverflowError, ...
+            with told(lambda why: f"{path}: is no usable .npy file ({why}): {remedy}"):
+                file.seek(0)
+                header(file)
+                # Mapped, so a header that announces more than the file holds is refused before anything is allocated.
+                array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({reason(error)}): give the path of an .npy file") from error
-    except Exception as error:  # a damaged header ends in ValueError, SyntaxError, TypeError, OverflowError, ...
-        raise InputError(f"{path}: is no usable .npy file ({reason(error)}): {remedy}") from error
     return array
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import reason
+from ..machine import check_fits
 from .source import Encoded, Source
 
 OnBad = Literal["stop", "skip"]
@@ -43,6 +44,7 @@ class Pictures:
             raise InputError(f"the size of pictures must be at least 1 pixel, not {size}")
         if channels not in (1, 3):
             raise InputError(f"pictures have 3 channels (RGB) or 1 (grey), not {channels}")
+        check_fits(size**2 * channels, f"one picture of {size} x {size} pixels", "give a smaller --image-size")
         self.encoded = encoded
         self.size = size
         self.channels = channels
@@ -114,6 +116,11 @@ class Resized:
         count, channels, height, width = source.shape
         if height < 2 or width < 2:
             raise InputError(f"images of {height} x {width} have no square to resize to {size}: leave out --image-size")
+        check_fits(
+            size**2 * channels * source.dtype.itemsize,
+            f"one image of {size} x {size} pixels",
+            "give a smaller --image-size",
+        )
         self._source, self._size = source, size
         self.shape, self.dtype = (count, channels, size, size), source.dtype
 

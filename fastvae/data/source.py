@@ -1,14 +1,17 @@
 """Images that are read when they are asked for: what a loader needs of a data set that is not in memory."""
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
+
+from ..machine import check_fits
+from ..terminal import Terminal
 
 _PART = 64  # images that one thread reads together
 
@@ -70,8 +73,10 @@ def in_memory(images: Images, *, show: bool = False) -> Tensor:
 def read_all(source: Source, *, show: bool = False) -> Tensor:
     """All images in memory, (N, C, H, W) in the memory format that they are read in; by as many threads as cores.
 
-    ``show`` draws a bar of the progress on stderr where it takes longer than a moment.
+    ``show`` draws a bar of the progress on stderr where it takes longer than a moment. Raises InputError where memory
+    can never hold them.
     """
+    check_fits(math.prod(source.shape) * source.dtype.itemsize, "what is read into memory")
     first = source.read(range(min(_PART, len(source))))
     layout = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     images = torch.empty(source.shape, dtype=source.dtype, memory_format=layout)
@@ -83,7 +88,7 @@ def read_all(source: Source, *, show: bool = False) -> Tensor:
     starts = range(0, len(source), _PART)
     with (
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
-        Progress(console=Console(stderr=True), transient=True, disable=not show) as progress,
+        Progress(console=Terminal(stderr=True), transient=True, disable=not show) as progress,
     ):
         for _ in progress.track(threads.map(fill, starts), total=len(starts), description="reading images"):
             pass

@@ -1,10 +1,12 @@
 """The loader for any source of images: torch's DataLoader, whose processes decode, or a thread that reads."""
 
 import logging
+import math
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
+from multiprocessing.forkserver import ensure_running
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Unpack
 
 from ..errors import InputError
+from ..isolation import safe_path
+from ..machine import check_fits
 from .ahead import Ahead
 from .augment import Augment
 from .loader import Batch
@@ -50,6 +54,11 @@ class TorchLoader(OrderedLoader):
         if workers < 0:
             raise InputError(f"workers must be at least 0, not {workers}")
         super().__init__(len(source), **options)
+        check_fits(
+            min(self.batch_size, len(source)) * math.prod(source.shape[1:]) * source.dtype.itemsize,
+            f"a batch of {self.batch_size:,} images",
+            "give a smaller --image-size or --batch-size",
+        )
         self.source, self.augment, self.workers = source, augment, workers
         self.waited = 0.0
         self._plan = _Plan()
@@ -107,17 +116,14 @@ class TorchLoader(OrderedLoader):
                 generator=torch.Generator(),  # else each epoch would draw from the one of the whole program
             )
         self._plan.batches = [self.indices(step).tolist() for step in steps]
-        read = iter(self._processes)
+        with safe_path():  # the server that its processes are forked from; they are to have the folder of this one
+            ensure_running()
+        with self._watched():  # of another epoch, they are asked whether they are there
+            read = iter(self._processes)
 
         def take(step: int) -> Batch:
-            try:
+            with self._watched():
                 images, told = next(read)
-            except (RuntimeError, EOFError, OSError) as error:  # what torch finds of a process that is no more
-                self._processes = None
-                raise InputError(
-                    f"one of {self.workers} processes that read images was killed, perhaps for lack of memory: "
-                    "use fewer --workers, or 0 for a thread of this one"
-                ) from error
             for message in told:  # once, though several processes may have met the same picture
                 if message not in self._told:
                     self._told.add(message)
@@ -127,6 +133,36 @@ class TorchLoader(OrderedLoader):
             return self._batch(step, images)
 
         return take
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Tell of a process that is no more, and start all anew the next time."""
+        try:
+            yield
+        except (RuntimeError, EOFError, OSError) as error:  # what torch finds
+            self._processes = None
+            raise _killed() from error
+
+
+@contextmanager
+def killed_readers_told() -> Iterator[None]:
+    """Make the :class:`InputError` of a reading process that is killed, wherever the main thread is told of it.
+
+    Torch may raise RuntimeError from its handler of SIGCHLD: in the middle of whatever the program is doing.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise _killed() from error
+
+
+def _killed() -> InputError:
+    return InputError(
+        "one of the processes that read images was killed, perhaps for lack of memory: use fewer --workers, or 0 for a "
+        "thread of this one"
+    )
 
 
 class _Items(Protocol):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset, OrderedLoader
+from ..data.torch_loader import killed_readers_told
 from ..errors import InputError
 from ..models import VAE, build
 from ..ops import Noise, bits_per_dimension
@@ -105,7 +106,7 @@ def run(
                 f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}; "
                 f"loader {loaders.choice}"
             )
-            with profiled(loop):
+            with profiled(loop), killed_readers_told():
                 status = loop.fit()
             if status != 0:
                 console.print(

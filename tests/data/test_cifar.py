@@ -143,3 +143,10 @@ def test_downloads_into_the_cache_and_mends_it(tmp_path, python, serve, monkeypa
     check_python_version(load("cifar10"))
     path.unlink()
     check_python_version(load("cifar10"))
+
+
+def test_a_pipe_is_refused(binary, refuses):
+    (binary / "test_batch.bin").unlink()
+    os.mkfifo(binary / "test_batch.bin")
+    with refuses("test_batch.bin", "named pipe"):
+        load("cifar10", binary)

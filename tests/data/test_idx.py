@@ -1,6 +1,7 @@
 """The IDX reader: what it reads, and every way in which a file can be wrong."""
 
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -87,13 +88,13 @@ def test_refuses_a_damaged_gzip_file(tmp_path, idx_bytes, refuses, damage, words
 def test_refuses_what_is_no_readable_file(tmp_path, refuses, monkeypatch):
     with refuses(tmp_path / "none", "No such file"):
         read_images(tmp_path / "none")
-    with refuses(tmp_path, "Is a directory"):
+    with refuses(tmp_path, "is a folder, not a regular file"):
         read_images(tmp_path)
 
     def denied(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.open", denied)  # root, in a container, may read everything
+    monkeypatch.setattr("fastvae.files.descriptor_of", denied)  # root, in a container, may read everything
     with refuses(tmp_path / NAME, "Permission denied"):
         read_images(tmp_path / NAME)
 
@@ -113,3 +114,29 @@ def test_any_damage_is_read_or_refused(tmp_path_factory, idx_bytes, place, value
     assert "\n" not in message
     assert read.ndim == 4
     assert read.numel() > 0
+
+
+def test_bombs_are_refused(tmp_path, idx_bytes, refuses, monkeypatch):
+    path = tmp_path / f"{NAME}.gz"
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((1000, 50, 50), np.uint8))))
+    monkeypatch.setenv("FASTVAE_MAX_UNPACKED", "3M")
+    assert len(read_images(path)) == 1000
+    monkeypatch.setenv("FASTVAE_MAX_UNPACKED", "2M")
+    with refuses(path, "2,500,000", "FASTVAE_MAX_UNPACKED=1G"):
+        read_images(path)
+
+
+def test_more_than_memory_is_refused(tmp_path, refuses, monkeypatch):
+    monkeypatch.setattr("fastvae.machine.memory", lambda: 1 << 30)
+    with (tmp_path / NAME).open("wb") as file:
+        file.write(struct.pack(">BBBB3I", 0, 0, 8, 3, 1 << 21, 32, 32))
+        file.truncate(16 + (1 << 31))
+    with refuses(tmp_path / NAME, "GB of memory"):
+        read_images(tmp_path / NAME)
+
+
+def test_a_pipe_is_refused(tmp_path, refuses):
+    for name in (NAME, f"{NAME}.gz"):
+        os.mkfifo(tmp_path / name)
+        with refuses(tmp_path / name, "named pipe"):
+            read_images(tmp_path / name)

@@ -24,7 +24,7 @@ def filled(path, shape):
 @pytest.fixture(params=[1 << 40, 0], ids=["small", "large"])
 def memory(request, monkeypatch):
     """A machine that can hold the file, and one that cannot."""
-    monkeypatch.setattr(mapped, "_memory", lambda: request.param)
+    monkeypatch.setattr(mapped, "memory", lambda: request.param)
 
 
 @settings(deadline=None, max_examples=40)
@@ -38,7 +38,7 @@ def test_reads_any_rows(tmp_path_factory, shape, memory, data):
     expected = filled(path, shape)
     indices = data.draw(st.lists(st.integers(0, shape[0] - 1), max_size=20))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mapped, "_memory", lambda: memory)
+        patch.setattr(mapped, "memory", lambda: memory)
         images = Mapped(path, shape)
     read = images.read(indices)
     assert read.is_contiguous(memory_format=torch.channels_last)
@@ -101,5 +101,14 @@ def test_refuses_another_size(tmp_path, refuses, change):
 def test_refuses_what_cannot_be_read(tmp_path, refuses):
     with refuses(tmp_path / "none.bin", "No such file"):
         Mapped(tmp_path / "none.bin", (4, 3, 5, 6))
-    with refuses(tmp_path, "Is a directory"):
+    with refuses(tmp_path, "is a folder, not a regular file"):
         Mapped(tmp_path, (4, 3, 5, 6))
+
+
+def test_a_file_cut_short_is_told_of(tmp_path, memory, refuses):
+    filled(tmp_path / "rows.bin", (4, 3, 50, 60))
+    images = Mapped(tmp_path / "rows.bin", (4, 3, 50, 60))
+    with (tmp_path / "rows.bin").open("r+b") as file:
+        file.truncate(10)
+    with refuses(tmp_path / "rows.bin", "was cut short", "10 bytes, not 36,000"):
+        images.read([3])

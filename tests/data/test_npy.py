@@ -185,7 +185,7 @@ def test_refuses_what_cannot_be_read(tmp_path, refuses, monkeypatch):
     def denied(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.open", denied)
+    monkeypatch.setattr("fastvae.files.descriptor_of", denied)
     with refuses(tmp_path / "images.npy", "Permission denied"):
         load(str(tmp_path / "images.npy"))
 
@@ -215,3 +215,11 @@ def test_any_damaged_header_is_read_or_refused(tmp_path_factory, place, value):
             message = str(error)
     assert str(path) in message
     assert "\n" not in message
+
+
+def test_a_header_is_not_read_for_ever(tmp_path, refuses):
+    with (tmp_path / "x.npy").open("wb") as file:
+        file.write(b"\x93NUMPY\x02\x00\xff\xff\xff\xff{")
+        file.truncate(1 << 33)  # sparse
+    with refuses(tmp_path / "x.npy", "no usable .npy file"):
+        load(str(tmp_path / "x.npy"))

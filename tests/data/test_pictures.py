@@ -6,6 +6,7 @@ import torch
 from pictures import Made, encoded, numbered, numbers
 from PIL import Image
 
+from fastvae.data.dataset import sized
 from fastvae.data.pictures import Pictures, Resized, is_known
 from fastvae.data.source import Held, read_all
 
@@ -139,3 +140,12 @@ def test_arrays_are_cut_and_resized_alike():
 def test_a_vector_has_no_square(refuses):
     with refuses("1 x 7", "leave out --image-size"):
         Resized(Held(torch.zeros(2, 1, 1, 7)), 4)
+
+
+def test_a_size_that_memory_cannot_hold_is_refused(refuses):
+    with refuses("1000000 x 1000000", "GB of memory", "--image-size"):
+        Pictures(numbered(3), 10**6)
+    with refuses("1000000 x 1000000", "GB of memory", "--image-size"):
+        sized(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), 10**6)
+    with refuses("read into memory", "GB of memory"):
+        sized(torch.zeros(10**6, 1, 2, 2, dtype=torch.uint8), 10**4)

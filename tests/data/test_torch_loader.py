@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 
 from fastvae.data.pictures import Pictures
 from fastvae.data.source import Held
-from fastvae.data.torch_loader import Items, TorchLoader
+from fastvae.data.torch_loader import Items, TorchLoader, killed_readers_told
 from fastvae.errors import InputError
 
 
@@ -82,7 +82,7 @@ def test_a_process_that_is_killed_is_told_of_and_replaced(refuses):
     next(batches)
     for process in multiprocessing.active_children():
         process.kill()
-    with refuses("one of 2 processes", "killed", "--workers"):
+    with refuses("one of the processes", "killed", "--workers"):
         list(batches)
     loader.set_epoch(1)
     assert [numbers(batch.images) for batch in loader] == [numbers(loader.fetch(step).images) for step in range(20)]
@@ -135,3 +135,30 @@ def test_processes_end_with_their_loader(content):
         assert time.perf_counter() - started < 4
     finally:
         gc.enable()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_between_epochs_is_told_of(refuses):
+    loader = TorchLoader(Pictures(numbered(6), 8), batch_size=2, seed=0, workers=2)
+    assert len(list(loader)) == 3
+    multiprocessing.active_children()[0].kill()
+    loader.set_epoch(1)
+    with refuses("one of the processes", "killed", "--workers"):
+        list(loader)
+    assert len(list(loader)) == 3
+
+
+def test_a_process_that_is_killed_is_told_of_wherever_the_program_is(refuses):
+    with refuses("one of the processes", "killed", "--workers"), killed_readers_told():
+        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")
+
+
+def test_other_errors_are_not_of_a_killed_process():
+    with pytest.raises(RuntimeError, match="another"), killed_readers_told():
+        raise RuntimeError("another")
+
+
+def test_a_batch_larger_than_memory_is_refused(monkeypatch, refuses):
+    monkeypatch.setattr("fastvae.machine.memory", lambda: 1 << 30)
+    with refuses("a batch of 1,000 images", "GB of memory", "--batch-size"):
+        TorchLoader(Pictures(numbered(400), 1000), batch_size=1000, seed=0)

@@ -15,8 +15,9 @@ from typing_extensions import Self
 
 from ...errors import InputError
 from .. import npy
+from ..mapped import check_whole
 from ..source import Images
-from .split import Index, tenths
+from .split import Index, numbers, tenths
 
 IN_MEMORY = 1 << 30  # bytes of both splits that are read into memory; what is larger stays in its file
 
@@ -29,7 +30,7 @@ class Rows(ABC):
         shape, dtype: of the whole array.
 
     Raises:
-        InputError: these are no images.
+        InputError: these are no images, or so many that their numbers alone do not fit into memory.
 
     Images come in the memory format that they lie in: those of (N, H, W, C) are channels_last.
     """
@@ -39,7 +40,7 @@ class Rows(ABC):
         self.label = label
         self.dtype = torch.float32 if dtype.kind == "f" else torch.uint8
         self.shape: tuple[int, int, int, int] = npy.as_images(np.broadcast_to(np.empty((), dtype), shape)).shape
-        self._index: Index = np.arange(shape[0], dtype=np.int64)
+        self._index: Index = numbers(shape[0], label)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -73,6 +74,8 @@ class Array(Rows):
         self._array = array
 
     def _take(self, rows: Index) -> NDArray[Any]:
+        if isinstance(self._array, np.memmap):
+            check_whole(self._array.filename, self._array._mmap, self._array.offset + self._array.nbytes)  # type: ignore[attr-defined]
         return np.asarray(self._array[rows])
 
     def __getstate__(self) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...files import reason
+from ..files import picture
 from ..source import Encoded
-from .names import SUFFIXES, Counting, Names, is_picture, shown
+from .names import SUFFIXES, Counting, Names, Outside, is_picture, shown
 from .split import halved
 
 TESTS = ("test", "val", "valid")  # names of the split for testing; the first that is there
@@ -28,8 +29,7 @@ class Files:
         return len(self._names)
 
     def encoded(self, index: int) -> bytes:
-        with open(self._path(index), "rb", buffering=0) as file:
-            return file.read()
+        return picture(self._path(index))
 
     def name(self, index: int) -> str:
         return shown(self._path(index))
@@ -42,20 +42,23 @@ def read_folder(path: Path) -> tuple[Encoded, Encoded]:
     """Training and test pictures of a folder: .jpg, .jpeg, .png and .webp, by the order of their paths' bytes.
 
     The folders ``train`` and one of ``test``, ``val`` and ``valid`` are the splits, where they are there; else every
-    tenth picture is for testing. Links are followed, but each folder is read once. Hidden files are left out.
+    tenth picture is for testing. Links are followed, but each folder is read once, and one line of the log tells of
+    files outside of the folder. Hidden files are left out.
 
     Raises:
         InputError: a folder cannot be read or holds no pictures, or there is one picture only.
     """
-    for test in TESTS:
-        if os.path.isdir(path / "train") and os.path.isdir(path / test):
-            return _files(path / "train"), _files(path / test)
-    return halved(_files(path), str(path))
+    outside = Outside(os.fsencode(path))
+    test = next((test for test in TESTS if os.path.isdir(path / "train") and os.path.isdir(path / test)), None)
+    roots = [path] if test is None else [path / "train", path / test]
+    files = [_files(root, outside) for root in roots]
+    outside.tell(str(path))
+    return (files[0], files[1]) if len(files) == 2 else halved(files[0], str(path))
 
 
-def _files(root: Path) -> Files:
+def _files(root: Path, outside: Outside) -> Files:
     with Counting(f"files in {root}") as counting:
-        names = Names(_pictures(os.fsencode(root), counting))
+        names = Names(_pictures(os.fsencode(root), counting, outside))
     if len(names) == 0:
         raise InputError(
             f"{root}: holds no picture, nor do the folders in it: give a folder with {', '.join(SUFFIXES)} files, "
@@ -64,7 +67,7 @@ def _files(root: Path) -> Files:
     return Files(root, names)
 
 
-def _pictures(root: bytes, counting: Counting) -> Iterator[bytes]:
+def _pictures(root: bytes, counting: Counting, outside: Outside) -> Iterator[bytes]:
     """The paths relative to the root, in the order of their bytes: it is that of every folder's names by itself.
 
     For that a folder's name ends in a slash.
@@ -82,8 +85,9 @@ def _pictures(root: bytes, counting: Counting) -> Iterator[bytes]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
+            outside.enter(folder)
             with os.scandir(folder) as entries:
-                found = [path + name for entry in counting(entries) if (name := _name(entry))]
+                found = [path + name for entry in counting(entries) if (name := _name(entry, outside))]
         except OSError as error:
             raise InputError(
                 f"{shown(folder)}: can't be read ({reason(error)}): make it a readable folder, or take it out"
@@ -91,7 +95,7 @@ def _pictures(root: bytes, counting: Counting) -> Iterator[bytes]:
         todo += sorted(found, reverse=True)
 
 
-def _name(entry: os.DirEntry[bytes]) -> bytes | None:
+def _name(entry: os.DirEntry[bytes], outside: Outside) -> bytes | None:
     """The name of a picture; of a folder, with a slash; None for all else."""
     if entry.name.startswith(b"."):
         return None
@@ -101,5 +105,9 @@ def _name(entry: os.DirEntry[bytes]) -> bytes | None:
         is_file = entry.is_file()
     except OSError:  # a link to itself
         is_file = False
+    is_link = entry.is_symlink()
     # A broken link counts, so that its picture is missed by its name when it is read, not left out in silence.
-    return entry.name if is_picture(entry.name) and (is_file or entry.is_symlink()) else None
+    if not is_picture(entry.name) or not (is_file or is_link):
+        return None
+    outside.see(entry.path, is_link)
+    return entry.name

@@ -1,5 +1,6 @@
 """Arrays in HDF5 files, which h5py reads."""
 
+import math
 import os
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...files import reason
+from ...files import check_regular
+from ...machine import check_fits
+from ..files import told
 from ..npy import check_images
 from ..source import Images
 from .arrays import IN_MEMORY, Array, Rows, halved, paired
@@ -34,8 +37,9 @@ class Hdf5(Rows):
         self._opened: tuple[int, Any] | None = None  # by which process
 
     def _take(self, rows: Index) -> NDArray[Any]:
-        try:
+        with told(lambda why: f"{self.label}: can't be read ({why}): give a complete HDF5 file, and leave it as it is"):
             if self._opened is None or self._opened[0] != os.getpid():
+                check_regular(self._path)
                 self._opened = os.getpid(), _h5py(self._path).File(self._path, "r")[self._key]
             dataset = self._opened[1]
             taken = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
@@ -43,10 +47,6 @@ class Hdf5(Rows):
             # Ascending, so that what a chunk holds is unpacked once.
             for place in np.argsort(rows):
                 taken[place] = dataset[rows[place]]
-        except (OSError, KeyError) as error:
-            raise InputError(
-                f"{self.label}: can't be read ({reason(error)}): give a complete HDF5 file, and leave it as it is"
-            ) from error
         return taken
 
     def __getstate__(self) -> dict[str, Any]:
@@ -60,13 +60,14 @@ def read_hdf5(path: Path, key: str | None) -> tuple[Images, Images]:
 
     Raises:
         InputError: h5py is not installed, the file cannot be read, or has no such data set, or none of images that
-            could be told from others.
+            could be told from others; or it has its bytes in other files.
     """
     h5py = _h5py(path)
-    try:
+    # Damage ends in OSError, RuntimeError, KeyError, TypeError, UnicodeDecodeError, ...
+    with told(lambda why: f"{path}: can't be read as HDF5 ({why}): give a complete HDF5 file"):
+        check_regular(path)
         with h5py.File(path, "r") as file:
-            found: dict[str, Any] = {}
-            file.visititems(lambda name, item: found.update({name: item} if getattr(item, "shape", None) else {}))
+            found = _arrays(file)
             if key is not None and key.strip("/") not in found:
                 raise InputError(f"{path}: has no data set {key!r}, but {', '.join(found) or 'none'}: name one of them")
             names = (
@@ -74,14 +75,55 @@ def read_hdf5(path: Path, key: str | None) -> tuple[Images, Images]:
                 if key is not None
                 else pick(str(path), found, f"name one, as {path}:{next(iter(found), 'KEY')}")
             )
-            arrays = [_rows(path, name, found[name]) for name in names]
-    except OSError as error:
-        raise InputError(f"{path}: can't be read as HDF5 ({reason(error)}): give a complete HDF5 file") from error
+            arrays = [_rows(path, name, found) for name in names]
     return paired(*arrays) if len(arrays) == 2 else halved(*arrays)
 
 
-def _rows(path: Path, key: str, dataset: Any) -> Rows:
+def check_alone(path: Path) -> None:
+    """Raise InputError where any array of an HDF5 file lies in another file, or the file cannot be read."""
+    with told(lambda why: f"{path}: can't be read as HDF5 ({why}): give a complete HDF5 file"):
+        check_regular(path)
+        with _h5py(path).File(path, "r") as file:
+            found = _arrays(file)
+            for name in found:
+                _check_inside(path, name, found)
+
+
+def _arrays(file: Any) -> dict[str, Any]:
+    """The arrays of a file by their names; links to other files are not followed."""
+    found: dict[str, Any] = {}
+    file.visititems(lambda name, item: found.update({name: item} if getattr(item, "shape", None) else {}))
+    return found
+
+
+def _check_inside(path: Path, key: str, found: dict[str, Any]) -> None:
+    """Refuse an array whose bytes are not all in the file itself: it could name any file of this machine."""
+    todo, seen = [key], set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        outside = [str(file) for file, *_ in found[name].external or ()]
+        for source in found[name].virtual_sources() if found[name].is_virtual else ():
+            part = source.dset_name.strip("/")
+            if source.file_name == "." and part in found:
+                todo.append(part)
+            else:
+                outside.append(f"{source.file_name}:{source.dset_name}")
+        if outside:
+            raise InputError(
+                f"{path}:{name}: has its bytes outside of the file, in {outside[0]}: copy all of it into one file, "
+                "with h5repack for one"
+            )
+
+
+def _rows(path: Path, key: str, found: dict[str, Any]) -> Rows:
+    dataset = found[key]
     check_images(f"{path}:{key}", dataset.shape, dataset.dtype)
+    _check_inside(path, key, found)
+    if dataset.chunks is not None:
+        check_fits(math.prod(dataset.chunks) * dataset.dtype.itemsize, f"{path}:{key}: one chunk of it")
     if dataset.nbytes <= IN_MEMORY:
         return Array(f"{path}:{key}", dataset[()])
     return Hdf5(path, key, dataset.shape, dataset.dtype)

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import reason
+from ...files import check_regular, read_json
+from ..files import picture as read_picture
+from ..files import told
 from ..source import Encoded
+from .names import warn
 from .split import halved
 
+_DICT, _INFO, _STATE = "dataset_dict.json", "dataset_info.json", "state.json"
 _TESTS = ("test", "validation", "valid", "val")
 
 
@@ -34,7 +38,7 @@ class Column:
         if data is not None:
             return data
         if picture.get("path"):  # a file of its own
-            return Path(picture["path"]).read_bytes()
+            return read_picture(picture["path"])
         raise OSError("the row holds no picture")
 
     def name(self, index: int) -> str:
@@ -43,9 +47,7 @@ class Column:
 
 def is_saved(path: Path) -> bool:
     """Whether ``save_to_disk`` wrote a folder."""
-    return os.path.exists(path / "dataset_dict.json") or all(
-        os.path.exists(path / name) for name in ("dataset_info.json", "state.json")
-    )
+    return os.path.exists(path / _DICT) or all(os.path.exists(path / name) for name in (_INFO, _STATE))
 
 
 def read_saved(path: Path) -> tuple[Encoded, Encoded]:
@@ -63,11 +65,15 @@ def read_saved(path: Path) -> tuple[Encoded, Encoded]:
         raise InputError(
             f"{path}: folders of Hugging Face need datasets, which is not installed: pip install fastvae[hf]"
         ) from error
-    try:
+    # pyarrow, json and datasets have errors of their own for damage
+    with told(lambda why: f"{path}: can't be read as a saved data set ({why}): save it again"):
+        _check_files(path)
         saved = datasets.load_from_disk(os.fspath(path))
-    except Exception as error:  # pyarrow, json and datasets have errors of their own for damage
-        raise InputError(f"{path}: can't be read as a saved data set ({reason(error)}): save it again") from error
-    splits = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"": saved}
+        splits = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"": saved}
+        return _splits(datasets, path, splits)
+
+
+def _splits(datasets: Any, path: Path, splits: dict[str, Any]) -> tuple[Encoded, Encoded]:
     if len(splits) == 1:
         return halved(_column(datasets, path, *splits.popitem()), str(path))
     test = next((name for name in _TESTS if name in splits), None)
@@ -79,6 +85,27 @@ def read_saved(path: Path) -> tuple[Encoded, Encoded]:
     return _column(datasets, path, "train", splits["train"]), _column(datasets, path, test, splits[test])
 
 
+def _check_files(path: Path) -> None:
+    """Refuse a folder that names files elsewhere, before anything opens them."""
+    splits = [""]
+    if os.path.exists(path / _DICT):
+        splits = [_plain(path / _DICT, split) for split in read_json(path / _DICT)["splits"]]
+    for folder in (path / split for split in splits):
+        check_regular(folder / _INFO)
+        state = read_json(folder / _STATE)
+        for entry in [*state["_data_files"], *(state.get("_indices_data_files") or ())]:
+            file = folder / _plain(folder / _STATE, entry["filename"])
+            if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(path)):
+                raise InputError(f"{file}: is a link that leaves {path}: copy the file into the folder")
+            check_regular(file)
+
+
+def _plain(where: Path, name: Any) -> str:
+    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise InputError(f"{where}: names {name!r}, which is no file in its folder: save the data set again")
+    return name
+
+
 def _column(datasets: Any, path: Path, split: str, dataset: Any) -> Column:
     names = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     name = "image" if "image" in names else names[0] if len(names) == 1 else None
@@ -88,4 +115,14 @@ def _column(datasets: Any, path: Path, split: str, dataset: Any) -> Column:
             "cast one to datasets.Image(), name it 'image', and save it again"
         )
     pictures = dataset.with_format(None).select_columns([name]).cast_column(name, datasets.Image(decode=False))
+    _tell_files(path / split, pictures.data.column(name))
     return Column(pictures, str(path / split))
+
+
+def _tell_files(label: Path, column: Any) -> None:
+    """Log one line where pictures are files of their own, anywhere on this machine."""
+    compute = import_module("pyarrow.compute")
+    paths = compute.struct_field(column, "path")
+    named = paths.filter(compute.and_(paths.is_valid(), compute.struct_field(column, "bytes").is_null()))
+    if len(named):
+        warn(f"{label}: {len(named):,} of its pictures are files of their own, {named[0]} for one")

@@ -4,34 +4,45 @@ import os
 from pathlib import Path
 
 from ...errors import InputError
-from ...files import reason
+from ...files import read_bytes, reason
 from ..source import Encoded
 from .folder import Files
-from .names import Counting, Names, shown
+from .names import Counting, Names, Outside, shown
 from .split import halved
+
+_LIMIT = 1 << 30  # bytes of a list
 
 
 def read_list(path: Path) -> tuple[Encoded, Encoded]:
     """Training and test pictures of a text file with one path a line, in that order; every tenth is for testing.
 
-    Paths are relative to the file's folder. Lines that are blank or begin with # are left out.
+    Paths are relative to the file's folder; one line of the log tells of those that leave it. Lines that are blank or
+    begin with # are left out.
 
     Raises:
         InputError: the file cannot be read, lists files that are not there, or lists fewer than two.
     """
     try:
-        lines = [line.strip() for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()]
+        lines = [line.strip() for line in read_bytes(path, _LIMIT).removeprefix(b"\xef\xbb\xbf").splitlines()]
     except OSError as error:
         raise InputError(
             f"{path}: can't be read ({reason(error)}): give the path of a list of pictures, one path a line"
         ) from error
     names = [line for line in lines if line and not line.startswith(b"#")]
-    folder = os.fsencode(path.parent)
+    root = os.fsencode(path.parent)
+    outside, missing = Outside(root), []
     with Counting(f"files of {path}") as counting:
-        missing = [name for name in counting(names) if not os.path.isfile(os.path.join(folder, name))]
+        for name in counting(names):
+            file = os.path.join(root, name)
+            if os.path.isfile(file):
+                outside.enter(os.path.dirname(file))
+                outside.see(file, os.path.islink(file))
+            else:
+                missing.append(name)
     if missing:
         raise InputError(
             f"{path}: {len(missing)} of its {len(names)} lines name no file, the first is {shown(missing[0])!r}: "
             f"list paths relative to {path.parent}, one a line"
         )
+    outside.tell(str(path))
     return halved(Files(path.parent, Names(names)), str(path))

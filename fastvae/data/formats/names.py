@@ -1,5 +1,6 @@
 """Many names in little memory, which of them are pictures, and a count of them for people."""
 
+import logging
 import os
 import time
 from array import array
@@ -8,13 +9,17 @@ from contextlib import ExitStack
 from typing import TypeVar
 
 import numpy as np
-from rich.console import Console
 from rich.status import Status
+from rich.text import Text
+
+from ...terminal import Terminal
+from ...text import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _ENDINGS = tuple(suffix.encode() for suffix in SUFFIXES)
 _PATIENCE = 1.0  # seconds without a word
 _PART = 1000  # items between two looks at the clock
+_LOG = logging.getLogger("fastvae")
 
 T = TypeVar("T")
 
@@ -30,7 +35,18 @@ def is_picture(path: bytes) -> bool:
 
 def shown(name: bytes) -> str:
     """A file's name for people: on one line, and of characters that can be printed, whatever its bytes are."""
-    return name.decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    return printable(name.decode("utf-8", "backslashreplace"))
+
+
+def warn(message: str) -> None:
+    """Log one line; of several processes the first does."""
+    if is_first():
+        _LOG.warning("%s", printable(message))
+
+
+def is_first() -> bool:
+    """Whether this process is the one of a run that talks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Names:
@@ -55,6 +71,42 @@ class Names:
         return self._block[self._ends[index] : self._ends[index + 1]]
 
 
+class Outside:
+    """Which files of a data set lie outside of its folder, by links or by their paths: they are read, but said first.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: bytes) -> None:
+        self._root = os.path.join(os.path.realpath(root), b"")
+        self._folders: dict[bytes, bool] = {}
+        self._is_outside = False  # the folder that was entered
+        self.count, self._first = 0, b""
+
+    def enter(self, folder: bytes) -> None:
+        """Go on with the files of a folder."""
+        if folder not in self._folders:
+            self._folders[folder] = self._leaves(os.path.realpath(folder))
+        self._is_outside = self._folders[folder]
+
+    def see(self, path: bytes, is_link: bool) -> None:
+        """Look at a file of the folder that was entered: only of links the system is asked where they lead."""
+        if self._is_outside if not is_link else self._leaves(os.path.realpath(path)):
+            self.count += 1
+            self._first = self._first or os.path.realpath(path)
+
+    def tell(self, label: str) -> None:
+        """Log one line, if there are such files."""
+        if self.count == 1:
+            warn(f"{label}: 1 of its files lies outside of it, {shown(self._first)}")
+        elif self.count:
+            warn(f"{label}: {self.count:,} of its files lie outside of it, {shown(self._first)} for one")
+
+    def _leaves(self, real: bytes) -> bool:
+        return not os.path.join(real, b"").startswith(self._root)
+
+
 class Counting:
     """Counts what is found, on stderr, where that takes longer than a second; of several processes the first tells.
 
@@ -65,7 +117,7 @@ class Counting:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._is_shown = os.environ.get("RANK", "0") == "0"
+        self._is_shown = is_first()
         self._count, self._begun = 0, time.monotonic()
         self._stack = ExitStack()
         self._status: Status | None = None
@@ -85,7 +137,7 @@ class Counting:
             yield item
 
     def _show(self) -> None:
-        words = f"{self._what}: {self._count:,}"
+        words = Text(printable(f"{self._what}: {self._count:,}"))  # a string would be read as markup
         if self._status is None:
-            self._status = self._stack.enter_context(Console(stderr=True).status(words))
+            self._status = self._stack.enter_context(Terminal(stderr=True).status(words))
         self._status.update(words)

@@ -4,18 +4,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ...machine import check_fits
 from ..source import Encoded
 
 _EVERY = 10
+_INDEX = 34  # bytes of memory for each image: its number in an array and in a split's, twice while that is made
 
 Index = NDArray[np.int64]
+
+
+def numbers(count: int, label: str) -> Index:
+    """The numbers of some images, as many as a file claims. Raises InputError where memory cannot hold an index."""
+    check_fits(count * _INDEX, f"{label}: an index of its {count:,} images")
+    return np.arange(count, dtype=np.int64)
 
 
 def tenths(count: int, label: str) -> tuple[Index, Index]:
     """The images for training, and those for testing: 0, 10, 20, ...
 
     Raises:
-        InputError: there are fewer than two images.
+        InputError: there are fewer than two images, or far too many.
 
     >>> tenths(4, "four")
     (array([1, 2, 3]), array([0]))
@@ -23,7 +31,7 @@ def tenths(count: int, label: str) -> tuple[Index, Index]:
     if count < 2:
         images = "1 image" if count else "no images"
         raise InputError(f"{label}: has {images}, too few to split into training and testing: give at least 2")
-    every = np.arange(count, dtype=np.int64)
+    every = numbers(count, label)
     is_test = every % _EVERY == 0
     return every[~is_test], every[is_test]
 

@@ -4,13 +4,15 @@ import os
 import re
 import tarfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
 from ...errors import InputError
-from ...files import reason
+from ...files import descriptor_of, open_regular
+from ..files import check_picture, told
 from ..source import Encoded
 from .folder import TESTS
 from .names import SUFFIXES, Counting, Names, is_picture, shown
@@ -19,6 +21,7 @@ from .split import halved
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _BLOCK = 512  # bytes; archives consist of blocks
+_HEADERS = 4 << 20  # bytes of the headers before one member, extended ones included
 
 
 class Tars:
@@ -56,7 +59,8 @@ class Tars:
 
     def encoded(self, index: int) -> bytes:
         number, offset, size = self._where[index].tolist()
-        file = os.open(self._paths[number], os.O_RDONLY | os.O_CLOEXEC)
+        check_picture(size)
+        file = descriptor_of(self._paths[number])
         try:
             return os.pread(file, size, offset)
         finally:
@@ -112,27 +116,53 @@ def numbered(pattern: str) -> Iterator[Path]:
             raise InputError(f"{name}: no such file, but {found[0]} names it: give the range of the archives there are")
 
 
-def _members(path: Path) -> Iterable[tuple[bytes, int, int]]:
+def _members(path: Path) -> Iterator[tuple[bytes, int, int]]:
     """Name, place and size of each picture in an archive."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(8)
-            for begin, kind in _PACKED.items():
-                if magic.startswith(begin):
-                    raise InputError(
-                        f"{path}: is compressed with {kind}, so no picture can be read without all before it: "
-                        "unpack it to a plain .tar, which is hardly larger"
-                    )
-            file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                while (member := archive.next()) is not None:
-                    archive.members.clear()  # type: ignore[attr-defined]  # it would keep a million of them
-                    name = os.fsencode(member.name)
-                    if is_picture(name) and member.isreg() and not member.issparse():
-                        yield name, member.offset_data, member.size
-                end = archive.offset
-            file.seek(end)
-            if file.read(_BLOCK) != bytes(_BLOCK):  # the end's mark; tarfile takes any end for one
-                raise InputError(f"{path}: is truncated or damaged at byte {end}: copy or download it again")
-    except (OSError, tarfile.TarError) as error:
-        raise InputError(f"{path}: is no complete tar archive ({reason(error)}): copy or download it again") from error
+    place = 0
+    remedy = "copy or download it again"
+
+    def line(why: str) -> str:
+        return f"{path}: is no complete tar archive ({why}, at byte {place:,}): {remedy}"
+
+    # tarfile raises what its parts do: OverflowError, ValueError, RecursionError, ... of a header that claims anything.
+    with told(line), open_regular(path) as file:
+        total = os.fstat(file.fileno()).st_size
+        magic = file.read(8)
+        for begin, kind in _PACKED.items():
+            if magic.startswith(begin):
+                raise InputError(
+                    f"{path}: is compressed with {kind}, so no picture can be read without all before it: "
+                    "unpack it to a plain .tar, which is hardly larger"
+                )
+        file.seek(0)
+        headers = _Headers(file)
+        with tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep a million of them
+                headers.left = _HEADERS
+                if archive.offset <= place:  # a negative size goes back, for ever
+                    raise tarfile.ReadError(f"a member of {member.size:,} bytes")
+                place = archive.offset
+                name = os.fsencode(member.name)
+                if is_picture(name) and member.isreg() and not member.issparse():
+                    if not 0 <= member.size <= total - member.offset_data:
+                        raise tarfile.ReadError(f"a member of {member.size:,} bytes, unexpected end of data")
+                    yield name, member.offset_data, member.size
+            end = archive.offset
+        file.seek(end)
+        if file.read(_BLOCK) != bytes(_BLOCK):  # the end's mark; tarfile takes any end for one
+            raise InputError(f"{path}: is truncated or damaged at byte {end}: {remedy}")
+
+
+class _Headers:
+    """An archive as tarfile reads it: headers alone, and of one member no more than ``left`` bytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.left = file, _HEADERS
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.left:
+            raise tarfile.ReadError(f"headers of one member with more than {_HEADERS:,} bytes")
+        self.left -= size
+        return self._file.read(size)

@@ -11,6 +11,8 @@ from typing import Any
 from ...errors import InputError
 from ..files import user_folder
 from ..source import Encoded
+from .packed import check_packed
+from .regular import regular_alone
 
 PREFIX = "torchvision:"
 _TESTS = ("test", "val", "valid")  # names of the split for testing; the first that the class knows
@@ -33,7 +35,8 @@ class Drawn:
     def encoded(self, index: int) -> bytes:
         from PIL import ImageOps  # noqa: PLC0415 -- few data sets need it
 
-        picture = ImageOps.exif_transpose(self._dataset[index][0])
+        with regular_alone():
+            picture = ImageOps.exif_transpose(self._dataset[index][0])
         if picture.mode not in ("L", "RGB"):
             picture = picture.convert("RGB")
         data = BytesIO()
@@ -53,7 +56,8 @@ def read_torchvision(name: str, data_dir: Path | None) -> tuple[Encoded, Encoded
         name: 'torchvision:SVHN', say. data_dir: what the class calls ``root``; None reads FASTVAE_DATA.
 
     Raises:
-        InputError: there is no such class, it has no splits or no pictures, or its files are missing or damaged.
+        InputError: there is no such class, it has no splits or no pictures, or its files are missing or damaged, or
+            unpack to far more than their sizes.
     """
     datasets = import_module("torchvision.datasets")  # slow to import, so only where it is needed
     kind = name.removeprefix(PREFIX)
@@ -66,6 +70,7 @@ def read_torchvision(name: str, data_dir: Path | None) -> tuple[Encoded, Encoded
     folder = user_folder(data_dir)
     if folder is None:
         raise InputError(f"{name}: nothing says where its files are: give the folder (--data-dir or FASTVAE_DATA)")
+    check_packed(kind, make, folder)
     if "train" in parameters:
         return _open(name, make, folder, "train", [True]), _open(name, make, folder, "train", [False])
     return _open(name, make, folder, "split", ["train"]), _open(name, make, folder, "split", _TESTS)
@@ -76,8 +81,9 @@ def _open(name: str, make: Any, folder: Path, keyword: str, values: Sequence[str
     failure: Exception | None = None
     for value in values:
         try:
-            return _checked(f"{name} {keyword}={value}", make(folder, **{keyword: value}))
-        except InputError:
+            with regular_alone():
+                return _checked(f"{name} {keyword}={value}", make(folder, **{keyword: value}))
+        except (InputError, MemoryError):
             raise
         except Exception as error:  # each class has errors of its own
             failure = error

@@ -118,3 +118,32 @@ def test_any_damage_is_read_or_refused(tmp_path_factory, place, value, cut, pack
         message = str(error)
     assert str(path) in message
     assert "\n" not in message
+
+
+def test_a_flipped_bit_is_refused(save, refuses):
+    path = save(images=IMAGES)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with refuses(path, "no usable .npz file"):
+        read_npz(path)
+
+
+def test_bombs_are_refused(tmp_path, refuses, monkeypatch):
+    zeros = np.zeros((100, 100, 100), np.uint8)
+    np.savez_compressed(tmp_path / "x.npz", images=zeros, unused=zeros)
+    monkeypatch.setenv("FASTVAE_MAX_UNPACKED", "1M")
+    read_npz(tmp_path / "x.npz")
+    monkeypatch.setenv("FASTVAE_MAX_UNPACKED", "900K")
+    with refuses("x.npz:images", "FASTVAE_MAX_UNPACKED"):
+        read_npz(tmp_path / "x.npz")
+
+
+def test_methods_that_numpy_does_not_use_are_refused(tmp_path, refuses):
+    with (
+        zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_BZIP2) as archive,
+        archive.open("images.npy", "w") as file,
+    ):
+        np.save(file, IMAGES)
+    with refuses("x.npz:images.npy", "method 12"):
+        read_npz(tmp_path / "x.npz")

@@ -94,3 +94,27 @@ def test_refuses_few_and_differing_images(refuses):
         paired(one, Array("y.npy", np.zeros((1, 4, 5), np.uint8)))
     with refuses("'uint8'", "'float32'"):
         paired(one, Array("y.npy", np.zeros((1, 4, 4), np.float64)))
+
+
+def test_a_file_cut_short_is_told_of(tmp_path, large, refuses):
+    path = saved(tmp_path, np.zeros((40, 64, 64), np.uint8))
+    train, _ = read_npy(path)
+    again = pickle.loads(pickle.dumps(train))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+    for source in (train, again):
+        with refuses(path, "was cut short", "start again"):
+            source.read([0])
+
+
+@pytest.mark.parametrize("count", [2**30, 2**34])
+def test_more_images_than_can_be_counted_are_refused(tmp_path, refuses, count, monkeypatch):
+    monkeypatch.setattr("fastvae.machine.memory", lambda: 1 << 34)
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, 1, 1)})
+        try:
+            file.truncate(file.tell() + count)
+        except OSError:
+            pytest.skip("a file system without files of this size")
+    with refuses(tmp_path / "x.npy", f"an index of its {count:,} images", "GB of memory"):
+        read_npy(tmp_path / "x.npy")

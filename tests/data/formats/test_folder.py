@@ -136,3 +136,32 @@ def test_refuses_what_cannot_be_read(filled, tmp_path, refuses, monkeypatch):
     monkeypatch.setattr("os.scandir", denied)
     with refuses(folder / "locked", "Permission denied", "take it out"):
         read_folder(folder)
+
+
+def test_files_outside_are_told_of_once(filled, tmp_path, caplog, monkeypatch):
+    folder = filled("a.png", "b/c.png", "train/x.png", "test/y.png")
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("1.png", "2.png"):
+        (tmp_path / "elsewhere" / name).write_text(name)
+    (folder / "inside.png").symlink_to("b/c.png")
+    (folder / "train" / "up.png").symlink_to("../a.png")  # out of its split, but not of the data set
+    read_folder(folder)
+    assert caplog.messages == []
+    (folder / "train" / "link.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    train, _ = read_folder(folder)
+    assert train.encoded(0).decode() == "1.png"
+    assert caplog.messages == [f"{folder}: 1 of its files lies outside of it, {tmp_path}/elsewhere/1.png"]
+    caplog.clear()
+    (folder / "train" / "all").symlink_to("../../elsewhere")
+    read_folder(folder)
+    assert caplog.messages == [f"{folder}: 3 of its files lie outside of it, {tmp_path}/elsewhere/1.png for one"]
+    monkeypatch.setenv("RANK", "1")
+    read_folder(folder)
+    assert len(caplog.messages) == 1
+
+
+def test_a_folder_may_be_a_link(filled, tmp_path, caplog):
+    folder = filled("a.png", "b.png")
+    (tmp_path / "link").symlink_to(folder)
+    read_folder(tmp_path / "link")
+    assert caplog.messages == []

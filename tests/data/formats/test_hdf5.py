@@ -1,17 +1,19 @@
 """HDF5: rows in any order, in any process."""
 
 import multiprocessing
+import os
 import pickle
 import sys
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastvae.data.formats import arrays, hdf5, open_images
 from fastvae.data.formats.hdf5 import Hdf5, read_hdf5
+from fastvae.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 5, 6, 3), dtype=np.uint8)
 EXPECTED = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
@@ -134,3 +136,73 @@ def test_says_what_to_install(monkeypatch, refuses):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with refuses("x.h5", "h5py", "pip install fastvae[hdf5]"):
         open_images("x.h5", None)
+
+
+def test_bytes_outside_of_the_file_are_refused(tmp_path, refuses):
+    h5py = pytest.importorskip("h5py")
+    os.mkfifo(tmp_path / "pipe")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["images"] = IMAGES
+    layout = h5py.VirtualLayout(IMAGES.shape, "u1")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["inside"] = IMAGES
+        for name, source in (("other", "other.h5"), ("within", tmp_path / "x.h5")):
+            key = {"other": "images", "within": "inside"}[name]
+            layout = h5py.VirtualLayout(IMAGES.shape, "u1")
+            layout[:] = h5py.VirtualSource(source, key, IMAGES.shape)
+            file.create_virtual_dataset(name, layout)
+        for name, outside in (("passwd", "/etc/passwd"), ("piped", str(tmp_path / "pipe"))):
+            file.create_dataset(name, (9, 5, 6), "u1", external=[(outside, 0, 270)])
+        layout = h5py.VirtualLayout((9, 5, 6), "u1")
+        layout[:] = h5py.VirtualSource(tmp_path / "x.h5", "passwd", (9, 5, 6))
+        file.create_virtual_dataset("twice", layout)
+        file["linked"] = h5py.ExternalLink("other.h5", "images")
+        layout = h5py.VirtualLayout(IMAGES.shape, "u1")
+        layout[:] = h5py.VirtualSource(tmp_path / "x.h5", "linked", IMAGES.shape)
+        file.create_virtual_dataset("by_link", layout)
+    train, _ = read_hdf5(tmp_path / "x.h5", "within")
+    assert torch.equal(train[0], EXPECTED[1])
+    for key, outside in (
+        ("other", "other.h5:images"), ("passwd", "/etc/passwd"), ("piped", tmp_path / "pipe"), ("twice", "/etc/passwd"),
+        ("by_link", "linked"),
+    ):  # fmt: skip
+        with refuses(tmp_path / "x.h5", outside, "outside of the file", "h5repack"):
+            read_hdf5(tmp_path / "x.h5", key)
+    with refuses("no data set 'linked'"):
+        read_hdf5(tmp_path / "x.h5", "linked")
+
+
+def test_more_images_than_can_be_counted_are_refused(tmp_path, refuses):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("images", (10**13, 2, 2), "u1", chunks=(1, 2, 2))
+    with refuses(tmp_path / "x.h5", "an index of its 10,000,000,000,000 images", "GB of memory"):
+        read_hdf5(tmp_path / "x.h5", None)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=40), held=st.booleans()
+)
+def test_any_damage_is_read_or_refused(tmp_path_factory, changes, held):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path_factory.getbasetemp() / "fuzzed.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a/images", data=IMAGES[:4, :, :2], chunks=(1, 5, 2, 3), compression="gzip")
+        file["labels"] = np.arange(4)
+    data = bytearray(path.read_bytes())
+    for place, value in changes:
+        data[place % len(data)] = value
+    path.write_bytes(data)
+    with pytest.MonkeyPatch.context() as patch:
+        if not held:
+            patch.setattr(arrays, "IN_MEMORY", 0)
+            patch.setattr(hdf5, "IN_MEMORY", 0)
+        try:
+            train, _ = read_hdf5(path, None)
+            if not held and len(train) < 100:
+                train.read(range(len(train)))
+            message = str(path)
+        except InputError as error:
+            message = str(error)
+    assert str(path) in message

@@ -1,6 +1,8 @@
 """Folders of Hugging Face's datasets: the pictures' own bytes, and no code."""
 
 import io
+import json
+import os
 import pickle
 import sys
 
@@ -111,3 +113,61 @@ def test_says_what_to_install(tmp_path, monkeypatch, refuses):
     with refuses(tmp_path, "pip install fastvae[hf]"):
         read_saved(tmp_path)
     assert not is_saved(tmp_path)
+
+
+def test_pictures_in_files_are_told_of(datasets, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(datasets.arrow_writer, "embed_table_storage", lambda table, **_: table)  # it would read them
+    (tmp_path / "a.png").write_bytes(png(7))
+    os.mkfifo(tmp_path / "pipe.png")
+    pictures = [{"bytes": None, "path": str(tmp_path / name)} for name in ("a.png", "pipe.png")]
+    pictures += [{"bytes": png(1), "path": "x.png"}, None]
+    folder = saved(built(datasets, {"image": pictures}, {"image": datasets.Image(decode=False)}), tmp_path / "x")
+    train, test = read_saved(folder)
+    assert caplog.messages == [f"{folder}: 2 of its pictures are files of their own, {tmp_path}/a.png for one"]
+    assert test.encoded(0) == png(7)
+    with pytest.raises(OSError, match="named pipe"):
+        train.encoded(0)
+
+
+@pytest.mark.parametrize("name", ["../y/data-00000-of-00001.arrow", "/etc/passwd", "..", "", 5, None, "a\0b"])
+def test_refuses_files_of_other_folders(datasets, tmp_path, refuses, name):
+    for folder in ("x", "y"):
+        saved(made(datasets, range(4)), tmp_path / folder)
+    state = json.loads((tmp_path / "x" / "state.json").read_text())
+    state["_data_files"][0]["filename"] = name
+    (tmp_path / "x" / "state.json").write_text(json.dumps(state))
+    with refuses(tmp_path / "x" / "state.json", "names", "no file in its folder"):
+        read_saved(tmp_path / "x")
+
+
+def test_refuses_splits_of_other_folders(datasets, tmp_path, refuses):
+    saved(made(datasets, range(4)), tmp_path / "y")
+    both = {"train": made(datasets, [1, 2]), "test": made(datasets, [3])}
+    folder = saved(datasets.DatasetDict(both), tmp_path / "x")
+    (folder / "dataset_dict.json").write_text('{"splits": ["train", "../y"]}')
+    with refuses(folder / "dataset_dict.json", "'../y'"):
+        read_saved(folder)
+
+
+def test_refuses_links_to_other_folders(datasets, tmp_path, refuses):
+    for name in ("x", "y"):
+        saved(made(datasets, range(4)), tmp_path / name)
+    arrow = next((tmp_path / "x").glob("*.arrow"))
+    arrow.unlink()
+    arrow.symlink_to(tmp_path / "y" / arrow.name)
+    with refuses(arrow, "a link that leaves"):
+        read_saved(tmp_path / "x")
+
+
+def test_refuses_pipes_and_nonsense(datasets, tmp_path, refuses):
+    folder = saved(made(datasets, range(4)), tmp_path / "x")
+    for content in (b"[]", b"[" * 200_000, b"{}", b'{"_data_files": [5]}'):
+        (folder / "state.json").write_bytes(content)
+        with refuses(folder, "can't be read as a saved data set"):
+            read_saved(folder)
+    for name in ("state.json", "dataset_info.json"):
+        folder = saved(made(datasets, range(4)), tmp_path / name)
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        with refuses(folder, "named pipe"):
+            read_saved(folder)

@@ -51,3 +51,16 @@ def test_refuses_what_is_no_list(tmp_path, refuses):
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 4)
     with refuses(tmp_path / "binary.txt", "name no file"):
         read_list(tmp_path / "binary.txt")
+
+
+def test_files_outside_are_told_of(listed, tmp_path, caplog):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link.jpg").symlink_to("../a.jpg")
+    (tmp_path / "in" / "folder").symlink_to("..")
+    (tmp_path / "in" / "x.jpg").touch()
+    content = f"x.jpg\n../in/x.jpg\n{tmp_path}/in/x.jpg\n../b.jpg\n{tmp_path}/a.jpg\nlink.jpg\nfolder/a.jpg\n"
+    (tmp_path / "in" / "list.txt").write_text(content)
+    read_list(tmp_path / "in" / "list.txt")
+    assert caplog.messages == [f"{tmp_path}/in/list.txt: 4 of its files lie outside of it, {tmp_path}/b.jpg for one"]

@@ -1,6 +1,7 @@
 """The one door: each name leads to its format, and each mistake to one line."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -104,3 +105,21 @@ def test_a_mixed_folder_is_one_of_pictures(place, tmp_path):
     (tmp_path / "shards" / "a.png").touch()
     (tmp_path / "shards" / "b.png").touch()
     assert len(open_images("shards", None)[0]) == 1
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "txt", "tar", "h5"])
+def test_a_pipe_is_refused(tmp_path, refuses, suffix):
+    if suffix == "h5":
+        pytest.importorskip("h5py")
+    os.mkfifo(tmp_path / f"x.{suffix}")
+    with refuses(tmp_path / f"x.{suffix}", "is a named pipe, not a regular file"):
+        open_images(str(tmp_path / f"x.{suffix}"), None)
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero"])
+def test_a_picture_that_is_a_pipe_or_a_device_is_refused(place, tmp_path, refuses, target):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "odd" / "0.png").symlink_to(target if target.startswith("/") else "../pipe")
+    (tmp_path / "odd" / "1.png").symlink_to("../pictures/01.png")
+    with refuses("odd/0.png", "cannot be decoded", "not a regular file"):
+        load("odd", size=4).test.read([0])

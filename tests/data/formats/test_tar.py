@@ -153,3 +153,68 @@ def test_refuses_what_is_not_there(tmp_path, refuses):
     paths = [pack(tmp_path / f"{number}.tar", {}) for number in range(3)]
     with refuses(paths[0], "2 more archives", "no picture"):
         Tars(paths)
+
+
+def crafted(path, **fields):
+    """An archive of three pictures, whose second header has other fields: raw bytes, at their place in a header."""
+    pack(path, {"a.jpg": b"a", "b.jpg": b"b", "c.jpg": b"c"}, tarfile.USTAR_FORMAT)
+    data = bytearray(path.read_bytes())
+    header = bytearray(data[1024:1536])
+    for name, content in fields.items():
+        start = {"size": 124, "type": 156}[name]
+        header[start : start + len(content)] = content
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(data[:1024] + header + data[1536:])
+    return path
+
+
+def base_256(number):
+    return bytes([0x80 if number >= 0 else 0xFF]) + (number % 2**88).to_bytes(11, "big")
+
+
+@pytest.mark.parametrize("size", [-512, -1, -(2**80), 2**70, 2**62, 10**6])
+@pytest.mark.parametrize("kind", [b"0", b"x", b"g", b"L", b"S"])
+def test_sizes_that_cannot_be_are_refused(tmp_path, refuses, size, kind):
+    path = crafted(tmp_path / "x.tar", size=base_256(size), type=kind)
+    with refuses(path, "at byte"):
+        Tars([path])
+
+
+@pytest.mark.parametrize(
+    "records", [{"size": "1" + "0" * 30}, {"size": "-512"}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}]
+)
+def test_extended_headers_that_cannot_be_are_refused(tmp_path, refuses, records):
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a.jpg")
+        info.size, info.pax_headers = 5, records
+        archive.addfile(info, io.BytesIO(b"\x89PNG\r"))
+    with refuses(tmp_path / "x.tar", "at byte"):
+        Tars([tmp_path / "x.tar"])
+
+
+def test_headers_without_end_are_refused(tmp_path, refuses):
+    path = tmp_path / "x.tar"
+    record = b"12 path=abc\n"
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, len(record)
+    path.write_bytes((header.tobuf(tarfile.USTAR_FORMAT) + record.ljust(512, b"\0")) * 2000)
+    with refuses(path, "at byte"):
+        Tars([path])
+    header.size = 1 << 32
+    path.write_bytes(header.tobuf(tarfile.USTAR_FORMAT))
+    with path.open("r+b") as file:
+        file.truncate(1 << 33)
+    with refuses(path, "more than 4,194,304 bytes"):
+        Tars([path])
+
+
+def test_a_picture_as_large_as_none_is_an_os_error(tmp_path):
+    info = tarfile.TarInfo("a.jpg")
+    info.size = (256 << 20) + 1
+    (tmp_path / "x.tar").write_bytes(info.tobuf())
+    with (tmp_path / "x.tar").open("r+b") as file:
+        file.truncate(257 << 20)
+    tars = Tars([tmp_path / "x.tar"])
+    with pytest.raises(OSError, match="of a picture"):
+        tars.encoded(0)

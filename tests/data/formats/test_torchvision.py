@@ -1,6 +1,7 @@
 """The data sets of torchvision, as PNG files that lose nothing."""
 
 import io
+import os
 import pickle
 
 import numpy as np
@@ -119,3 +120,12 @@ def test_refuses_what_gives_no_pictures(tmp_path, refuses):
     np.save(tmp_path / "MovingMNIST" / "mnist_test_seq.npy", np.zeros((20, 2, 4, 4), np.uint8))
     with refuses("torchvision:MovingMNIST split=train", "Tensor", "not a picture"):
         read_torchvision("torchvision:MovingMNIST", tmp_path)
+
+
+def test_a_picture_that_is_a_pipe_is_an_os_error(country):
+    path = country / "country211" / "train" / "XK" / "1.png"
+    path.unlink()
+    os.mkfifo(path)
+    train, _ = read_torchvision("torchvision:Country211", country)
+    with pytest.raises(OSError, match="named pipe"):
+        train.encoded(1)
