@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import cases
+import fuzz
 import torch
 import tyro
 from case import VERDICTS, Case
@@ -22,10 +24,7 @@ from place import Place
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from undisturbed import import_all, make
-
-import cases
-import fuzz
+from undisturbed import make
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,8 @@ class Settings:
     """Mutated files that the fuzzers read, over all formats."""
     seed: int = 0
     """Of the mutations."""
+    number: int | None = None
+    """Read this one mutation alone, of each format."""
     jobs: int = 2
     """Cases, or fuzzers, at a time."""
     result: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
@@ -65,14 +66,15 @@ def main(settings: Settings) -> int:
     formats = [name for name in fuzz.FORMATS if f"FUZ-{name}".startswith(settings.only or ("",))]
     torch.set_num_threads(1)  # of more, forked processes would wait for threads that they do not have
     with tempfile.TemporaryDirectory(prefix="fastvae-attack-") as name:
-        import_all()
         templates = make(Path(name) / "templates")
         found = []
         for verdict in _verdicts(wanted, Path(name), templates, settings.jobs):
             found.append(verdict)
             _tell(console, verdict)
         if formats and settings.mutations:
-            for tally in fuzz.run(formats, settings.mutations, settings.seed, settings.jobs, Path(name), templates):
+            for tally in fuzz.run(
+                formats, settings.mutations, settings.seed, settings.jobs, Path(name), settings.number
+            ):
                 found.append(Verdict(f"FUZ-{tally.format}", tally.what, *tally.verdict(), tally.seconds))
                 _tell(console, found[-1])
     counts = Counter(verdict.verdict for verdict in found)

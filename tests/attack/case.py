@@ -71,12 +71,12 @@ class Case:
             ("memory", outcome.peak > MEMORY and f"{outcome.peak / 2**30:.1f} GiB"),
             ("hang", outcome.stopped == "hang" and f"stopped after {outcome.seconds:.0f} s"),
             ("traceback", "Traceback (most recent call last)" in said and said.rstrip().rpartition("\n")[2]),
-            ("killed", status < 0 and f"by {signal.Signals(-status).name}"),
+            ("killed", status < 0 and f"by {signal.Signals(-status).name}: {said[-200:]}"),
             ("escape sequences", not _is_clean(said) and "characters that cannot be printed reach the terminal"),
         ):
             if words:
                 return verdict, f"status {status}: {words}"
-        lines = outcome.stderr.splitlines()
+        lines = [line for line in outcome.stderr.split("\n") if line]  # what draws progress may end an empty line
         if status == 2 and len(lines) == 1 and lines[0].startswith("fastvae: error: "):
             refused = f"status 2: {lines[0].removeprefix('fastvae: error: ')}"
             return (self.wrong, refused) if self.expect == "right" else ("ok", refused)

@@ -1,37 +1,29 @@
 """What nothing happened to: a run, one that went on from it, and one's choice of how to train. Cases spoil copies."""
 
-import os
 from pathlib import Path
 
+# All that commands import, before processes are forked: each would take seconds over it.
 import torch
+import torch._dynamo
+import torchvision.datasets
+import torchvision.transforms.v2.functional
+import torchvision.utils  # noqa: F401
 from place import Place
 from watch import Watched
 
+import fastvae.bench.config
+import fastvae.cli
+import fastvae.inspection
+import fastvae.train.run  # noqa: F401
 from fastvae.train import checkpoint
 
 TRAIN = ("fastvae", "train", "--device", "cpu", "--deterministic", "--no-autotune", "--precision", "fp32")
 RESUME = (*TRAIN, "--epochs", "4", "--out", "run", "--resume")
 
 
-def import_all() -> None:
-    """Load what commands load, so that processes forked from this one need not."""
-    import matplotlib.figure  # noqa: PLC0415
-    import matplotlib.image
-    import torch._dynamo
-    import torchvision.datasets
-    import torchvision.transforms.v2.functional
-    import torchvision.utils  # noqa: F401
-
-    import fastvae.bench.config
-    import fastvae.cli
-    import fastvae.inspection
-    import fastvae.train.run  # noqa: F401
-
-
 def make(folder: Path) -> Path:
     """Train what the cases start from."""
     (folder / "matplotlib").mkdir(parents=True)
-    os.environ["MPLCONFIGDIR"] = str(folder / "matplotlib")
     place = Place(folder / "made", folder)
     for name, command in (
         ("run", (*TRAIN, "--epochs", "3", "--out", "../../run")),
@@ -45,7 +37,9 @@ def make(folder: Path) -> Path:
 
 def went_on(place: Place, _: object) -> str | None:
     """Whether a run that was resumed has the weights of the one that was never stopped."""
-    kept = [checkpoint.newest(folder / "checkpoints")[1] for folder in (place.work / "run", place.templates / "resumed")]
+    kept = [
+        checkpoint.newest(folder / "checkpoints")[1] for folder in (place.work / "run", place.templates / "resumed")
+    ]
     weights = [found.part("model") for found in kept]
     if weights[0].keys() == weights[1].keys() and all(
         torch.equal(weights[0][name], weights[1][name]) for name in weights[0]

@@ -62,7 +62,7 @@ class Watched:
         while not self.is_over() and not stopped:
             if during is not None and during(self.place, self):
                 during = None
-            self.peak = max([self.peak, *map(_resident, self.processes())])
+            self.peak = max([self.peak, *map(resident, self.processes())])
             stopped = "memory" if self.peak > MEMORY else "hang" if time.monotonic() - began > seconds else ""
             time.sleep(_PERIOD)
         if stopped:
@@ -75,9 +75,7 @@ class Watched:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
         said = [_said(path) for path in (self.place.stdout, self.place.root / "err")]
-        return Outcome(
-            os.waitstatus_to_exitcode(status), *said, took, max(self.peak, usage.ru_maxrss << 10), stopped
-        )
+        return Outcome(os.waitstatus_to_exitcode(status), *said, took, max(self.peak, usage.ru_maxrss << 10), stopped)
 
 
 def children(pid: int) -> list[int]:
@@ -94,7 +92,8 @@ def _said(path: Path) -> str:
     return path.read_bytes().decode(errors="surrogateescape") if path.is_file() else ""
 
 
-def _resident(pid: int) -> int:
+def resident(pid: int) -> int:
+    """Bytes of a process that are in memory."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from build import COUNT, ESCAPES, images, train
 from case import Case
 from place import Place
+
+from build import COUNT, ESCAPES, images, train
 
 from .arrays import described
 

@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from build import COUNT, images, train
 from case import Case
 from place import Place
+
+from build import COUNT, images, train
 
 _STEMS = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
 _HUGE = 1 << 34
@@ -68,6 +69,14 @@ def _sparse(place: Place) -> list[str]:
     with (place.work / "x.npy").open("wb") as file:
         file.write(described(f"({_HUGE}, 8, 8)"))
         file.truncate(file.tell() + _HUGE * 64)
+    return train("x.npy")
+
+
+def _wide(place: Place) -> list[str]:
+    """Few images, of so many pixels that the weights of a network would take 430 GB."""
+    with (place.work / "x.npy").open("wb") as file:
+        file.write(described("(4, 16384, 16384)"))
+        file.truncate(file.tell() + (4 << 28))
     return train("x.npy")
 
 
@@ -130,6 +139,7 @@ CASES = [
         for name, what, content in _HEADERS
     ),
     Case(id="N13", what="npy: sparse file of 1 TB, 2**34 images", build=_sparse, quick=True),
+    Case(id="N24", what="npy: images of 16,384 x 16,384", build=_wide),
     Case(id="N15", what="npy: an array of objects", build=partial(_objects, "x.npy"), quick=True),
     *(
         Case(id=f"N16.{n}", what=f"a pickle named {name}", build=partial(_pickle, name))

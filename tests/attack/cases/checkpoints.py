@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from build import forge
 from case import Case
 from place import Place
 from torch import Tensor
+
+from build import forge
 
 from .configs import EVALUATE
 
@@ -66,12 +67,13 @@ def _header(header: bytes, place: Place) -> tuple[str, ...]:
     return EVALUATE
 
 
+_PAST = b'{"a": {"dtype": "F32", "shape": [1073741824], "data_offsets": [0, 4294967296]}}'
 _HEADERS = (
     ("K01", "an empty file", b""),
     ("K02", "a header of 2**63 bytes", (2**63).to_bytes(8, "little") + b"{}"),
     ("K03", "a header of brackets", (90_000).to_bytes(8, "little") + b"[" * 90_000),
     ("K04", "a pickle", b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x05>RAN\x85R."),
-    ("K05", "offsets past the end", (62).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[1073741824],"data_offsets":[0,4]}}'),
+    ("K05", "offsets past the end", len(_PAST).to_bytes(8, "little") + _PAST + bytes(4)),
 )  # fmt: skip
 _QUICK = {"K10", "K14", "K17", "K13"}
 CASES = [

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from functools import partial
 
-from build import ESCAPES, config_of
 from case import Case
 from place import Place
+
+from build import ESCAPES, config_of
 
 EVALUATE, NLL, SAMPLE = (
     ("fastvae", "evaluate", "run"),

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from build import COUNT, images, train
 from case import Case
 from place import Place
+
+from build import COUNT, images, train
 
 Fill = Callable[[Any, Any, Place], object]  # of h5py, an open file and where it is
 
@@ -18,7 +19,7 @@ def _file(fill: Fill, place: Place) -> list[str]:
 
     with h5py.File(place.work / "x.h5", "w") as file:
         fill(h5py, file, place)
-    return train("x.h5")
+    return train("x.h5", "--image-size", "8")
 
 
 def _virtual(h5py: Any, file: Any, place: Place) -> None:

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from build import COUNT, ESCAPES, PICTURES, png, train
 from case import Case
 from place import Place
+
+from build import COUNT, ESCAPES, PICTURES, png, train
 
 Change = Callable[[Path, Place], object]
 
@@ -18,6 +19,7 @@ def save(folder: Path) -> Path:
     """A data set of pictures."""
     import datasets  # noqa: PLC0415
 
+    datasets.disable_progress_bars()
     rows = [{"bytes": png(number), "path": None} for number in range(COUNT)]
     features = datasets.Features({"image": datasets.Image()})
     datasets.Dataset.from_dict({"image": rows}, features=features).save_to_disk(str(folder))

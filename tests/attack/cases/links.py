@@ -4,10 +4,11 @@ import os
 import shutil
 from functools import partial
 
-from build import link
 from case import Case
 from place import Place
 from undisturbed import RESUME
+
+from build import link
 
 SAMPLE = ("fastvae", "sample", "run", "--count", "4")
 RECONSTRUCT = ("fastvae", "reconstruct", "run", "--count", "4")

@@ -6,10 +6,11 @@ import struct
 import zlib
 from functools import partial
 
-from build import ESCAPES, PICTURES, folder_of_pictures, png, train
 from case import Case
 from place import Place
 from watch import Outcome
+
+from build import ESCAPES, PICTURES, folder_of_pictures, png, train
 
 _NAME = os.fsencode(f"00{ESCAPES}\n".replace("/", "")) + b"\xff.png"
 

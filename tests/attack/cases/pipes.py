@@ -5,11 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from build import PICTURES, fifo, folder_of_pictures, link, train
 from case import Case
 from place import Place
 from undisturbed import RESUME
 
+from build import PICTURES, fifo, folder_of_pictures, link, train
+
+from . import caches, huggingface
 from .configs import EVALUATE
 
 Put = Callable[[Path], Path]
@@ -43,6 +45,11 @@ def _cifar(put: Put, place: Place) -> list[str]:
 
 
 def _picture(put: Put, place: Place) -> list[str]:
+    link(folder_of_pictures(place.work / "d") / "01.png", put(place.work / "put"))
+    return train("d", *PICTURES)
+
+
+def _unlinked(put: Put, place: Place) -> list[str]:
     put(folder_of_pictures(place.work / "d") / "01.png")
     return train("d", *PICTURES)
 
@@ -60,21 +67,22 @@ def _tars(put: Put, place: Place) -> list[str]:
 
 
 def _cache(put: Put, place: Place, name: str) -> list[str]:
-    folder_of_pictures(place.work / "d")
-    (place.work / "kept").mkdir()
-    put(place.work / "kept" / name)
-    return train("d", *PICTURES, "--cache", "kept")
+    put(caches.filled(place) / name)
+    return caches.COMMAND
 
 
 def _saved_picture(put: Put, place: Place) -> list[str]:
-    """A column of pictures that are paths."""
-    import datasets  # noqa: PLC0415 -- of the adapters' environment
+    """Rows that name files; datasets itself would keep what is in them."""
+    import pyarrow  # noqa: PLC0415 -- of the adapters' environment
 
-    paths = [str(path) for path in sorted(folder_of_pictures(place.work / "d").iterdir())]
-    features = datasets.Features({"image": datasets.Image()})
-    rows = [{"path": path, "bytes": None} for path in paths]
-    datasets.Dataset.from_dict({"image": rows}, features=features).save_to_disk(str(place.work / "saved"))
-    put(Path(paths[1]))
+    folder = huggingface.save(place.work / "saved")
+    (rows,) = folder.glob("*.arrow")
+    with pyarrow.ipc.open_stream(rows.read_bytes()) as stream:
+        table = stream.read_all()
+    paths = [{"bytes": None, "path": str(put(place.work / f"put-{number}"))} for number in range(len(table))]
+    column = pyarrow.array(paths, table.schema.field("image").type)
+    with pyarrow.ipc.new_stream(str(rows), table.schema) as stream:
+        stream.write_table(pyarrow.table([column], schema=table.schema))
     return train("saved", *PICTURES)
 
 
@@ -96,7 +104,8 @@ _BUILDS: tuple[tuple[str, str, Callable[[Put, Place], Sequence[str]]], ...] = (
     ("F03", "--data x.tar", partial(_data, name="x.tar", flags=PICTURES)),
     ("F04", "--data x.npz", partial(_data, name="x.npz", flags=())),
     ("F05", "--data x.h5", partial(_data, name="x.h5", flags=())),
-    ("F13", "a picture in a folder", _picture),
+    ("F12", "a picture in a folder", _unlinked),
+    ("F13", "a link in a folder of pictures", _picture),
     ("F14", "a picture in a list", _listed),
     ("F17", "an archive in a folder", _tars),
     ("F18", "CIFAR-10's batches", _cifar),
@@ -114,8 +123,8 @@ _BUILDS: tuple[tuple[str, str, Callable[[Put, Place], Sequence[str]]], ...] = (
     ("D04", "Hugging Face: a picture's path", _saved_picture),
 )
 _NEEDS = {"F05": "h5py", "H04": "h5py", "D04": "datasets"}
-# Which may be made anew, or left alone.
-_KEPT = {"S18", "S19", "Q01", "Q07", "Q08"}
+# Which may be made anew, left alone, or left out.
+_KEPT = {"F12", "S18", "S19", "Q01", "Q07", "Q08"}
 _QUICK = {"F01", "F13", "X04", "C36", "Q01"}
 
 CASES = [

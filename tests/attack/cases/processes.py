@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from build import PICTURES, folder_of_pictures, images, python, train
 from case import Case
 from place import Place
 from undisturbed import TRAIN
 from watch import Outcome, Watched
+
+from build import PICTURES, folder_of_pictures, images, python, train
 
 from .arrays import described
 

@@ -5,9 +5,10 @@ import tarfile
 from collections.abc import Callable
 from functools import partial
 
-from build import COUNT, ESCAPES, PICTURES, png, train
 from case import Case
 from place import Place
+
+from build import COUNT, ESCAPES, PICTURES, png, train
 
 _BLOCK = 512
 END = bytes(2 * _BLOCK)
