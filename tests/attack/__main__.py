@@ -5,6 +5,7 @@ and one line on stderr. Fuzzers then read mutated files of every format in this 
 """
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -26,6 +27,8 @@ from rich.console import Console
 from rich.table import Table
 from undisturbed import make
 
+_WHOLE, _SAMPLE = 210_000, 200  # mutations: over all formats, and of each
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -35,11 +38,11 @@ class Settings:
     """Only cases whose ids begin so."""
     quick: bool = False
     """Only the sample that the tests run."""
-    mutations: int = 210_000
-    """Mutated files that the fuzzers read, over all formats."""
+    mutations: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 210,000)")] = None
+    """Mutated files that the fuzzers read, over all formats; of the sample, 200 of each format."""
     seed: int = 0
     """Of the mutations."""
-    number: int | None = None
+    number: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")] = None
     """Read this one mutation alone, of each format."""
     jobs: int = 2
     """Cases, or fuzzers, at a time."""
@@ -71,12 +74,9 @@ def main(settings: Settings) -> int:
         for verdict in _verdicts(wanted, Path(name), templates, settings.jobs):
             found.append(verdict)
             _tell(console, verdict)
-        if formats and settings.mutations:
-            for tally in fuzz.run(
-                formats, settings.mutations, settings.seed, settings.jobs, Path(name), settings.number
-            ):
-                found.append(Verdict(f"FUZ-{tally.format}", tally.what, *tally.verdict(), tally.seconds))
-                _tell(console, found[-1])
+        for tally in fuzz.run(_counts(formats, settings), settings.seed, settings.jobs, Path(name), settings.number):
+            found.append(Verdict(f"FUZ-{tally.format}", tally.what, *tally.verdict(), tally.seconds))
+            _tell(console, found[-1])
     counts = Counter(verdict.verdict for verdict in found)
     table = Table("verdict", "cases", box=box.SIMPLE, pad_edge=False)
     for verdict in (*VERDICTS, *sorted(counts.keys() - VERDICTS)):
@@ -86,6 +86,15 @@ def main(settings: Settings) -> int:
     if settings.result is not None:
         settings.result.write_text(json.dumps([vars(verdict) for verdict in found], indent=1) + "\n")
     return int(any(not _is_ok(verdict) for verdict in found))
+
+
+def _counts(formats: list[str], settings: Settings) -> dict[str, int]:
+    """How many mutations of each format are read."""
+    if settings.quick and settings.mutations is None:
+        return dict.fromkeys(formats, _SAMPLE)
+    wanted = _WHOLE if settings.mutations is None else settings.mutations
+    shares = {name: 0.0 if fuzz.FORMATS[name].is_missing else fuzz.FORMATS[name].share for name in formats}
+    return {name: math.ceil(wanted * share / sum(shares.values())) for name, share in shares.items()}
 
 
 def _is_ok(verdict: Verdict) -> bool:
@@ -114,11 +123,13 @@ def _verdicts(wanted: list[Case], folder: Path, templates: Path, jobs: int):
             running[pid] = case, root
         if running:
             pid, status = os.wait()
+            if pid not in running:  # left behind by a case whose own process died
+                continue
             case, root = running.pop(pid)
             judged = root / "verdict.json"
             words = json.loads(judged.read_text()) if judged.exists() else ("broken", f"the case itself: {status}", 0.0)
             yield Verdict(case.id, case.what, *words)
-            _remove(root)
+            shutil.rmtree(root, ignore_errors=True)
 
 
 def _judge(case: Case, root: Path, templates: Path) -> None:
@@ -132,10 +143,6 @@ def _judge(case: Case, root: Path, templates: Path) -> None:
     finally:
         sys.stderr.flush()
         os._exit(status)
-
-
-def _remove(root: Path) -> None:
-    shutil.rmtree(root, ignore_errors=True)
 
 
 if __name__ == "__main__":

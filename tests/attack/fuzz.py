@@ -99,7 +99,9 @@ class _Worker:
                 os.dup2(terminal.fileno(), number)
             whole = form.make(self.folder)
             names, contents = list(whole), list(whole.values())
-            written, warned = 0, list[str]()
+            for name in names:
+                form.read(name)  # which raises what is wrong with the suite itself
+            written, warned = terminal.tell(), list[str]()
             warnings.simplefilter("always")
             warnings.showwarning = lambda message, *_, **__: warned.append(str(message))
             for number in self.numbers:
@@ -139,15 +141,14 @@ def _place(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "this suite"
 
 
-def run(names: list[str], mutations: int, seed: int, jobs: int, folder: Path, number: int | None) -> Iterator[Tally]:
-    """Read mutations of some formats, which share them out; or one of each."""
-    there = [name for name in names if not FORMATS[name].is_missing]
-    yield from (Tally(name) for name in names if name not in there)
-    total = sum(FORMATS[name].share for name in there)
-    counts = {name: -(-mutations * FORMATS[name].share // total) for name in there}
-    for name in there:
-        first, count = (0, int(counts[name])) if number is None else (number, 1)
+def run(counts: dict[str, int], seed: int, jobs: int, folder: Path, number: int | None) -> Iterator[Tally]:
+    """Read so many mutations of some formats; or the one of a number."""
+    for name, wanted in counts.items():
+        first, count = (0, wanted) if number is None else (number, min(wanted, 1))
         tally = Tally(name, count)
+        if not count or FORMATS[name].is_missing:
+            yield tally
+            continue
         chunks = deque(range(at, min(at + _CHUNK, first + count)) for at in range(first, first + count, _CHUNK))
         running, began, made = list[_Worker](), time.monotonic(), 0
         while chunks or running:

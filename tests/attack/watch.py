@@ -59,21 +59,22 @@ class Watched:
     def end(self, seconds: float, during: Callable[[Place, "Watched"], bool] | None) -> Outcome:
         """Wait for it; ``during`` is called again and again until it returns True."""
         began, stopped = time.monotonic(), ""
-        while not self.is_over() and not stopped:
-            if during is not None and during(self.place, self):
-                during = None
-            self.peak = max([self.peak, *map(resident, self.processes())])
-            stopped = "memory" if self.peak > MEMORY else "hang" if time.monotonic() - began > seconds else ""
-            time.sleep(_PERIOD)
-        if stopped:
-            with contextlib.suppress(ProcessLookupError):
+        try:
+            while not self.is_over() and not stopped:
+                if during is not None and during(self.place, self):
+                    during = None
+                self.peak = max([self.peak, *map(resident, self.processes())])
+                stopped = "memory" if self.peak > MEMORY else "hang" if time.monotonic() - began > seconds else ""
+                time.sleep(_PERIOD)
+        finally:
+            if not self.is_over():
                 os.kill(self.pid, signal.SIGKILL)
-        _, status, usage = os.wait4(self.pid, 0)
-        took = time.monotonic() - began
-        while left := children(os.getpid()):
-            for pid in left:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+            _, status, usage = os.wait4(self.pid, 0)
+            took = time.monotonic() - began
+            while left := children(os.getpid()):
+                for pid in left:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
         said = [_said(path) for path in (self.place.stdout, self.place.root / "err")]
         return Outcome(os.waitstatus_to_exitcode(status), *said, took, max(self.peak, usage.ru_maxrss << 10), stopped)
 
