@@ -94,7 +94,7 @@ def _counts(formats: list[str], settings: Settings) -> dict[str, int]:
         return dict.fromkeys(formats, _SAMPLE)
     wanted = _WHOLE if settings.mutations is None else settings.mutations
     shares = {name: 0.0 if fuzz.FORMATS[name].is_missing else fuzz.FORMATS[name].share for name in formats}
-    return {name: math.ceil(wanted * share / sum(shares.values())) for name, share in shares.items()}
+    return {name: math.ceil(wanted * share / (sum(shares.values()) or 1.0)) for name, share in shares.items()}
 
 
 def _is_ok(verdict: Verdict) -> bool:

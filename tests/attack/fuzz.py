@@ -100,6 +100,7 @@ class _Worker:
             whole = form.make(self.folder)
             names, contents = list(whole), list(whole.values())
             for name in names:
+                Path(name).write_bytes(whole[name])
                 form.read(name)  # which raises what is wrong with the suite itself
             written, warned = terminal.tell(), list[str]()
             warnings.simplefilter("always")
