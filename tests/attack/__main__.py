@@ -26,6 +26,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from undisturbed import make
+from watch import end_with_parent
 
 _WHOLE, _SAMPLE = 210_000, 200  # mutations: over all formats, and of each
 
@@ -119,6 +120,7 @@ def _verdicts(wanted: list[Case], folder: Path, templates: Path, jobs: int):
             root = folder / case.id
             pid = os.fork()
             if pid == 0:
+                end_with_parent()
                 _judge(case, root, templates)
             running[pid] = case, root
         if running:

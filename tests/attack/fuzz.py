@@ -22,7 +22,7 @@ from pathlib import Path
 
 from case import VERDICTS
 from readers import FORMATS, Format
-from watch import MEMORY, children, resident
+from watch import MEMORY, children, end_with_parent, resident
 
 from fastvae.errors import InputError
 
@@ -73,6 +73,7 @@ class _Worker:
         self.began = time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:
+            end_with_parent()
             status = 1
             try:
                 self._work(FORMATS[name], seed)
@@ -181,7 +182,9 @@ def _look(worker: _Worker, tally: Tally) -> range | None:
     elif os.WIFSIGNALED(status):
         tally.add("killed", f"by {signal.Signals(os.WTERMSIG(status)).name}", at)
     elif status:
-        raise RuntimeError((worker.folder / "terminal").read_text(errors="replace"))
+        words = (worker.folder / "terminal").read_text(errors="replace").rstrip().rpartition("\n")[2]
+        tally.add("traceback", f"of the fuzzer itself, {words}", at)
+        return range(0)
     for line in (worker.folder / "failures").read_text().splitlines():
         verdict, kind, number = json.loads(line)
         tally.add(verdict, kind, number)

@@ -1,5 +1,6 @@
 """Damage: of bytes, and of JSON by its fields."""
 
+import copy
 import json
 import math
 from random import Random
@@ -82,4 +83,4 @@ def _edit(dice: Random, holder: Any, key: Any) -> None:
     elif kind == 2 and isinstance(holder[key], (int, float)) and math.isfinite(holder[key]):
         holder[key] = holder[key] * dice.choice((-1, 2, 1000, 0.5)) + dice.choice((0, 1))
     else:
-        holder[key] = dice.choice(_VALUES)
+        holder[key] = copy.deepcopy(dice.choice(_VALUES))  # which a later change may be made to

@@ -17,7 +17,8 @@ from place import Place
 
 MEMORY = int(2.5 * (1 << 30))  # bytes, of any one process
 _PERIOD = 0.03  # seconds between two looks
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_CHILD_SUBREAPER, _PR_SET_PDEATHSIG = 36, 1
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ class Watched:
     def __init__(self, place: Place, command: Sequence[str], *, fresh: bool) -> None:
         self.place, self.peak = place, 0
         # What it leaves behind becomes a child of ours, whatever session it chose.
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         self.pid = os.fork()
         if self.pid == 0:
+            end_with_parent()
             _become(place, command, fresh or command[0] != "fastvae")
 
     def is_over(self) -> bool:
@@ -77,6 +79,11 @@ class Watched:
                     os.waitpid(pid, 0)
         said = [_said(path) for path in (self.place.stdout, self.place.root / "err")]
         return Outcome(os.waitstatus_to_exitcode(status), *said, took, max(self.peak, usage.ru_maxrss << 10), stopped)
+
+
+def end_with_parent() -> None:
+    """Be killed when the process that forked this one ends: nothing outlives the suite."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def children(pid: int) -> list[int]:
