@@ -6,7 +6,11 @@ import shutil
 from pathlib import Path
 
 # What a console script is: a file in a folder of its own, so that the current folder is not searched for modules.
-_CONSOLE = "import sys\nfrom fastvae.cli import main\nsys.exit(main())\n"
+_CONSOLE = """import sys
+from fastvae.cli import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
 # Of whoever starts the suite; more could change what a run does.
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CC", "CXX")
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from cases.arrays import idx
 from cases.tars import END, good
+from inputs import forge, images, png
 from mutate import damaged, damaged_json
 
-from build import forge, images, png
 from fastvae.data import Dataset, load
 from fastvae.data.cache import cached
 from fastvae.data.dataset import Held

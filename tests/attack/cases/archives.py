@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from case import Case
+from inputs import COUNT, ESCAPES, images, train
 from place import Place
-
-from build import COUNT, ESCAPES, images, train
 
 from .arrays import described
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from case import Case
+from inputs import COUNT, images, train
 from place import Place
-
-from build import COUNT, images, train
 
 _STEMS = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
 _HUGE = 1 << 34

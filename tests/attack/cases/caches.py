@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from case import Case
+from inputs import PICTURES, fifo, folder_of_pictures, link, train
 from place import Place
 from watch import Outcome, Watched
-
-from build import PICTURES, fifo, folder_of_pictures, link, train
 
 COMMAND = train("d", *PICTURES, "--cache", "kept")
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from case import Case
+from inputs import forge
 from place import Place
 from torch import Tensor
-
-from build import forge
 
 from .configs import EVALUATE
 

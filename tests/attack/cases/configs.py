@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from functools import partial
 
 from case import Case
+from inputs import ESCAPES, config_of
 from place import Place
-
-from build import ESCAPES, config_of
 
 EVALUATE, NLL, SAMPLE = (
     ("fastvae", "evaluate", "run"),

@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from case import Case
+from inputs import train
 from place import Place
 from undisturbed import TRAIN
 from watch import Outcome, Watched
-
-from build import train
 
 _RANKS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
 _ONE_EPOCH = (*TRAIN, "--epochs", "1", "--out", "out")

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from case import Case
+from inputs import COUNT, images, train
 from place import Place
-
-from build import COUNT, images, train
 
 Fill = Callable[[Any, Any, Place], object]  # of h5py, an open file and where it is
 

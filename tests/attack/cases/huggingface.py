@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from case import Case
+from inputs import COUNT, ESCAPES, PICTURES, png, train
 from place import Place
-
-from build import COUNT, ESCAPES, PICTURES, png, train
 
 Change = Callable[[Path, Place], object]
 

@@ -5,10 +5,9 @@ import shutil
 from functools import partial
 
 from case import Case
+from inputs import link
 from place import Place
 from undisturbed import RESUME
-
-from build import link
 
 SAMPLE = ("fastvae", "sample", "run", "--count", "4")
 RECONSTRUCT = ("fastvae", "reconstruct", "run", "--count", "4")

@@ -7,10 +7,10 @@ import zlib
 from functools import partial
 
 from case import Case
+from inputs import ESCAPES, PICTURES, folder_of_pictures, png, train
+from PIL import Image
 from place import Place
 from watch import Outcome
-
-from build import ESCAPES, PICTURES, folder_of_pictures, png, train
 
 _NAME = os.fsencode(f"00{ESCAPES}\n".replace("/", "")) + b"\xff.png"
 
@@ -67,8 +67,6 @@ def _postscript() -> bytes:
 
 
 def _gif() -> bytes:
-    from PIL import Image  # noqa: PLC0415
-
     file = io.BytesIO()
     Image.new("L", (8, 8)).save(file, "GIF")
     return file.getvalue()

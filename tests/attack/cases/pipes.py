@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from case import Case
+from inputs import PICTURES, fifo, folder_of_pictures, link, train
 from place import Place
 from undisturbed import RESUME
-
-from build import PICTURES, fifo, folder_of_pictures, link, train
 
 from . import caches, huggingface
 from .configs import EVALUATE

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from case import Case
+from inputs import PICTURES, folder_of_pictures, images, python, train
 from place import Place
 from undisturbed import TRAIN
 from watch import Outcome, Watched
-
-from build import PICTURES, folder_of_pictures, images, python, train
 
 from .arrays import described
 
@@ -56,6 +55,7 @@ def _note_sockets(place: Place, watched: Watched) -> bool:
     for number, pid in enumerate(watched.processes()):
         who = "the first process" if number == 0 else "a process that it started"
         place.notes += [f"{who}: {address}" for address in listening(pid)]
+    time.sleep(0.2)  # to look takes a while, of which the command is to have its share
     return False
 
 
@@ -152,9 +152,13 @@ for backend in ("reference", "native"):
     location = torch.tensor([[float("nan"), 0.5]], requires_grad=True)
     laplace_nll(location, torch.tensor([[0.5, 0.25]]), backend=backend).backward()
     gradients.append(location.grad)
-print(gradients)
-sys.exit(not all(gradient.isnan()[0, 0] for gradient in gradients))
+print("alike" if all(gradient.isnan()[0, 0] for gradient in gradients) else gradients)
 """
+
+
+def _is_alike(_: Place, outcome: Outcome) -> str | None:
+    return None if outcome.stdout == "alike\n" else outcome.stdout
+
 
 _LONG = ("--epochs", "40", "--out", "out")
 _TYRO = ("tyro.py", "torch.py", "json.py", "fastvae.py", "sitecustomize.py")
@@ -184,5 +188,5 @@ CASES = [
     Case(id="Z03", what="cache images.bin cut while it trains", build=_cached,
          during=partial(_cut, "kept/train-*/images.bin")),
     Case(id="OPS4", what="gradient of laplace_nll at NaN: fused and reference", build=lambda _: python(_GRADIENT),
-         expect="right"),
+         expect="right", check=_is_alike),
 ]  # fmt: skip

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from case import Case
+from inputs import COUNT, ESCAPES, PICTURES, png, train
 from place import Place
-
-from build import COUNT, ESCAPES, PICTURES, png, train
 
 _BLOCK = 512
 END = bytes(2 * _BLOCK)

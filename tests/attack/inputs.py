@@ -1,5 +1,6 @@
 """Makes inputs: whole ones, for cases to spoil, and commands that read them."""
 
+import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
+from PIL import Image
 from place import Place
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,10 +29,6 @@ def images() -> np.ndarray:
 
 def png(number: int = 0, size: int = 8, kind: str = "PNG") -> bytes:
     """A picture's file."""
-    import io  # noqa: PLC0415
-
-    from PIL import Image  # noqa: PLC0415
-
     pixels = np.random.default_rng(number).integers(0, 256, (size, size, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
