@@ -12,7 +12,7 @@ GPU_SITE := build/gpu-site
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test adapters compat sanitize chaos bench gpu lint clean
+.PHONY: help setup train test adapters compat sanitize chaos attack bench gpu lint clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ sanitize: $(BUILT)  ## the C++ operators under AddressSanitizer and UndefinedBeh
 
 chaos: $(BUILT)  ## kill and damage runs in every known way, go on, and compare: some ten minutes
 	$(BIN)/python tests/train/chaos $(ARGS)
+
+attack: $(BUILT)  ## what a stranger's files and folders could do, and a fuzzer of each format: some twenty minutes
+	$(BIN)/python tests/attack $(ARGS)
 
 bench: $(BUILT)  ## every benchmark; FASTVAE_DATA=DIR for real MNIST; RESULT=FILE.json keeps the figures
 	$(BIN)/pytest benchmarks --benchmark-only $(if $(RESULT),--benchmark-json=$(RESULT)) $(ARGS)

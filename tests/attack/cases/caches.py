@@ -1,0 +1,130 @@
+"""Caches in folders that others may write to: of decoded pictures, and of how to train."""
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+
+from case import Case
+from inputs import PICTURES, fifo, folder_of_pictures, link, train
+from place import Place
+from watch import Outcome, Watched
+
+COMMAND = train("d", *PICTURES, "--cache", "kept")
+
+
+def filled(place: Place) -> Path:
+    """A cache that a run has made: the folder of its pictures for training."""
+    folder_of_pictures(place.work / "d")
+    _train_first(COMMAND, place)
+    (folder,) = (place.work / "kept").glob("train-*")
+    return folder
+
+
+def _train_first(command: list[str], place: Place) -> None:
+    """Carry out a command that ends in a run's folder, in another one."""
+    outcome = Watched(place, ["first" if word == "out" else word for word in command], fresh=False).end(120.0, None)
+    if outcome.status != 0:
+        raise RuntimeError(outcome.stderr)
+
+
+def _links(names: tuple[str, ...], gone: tuple[str, ...], place: Place) -> list[str]:
+    """Links in a cache; what is gone is made anew."""
+    folder = filled(place)
+    for name in gone:
+        (folder / name).unlink()
+    for name in names:
+        link(folder / name, place.victim)
+    return COMMAND
+
+
+def _forged(place: Place) -> list[str]:
+    """Other pixels, and a verified.json that says they were found right."""
+    folder = filled(place)
+    pixels, about = folder / "images.bin", folder / "verified.json"
+    pixels.write_bytes(bytes(pixels.stat().st_size))
+    status = pixels.stat()
+    state = {"size": status.st_size, "inode": status.st_ino, "mtime_ns": status.st_mtime_ns}
+    about.write_text(json.dumps({**json.loads(about.read_text()), **state, "ctime_ns": status.st_ctime_ns}))
+    return COMMAND
+
+
+def _spoilt(name: str, content: bytes, place: Place) -> list[str]:
+    (filled(place) / name).write_bytes(content)
+    return COMMAND
+
+
+def _learnt_alike(place: Place, _: Outcome) -> str | None:
+    """Whether the pixels were the same: so are the losses, then."""
+    losses = [json.loads((place.work / run / "metrics.jsonl").read_text().splitlines()[0]) for run in ("first", "out")]
+    return None if losses[0]["loss"] == losses[1]["loss"] else "trained on other pixels"
+
+
+_AUTOTUNED = ["fastvae", "train", "--device", "cpu", "--max-steps", "1", "--out", "out"]
+_COMPILED = [*_AUTOTUNED, "--no-autotune", "--execution", "compiled"]
+
+
+def _autotune(content: bytes | None, words: object, place: Place) -> list[str]:
+    """A run makes its choice, which is spoilt."""
+    if words is None:
+        file = place.root / "cache" / "fastvae" / "autotune.json"
+        file.parent.mkdir()
+        file.write_bytes(content) if content is not None else fifo(file)
+        return _AUTOTUNED
+    _train_first(_AUTOTUNED, place)
+    (file,) = (place.root / "cache").rglob("autotune.json")
+    kept = json.loads(file.read_text())
+    for choice in kept.values():
+        choice["milliseconds"] = words
+    file.write_text(json.dumps(kept))
+    return _AUTOTUNED
+
+
+def _loose(place: Place) -> list[str]:
+    """Another user's folder where compiled steps are kept."""
+    folder = place.root / "cache" / "fastvae" / "inductor"
+    folder.mkdir(parents=True)
+    os.chmod(folder, 0o777)
+    return _COMPILED
+
+
+def _is_private(place: Place, _: Outcome) -> str | None:
+    """Nothing compiled lies in the shared temporary folder, whose names anybody may take first."""
+    shared = [path.name for path in (place.root / "tmp").iterdir() if "inductor" in path.name]
+    return f"$TMPDIR has {', '.join(shared)}" if shared else None
+
+
+def _is_left(place: Place, outcome: Outcome) -> str | None:
+    """Nothing was loaded from that folder, then, as it holds nothing still."""
+    folder = place.root / "cache" / "fastvae" / "inductor"
+    return "the folder is used" if any(folder.iterdir()) else _is_private(place, outcome)
+
+
+_ESCAPED = {"a\x1b[31m\n": 1.0}
+CASES = [
+    Case(id="Q00", what="--cache, made by a run", build=lambda place: [filled(place), COMMAND][1], expect="right",
+         check=_learnt_alike),
+    Case(id="Q04", what="--cache: pixels replaced, verified.json forged to match", build=_forged, expect="either",
+         check=_learnt_alike),
+    Case(id="Q05", what="--cache: pixels cut off", build=partial(_spoilt, "images.bin", b"x")),
+    Case(id="Q06", what="--cache: cache.json of brackets", build=partial(_spoilt, "cache.json", b"[" * 100_000)),
+    Case(id="Q09", what="--cache: cache.json.partial is a link", expect="either", quick=True,
+         check=_learnt_alike, build=partial(_links, ("cache.json.partial", "images.bin.partial"), ("cache.json",))),
+    Case(id="Q10", what="--cache: verified.json.partial is a link", expect="either",
+         check=_learnt_alike, build=partial(_links, ("verified.json.partial",), ("verified.json",))),
+    Case(id="Q11", what="--cache: .lock and verified.json are links", expect="either",
+         check=_learnt_alike, build=partial(_links, (".lock", "verified.json"), ("verified.json",))),
+    Case(id="U01", what="autotune.json: milliseconds of strings", expect="right", seconds=40,
+         build=partial(_autotune, None, {"a": "b"})),
+    Case(id="U02", what="autotune.json: 100,000 brackets", expect="right", seconds=40,
+         build=partial(_autotune, b"[" * 100_000, None)),
+    Case(id="U03", what="autotune.json: escape sequences", expect="right", seconds=40,
+         build=partial(_autotune, None, _ESCAPED)),
+    Case(id="U04", what="autotune.json: a list of milliseconds", expect="right", seconds=40,
+         build=partial(_autotune, None, [1])),
+    Case(id="U05", what="autotune.json: a FIFO", expect="right", seconds=40, build=partial(_autotune, None, None)),
+    Case(id="IND1", what="compiled steps, and the shared temporary folder", build=lambda _: _COMPILED, expect="right",
+         check=_is_private, wrong="code ran", fresh=True, seconds=90),
+    Case(id="IND2", what="the folder of compiled steps can be written by others", build=_loose, expect="either",
+         check=_is_left, wrong="code ran", fresh=True, seconds=90),
+]  # fmt: skip

@@ -1,0 +1,48 @@
+"""What nothing happened to: a run, one that went on from it, and one's choice of how to train. Cases spoil copies."""
+
+from pathlib import Path
+
+# All that commands import, before processes are forked: each would take seconds over it.
+import torch
+import torch._dynamo
+import torchvision.datasets
+import torchvision.transforms.v2.functional
+import torchvision.utils  # noqa: F401
+from place import Place
+from watch import Watched
+
+import fastvae.bench.config
+import fastvae.cli
+import fastvae.inspection
+import fastvae.train.run  # noqa: F401
+from fastvae.train import checkpoint
+
+TRAIN = ("fastvae", "train", "--device", "cpu", "--deterministic", "--no-autotune", "--precision", "fp32")
+RESUME = (*TRAIN, "--epochs", "4", "--out", "run", "--resume")
+
+
+def make(folder: Path) -> Path:
+    """Train what the cases start from."""
+    (folder / "matplotlib").mkdir(parents=True)
+    place = Place(folder / "made", folder)
+    for name, command in (
+        ("run", (*TRAIN, "--epochs", "3", "--out", "../../run")),
+        ("resumed", (*TRAIN, "--epochs", "4", "--out", "../../resumed")),
+    ):
+        outcome = Watched(place, command, fresh=False).end(120.0, None)
+        if outcome.status != 0:
+            raise SystemExit(f"the undisturbed run {name!r} failed: {outcome.stdout}{outcome.stderr}")
+    return folder
+
+
+def went_on(place: Place, _: object) -> str | None:
+    """Whether a run that was resumed has the weights of the one that was never stopped."""
+    kept = [
+        checkpoint.newest(folder / "checkpoints")[1] for folder in (place.work / "run", place.templates / "resumed")
+    ]
+    weights = [found.part("model") for found in kept]
+    if weights[0].keys() == weights[1].keys() and all(
+        torch.equal(weights[0][name], weights[1][name]) for name in weights[0]
+    ):
+        return None
+    return "the weights are not those of the undisturbed run"
