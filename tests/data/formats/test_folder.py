@@ -165,3 +165,15 @@ def test_a_folder_may_be_a_link(filled, tmp_path, caplog):
     (tmp_path / "link").symlink_to(folder)
     read_folder(tmp_path / "link")
     assert caplog.messages == []
+
+
+def test_links_are_followed_to_their_end(filled, tmp_path, caplog):
+    folder = filled("a.png", "b/c.png")
+    (tmp_path / "far.png").touch()
+    (folder / ".hidden").symlink_to("../far.png")
+    (folder / "b" / "by-hidden.png").symlink_to("../.hidden")
+    (folder / "b" / "inside.png").symlink_to("../b/../a.png")
+    (folder / "b" / "twice.png").symlink_to("inside.png")
+    (folder / "b" / "broken.png").symlink_to("none.png")
+    read_folder(folder)
+    assert caplog.messages == [f"{folder}: 1 of its files lies outside of it, {tmp_path}/far.png"]

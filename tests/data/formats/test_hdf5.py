@@ -206,3 +206,12 @@ def test_any_damage_is_read_or_refused(tmp_path_factory, changes, held):
         except InputError as error:
             message = str(error)
     assert str(path) in message
+
+
+def test_a_chunk_larger_than_memory_is_refused(tmp_path, refuses, monkeypatch, large):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("images", (2, 2000, 2000), "u1", chunks=(2, 2000, 2000))
+    monkeypatch.setattr("fastvae.machine.memory", lambda: 1 << 20)
+    with refuses(tmp_path / "x.h5", "one chunk", "GB of memory"):
+        read_hdf5(tmp_path / "x.h5", None)
