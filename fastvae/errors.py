@@ -12,3 +12,7 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+class LocalError(InputError):
+    """Bad input that one of several processes may have met alone: it says so itself."""

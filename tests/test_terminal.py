@@ -62,7 +62,7 @@ sys.exit(guarded(work))
 def test_work_goes_on_when_a_disk_is_full() -> None:
     with open("/dev/full", "w") as full:
         done = run(GUARDED, stdout=full.fileno())
-    assert done.returncode == 1
+    assert done.returncode == 2
     said = done.stderr.splitlines()
     assert said[0] == "went on"
     assert said[1].startswith("fastvae: error: cannot write to standard output (No space left on device)")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from .. import terminal
-from ..errors import InputError
+from ..errors import InputError, LocalError
 from ..files import reason
 from .config import TrainConfig, resolve
 from .inductor import keep_compiled
@@ -36,13 +36,13 @@ def _train(arguments: Sequence[str]) -> int:
 def guarded(work: Callable[[], int]) -> int:
     """Run ``work``; turn bad input into one line and status 2, and Ctrl-C into status 130.
 
-    Output that could not be written, to a full disk say, does not end the work; it is told at the end, with status 1.
+    Output that could not be written, to a full disk say, does not end the work; it is told at the end, with status 2.
     """
     terminal.prepare()
     try:
         status = work()
     except InputError as error:
-        if _speaks():
+        if isinstance(error, LocalError) or _speaks():
             terminal.complain(f"fastvae: error: {error}")
         return 2
     except KeyboardInterrupt:
@@ -51,7 +51,7 @@ def guarded(work: Callable[[], int]) -> int:
     if lost is None or status:
         return status
     terminal.complain(f"fastvae: error: cannot write to standard output ({reason(lost)}): some of it is lost")
-    return 1
+    return 2
 
 
 def _speaks() -> bool:

@@ -1,6 +1,7 @@
 """Where TorchInductor keeps what it compiles, and looks for it: machine code, which is loaded as it lies there."""
 
 import atexit
+import errno
 import os
 import shutil
 import tempfile
@@ -39,6 +40,28 @@ def keep_compiled() -> None:
         folder = Path(tempfile.mkdtemp(prefix="fastvae-inductor-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ[_VARIABLE] = str(folder)
+
+
+def claim_shared() -> None:
+    """Make torch's folder in the temporary one this user's own, before torch puts the headers there that it compiles.
+
+    It does that whatever the variable says.
+
+    Raises:
+        InputError: somebody else has made it, or can write to it.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # noqa: PLC0415 -- a second to import
+
+    folder = Path(default_cache_dir())
+    try:
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, "is a link")
+        own_folder(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder} {reason(error)}: torch compiles with what lies there, so remove it, set TMPDIR to a folder of "
+            "your own, or use --execution traced"
+        ) from error
 
 
 def _is_torchs(folder: Path) -> bool:

@@ -34,20 +34,25 @@ def check_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], step
         raise InputError(
             f"the checkpoint's optimiser has state of parameter {min(extra)}, which is not here: {_REMEDY}"
         )
-    kept: dict[int, dict[str, bool]] = {}
+    kept: dict[int, dict[str, torch.Size]] = {}
     for index, weight in enumerate(weights if step else ()):
         if weight.ndim not in kept:
             kept[weight.ndim] = _kept(optimizer, weight.ndim)
         entries = saved["state"].get(index, {})
-        for key, is_elementwise in kept[weight.ndim].items():
+        for key, shape in kept[weight.ndim].items():
             value = entries.get(key)
             if value is None:
                 raise InputError(f"the checkpoint's optimiser has no {key} of parameter {index}: {_REMEDY}")
-            shape = tuple(value.shape) if isinstance(value, Tensor) else ()
-            if is_elementwise and shape != tuple(weight.shape):
+            if isinstance(value, Tensor) and not value.is_floating_point():
                 raise InputError(
-                    f"the checkpoint's optimiser has {key} of parameter {index} in shape {shape}, but the parameter "
-                    f"has {tuple(weight.shape)}: {_REMEDY}"
+                    f"the checkpoint's optimiser has {key} of parameter {index} in {value.dtype}: {_REMEDY}"
+                )
+            is_elementwise = shape == _sample(weight.ndim).shape  # else one number, or of a shape that is its own
+            needed = weight.shape if is_elementwise else shape
+            if (is_elementwise or not shape) and _shape(value) != needed:
+                raise InputError(
+                    f"the checkpoint's optimiser has {key} of parameter {index} in shape {tuple(_shape(value))}, but "
+                    f"needs {tuple(needed)}: {_REMEDY}"
                 )
 
 
@@ -59,15 +64,19 @@ def _alike(own: object, found: object) -> bool:
     return isinstance(found, numbers) if isinstance(own, numbers) else isinstance(found, type(own))
 
 
-def _kept(optimizer: torch.optim.Optimizer, ndim: int) -> dict[str, bool]:
-    """What such an optimiser keeps of a parameter of so many dimensions, and whether it has the parameter's shape."""
+def _sample(ndim: int) -> nn.Parameter:
+    return nn.Parameter(torch.ones((2,) * ndim))
+
+
+def _kept(optimizer: torch.optim.Optimizer, ndim: int) -> dict[str, torch.Size]:
+    """What such an optimiser keeps of a small parameter of so many dimensions, and in which shapes."""
     known = inspect.signature(type(optimizer)).parameters
     options = {key: value for key, value in optimizer.defaults.items() if key in known and key not in FORM}
-    weight = nn.Parameter(torch.ones((2,) * ndim))
+    weight = _sample(ndim)
     weight.grad = torch.zeros_like(weight)
     twin = type(optimizer)([weight], **options)
     twin.step()
-    return {key: _shape(value) == weight.shape for key, value in twin.state[weight].items() if value is not None}
+    return {key: _shape(value) for key, value in twin.state[weight].items() if value is not None}
 
 
 def _shape(value: object) -> torch.Size:

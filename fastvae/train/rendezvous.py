@@ -23,7 +23,7 @@ from torch.distributed.elastic.rendezvous import (
 from torch.distributed.elastic.rendezvous.api import RendezvousStoreInfo
 from torch.distributed.rendezvous import rendezvous
 
-from ..errors import InputError
+from ..errors import LocalError
 from ..files import own_folder, reason
 from .meeting import PATIENCE, meet
 
@@ -88,7 +88,7 @@ def join(rank: int, size: int, *, one_machine: bool) -> tuple[Store, int, int]:
     Processes of one machine are told to reach one another over loopback, where the user named no interface.
 
     Raises:
-        InputError: there is no such server, it does not answer, or not all came within five minutes.
+        LocalError: there is no such server, it does not answer, or not all came within five minutes.
     """
     if one_machine and _LOOPBACK in (name for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK)
@@ -105,7 +105,7 @@ def join(rank: int, size: int, *, one_machine: bool) -> tuple[Store, int, int]:
         return meet(store, rank, size), rank, size
     except (OSError, RuntimeError) as error:  # torch's errors of a store are RuntimeErrors
         where = folder or f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise InputError(
+        raise LocalError(
             f"process {rank} of {size} cannot meet the others at {where} ({reason(error)}): see that all of them run, "
             "and that MASTER_ADDR and MASTER_PORT, if you set them, name the first one's machine and a free port of it"
         ) from error

@@ -15,6 +15,8 @@ from torch import Tensor
 from ..data import Dataset, OrderedLoader
 from ..data.torch_loader import killed_readers_told
 from ..errors import InputError
+from ..files import reason
+from ..machine import check_fits
 from ..models import VAE, build
 from ..ops import Noise, bits_per_dimension
 from ..terminal import Terminal
@@ -33,10 +35,12 @@ from .objective import SAMPLE_STREAM
 from .pictures import reconstruction_grid, sample_grid, write_curves, write_image
 from .profiling import profiled
 from .progress import table
+from .schema import Mark, check
 from .state import begin_anew, restore
 from .terms import Terms
 from .world import World, open_world
 
+_COPIES = 3  # of the weights, at least: they and two moments of their gradients
 _BEGUN: set[Path] = set()  # folders of the runs of this process
 
 
@@ -84,7 +88,6 @@ def run(
         own = model is not None
         if model is None:
             check_pixels(config, dataset)
-            torch.manual_seed(config.seed)
             model = _build(config, dataset)
         if config.binarize:
             check_binarize(dataset, model.likelihood)
@@ -121,12 +124,28 @@ def run(
 
 
 def _build(config: TrainConfig, dataset: Dataset) -> VAE:
-    """The preset's model. Raises InputError for images that it cannot have."""
+    """The preset's model, drawn by the seed. Raises InputError for images, or sizes, that it cannot have here."""
+    shape = " x ".join(map(str, dataset.shape))
     try:
+        with torch.device("meta"):  # which takes no memory
+            outline = build(config.recipe, dataset.shape, config.latent_dim, config.width)
+        size = sum(parameter.numel() * parameter.element_size() for parameter in outline.parameters())
+        check_fits(
+            size * _COPIES,
+            f"to train preset {config.preset} on images of {shape}",
+            "give a smaller --image-size, --latent-dim or --width",
+        )
+        torch.manual_seed(config.seed)
         return build(config.recipe, dataset.shape, config.latent_dim, config.width)
+    except InputError:
+        raise
     except ValueError as error:
-        shape = " x ".join(map(str, dataset.shape))
         raise InputError(f"preset {config.preset} cannot have images of {shape}: {error}") from error
+    except RuntimeError as error:  # torch's, of sizes beyond all addresses
+        raise InputError(
+            f"preset {config.preset} cannot have --latent-dim {config.latent_dim} and images of {shape} "
+            f"({reason(error)}): give smaller ones"
+        ) from error
 
 
 def _settle(
@@ -166,9 +185,9 @@ def _look_up(config: TrainConfig, console: Terminal) -> tuple[TrainConfig, Check
         console.print(f"{path} has no checkpoint yet: its run begins anew")
         return config, None
     file, found, skipped = checkpoint.newest(path / "checkpoints")
-    for reason in skipped:
-        console.print(f"skipped: {reason}", style="yellow")
-    console.print(f"going on from {file}, step {found.values['step']}")
+    for why in skipped:
+        console.print(f"skipped: {why}", style="yellow")
+    console.print(f"going on from {file}, step {check(found.values, Mark, f'{file}: its values')['step']}")
     return config, found
 
 

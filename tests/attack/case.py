@@ -1,6 +1,7 @@
 """What a case is, and the verdict on how its command ended."""
 
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ VERDICTS = (
     "escape sequences", "killed", "listening",
 )  # fmt: skip
 SECONDS = 15.0
-_ANNOUNCED = ": its config.json names the images, in "
+_ANNOUNCED = re.compile(r": its config\.json names the images, in |: \d[\d,]* of its files lies? outside of it, ")
 IMPORTS = 25.0  # seconds more for an interpreter of its own, on a busy machine
 
 
@@ -78,7 +79,7 @@ class Case:
             if words:
                 return verdict, f"status {status}: {words}"
         # What draws progress may end an empty line; files that a run names are said before they are read.
-        lines = [line for line in outcome.stderr.split("\n") if line and _ANNOUNCED not in line]
+        lines = [line for line in outcome.stderr.split("\n") if line and not _ANNOUNCED.search(line)]
         if status == 2 and len(lines) == 1 and lines[0].startswith("fastvae: error: "):
             refused = f"status 2: {lines[0].removeprefix('fastvae: error: ')}"
             return (self.wrong, refused) if self.expect == "right" else ("ok", refused)

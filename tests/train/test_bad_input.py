@@ -270,7 +270,7 @@ PREPARED = {
     "a rank alone": (environment(RANK="0"), [], r"has RANK but no LOCAL_RANK: unset RANK, or start with torchrun"),
     "a rank as text": (environment(**{**RANKS, "RANK": "first"}), [], r"RANK='first' .* is not a whole number, 0 to 1"),
     "a rank too high": (environment(**{**RANKS, "RANK": "2"}), [], r"RANK='2' .* is not a whole number, 0 to 1"),
-    "no world": (environment(**{**RANKS, "WORLD_SIZE": "0"}), [], r"WORLD_SIZE='0' .* not a whole number, at least 1"),
+    "no world": (environment(**{**RANKS, "WORLD_SIZE": "0"}), [], r"WORLD_SIZE='0' .* not a whole number, 1 to"),
     "more processes than torchrun's": (environment(**RANKS), ["--nproc", "3"], r"--nproc 3, but torchrun started 2"),
     "a port as text": (environment(**{**RANKS, "MASTER_PORT": "abc"}), [], r"MASTER_PORT='abc' .* 0 to 65535"),
     "restarts of torchrun's": (

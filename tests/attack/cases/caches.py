@@ -1,5 +1,6 @@
 """Caches in folders that others may write to: of decoded pictures, and of how to train."""
 
+import getpass
 import json
 import os
 from functools import partial
@@ -32,7 +33,7 @@ def _links(names: tuple[str, ...], gone: tuple[str, ...], place: Place) -> list[
     """Links in a cache; what is gone is made anew."""
     folder = filled(place)
     for name in gone:
-        (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)
     for name in names:
         link(folder / name, place.victim)
     return COMMAND
@@ -45,7 +46,7 @@ def _forged(place: Place) -> list[str]:
     pixels.write_bytes(bytes(pixels.stat().st_size))
     status = pixels.stat()
     state = {"size": status.st_size, "inode": status.st_ino, "mtime_ns": status.st_mtime_ns}
-    about.write_text(json.dumps({**json.loads(about.read_text()), **state, "ctime_ns": status.st_ctime_ns}))
+    about.write_text(json.dumps({**state, "ctime_ns": status.st_ctime_ns}))
     return COMMAND
 
 
@@ -89,9 +90,20 @@ def _loose(place: Place) -> list[str]:
 
 
 def _is_private(place: Place, _: Outcome) -> str | None:
-    """Nothing compiled lies in the shared temporary folder, whose names anybody may take first."""
-    shared = [path.name for path in (place.root / "tmp").iterdir() if "inductor" in path.name]
-    return f"$TMPDIR has {', '.join(shared)}" if shared else None
+    """What torch keeps in the shared temporary folder, headers, lies in a folder of this user alone."""
+    for path in (place.root / "tmp").glob("*inductor*"):
+        held = sorted(inner.name for inner in path.iterdir())
+        if held != ["precompiled_headers"] or path.stat().st_mode & 0o777 != 0o700:
+            return f"$TMPDIR/{path.name} has {', '.join(held)}, mode {path.stat().st_mode:o}"
+    return None
+
+
+def _taken(place: Place) -> list[str]:
+    """Another user has taken the name of torch's folder."""
+    folder = place.root / "tmp" / f"torchinductor_{getpass.getuser()}"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    return _COMPILED
 
 
 def _is_left(place: Place, outcome: Outcome) -> str | None:
@@ -127,4 +139,6 @@ CASES = [
          check=_is_private, wrong="code ran", fresh=True, seconds=90),
     Case(id="IND2", what="the folder of compiled steps can be written by others", build=_loose, expect="either",
          check=_is_left, wrong="code ran", fresh=True, seconds=90),
+    Case(id="IND3", what="torch's folder for compiled steps is another user's", build=_taken, wrong="code ran",
+         fresh=True, seconds=90),
 ]  # fmt: skip
