@@ -15,6 +15,7 @@ _COUNTS = (
     "epochs", "max_steps", "patience", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps",
     "decay_epochs", "beta_steps", "capacity_steps", "samples", "max_restarts", "image_size", "width", "workers",
 )  # fmt: skip
+_MOST = 1 << 48  # what is larger counts nothing that a machine could hold or do
 
 
 def check_counts(config: TrainConfig) -> None:
@@ -24,6 +25,8 @@ def check_counts(config: TrainConfig) -> None:
         value, low = getattr(config, flag), least.get(flag, 1)
         if value is not None and value < low:
             raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be at least {low}")
+        if value is not None and value >= _MOST:
+            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be below 2**48")
 
 
 def check_numbers(config: TrainConfig) -> None:
