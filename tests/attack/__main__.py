@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import cases
-import fuzz
-
 # Processes that are forked have none of this one's threads to wait for; what torch.set_num_threads sets, its threads
 # in a forked process would set again, all at once.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import cases
+import fuzz
 import tyro
 from case import VERDICTS, Case
 from place import Place
