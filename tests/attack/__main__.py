@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+# Processes that are forked have none of this one's threads to wait for; what torch.set_num_threads sets, its threads
+# in a forked process would set again, all at once.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import cases
 import fuzz
-import torch
 import tyro
 from case import VERDICTS, Case
 from place import Place
@@ -68,7 +71,6 @@ def main(settings: Settings) -> int:
     wanted = [case for case in cases.ALL if not settings.quick or case.quick]
     wanted = [case for case in wanted if case.id.startswith(settings.only or ("",))]
     formats = [name for name in fuzz.FORMATS if f"FUZ-{name}".startswith(settings.only or ("",))]
-    torch.set_num_threads(1)  # of more, forked processes would wait for threads that they do not have
     with tempfile.TemporaryDirectory(prefix="fastvae-attack-") as name:
         templates = make(Path(name) / "templates")
         found = []

@@ -73,7 +73,7 @@ class Case:
             ("memory", outcome.peak > MEMORY and f"{outcome.peak / 2**30:.1f} GiB"),
             ("hang", outcome.stopped == "hang" and f"stopped after {outcome.seconds:.0f} s"),
             ("traceback", "Traceback (most recent call last)" in said and said.rstrip().rpartition("\n")[2]),
-            ("killed", status < 0 and f"by {signal.Signals(-status).name}: {said[-200:]}"),
+            ("killed", status < 0 and f"by {signal.Signals(-status).name}: {outcome.stderr[:300]}"),
             ("escape sequences", not _is_clean(said) and "characters that cannot be printed reach the terminal"),
         ):
             if words:
