@@ -37,7 +37,10 @@ def descriptor_of(path: Name, flags: int = os.O_RDONLY) -> int:
     Raises:
         OSError: the file cannot be opened, or is not a regular file.
     """
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+    except ValueError as error:  # a null character, or half of a character
+        raise OSError(errno.EINVAL, "is no name that a file can have") from error
     try:
         _check_kind(os.fstat(descriptor).st_mode)
     except OSError:
@@ -62,7 +65,7 @@ def read_bytes(path: Name, limit: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise OSError(errno.EFBIG, f"has {size:,} bytes, more than the {limit:,} that it may have")
-        return file.read(limit + 1)[:limit]
+        return file.read(size)
 
 
 def read_json(path: Name, limit: int = _JSON_LIMIT) -> Any:
@@ -71,9 +74,12 @@ def read_json(path: Name, limit: int = _JSON_LIMIT) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON that somebody else wrote. Raises ValueError for what is none, however deep its brackets go."""
+    """JSON that somebody else wrote. Raises ValueError for what is none, however deep its brackets go.
+
+    Whole numbers have 64 bits: larger ones end in errors of many kinds, wherever they are first used.
+    """
     try:
-        return json.loads(text)  # noqa: TID251 -- the one place
+        return json.loads(text, parse_int=_integer)  # noqa: TID251 -- the one place
     except RecursionError:
         raise ValueError("brackets within brackets, too many to read") from None
 
@@ -123,7 +129,7 @@ def open_in_place(path: Path, flags: int, mode: str) -> IO[Any]:
     if os.fstat(descriptor).st_nlink > 1:
         os.close(descriptor)
         raise OSError(errno.EMLINK, "has a second name elsewhere, whose content would change with it")
-    return os.fdopen(descriptor, mode)
+    return os.fdopen(descriptor, mode, errors=None if "b" in mode else "backslashreplace")
 
 
 def is_plain(path: Path) -> bool:
@@ -164,6 +170,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -(1 << 63) <= int(digits) < 1 << 63:
+        raise ValueError(f"a whole number of {len(digits)} digits, more than 64 bits")
+    return int(digits)
 
 
 def _check_kind(mode: int) -> None:

@@ -26,7 +26,7 @@ LAYERS = {
     "parity": {"data", "models", "nn", "ops", "reference", "train"},
     "bench": {"data", "models", "nn", "ops", "reference", "train"},
 }
-EVERYBODY = {"errors", "files", "isolation", "machine", "terminal", "text", "__version__"}
+EVERYBODY = {"errors", "figures", "files", "isolation", "machine", "terminal", "text", "__version__"}
 
 
 def python(code: str, **environment: str) -> str:

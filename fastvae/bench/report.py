@@ -12,6 +12,7 @@ from rich.table import Table
 import fastvae
 
 from ..errors import InputError
+from ..figures import new_figure, write_figure
 from ..files import reason, write_text
 from ..terminal import Terminal
 from ..train.folder import device_name
@@ -121,11 +122,7 @@ def write_json(path: Path, device: torch.device, comparisons: Sequence[dict[str,
 
 def plot(path: Path, task: Task, results: Sequence[Result]) -> None:
     """Draw the milliseconds of a step, a point for each contender. Raises InputError if the file cannot be written."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 -- a second to load
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure(figsize=(8, 0.3 * len(results) + 1), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(8, 0.3 * len(results) + 1))
     axes = figure.subplots()
     shown = list(results)[::-1]
     for at, result in enumerate(shown):
@@ -143,9 +140,11 @@ def plot(path: Path, task: Task, results: Sequence[Result]) -> None:
     axes.margins(x=0.1, y=0.06)
     axes.set_xlabel("ms a step, median and quartiles")
     axes.set_title(
-        f"{task.name} on {task.dataset.name}, batch {task.batch_size}: {device_name(task.device)}", fontsize=9
+        f"{task.name} on {task.dataset.name}, batch {task.batch_size}: {device_name(task.device)}",
+        fontsize=9,
+        parse_math=False,
     )
     try:
-        figure.savefig(path, dpi=110)
+        write_figure(figure, path, dpi=110)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}): choose another --plot") from error

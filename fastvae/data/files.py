@@ -26,7 +26,7 @@ def user_folder(data_dir: Path | None) -> Path | None:
     named = data_dir if data_dir is not None else os.environ.get("FASTVAE_DATA") or None
     if named is None:
         return None
-    folder = Path(os.path.expanduser(named))
+    folder = path_of(str(named))
     remedy = "give the folder that holds the data (--data-dir or FASTVAE_DATA)"
     if not folder.is_dir():
         raise InputError(
@@ -35,6 +35,17 @@ def user_folder(data_dir: Path | None) -> Path | None:
     if not os.access(folder, os.R_OK | os.X_OK):
         raise InputError(f"{folder}: this folder may not be read: change its permissions, or {remedy}")
     return folder
+
+
+def path_of(name: str) -> Path:
+    """The path that a name means, with ~ for a home. Raises InputError for what no file can be called."""
+    try:
+        os.fsencode(name)
+        if "\0" not in name:
+            return Path(os.path.expanduser(name))
+    except UnicodeEncodeError:
+        pass
+    raise InputError(f"{name!r} is no name that a file can have: give the path of the images")
 
 
 def cache_folder() -> Path:

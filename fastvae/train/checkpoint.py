@@ -73,15 +73,20 @@ class Copies:
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Write ``step-N.safetensors``, and keep only the last few, and nothing that was left half written.
+    """Write ``step-N.safetensors``, and keep only the last few up to it, and nothing that was left half written.
 
-    The file that is one too many is written over, while the others are there. Raises InputError as :func:`write` does.
+    Files of later steps stay: they were passed over when the run went on from an earlier one. The file that is one too
+    many is written over, while the others are there. Raises InputError as :func:`write` does.
     """
     path = folder / f"step-{step:09d}.safetensors"
-    kept = [file for file in _files(folder) if file != path]
+
+    def earlier() -> list[Path]:
+        return [file for file in _files(folder) if file < path]
+
+    kept = earlier()
     write(path, checkpoint, worn=kept[KEEP - 1] if len(kept) >= KEEP else None)
     with writing(folder):
-        for old in (*_files(folder)[KEEP:], *folder.glob("step-*.partial"), *folder.glob("best.partial")):
+        for old in (*earlier()[KEEP - 1 :], *folder.glob("step-*.partial"), *folder.glob("best.partial")):
             old.unlink()
     return path
 
@@ -142,6 +147,9 @@ def load(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 -- not a dict
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} is not a readable checkpoint ({reason(error)}): use another one") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype not in TYPES.values():
+            raise InputError(f"{path} has {name} in {tensor.dtype}, which no run keeps: use another checkpoint")
     if metadata.get("format") not in _CHECKSUMS:
         raise InputError(
             f"{path} has checkpoint format {metadata.get('format')}, but this fastvae reads "

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..machine import cores
 from .binarize import drawn_for_testing
 from .config import TrainConfig
-from .world import World
+from .world import World, read_ranks
 
 _EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes nothing but the speed
 _EVAL_VALUES = 3 << 20  # and fewer of large ones, whose activations have to fit
@@ -146,7 +146,7 @@ def _workers(config: TrainConfig, images: Images) -> int:
         return config.workers
     if not isinstance(images, Pictures):
         return 0
-    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, cores() // (ranks.local_size if (ranks := read_ranks()) else 1))
 
 
 def _cached(config: TrainConfig, dataset: Dataset, *, show: bool) -> Dataset:

@@ -122,7 +122,9 @@ def _agent_settings() -> Iterator[None]:
     for name in environment:
         if name in TORCHRUN_VARIABLES or name.startswith("TORCHELASTIC_"):
             del os.environ[name]
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _GRACE)
+    grace = os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _GRACE)
+    if not (grace.isascii() and grace.isdecimal()):
+        raise InputError(f"TORCH_ELASTIC_SHUTDOWN_TIMEOUT={grace!r} in the environment is no whole number of seconds")
     os.environ[_AGENT] = str(os.getpid())
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     handlers = {number: signal.getsignal(number) for number in handled}

@@ -81,7 +81,7 @@ def check_optimizer(name: str, options: Mapping[str, float], lr: float) -> None:
         return
     try:
         _CLASSES[name]([nn.Parameter(torch.zeros(1))], **{**_options(name, options), "lr": lr})
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"--optimizer-options: {name} says: {error}") from error
 
 

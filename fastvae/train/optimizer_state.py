@@ -17,18 +17,17 @@ _REMEDY = "use another checkpoint, or begin anew with another --out"
 def check_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], step: int) -> None:
     """Raise InputError unless a ``state_dict``, saved after ``step`` steps, has all that this optimiser goes on from.
 
-    The parameters are the same ones, options are of the same types, and each parameter has every entry that one step of
-    such an optimiser makes for it, in the same shape. torch itself takes a state with nothing in it, and begins anew.
+    The parameters are the same ones, and so are the options, which a run's settings decide; each parameter has every
+    entry that one step of such an optimiser makes for it, in the same shape. torch itself takes a state with nothing in
+    it, and begins anew.
     """
     groups = optimizer.state_dict()["param_groups"]
     if [group.get("params") for group in saved["param_groups"]] != [group["params"] for group in groups]:
         raise InputError(f"the checkpoint's optimiser has other parameters than the one here: {_REMEDY}")
     for own, found in zip(groups, saved["param_groups"], strict=True):
         for key, value in own.items():
-            if key not in FORM and key in found and not _alike(value, found[key]):
-                raise InputError(
-                    f"the checkpoint's optimiser has {key} = {found[key]!r}, not like {value!r}: {_REMEDY}"
-                )
+            if key not in FORM and key in found and _plain(found[key]) != _plain(value):
+                raise InputError(f"the checkpoint's optimiser has {key} = {found[key]!r}, not {value!r}: {_REMEDY}")
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     if extra := saved["state"].keys() - range(len(weights)):
         raise InputError(
@@ -56,12 +55,11 @@ def check_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], step
                 )
 
 
-def _alike(own: object, found: object) -> bool:
-    """Whether two options are of one type; whole numbers and others are."""
-    numbers = (bool, int, float)
-    if isinstance(own, tuple | list):
-        return isinstance(found, tuple | list) and len(own) == len(found) and all(map(_alike, own, found))
-    return isinstance(found, numbers) if isinstance(own, numbers) else isinstance(found, type(own))
+def _plain(option: object) -> object:
+    """An option as JSON has it."""
+    if isinstance(option, Tensor):
+        return option.item()
+    return list(option) if isinstance(option, tuple) else option
 
 
 def _sample(ndim: int) -> nn.Parameter:

@@ -1,6 +1,6 @@
 """The pictures that a run leaves: loss curves, samples, reconstructions.
 
-Matplotlib and torchvision take a second to load, so only the process that draws does, and only then.
+Matplotlib, Pillow and torchvision take a second to load, so only the process that draws does, and only then.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..figures import new_figure, write_figure
 from ..files import fresh
 
 _TILE = 56  # pixels: smaller pictures are enlarged to this, smoothly, as the eye reads 8x8 squares badly
@@ -29,10 +30,10 @@ def reconstruction_grid(images: Tensor, reconstructions: Tensor, columns: int = 
 
 def write_image(grid: Tensor, path: Path) -> Path:
     """Write a grid (3, H, W) in [0, 1] as a PNG."""
-    from matplotlib.image import imsave  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
 
     with fresh(path) as file:
-        imsave(file, grid.permute(1, 2, 0).numpy(), format="png")
+        Image.fromarray((grid * 255).byte().permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
     return path
 
 
@@ -41,11 +42,7 @@ def write_curves(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
 
     The loss in training is what is minimised, which need not be the negative ELBO: that of the test is.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(12, 3.6))
     axes = figure.subplots(1, 3)
     for axis, (name, title) in zip(
         axes, (("loss", "loss (test: negative ELBO)"), ("nll", "reconstruction (nll)"), ("kl", "KL")), strict=True
@@ -59,8 +56,7 @@ def write_curves(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()
-    with fresh(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    write_figure(figure, path, dpi=120)
     return path
 
 

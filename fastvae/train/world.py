@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]  # it does not say that it exports it
 
-from ..errors import InputError
-from ..files import parse_json
+from ..errors import InputError, LocalError
+from ..files import parse_json, reason
 from ..machine import cores
 from ..ops._library import CAPABILITIES, capability, has_native
 from .rendezvous import join
@@ -143,9 +143,14 @@ def open_world(device: str) -> Iterator[World]:
     store, rank, size = join(ranks.rank, ranks.size, one_machine=ranks.is_one_machine)
     if place.type == "cuda":
         _check_own_gpus(store, rank, size, place)
-        dist.init_process_group("nccl", store=store, rank=rank, world_size=size, device_id=place)
-    else:
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    try:
+        own = place if place.type == "cuda" else None
+        dist.init_process_group("nccl" if own else "gloo", store=store, rank=rank, world_size=size, device_id=own)
+    except RuntimeError as error:
+        raise LocalError(
+            f"process {rank} of {size} cannot talk to the others ({reason(error)}): see that GLOO_SOCKET_IFNAME and "
+            "NCCL_SOCKET_IFNAME, if you set them, name an interface of this machine"
+        ) from error
     try:
         yield world
     except BaseException:

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,7 +160,16 @@ def without(prefix):
     return change
 
 
+def group(key, to):
+    return value("optimizer", "groups", 0, key, to=to)
+
+
 FORGED = {
+    "gradients upside down": group("maximize", True),
+    "another kind of Adam": group("amsgrad", True),
+    "weights decay": group("weight_decay", 1e9),
+    "a type that no run keeps": tensor("model.more", torch.zeros(1).to(torch.float8_e4m3fn)),
+    "no values": lambda tensors, values: values.clear(),
     "no optimiser state": without("optimizer."),
     "one moment is missing": without("optimizer.3.exp_avg_sq"),
     "another parameter": tensor("optimizer.99999999999.step", torch.zeros(())),
@@ -214,8 +225,12 @@ SETTINGS = {
 
 @pytest.mark.parametrize("command", ["sample", "evaluate", "train"])
 @pytest.mark.parametrize(
-    ("name", "wrong"), [*SETTINGS.items(), ("seed", -1), ("seed", 10**30), ("image_size", -1), ("latent_dim", 0)]
-)
+    ("name", "wrong"),
+    [
+        *SETTINGS.items(), ("seed", -1), ("seed", 10**30), ("image_size", -1), ("latent_dim", 0), ("lr", 10**400),
+        ("optimizer_options", {"eps": 10**400}),
+    ],
+)  # fmt: skip
 def test_forged_settings_are_one_line(train, run, capsys, command, name, wrong):
     from fastvae.cli import run as run_cli  # noqa: PLC0415
 
@@ -264,6 +279,38 @@ def test_pictures_replace_links(run, victim, command):
 def test_event_files_have_names_that_nobody_can_foresee(kept):
     (events,) = kept.glob("events.out.tfevents.*")
     assert len(events.suffix) == 1 + 2 * 8
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0.npy", "\ud800.npy", "~\0/x", "x-{0..%s}.tar" % ("1" * 5000), "{0..0}" * 1100 + ".tar"]
+)
+def test_names_that_no_file_can_have_are_one_line(run, capsys, name):
+    from fastvae.cli import run as run_cli  # noqa: PLC0415
+
+    content = json.loads((run / "config.json").read_text())
+    content["settings"]["data"] = name
+    (run / "config.json").write_text(json.dumps(content))
+    assert run_cli(["evaluate", str(run)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[1].startswith("fastvae: error: ")
+
+
+def test_later_files_that_are_no_checkpoints_cost_nothing(train, run):
+    junk = [run / "checkpoints" / f"step-{number}.safetensors" for number in range(999999990, 999999995)]
+    for path in junk:
+        path.write_text("junk")
+    assert train(*GO_ON, "--checkpoint-every", "5")[0] == 0
+    kept = sorted(path.name for path in (run / "checkpoints").glob("step-0*"))
+    assert kept == [f"step-{step:09d}.safetensors" for step in (15, 20, 24)]
+    assert all(path.read_text() == "junk" for path in junk)
+
+
+def test_settings_of_matplotlib_in_the_current_folder_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "matplotlibrc")
+    code = "from fastvae.figures import new_figure; new_figure(); print('drawn')"
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "drawn\n"
 
 
 def test_too_many_metrics_are_refused(run, train, monkeypatch, capsys):

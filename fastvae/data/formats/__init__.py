@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import InputError
+from ..files import path_of
 from ..source import Encoded, Images
 from .archive import read_npz
 from .arrays import read_npy
@@ -45,7 +46,7 @@ def open_images(name: str, data_dir: Path | None) -> Splits | None:
     """
     if name.startswith(PREFIX):
         return read_torchvision(name, data_dir)
-    path = Path(os.path.expanduser(name))
+    path = path_of(name)
     suffix = path.suffix.lower()
     if os.path.isdir(path):
         return _read_any_folder(path)

@@ -19,7 +19,8 @@ from .names import SUFFIXES, Counting, Names, is_picture, shown
 from .split import halved
 
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
+_MOST_RANGES = 8  # in one pattern
 _BLOCK = 512  # bytes; archives consist of blocks
 _HEADERS = 4 << 20  # bytes of the headers before one member, extended ones included
 
@@ -102,6 +103,8 @@ def numbered(pattern: str) -> Iterator[Path]:
     found = _RANGE.search(pattern)
     if found is None:
         raise InputError(f"{pattern}: has no range of numbers in its braces: write {{000..123}}")
+    if len(_RANGE.findall(pattern)) > _MOST_RANGES:
+        raise InputError(f"{pattern[:80]} ...: has more than {_MOST_RANGES} ranges in braces: give fewer")
     first, last = found.groups()
     if int(first) > int(last):
         raise InputError(f"{pattern}: the range {found[0]} counts down: write {{{last}..{first}}}")
