@@ -161,3 +161,10 @@ def test_optimizers_survive(name):
     other.load_state_dict(checkpoint.unflatten_optimizer(tensors, values))
     steps(again, other, 3)
     assert torch.equal(again.weight, model.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64])
+def test_a_type_that_no_run_keeps_is_refused(tmp_path, dtype):
+    save_file({"model.a": torch.ones(2).to(dtype)}, tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match=rf"model\.a in {dtype}, which no run keeps"):
+        checkpoint.load(tmp_path / "x.safetensors")

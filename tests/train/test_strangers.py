@@ -168,7 +168,6 @@ FORGED = {
     "gradients upside down": group("maximize", True),
     "another kind of Adam": group("amsgrad", True),
     "weights decay": group("weight_decay", 1e9),
-    "a type that no run keeps": tensor("model.more", torch.zeros(1).to(torch.float8_e4m3fn)),
     "no values": lambda tensors, values: values.clear(),
     "no optimiser state": without("optimizer."),
     "one moment is missing": without("optimizer.3.exp_avg_sq"),
@@ -282,7 +281,7 @@ def test_event_files_have_names_that_nobody_can_foresee(kept):
 
 
 @pytest.mark.parametrize(
-    "name", ["a\0.npy", "\ud800.npy", "~\0/x", "x-{0..%s}.tar" % ("1" * 5000), "{0..0}" * 1100 + ".tar"]
+    "name", ["a\0.npy", "\ud800.npy", "~\0/x", f"x-{{0..{'1' * 5000}}}.tar", "{0..0}" * 1100 + ".tar"]
 )
 def test_names_that_no_file_can_have_are_one_line(run, capsys, name):
     from fastvae.cli import run as run_cli  # noqa: PLC0415
@@ -309,7 +308,7 @@ def test_later_files_that_are_no_checkpoints_cost_nothing(train, run):
 def test_settings_of_matplotlib_in_the_current_folder_are_not_read(tmp_path):
     os.mkfifo(tmp_path / "matplotlibrc")
     code = "from fastvae.figures import new_figure; new_figure(); print('drawn')"
-    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "drawn\n"
 
 
