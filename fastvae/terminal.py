@@ -6,6 +6,7 @@ Nothing else in fastvae prints (``tests/test_terminal.py`` and ruff's T20 and TI
 import errno
 import os
 import sys
+from contextlib import suppress
 from typing import IO, Any
 
 from rich.console import Console
@@ -48,7 +49,8 @@ def prepare() -> None:
     """Let standard output and error take every character, escaped where their encoding has it not."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a test's stand-in may not
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # what was redirected below Python
+                stream.reconfigure(errors="backslashreplace")
 
 
 def complain(message: str) -> None:

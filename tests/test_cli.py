@@ -130,7 +130,8 @@ def test_bad_commands_exit_with_2(arguments):
 
 
 def test_settings_of_a_stranger_are_refused(trained, tmp_path, capsys):
-    (tmp_path / "config.json").write_text(json.dumps({"settings": {"preset": "evil"}, "data": {"shape": [1, 8, 8]}}))
+    settings = {"preset": "evil", "data": "digits", "latent_dim": 2, "seed": 0}
+    (tmp_path / "config.json").write_text(json.dumps({"settings": settings, "data": {"shape": [1, 8, 8]}}))
     assert run(["sample", str(tmp_path)]) == 2
     assert "config.json: preset is not what fastvae writes" in capsys.readouterr().err
 

@@ -12,6 +12,7 @@ from ..models import PRESETS
 from ..terminal import Terminal
 from ..train.config import TrainConfig
 from ..train.images import check_pixels
+from ..train.inductor import compiling
 from ..train.world import resolve_device
 from . import pythae
 from .config import Bench
@@ -30,6 +31,8 @@ def bench(config: Bench) -> int:
     for path in (config.json, config.plot):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"{path} cannot be written, there is no folder {path.parent}: make it first")
+    if config.plot is not None and config.plot.suffix.lower() != ".png":
+        raise InputError(f"--plot is {config.plot}, but it is a PNG: name it {config.plot.with_suffix('.png')}")
     device = resolve_device(config.device)
     recipe = PRESETS[config.preset]
     dataset = load(config.data, config.data_dir, size=recipe.image_size)
@@ -48,7 +51,8 @@ def bench(config: Bench) -> int:
             )
     fields = chosen(config.contenders, *(entries for _, entries in tasks))
     tasks = [(task, entries) for (task, _), entries in zip(tasks, fields, strict=True)]
-    return _run(config, tasks)
+    with compiling():
+        return _run(config, tasks)
 
 
 def _run(config: Bench, tasks: list[tuple[Task, list[Entry]]]) -> int:

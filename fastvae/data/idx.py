@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import open_regular, reason
+from ..files import open_regular, reason, stored_size
 from ..machine import check_fits
 from .files import check_unpacked
 
@@ -36,7 +36,7 @@ def read_images(path: Path) -> Tensor:
                     f"{path}: not a gzip file: download it again, or drop .gz from its name if it is unpacked"
                 )
             file.seek(0)
-            held = os.fstat(file.fileno()).st_size
+            held = stored_size(file.fileno()) if packed else os.fstat(file.fileno()).st_size
             # A GzipFile is a BinaryIO in all but its declaration.
             return _read(path, cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file, held, packed)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

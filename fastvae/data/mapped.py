@@ -72,7 +72,12 @@ def check_whole(file: object, mapped: mmap.mmap, end: int) -> None:
     Args:
         mapped: all or a part of it, which keeps the file open. end: where its last byte is in the file.
     """
-    if (held := mapped.size()) < end:
+    check_length(file, mapped.size(), end)
+
+
+def check_length(file: object, held: int, end: int) -> None:
+    """Raise InputError for a file that has fewer bytes than when it was opened."""
+    if held < end:
         raise InputError(
             f"{file}: was cut short while it was in use, it has {held:,} bytes, not {end:,}: make it anew, and start "
             "again"

@@ -1,5 +1,6 @@
 """Arrays of images, as numpy has them: their layouts, and .npy files."""
 
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -32,7 +33,9 @@ def header(file: IO[bytes]) -> Header:
     head = BytesIO(file.read(_HEADER_LIMIT))
     version = np.lib.format.read_magic(head)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return Header(*read(head), head.tell())
+    with warnings.catch_warnings():  # of a header by Python 2, or with letters that are none of Python's
+        warnings.simplefilter("ignore")
+        return Header(*read(head), head.tell())
 
 
 def mapped(path: Path) -> NDArray[Any]:
@@ -54,9 +57,11 @@ def mapped(path: Path) -> NDArray[Any]:
             # A damaged header ends in ValueError, SyntaxError, TypeError, OverflowError, ...
             with told(lambda why: f"{path}: is no usable .npy file ({why}): {remedy}"):
                 file.seek(0)
-                header(file)
+                shape, is_fortran, dtype, start = header(file)
+                if dtype.hasobject:
+                    raise ValueError("it holds Python objects, which only pickle could read")
                 # Mapped, so a header that announces more than the file holds is refused before anything is allocated.
-                array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+                array = np.memmap(path, dtype, "r", start, shape, "F" if is_fortran else "C")
     except OSError as error:
         raise InputError(f"{path}: can't be read ({reason(error)}): give the path of an .npy file") from error
     return array

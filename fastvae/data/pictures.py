@@ -2,8 +2,11 @@
 
 import io
 import logging
+import math
 import threading
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any, Literal
 
@@ -15,10 +18,12 @@ from torch import Tensor
 from ..errors import InputError
 from ..files import reason
 from ..machine import check_fits
+from .files import check_unpacked
 from .source import Encoded, Source
 
 OnBad = Literal["stop", "skip"]
 _FORMATS = ("JPEG", "PNG", "WEBP")
+_BYTES = {"1": 1, "L": 1, "P": 1, "LA": 2, "I;16": 2, "RGB": 3}  # of a pixel, by Pillow's mode
 _LOG = logging.getLogger("fastvae")
 
 
@@ -88,9 +93,11 @@ class Pictures:
 
     def decode(self, index: int) -> Tensor:
         """One picture, (C, size, size) uint8. Raises InputError, with its name, if it cannot be decoded."""
-        image, operations = import_module("PIL.Image"), import_module("PIL.ImageOps")
+        image, operations = _pillow()
         try:
-            with image.open(io.BytesIO(self.encoded.encoded(index)), formats=_FORMATS) as opened:
+            content = self.encoded.encoded(index)
+            with image.open(io.BytesIO(content), formats=_FORMATS) as opened:
+                check_unpacked("it", len(content), math.prod(opened.size) * _BYTES.get(opened.mode, 4))
                 operations.exif_transpose(opened, in_place=True)
                 pixels = _pixels(opened, "RGB" if self.channels == 3 else "L")
         except Exception as error:  # of as many kinds as Pillow has decoders
@@ -100,6 +107,15 @@ class Pictures:
             ) from error
         picture = torch.from_numpy(pixels).view(1, *pixels.shape[:2], self.channels).permute(0, 3, 1, 2)
         return square(picture, self.size)[0]
+
+
+@cache
+def _pillow() -> tuple[Any, Any]:
+    """Pillow's modules for images and for operations on them. :func:`check_unpacked` says what its warning would."""
+    image = import_module("PIL.Image")
+    warnings.filterwarnings("ignore", category=image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of labels that are damaged, say
+    return image, import_module("PIL.ImageOps")
 
 
 def is_known(content: bytes) -> bool:

@@ -28,6 +28,9 @@ class Encoded(Protocol):
     def name(self, index: int) -> str:
         """Where it is, for people: a path, or an archive's path and the member in it."""
 
+    def file(self, index: int) -> bytes:
+        """The path of a file or a folder that changes when the picture does."""
+
 
 class Source(Protocol):
     """Images of one size, by index alone: any process may read them in any order, and finds the same.

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from ._reduce import accumulation_dtype, reduce, unit_interval
@@ -19,5 +20,7 @@ def laplace_nll(
     """``sum(|location - x|) / scale`` in nats, plus ``log(2 scale)`` an element if ``full``."""
     dtype = accumulation_dtype(location.dtype)
     error = location.to(dtype) - unit_interval(target, dtype)
+    # |error|, whose gradient at NaN is NaN: torch's own is 0, which would hide it.
+    sign = torch.where(error.isnan(), error, error.sign()).detach()
     constant = math.log(2 * scale) if full else 0.0
-    return reduce(error.abs() / scale + constant, reduction, weight)
+    return reduce(error * sign / scale + constant, reduction, weight)

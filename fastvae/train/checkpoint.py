@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,8 +16,9 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..data.files import check_unpacked
 from ..errors import InputError
-from ..files import check_regular, is_plain, parse_json, real_folder, reason, sync
+from ..files import check_regular, is_plain, parse_json, real_folder, reason, stored_size, sync
 from .disk import writing
 from .schema import check
 from .tensorfile import TYPES, bytes_of, name_of, write_tensors
@@ -87,7 +89,8 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     write(path, checkpoint, worn=kept[KEEP - 1] if len(kept) >= KEEP else None)
     with writing(folder):
         for old in (*earlier()[KEEP - 1 :], *folder.glob("step-*.partial"), *folder.glob("best.partial")):
-            old.unlink()
+            with suppress(IsADirectoryError):  # somebody else's
+                old.unlink()
     return path
 
 
@@ -141,11 +144,12 @@ def load(path: Path) -> Checkpoint:
     """Read and verify one checkpoint. Raises InputError in one line if it is damaged or of another format."""
     try:
         check_regular(path)
+        check_unpacked(str(path), stored_size(path), os.stat(path).st_size)  # of holes, which somebody may have sent
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             # Copies: what safetensors gives is a view of the mapped file, which changes if somebody changes that.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 -- not a dict
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{path} is not a readable checkpoint ({reason(error)}): use another one") from error
     for name, tensor in tensors.items():
         if tensor.dtype not in TYPES.values():

@@ -45,6 +45,11 @@ def guarded(work: Callable[[], int]) -> int:
         if isinstance(error, LocalError) or _speaks():
             terminal.complain(f"fastvae: error: {error}")
         return 2
+    except MemoryError as error:
+        terminal.complain(
+            f"fastvae: error: it takes more memory than there is ({reason(error)}): use less data at once"
+        )
+        return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     lost = terminal.refusal()

@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from ..data.cache import cached
 from ..data.choose import LoaderChoice, choose_loader
 from ..data.dataset import sized
 from ..data.pictures import Pictures
-from ..data.source import Images, read_all
+from ..data.source import Images, Source, read_all
 from ..errors import InputError
 from ..machine import cores
 from .binarize import drawn_for_testing
@@ -160,31 +159,33 @@ def _cached(config: TrainConfig, dataset: Dataset, *, show: bool) -> Dataset:
         data = os.path.abspath(config.data) if os.path.exists(config.data) else config.data
         key: dict[str, str | int] = {"data": data, "split": name, "on_bad_image": config.on_bad_image}
         key |= {"images": len(images), "channels": images.shape[1], "size": images.shape[2]}
-        names = map(images.encoded.name, range(len(images))) if isinstance(images, Pictures) else [config.data]
-        key["files"] = _files(names)
+        if config.data_dir is not None:
+            key["data_dir"] = os.path.abspath(config.data_dir)
+        key["files"] = _files(images, config.data)
         folder = cache / f"{name}-{xxhash.xxh3_64_hexdigest(repr(sorted(key.items())).encode())}"
         return cached(images, folder, key, workers=cores(), show_progress=show)
 
     return replace(dataset, train=split("train", dataset.train), test=split("test", dataset.test))
 
 
-def _files(names: Iterable[str]) -> str:
-    """A checksum of names, and of the sizes and times of the files that they are of, or are in."""
-    digest, stamps = xxhash.xxh3_128(), dict[str, str]()
-    for name in names:
-        digest.update(f"{name} {_stamp(name, stamps)}\n".encode())
+def _files(images: Source, data: str) -> str:
+    """A checksum of the names of images, and of the sizes and times of the files that they are in."""
+    digest, stamps = xxhash.xxh3_128(), dict[bytes, str]()
+    if not isinstance(images, Pictures):
+        return xxhash.xxh3_128_hexdigest(f"{data} {_stamp(os.fsencode(data))}".encode(errors="surrogateescape"))
+    for index in range(len(images)):
+        file = images.encoded.file(index)
+        if file not in stamps:
+            stamps.clear()  # of an archive, many follow one another; of single files, a million would be kept
+            stamps[file] = _stamp(file)
+        digest.update(f"{images.encoded.name(index)} {stamps[file]}\n".encode())
     return digest.hexdigest()
 
 
-def _stamp(name: str, archives: dict[str, str]) -> str:
-    """The size and the time of a file, or of the archive or folder that a name begins with."""
+def _stamp(file: bytes) -> str:
+    """The size and the time of a file; of FILE.h5:KEY, those of the folder that it is in."""
     try:
-        status = os.stat(name)
-        return f"{status.st_size} {status.st_mtime_ns}"
-    except (OSError, ValueError):
-        parent = os.path.dirname(name)
-        if parent == name:
-            return ""
-        if parent not in archives:
-            archives[parent] = _stamp(parent, archives)
-        return archives[parent]
+        status = os.stat(file)
+    except OSError:
+        status = os.stat(os.path.dirname(file) or b".")
+    return f"{status.st_size} {status.st_mtime_ns}"

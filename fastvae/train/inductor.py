@@ -4,12 +4,16 @@ import atexit
 import errno
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.files import own_cache
 from ..errors import InputError
 from ..files import own_folder, reason
+from ..isolation import safe_path
 
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -40,6 +44,21 @@ def keep_compiled() -> None:
         folder = Path(tempfile.mkdtemp(prefix="fastvae-inductor-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ[_VARIABLE] = str(folder)
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Around what has torch compile: with folders of this user's own, and without the current one in a search path.
+
+    torch tries each instruction set by ``python -c "from ctypes import ..."``, which would take a ``ctypes.py`` of the
+    current folder. Raises InputError where the folders cannot be had.
+    """
+    keep_compiled()
+    claim_shared()
+    if sys.version_info < (3, 11):  # where Python has no variable against that, torch has one against the trial
+        os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+    with safe_path(by_variable=True):
+        yield
 
 
 def claim_shared() -> None:

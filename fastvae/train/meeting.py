@@ -1,19 +1,30 @@
 """Where processes that were started together find one another, and none of those before them."""
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator
 
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]  # it does not say that it exports them
 
+from ..errors import InputError
 from ..files import parse_json
 
-PATIENCE = 300.0  # seconds, as torch waits in a rendezvous
+_PATIENCE = "FASTVAE_RENDEZVOUS_TIMEOUT"
+_SECONDS = 300  # as torch waits in a rendezvous
 _PAUSE = 0.01
 
 
-def meet(store: Store, rank: int, size: int, patience: float = PATIENCE) -> PrefixStore:
+def patience() -> int:
+    """Seconds that a process waits for the others. Raises InputError for an environment that has no such number."""
+    text = os.environ.get(_PATIENCE, str(_SECONDS))
+    if not (text.isascii() and text.isdecimal() and int(text[:7]) > 0 and len(text) < 7):
+        raise InputError(f"{_PATIENCE}={text!r} in the environment is no number of seconds from 1 to 999999: unset it")
+    return int(text)
+
+
+def meet(store: Store, rank: int, size: int, patience: float) -> PrefixStore:
     """A part of ``store`` that is new to these ``size`` processes, of which this is ``rank``. All have to ask.
 
     torch 2.11's agents hand workers that they start again the store of those before, with the addresses of the dead.

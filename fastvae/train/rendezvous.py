@@ -6,8 +6,10 @@ is the server that MASTER_ADDR and MASTER_PORT name, which trusts its network.
 """
 
 import os
+import queue
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,11 +27,12 @@ from torch.distributed.rendezvous import rendezvous
 
 from ..errors import LocalError
 from ..files import own_folder, reason
-from .meeting import PATIENCE, meet
+from .meeting import meet, patience
 
 BACKEND = "fastvae"
 _FOLDER = "FASTVAE_RENDEZVOUS"  # of the workers: the run's id, a colon, the folder
 _LOOPBACK = "lo"
+_MERCY = 2  # seconds more, for torch to say itself what it waited for
 
 
 class OneMachine(RendezvousHandler):
@@ -88,12 +91,13 @@ def join(rank: int, size: int, *, one_machine: bool) -> tuple[Store, int, int]:
     Processes of one machine are told to reach one another over loopback, where the user named no interface.
 
     Raises:
-        LocalError: there is no such server, it does not answer, or not all came within five minutes.
+        LocalError: there is no such server, it does not answer, or not all came within
+            FASTVAE_RENDEZVOUS_TIMEOUT seconds (300).
     """
     if one_machine and _LOOPBACK in (name for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={_LOOPBACK}")
-    folder = _folder_of_this_run()
+    folder, seconds = _folder_of_this_run(), patience()
     try:
         if folder is not None:
             start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -101,14 +105,37 @@ def join(rank: int, size: int, *, one_machine: bool) -> tuple[Store, int, int]:
         else:
             # torch would look for a name that nobody knows until its patience ends.
             socket.getaddrinfo(os.environ["MASTER_ADDR"], None)
-            store, rank, size = next(iter(rendezvous("env://", timeout=timedelta(seconds=PATIENCE))))
-        return meet(store, rank, size), rank, size
+            store, rank, size = _reached(seconds)
+        return meet(store, rank, size, seconds), rank, size
     except (OSError, RuntimeError) as error:  # torch's errors of a store are RuntimeErrors
         where = folder or f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise LocalError(
             f"process {rank} of {size} cannot meet the others at {where} ({reason(error)}): see that all of them run, "
             "and that MASTER_ADDR and MASTER_PORT, if you set them, name the first one's machine and a free port of it"
         ) from error
+
+
+def _reached(seconds: int) -> tuple[Store, int, int]:
+    """The store at MASTER_ADDR and MASTER_PORT. Raises TimeoutError where what listens there does not answer.
+
+    torch waits for the answer of a server that is not its own without any limit, so it does that in a thread.
+    """
+    found: queue.Queue[tuple[Store, int, int] | Exception] = queue.Queue()
+
+    def reach() -> None:
+        try:
+            found.put(next(iter(rendezvous("env://", timeout=timedelta(seconds=seconds)))))
+        except Exception as error:
+            found.put(error)
+
+    threading.Thread(target=reach, name="fastvae-rendezvous", daemon=True).start()
+    try:
+        result = found.get(timeout=seconds + _MERCY)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {seconds + _MERCY} s") from None
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _folder_of_this_run() -> Path | None:

@@ -1,5 +1,6 @@
 """A finished (or stopped) run, opened again to look at."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,7 @@ _READ = ("preset", "data", "image_size", "channels", "crop", "on_bad_image")
 _ACTIVE = 0.01  # the variance over the data of a unit's posterior mean, above which it is called active
 
 Which = Literal["last", "best"]
+_LOG = logging.getLogger("fastvae")
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ class SavedRun:
         config = read_config(path)
         settings, shape = config["settings"], tuple(config["data"]["shape"])
         file = path / CONFIG
+        if len(shape) != 3 or min(shape) < 1:
+            raise InputError(f"{file} has images of shape {shape}, not (C, H, W): use another run")
         if config.get("own_model"):
             raise InputError(
                 f"{path} was trained with a model of its own, which its folder does not hold: build it in Python, and "
                 "train on with fastvae.Trainer and resume=True"
             )
-        found = _best(path) if which == "best" else checkpoint.newest(path / "checkpoints")[1]
+        found = _best(path) if which == "best" else _last(path)
         mark = check(found.values, Mark, f"{path}: the values of its checkpoint")
         try:
             with torch.device("meta"):  # which takes no memory, whatever sizes somebody wrote there
@@ -77,9 +81,10 @@ class SavedRun:
 
     def named_files(self, data_dir: Path | None) -> str | None:
         """The file or folder of images that the run's settings name and the caller has not, if there is one."""
-        if self.settings["data"] not in NAMES:
-            return str(self.settings["data"])
-        return None if data_dir is not None else self.settings.get("data_dir")
+        data, folder = self.settings["data"], None if data_dir is not None else self.settings.get("data_dir")
+        if data in NAMES:
+            return folder
+        return data if folder is None else f"{data} of {folder}"
 
     def _data_dir(self, data_dir: Path | None) -> Path | None:
         kept = self.settings.get("data_dir")
@@ -112,6 +117,13 @@ class SavedRun:
 
 def _build(settings: dict[str, Any], shape: tuple[int, ...]) -> VAE:
     return build(PRESETS[settings["preset"]], shape, settings["latent_dim"], settings.get("width"))
+
+
+def _last(path: Path) -> Checkpoint:
+    _, found, skipped = checkpoint.newest(path / "checkpoints")
+    for why in skipped:
+        _LOG.warning("skipped: %s", why)
+    return found
 
 
 def _best(path: Path) -> Checkpoint:

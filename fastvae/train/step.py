@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from .activations import join_activations
 from .config import Execution
 from .generators import kept
-from .inductor import claim_shared, keep_compiled
+from .inductor import compiling
 from .norms import join_norms, reshape_views
 from .objective import TRAIN_STREAM, Dials, Objective
 from .ones import drop_ones
@@ -108,11 +108,9 @@ def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
 
     What it compiles is kept beside fastvae's other caches, unless TORCHINDUCTOR_CACHE_DIR names a place.
     """
-    keep_compiled()
-    claim_shared()
     from torch._inductor import compile as inductor  # noqa: PLC0415 -- seconds to import, for runs that compile
 
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), compiling():
         # torch 2.11 recommends TF32 for fp32 products; --tf32 decides that.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         function: Callable[..., Any] = inductor(graph, list[Any](inputs), _OPTIONS)

@@ -16,7 +16,10 @@ VERDICTS = (
     "escape sequences", "killed", "listening",
 )  # fmt: skip
 SECONDS = 15.0
-_ANNOUNCED = re.compile(r": its config\.json names the images, in |: \d[\d,]* of its files lies? outside of it, ")
+_ANNOUNCED = re.compile(
+    r": its config\.json names the images, in "
+    r"|: \d[\d,]* of its (files lies? outside of it|pictures are files of their own), "
+)
 IMPORTS = 25.0  # seconds more for an interpreter of its own, on a busy machine
 
 

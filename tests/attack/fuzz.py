@@ -105,6 +105,7 @@ class _Worker:
                 form.read(name)  # which raises what is wrong with the suite itself
             written, warned = terminal.tell(), list[str]()
             warnings.simplefilter("always")
+            warnings.filterwarnings("ignore", "Image size")  # as fastvae has it, whose own limit is another
             warnings.showwarning = lambda message, *_, **__: warned.append(str(message))
             for number in self.numbers:
                 self._note(number)

@@ -182,7 +182,7 @@ def _forgotten(_: str) -> None:
 
 def _cache(folder: Path) -> dict[str, bytes]:
     _cached("")
-    return {name: (folder / name).read_bytes() for name in ("kept/cache.json", "kept/verified.json")}
+    return {"kept/cache.json": (folder / "kept/cache.json").read_bytes()}
 
 
 def _cached(_: str) -> None:
@@ -196,7 +196,8 @@ def _autotune(_: Path) -> dict[str, bytes]:
 
 
 def _chosen(name: str) -> None:
-    str(autotune._kept(Path(name), "a", ["fp32", "bf16"]))
+    autotune._file = lambda: Path(name)
+    str(autotune._known(autotune._read().get("a"), ["fp32", "bf16"]))
 
 
 def _hdf5(folder: Path) -> dict[str, bytes]:
@@ -239,7 +240,7 @@ FORMATS = {
     "values": Format("values in checkpoints, checksum right", 1, _values, _forged, damaged_json),
     "config": Format("config.json, evaluated", 3, _config, _evaluated, damaged_json),
     "metrics": Format("metrics.jsonl, resumed", 1, _metrics, _forgotten, damaged_json),
-    "cache": Format("cache.json and verified.json", 6, _cache, _cached, damaged_json),
+    "cache": Format("cache.json", 6, _cache, _cached, damaged_json),
     "autotune": Format("autotune.json", 8, _autotune, _chosen, damaged_json),
     "hdf5": Format("HDF5", 8, _hdf5, _array, needs="h5py"),
     "huggingface": Format(

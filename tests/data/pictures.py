@@ -24,6 +24,9 @@ class Made:
     def name(self, index):
         return f"made/{index}"
 
+    def file(self, index):
+        return b"made"
+
 
 def encoded(picture, form="PNG", **options):
     file = io.BytesIO()

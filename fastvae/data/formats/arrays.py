@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ...errors import InputError
+from ...files import descriptor_of
 from .. import npy
-from ..mapped import check_whole
+from ..mapped import check_length, check_whole
 from ..source import Images
 from .split import Index, numbers, tenths
 
@@ -74,9 +76,13 @@ class Array(Rows):
         self._array = array
 
     def _take(self, rows: Index) -> NDArray[Any]:
-        if isinstance(self._array, np.memmap):
-            check_whole(self._array.filename, self._array._mmap, self._array.offset + self._array.nbytes)  # type: ignore[attr-defined]
-        return np.asarray(self._array[rows])
+        array = self._array
+        if not isinstance(array, np.memmap):
+            return np.asarray(array[rows])
+        if array.flags.c_contiguous:
+            return _read_rows(array, rows)
+        check_whole(array.filename, array._mmap, array.offset + array.nbytes)  # type: ignore[attr-defined]
+        return np.asarray(array[rows])
 
     def __getstate__(self) -> dict[str, Any]:
         array = self._array
@@ -89,6 +95,25 @@ class Array(Rows):
         if isinstance(state["_array"], tuple):
             state = {**state, "_array": np.memmap(*state["_array"])}
         self.__dict__.update(state)
+
+
+def _read_rows(array: np.memmap[Any, Any], rows: Index) -> NDArray[Any]:
+    """Rows of a mapped array by system calls: a file that is cut short is an error to them, and SIGBUS to a map."""
+    taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    content, size = taken.reshape(-1).view(np.uint8).data, array[:1].nbytes
+    begins = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()  # of rows that follow one another
+    file = descriptor_of(str(array.filename))
+    try:
+        check_length(array.filename, os.fstat(file).st_size, array.offset + array.nbytes)
+        for begin, end in zip(begins, [*begins[1:], len(rows)][: len(begins)], strict=True):
+            place, part = array.offset + int(rows[begin]) * size, content[begin * size : end * size]
+            while len(part):
+                count = os.preadv(file, [part], place)
+                check_length(array.filename, place + count, place + 1)  # where the file ends, nothing is read
+                place, part = place + count, part[count:]
+    finally:
+        os.close(file)
+    return taken
 
 
 def in_memory(train: Rows, test: Rows) -> tuple[Images, Images]:

@@ -34,6 +34,9 @@ class Files:
     def name(self, index: int) -> str:
         return shown(self._path(index))
 
+    def file(self, index: int) -> bytes:
+        return self._path(index)
+
     def _path(self, index: int) -> bytes:
         return os.path.join(self._root, self._names[index])
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...files import check_regular
 from ...machine import check_fits
-from ..files import told
+from ..files import check_unpacked, told
 from ..npy import check_images
 from ..source import Images
 from .arrays import IN_MEMORY, Array, Rows, halved, paired
+from .chunks import Chunks
 from .pick import pick
 from .split import Index
 
@@ -34,14 +35,16 @@ class Hdf5(Rows):
     def __init__(self, path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         super().__init__(f"{path}:{key}", shape, dtype)
         self._path, self._key = path, key
-        self._opened: tuple[int, Any] | None = None  # by which process
+        self._opened: tuple[int, Any, Chunks] | None = None  # by which process
 
     def _take(self, rows: Index) -> NDArray[Any]:
         with told(lambda why: f"{self.label}: can't be read ({why}): give a complete HDF5 file, and leave it as it is"):
             if self._opened is None or self._opened[0] != os.getpid():
                 check_regular(self._path)
-                self._opened = os.getpid(), _h5py(self._path).File(self._path, "r")[self._key]
-            dataset = self._opened[1]
+                dataset = _h5py(self._path).File(self._path, "r")[self._key]
+                self._opened = os.getpid(), dataset, Chunks(dataset, self.label)
+            _, dataset, chunks = self._opened
+            chunks.check(rows)
             taken = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
             # One by one: for rows out of chunks that is many times faster than h5py's own selection of several.
             # Ascending, so that what a chunk holds is unpacked once.
@@ -83,10 +86,15 @@ def check_alone(path: Path) -> None:
     """Raise InputError where any array of an HDF5 file lies in another file, or the file cannot be read."""
     with told(lambda why: f"{path}: can't be read as HDF5 ({why}): give a complete HDF5 file"):
         check_regular(path)
-        with _h5py(path).File(path, "r") as file:
+        h5py = _h5py(path)
+        with h5py.File(path, "r") as file:
             found = _arrays(file)
             for name in found:
                 _check_inside(path, name, found)
+            for name in file:  # whoever reads by a name would follow it
+                link = file.get(name, getlink=True)
+                if isinstance(link, h5py.ExternalLink):
+                    raise InputError(f"{path}:{name}: is a link to another file, {link.filename}: put its array there")
 
 
 def _arrays(file: Any) -> dict[str, Any]:
@@ -104,10 +112,11 @@ def _check_inside(path: Path, key: str, found: dict[str, Any]) -> None:
         if name in seen:
             continue
         seen.add(name)
+        Chunks(found[name], f"{path}:{name}")
         outside = [str(file) for file, *_ in found[name].external or ()]
         for source in found[name].virtual_sources() if found[name].is_virtual else ():
             part = source.dset_name.strip("/")
-            if source.file_name == "." and part in found:
+            if source.file_name == "." and part in found and "%" not in part:  # which stands for many names
                 todo.append(part)
             else:
                 outside.append(f"{source.file_name}:{source.dset_name}")
@@ -124,7 +133,9 @@ def _rows(path: Path, key: str, found: dict[str, Any]) -> Rows:
     _check_inside(path, key, found)
     if dataset.chunks is not None:
         check_fits(math.prod(dataset.chunks) * dataset.dtype.itemsize, f"{path}:{key}: one chunk of it")
+    check_unpacked(f"{path}:{key}", dataset.id.get_storage_size(), dataset.nbytes)
     if dataset.nbytes <= IN_MEMORY:
+        Chunks(dataset, f"{path}:{key}").check(range(len(dataset)))
         return Array(f"{path}:{key}", dataset[()])
     return Hdf5(path, key, dataset.shape, dataset.dtype)
 

@@ -10,6 +10,7 @@ from ...files import check_regular, read_json
 from ..files import picture as read_picture
 from ..files import told
 from ..source import Encoded
+from .arrow import check_arrow
 from .names import warn
 from .split import halved
 
@@ -44,6 +45,9 @@ class Column:
     def name(self, index: int) -> str:
         return f"{self._label} row {index}"
 
+    def file(self, index: int) -> bytes:  # noqa: ARG002 -- the same for all
+        return os.fsencode(os.path.join(self._label, _STATE))  # which save_to_disk writes anew
+
 
 def is_saved(path: Path) -> bool:
     """Whether ``save_to_disk`` wrote a folder."""
@@ -67,9 +71,8 @@ def read_saved(path: Path) -> tuple[Encoded, Encoded]:
         ) from error
     # pyarrow, json and datasets have errors of their own for damage
     with told(lambda why: f"{path}: can't be read as a saved data set ({why}): save it again"):
-        _check_files(path)
-        saved = datasets.load_from_disk(os.fspath(path))
-        splits = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"": saved}
+        names = _checked(path)
+        splits = {split: datasets.Dataset.load_from_disk(os.fspath(path / split)) for split in names}
         return _splits(datasets, path, splits)
 
 
@@ -85,8 +88,13 @@ def _splits(datasets: Any, path: Path, splits: dict[str, Any]) -> tuple[Encoded,
     return _column(datasets, path, "train", splits["train"]), _column(datasets, path, test, splits[test])
 
 
-def _check_files(path: Path) -> None:
-    """Refuse a folder that names files elsewhere, before anything opens them."""
+def _checked(path: Path) -> list[str]:
+    """The names of the splits, "" for a single set. A folder that names files elsewhere is refused unopened.
+
+    Which of the two it is decides here, and what is looked at is what is opened.
+    """
+    if "::" in str(path) or "://" in str(path):  # for datasets, that is an address
+        raise InputError(f"{path}: has :: or :// in its name, which datasets takes for an address: rename it")
     splits = [""]
     if os.path.exists(path / _DICT):
         splits = [_plain(path / _DICT, split) for split in read_json(path / _DICT)["splits"]]
@@ -98,10 +106,12 @@ def _check_files(path: Path) -> None:
             if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(path)):
                 raise InputError(f"{file}: is a link that leaves {path}: copy the file into the folder")
             check_regular(file)
+            check_arrow(file)
+    return splits
 
 
 def _plain(where: Path, name: Any) -> str:
-    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
+    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0:"):
         raise InputError(f"{where}: names {name!r}, which is no file in its folder: save the data set again")
     return name
 
@@ -115,7 +125,9 @@ def _column(datasets: Any, path: Path, split: str, dataset: Any) -> Column:
             "cast one to datasets.Image(), name it 'image', and save it again"
         )
     pictures = dataset.with_format(None).select_columns([name]).cast_column(name, datasets.Image(decode=False))
-    _tell_files(path / split, pictures.data.column(name))
+    column = pictures.data.column(name)
+    column.validate(full=True)  # offsets that lead out of the file would end the process
+    _tell_files(path / split, column)
     return Column(pictures, str(path / split))
 
 

@@ -1,6 +1,7 @@
 """Pictures by a list of their paths."""
 
 import os
+from io import BytesIO
 from pathlib import Path
 
 from ...errors import InputError
@@ -23,26 +24,27 @@ def read_list(path: Path) -> tuple[Encoded, Encoded]:
         InputError: the file cannot be read, lists files that are not there, or lists fewer than two.
     """
     try:
-        lines = [line.strip() for line in read_bytes(path, _LIMIT).removeprefix(b"\xef\xbb\xbf").splitlines()]
+        content = read_bytes(path, _LIMIT).removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise InputError(
             f"{path}: can't be read ({reason(error)}): give the path of a list of pictures, one path a line"
         ) from error
-    names = [line for line in lines if line and not line.startswith(b"#")]
+    names = Names(line for line in map(bytes.strip, BytesIO(content)) if line and not line.startswith(b"#"))
     root = os.fsencode(path.parent)
-    outside, missing = Outside(root), []
+    outside, missing, first = Outside(root), 0, b""
     with Counting(f"files of {path}") as counting:
-        for name in counting(names):
-            file = os.path.join(root, name)
+        for index in counting(range(len(names))):
+            file = os.path.join(root, names[index])
             if os.path.isfile(file):
                 outside.enter(os.path.dirname(file))
                 outside.see(file, os.path.islink(file))
             else:
-                missing.append(name)
+                first = first or names[index]
+                missing += 1
     if missing:
         raise InputError(
-            f"{path}: {len(missing)} of its {len(names)} lines name no file, the first is {shown(missing[0])!r}: "
+            f"{path}: {missing} of its {len(names)} lines name no file, the first is {shown(first)!r}: "
             f"list paths relative to {path.parent}, one a line"
         )
     outside.tell(str(path))
-    return halved(Files(path.parent, Names(names)), str(path))
+    return halved(Files(path.parent, names), str(path))

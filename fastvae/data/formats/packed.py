@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...errors import InputError
-from ...files import open_regular
+from ...files import open_regular, stored_size
 from ..files import check_unpacked, told
 from .hdf5 import check_alone
 
@@ -25,6 +25,8 @@ def check_packed(kind: str, make: Any, folder: Path) -> None:
     Raises:
         InputError: one of them is no regular file, damaged, not the published one, or a decompression bomb.
     """
+    if kind == "Cityscapes" and not (folder / "leftImg8bit" / "test").is_dir():  # it would unpack archives there
+        raise InputError(f"{folder}: holds no folder leftImg8bit/test: unpack Cityscapes' archives there yourself")
     if kind == "USPS":
         check_sums(folder, make.split_list.values())
     for pattern, check in _CHECKS.get(kind, {}).items():
@@ -54,9 +56,7 @@ def _check_zip(path: Path) -> None:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
-            check_unpacked(
-                str(path), sum(info.compress_size for info in members), sum(info.file_size for info in members)
-            )
+            check_unpacked(str(path), stored_size(file.fileno()), sum(info.file_size for info in members))
 
 
 def _check_matlab(path: Path) -> None:

@@ -51,6 +51,9 @@ class Chosen:
     def name(self, index: int) -> str:
         return self._pictures.name(int(self._index[index]))
 
+    def file(self, index: int) -> bytes:
+        return self._pictures.file(int(self._index[index]))
+
 
 def halved(pictures: Encoded, label: str) -> tuple[Encoded, Encoded]:
     """Pictures for training and for testing. Raises InputError where there are fewer than two."""

@@ -22,7 +22,9 @@ _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_RANGES = 8  # in one pattern
 _BLOCK = 512  # bytes; archives consist of blocks
-_HEADERS = 4 << 20  # bytes of the headers before one member, extended ones included
+# Bytes of the headers before one member, extended ones included: a name has 4 KiB at most. Python's tarfile takes a
+# time that grows with the square of a header of digits (CVE-2024-6232): half a second for this one.
+_HEADERS = 32 << 10
 
 
 class Tars:
@@ -69,6 +71,9 @@ class Tars:
 
     def name(self, index: int) -> str:
         return f"{self._paths[self._where[index, 0]]}/{shown(self._names[index])}"
+
+    def file(self, index: int) -> bytes:
+        return os.fsencode(self._paths[self._where[index, 0]])
 
 
 def read_tars(paths: Sequence[Path], label: str) -> tuple[Encoded, Encoded]:

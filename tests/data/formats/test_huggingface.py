@@ -171,3 +171,41 @@ def test_refuses_pipes_and_nonsense(datasets, tmp_path, refuses):
         os.mkfifo(folder / name)
         with refuses(folder, "named pipe"):
             read_saved(folder)
+
+
+def test_what_is_looked_at_is_what_is_opened(datasets, tmp_path):
+    """A folder that is both a set of splits and a single one, whose state names a file elsewhere."""
+    secret = saved(made(datasets, range(200, 220)), tmp_path / "secret")
+    (arrow,) = secret.glob("*.arrow")
+    folder = tmp_path / "both"
+    datasets.DatasetDict(train=made(datasets, range(20)), test=made(datasets, range(2))).save_to_disk(folder)
+    for name in ("dataset_info.json", "state.json"):
+        state = json.loads((secret / name).read_text())
+        if name == "state.json":
+            state["_data_files"] = [{"filename": str(arrow)}]
+        (folder / name).write_text(json.dumps(state))
+    train, _ = read_saved(folder)
+    assert read(train)[0] == png(0)
+
+
+@pytest.mark.parametrize("split", ["a::b", "a:b", "..", "a/b", "a\\b", ""])
+def test_names_of_splits_that_lead_elsewhere_are_refused(datasets, tmp_path, split, refuses):
+    folder = tmp_path / "sets"
+    datasets.DatasetDict(train=made(datasets, range(20)), test=made(datasets, range(2))).save_to_disk(folder)
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": ["train", split]}))
+    with refuses(folder / "dataset_dict.json", "is no file in its folder"):
+        read_saved(folder)
+
+
+def test_packed_batches_are_refused(datasets, tmp_path, refuses):
+    folder = saved(made(datasets, range(20)), tmp_path / "packed")
+    pyarrow = pytest.importorskip("pyarrow")
+    (arrow,) = folder.glob("*.arrow")
+    with pyarrow.memory_map(str(arrow)) as file:
+        table = pyarrow.ipc.open_stream(file).read_all()
+        options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+        with pyarrow.ipc.new_stream(str(tmp_path / "new"), table.schema, options=options) as stream:
+            stream.write_table(table)
+    (tmp_path / "new").replace(arrow)
+    with refuses(arrow, "packed record batches"):
+        read_saved(folder)

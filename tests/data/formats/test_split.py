@@ -20,6 +20,9 @@ class Letters:
     def name(self, index):
         return str(index)
 
+    def file(self, index):
+        return b""
+
 
 @given(count=st.integers(2, 200))
 def test_splits_are_by_place_and_lose_nothing(count):
