@@ -103,7 +103,7 @@ class Pictures:
         except Exception as error:  # of as many kinds as Pillow has decoders
             raise InputError(
                 f"{self.encoded.name(index)}: cannot be decoded ({_words(error)}): "
-                "mend or remove it, or use --on-bad-image skip"
+                f"mend or remove it{'' if self.on_bad == 'skip' else ', or use --on-bad-image skip'}"
             ) from error
         picture = torch.from_numpy(pixels).view(1, *pixels.shape[:2], self.channels).permute(0, 3, 1, 2)
         return square(picture, self.size)[0]

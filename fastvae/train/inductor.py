@@ -2,6 +2,7 @@
 
 import atexit
 import errno
+import logging
 import os
 import shutil
 import sys
@@ -55,6 +56,8 @@ def compiling() -> Iterator[None]:
     """
     keep_compiled()
     claim_shared()
+    # It says, above all of a run's own lines, that there is no CUDA where it looks for a compiler of it.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     if sys.version_info < (3, 11):  # where Python has no variable against that, torch has one against the trial
         os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
     with safe_path(by_variable=True):

@@ -1,6 +1,7 @@
 """A training run from its settings to its pictures, in each of its processes."""
 
 import math
+import shlex
 import signal
 import statistics
 from collections.abc import Sequence
@@ -119,7 +120,8 @@ def run(
             else:
                 samples, reconstructions = _picture(loop)
                 if folder is not None:
-                    _finish(loop, dataset.name, folder, console, samples, reconstructions)
+                    own_name = "a model of your own" if own else None
+                    _finish(loop, own_name, dataset.name, folder, console, samples, reconstructions)
     return Outcome(status, loop.test, path, loop.startup_s)
 
 
@@ -213,7 +215,13 @@ def _picture(loop: Loop) -> tuple[Tensor, Tensor]:
 
 
 def _finish(
-    loop: Loop, data: str, folder: RunFolder, console: Terminal, samples: Tensor, reconstructions: Tensor
+    loop: Loop,
+    name: str | None,
+    data: str,
+    folder: RunFolder,
+    console: Terminal,
+    samples: Tensor,
+    reconstructions: Tensor,
 ) -> None:
     with writing(folder.path / "samples.png"):
         pictures = [
@@ -226,8 +234,9 @@ def _finish(
         "test loss (negative ELBO)": f"{last['loss']:.2f} nats = nll {last['nll']:.2f} + kl {last['kl']:.2f}",
         "run's folder": str(folder.path),
         "pictures in it": ", ".join(path.name for path in pictures),
-        "look closer": f"fastvae evaluate {folder.path}",
     }
+    if name is None:
+        rows["look closer"] = f"fastvae evaluate {shlex.quote(str(folder.path))}"
     if loop.engine.model.likelihood.is_code_length:
         bits = bits_per_dimension(last["loss"], math.prod(loop.test_loader.first(1).shape))
         rows["bits per dimension"] = f"{bits:.3f}, by the test loss"
@@ -244,4 +253,4 @@ def _finish(
     if loop.config.objective != "elbo" or loop.config.beta != 1:
         beta = f", beta {loop.config.beta:g}" if loop.config.beta != 1 else ""
         rows["minimised"] = f"{loop.config.objective}{beta}: the train loss is its own"
-    console.print(table(f"{loop.config.preset} on {data}, {loop.epoch} epochs", rows))
+    console.print(table(f"{name or loop.config.preset} on {data}, {loop.epoch} epochs", rows))
