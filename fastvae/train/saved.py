@@ -56,7 +56,7 @@ class SavedRun:
         config = read_config(path)
         settings, shape = config["settings"], tuple(config["data"]["shape"])
         file = path / CONFIG
-        if len(shape) != 3 or min(shape) < 1:
+        if len(shape) != 3 or min(shape) < 1 or any(isinstance(size, bool) for size in shape):
             raise InputError(f"{file} has images of shape {shape}, not (C, H, W): use another run")
         if config.get("own_model"):
             raise InputError(

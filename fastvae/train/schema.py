@@ -1,9 +1,9 @@
 """What the files of a run hold, as types, and the one check of what is read from them."""
 
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
-from typing_extensions import NotRequired, get_type_hints, is_typeddict
+from typing_extensions import NotRequired, TypedDict, get_type_hints, is_typeddict
 
 from ..errors import InputError
 

@@ -240,7 +240,9 @@ def test_forged_settings_are_one_line(train, run, capsys, command, name, wrong):
     assert "config.json" in refusal(capsys) or command == "train"
 
 
-@pytest.mark.parametrize("shape", [5, [], [1, 8], [1, 10**6, 10**6], [-1, 8, 8], ["a", 8, 8], [1, 8, 2**62]])
+@pytest.mark.parametrize(
+    "shape", [5, [], [1, 8], [1, 10**6, 10**6], [-1, 8, 8], ["a", 8, 8], [1, 8, 2**62], [True, 8, 8], [0, 8, 8]]
+)
 def test_forged_shapes_are_one_line(run, capsys, shape):
     from fastvae.cli import run as run_cli  # noqa: PLC0415
 
