@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import open_regular, reason
-from .files import cache_folder, download, user_folder
+from .files import download, download_folder, user_folder
 
 _BINARY, _PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
 _BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
@@ -28,7 +28,7 @@ def read(data_dir: Path | None) -> tuple[Tensor, Tensor]:
     """
     folder = user_folder(data_dir)
     if folder is None:
-        folder = cache_folder()
+        folder = download_folder("cifar10")
         try:
             return _python_version(folder)
         except (RuntimeError, OSError):  # not there yet, or not intact

@@ -59,6 +59,21 @@ def own_cache(name: str) -> Path:
     return own_folder(own_folder(cache_folder()) / name)
 
 
+def download_folder(name: str) -> Path:
+    """Where a data set is downloaded to and read from, made if need be: torchvision unpickles some of what lies there.
+
+    Raises:
+        InputError: it cannot be made, or somebody else could write to it.
+    """
+    try:
+        return own_folder(cache_folder())
+    except OSError as error:
+        raise InputError(
+            f"{name}: {cache_folder()} cannot take downloads ({reason(error)}): mend that, or name a folder that holds "
+            "the files (--data-dir or FASTVAE_DATA)"
+        ) from error
+
+
 def find(folder: Path, names: Iterable[str]) -> Path | None:
     """The first of the names that is a file in the folder, else the first that is there at all."""
     there = [folder / name for name in names if os.path.exists(folder / name)]

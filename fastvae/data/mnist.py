@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import InputError
-from .files import cache_folder, download, find, user_folder
+from .files import download, download_folder, find, user_folder
 from .idx import read_images
 
 CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}  # torchvision's names for them
@@ -21,7 +21,7 @@ def read(name: str, data_dir: Path | None) -> tuple[Tensor, Tensor]:
     """
     folder = user_folder(data_dir)
     if folder is None:
-        folder = cache_folder()
+        folder = download_folder(name)
         if None in _locate(folder, CLASSES[name]):
             download(name, folder, lambda fresh: _fetch(CLASSES[name], fresh))
     paths = zip(_STEMS, _locate(folder, CLASSES[name]), strict=True)
