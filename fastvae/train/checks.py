@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Literal, Union, get_args, get_origin, get_type_hints
+
+from typeguard import TypeCheckError, check_type
 
 from ..errors import InputError
 
@@ -16,6 +20,22 @@ _COUNTS = (
     "decay_epochs", "beta_steps", "capacity_steps", "samples", "max_restarts", "image_size", "width", "workers",
 )  # fmt: skip
 _MOST = 1 << 48  # what is larger counts nothing that a machine could hold or do
+
+
+def check_types(config: TrainConfig) -> None:
+    """Each setting is of its type, and a choice is one of those there are: from Python, nobody has looked yet."""
+    for name, kind in get_type_hints(type(config)).items():
+        value, flag = getattr(config, name), "--" + name.replace("_", "-")
+        kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        choices = [choice for each in kinds if get_origin(each) is Literal for choice in get_args(each)]
+        if choices:
+            if value not in choices and not (value is None and NoneType in kinds):
+                raise InputError(f"{flag} is {value!r}: use one of {', '.join(choices)}")
+            continue
+        try:
+            check_type(value, Union[kind, str] if Path in kinds else kind)  # noqa: UP007 -- of types in variables
+        except TypeCheckError as error:
+            raise InputError(f"{flag} is {value!r}, which is the wrong type ({error}): give another value") from error
 
 
 def check_counts(config: TrainConfig) -> None:

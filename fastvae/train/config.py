@@ -20,6 +20,7 @@ from .checks import (
     check_objective,
     check_parallel,
     check_schedules,
+    check_types,
 )
 from .optimizer import check_optimizer
 
@@ -215,6 +216,7 @@ def _of_beta(config: TrainConfig) -> dict[str, Any]:
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill in the preset's values and check ranges. Raises InputError naming the flag, its value and the remedy."""
+    check_types(config)
     recipe = config.recipe
     optimizer = (config.optimizer or recipe.optimizer).lower()
     options = {**(recipe.optimizer_options if optimizer == recipe.optimizer else {}), **config.optimizer_options}

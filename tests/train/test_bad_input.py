@@ -3,11 +3,14 @@
 import fcntl
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fastvae.errors import InputError
 from fastvae.train.command import main
+from fastvae.train.config import TrainConfig, resolve
 
 BAD = {
     "preset": (["--preset", "huge"], r"huge"),
@@ -323,3 +326,20 @@ def test_bad_input(case, finished, monkeypatch, capsys, request):
 def contents(folder):
     """All that a refusal may not change."""
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("precision", "fp8"), ("execution", "fast"), ("schedule", "cosin"), ("beta_schedule", "warm"),
+        ("loader", "dally"), ("on_nonfinite", "ignore"), ("parallel", "fsdp2"), ("objective", "elboo"),
+        ("preset", "leeky"), ("batch_size", "12"), ("seed", 1.5), ("optimizer", 5), ("epochs", [1]), ("lr", "1e-3"),
+    ],
+)  # fmt: skip
+def test_settings_from_python_are_looked_at(name, value):
+    with pytest.raises(InputError, match=rf"--{name.replace('_', '-')} is {re.escape(repr(value))}"):
+        resolve(TrainConfig(**{name: value}))
+
+
+def test_paths_from_python_may_be_text():
+    assert resolve(TrainConfig(out="runs/x", data_dir="data")).out == Path("runs/x")
