@@ -69,6 +69,7 @@ def _give_up(stream: IO[str], error: OSError) -> None:
     _lost = _lost or error
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, stream.fileno())
+        with suppress(OSError):  # a stream of a program's own, without a file below it
+            os.dup2(nowhere, stream.fileno())
     finally:
         os.close(nowhere)

@@ -41,7 +41,7 @@ from .state import begin_anew, restore
 from .terms import Terms
 from .world import World, open_world
 
-_COPIES = 3  # of the weights, at least: they and two moments of their gradients
+_COPIES = 3  # of the weights, at least, where they are trained: they and two moments of their gradients
 _BEGUN: set[Path] = set()  # folders of the runs of this process
 
 
@@ -89,7 +89,7 @@ def run(
         own = model is not None
         if model is None:
             check_pixels(config, dataset)
-            model = _build(config, dataset)
+            model = _build(config, dataset, world.device)
         if config.binarize:
             check_binarize(dataset, model.likelihood)
         loaders = make_loaders(config, dataset, world)
@@ -125,7 +125,7 @@ def run(
     return Outcome(status, loop.test, path, loop.startup_s)
 
 
-def _build(config: TrainConfig, dataset: Dataset) -> VAE:
+def _build(config: TrainConfig, dataset: Dataset, device: torch.device) -> VAE:
     """The preset's model, drawn by the seed. Raises InputError for images, or sizes, that it cannot have here."""
     shape = " x ".join(map(str, dataset.shape))
     try:
@@ -133,7 +133,7 @@ def _build(config: TrainConfig, dataset: Dataset) -> VAE:
             outline = build(config.recipe, dataset.shape, config.latent_dim, config.width)
         size = sum(parameter.numel() * parameter.element_size() for parameter in outline.parameters())
         check_fits(
-            size * _COPIES,
+            size * (_COPIES if device.type == "cpu" else 1),
             f"to train preset {config.preset} on images of {shape}",
             "give a smaller --image-size, --latent-dim or --width",
         )
