@@ -41,7 +41,7 @@ class Terminal(Console):
             _give_up(self.file, error)
 
     def on_broken_pipe(self) -> None:
-        """What rich calls when the reader of a pipe has left; its own would end the program."""
+        """Rich calls this when the reader of a pipe has left; its own version would end the program."""
         _give_up(self.file, BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
 
 

@@ -20,7 +20,7 @@ _HEADER_LIMIT = 1 << 14  # bytes; numpy refuses headers of more than 10,000 by i
 
 
 class Header(NamedTuple):
-    """What the first bytes of an .npy file say; ``start``: how many these are."""
+    """The header of an .npy file; ``start`` is its length in bytes."""
 
     shape: tuple[int, ...]
     is_fortran: bool

@@ -233,7 +233,7 @@ def _key(config: TrainConfig, model: VAE, batch: Batch, loader: OrderedLoader, s
 
 
 def _known(kept: Any, precisions: list[Precision]) -> Choice | None:
-    """What an earlier trial chose; None where there was none, or it is not what :func:`_keep` writes."""
+    """The choice of an earlier trial; None if there was none, or if :func:`_keep` did not write it."""
     if not isinstance(kept, dict):
         return None
     times = kept.get("milliseconds")

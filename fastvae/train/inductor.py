@@ -49,7 +49,7 @@ def keep_compiled() -> None:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Around what has torch compile: with folders of this user's own, and without the current one in a search path.
+    """A context to compile in: torch uses folders of this user's own and never searches the current one.
 
     torch tries each instruction set by ``python -c "from ctypes import ..."``, which would take a ``ctypes.py`` of the
     current folder. Raises InputError where the folders cannot be had.

@@ -145,7 +145,7 @@ def _agent_settings() -> Iterator[None]:
 
 
 def _meaning(name: str) -> str:
-    """What a signal says about its cause, where that is not what somebody typed."""
+    """The likely cause of a signal that nobody sent on purpose, as a clause; else an empty string."""
     causes = {
         "SIGKILL": "perhaps for lack of memory",
         "SIGBUS": "a file that it reads was cut short",

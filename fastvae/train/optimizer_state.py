@@ -1,4 +1,4 @@
-"""Whether the optimiser's state in a checkpoint, which may be somebody else's file, is that of the optimiser here."""
+"""A check of the optimiser's state in a checkpoint, which may be somebody else's file."""
 
 import inspect
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-# What the device decides, and the schedule.
+# The device decides these, and the schedule.
 FORM = ("fused", "foreach", "capturable", "lr")
 _REMEDY = "use another checkpoint, or begin anew with another --out"
 
@@ -67,7 +67,7 @@ def _sample(ndim: int) -> nn.Parameter:
 
 
 def _kept(optimizer: torch.optim.Optimizer, ndim: int) -> dict[str, torch.Size]:
-    """What such an optimiser keeps of a small parameter of so many dimensions, and in which shapes."""
+    """The entries that such an optimiser keeps for a small parameter of ``ndim`` dimensions, with their shapes."""
     known = inspect.signature(type(optimizer)).parameters
     options = {key: value for key, value in optimizer.defaults.items() if key in known and key not in FORM}
     weight = _sample(ndim)

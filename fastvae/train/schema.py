@@ -1,4 +1,4 @@
-"""What the files of a run hold, as types, and the one check of what is read from them."""
+"""The content of a run's files as types, and the one function that checks it."""
 
 from typing import Any, TypeVar
 
@@ -44,14 +44,14 @@ class Mark(TypedDict):
 
 
 class Optimizer(TypedDict):
-    """What of an optimiser's state dict are no tensors."""
+    """The part of an optimiser's state dict that is not tensors."""
 
     scalars: dict[str, float | None]
     groups: list[dict[str, Any]]
 
 
 class Seen(TypedDict):
-    """What the running epoch has seen."""
+    """The images of the running epoch so far, and their seconds."""
 
     seconds: float
     images: int
@@ -65,7 +65,7 @@ class BestLoss(TypedDict):
 
 
 class Values(Mark):
-    """What a checkpoint holds beside tensors."""
+    """The values that a checkpoint holds beside its tensors."""
 
     loader: Mark
     meter: Seen

@@ -9,7 +9,7 @@ from .schema import check
 # In JSON, paths are text.
 _SETTINGS = {**get_type_hints(TrainConfig), **dict.fromkeys(("data_dir", "cache", "out"), str | None)}
 _ALWAYS = ("preset", "data", "latent_dim", "seed")
-# What says where and how a run ran, not what it computed.
+# These say where and how a run ran, not what it computed.
 _CIRCUMSTANCES = {"data_dir", "cache", "out", "resume", "nproc", "max_restarts", "device", "backend"}
 
 

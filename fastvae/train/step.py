@@ -106,7 +106,7 @@ class Step:
 def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     """Straight to TorchInductor: no guards to check at each step, since the shapes are the trace's own.
 
-    What it compiles is kept beside fastvae's other caches, unless TORCHINDUCTOR_CACHE_DIR names a place.
+    Compiled code is kept beside fastvae's other caches, unless TORCHINDUCTOR_CACHE_DIR names a place.
     """
     from torch._inductor import compile as inductor  # noqa: PLC0415 -- seconds to import, for runs that compile
 

@@ -45,7 +45,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def name_of(tensor: Tensor) -> str:
-    """What the format calls a tensor's type. Raises KeyError for one that it does not have."""
+    """The format's name of a tensor's type. Raises KeyError for one that it does not have."""
     return _NAMES[tensor.dtype]
 
 

@@ -1,4 +1,4 @@
-"""What `--nproc` starts: `python worker.py MODULE ARGUMENTS`, a safe `python -m MODULE ARGUMENTS`.
+"""`--nproc` starts `python worker.py MODULE ARGUMENTS`, a safe `python -m MODULE ARGUMENTS`.
 
 `python -m` searches the current folder before all others, so that a file named `tyro.py` in a folder of downloaded data
 would run. A script's own folder is searched instead, and is taken out again here before anything is imported.
