@@ -9,7 +9,7 @@ import timing
 import torch
 
 from fastvae.models import PRESETS, build
-from fastvae.train.adam import Adam
+from fastvae.train.optim.adam import Adam
 
 BYTES = 28  # read: gradient 2, weight and moments 12; written: weight and moments 12, working weight 2
 OTHER = 64 << 20  # bytes

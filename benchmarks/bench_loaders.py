@@ -17,19 +17,19 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
-from fastvae.bench.tutorial import Pictures as TutorialPictures
+from fastvae.bench.contenders.tutorial import Pictures as TutorialPictures
 from fastvae.data import Batch, ResidentLoader, in_memory, load
-from fastvae.data.cache import cached
-from fastvae.data.choose import has_dali
-from fastvae.data.dali import DaliLoader
 from fastvae.data.formats import open_images
-from fastvae.data.pictures import Pictures
-from fastvae.data.source import Held
-from fastvae.data.torch_loader import TorchLoader
+from fastvae.data.loaders.choose import has_dali
+from fastvae.data.loaders.dali import DaliLoader
+from fastvae.data.loaders.dataloader import TorchLoader
+from fastvae.data.sources.decode_cache import cached
+from fastvae.data.sources.decoded import Pictures
+from fastvae.data.sources.source import Held
 from fastvae.models import build
 from fastvae.train.config import TrainConfig, resolve
+from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
-from fastvae.train.world import World
 
 SIDES = {64: 2048, 256: 768, 512: 256}  # of the JPEGs, and how many
 SIZE, BATCH = 64, 64  # pixels to which they are resized

@@ -9,7 +9,7 @@ import timing
 import torch
 
 from fastvae.ops import _library
-from fastvae.ops.mm import mm
+from fastvae.ops.internal.mm import mm
 
 BATCHES = (20, 100, 1024)
 LAYERS = [(784, 400), (400, 400), (400, 200)]

@@ -10,9 +10,9 @@ import warnings
 import pytest
 import torch
 
-from fastvae.bench.contenders import contenders
+from fastvae.bench.contenders.choose import contenders
+from fastvae.bench.contenders.workload import Task
 from fastvae.bench.race import TOLERANCE
-from fastvae.bench.task import Task
 from fastvae.data import Dataset, load
 from fastvae.models import PRESETS
 

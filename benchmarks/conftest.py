@@ -6,17 +6,17 @@ import statistics
 import pytest
 import torch
 
-from fastvae.bench.paging import page_in_constants
+from fastvae.bench.warm_up import page_in_constants
 from fastvae.train.config import TrainConfig
-from fastvae.train.folder import device_name
-from fastvae.train.numerics import numerics
+from fastvae.train.report.run_folder import device_name
+from fastvae.train.step.torch_flags import torch_flags
 
 
 @pytest.fixture(scope="session", autouse=True)
 def fair_start(device):
     """Constants in memory, and torch's switches as ``fastvae train`` has them: no TF32 in convolutions."""
     page_in_constants()
-    with numerics(TrainConfig(), device):
+    with torch_flags(TrainConfig(), device):
         yield
 
 

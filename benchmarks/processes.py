@@ -22,13 +22,13 @@ from torch.nn.parallel import DistributedDataParallel
 from fastvae import ops
 from fastvae.data import ResidentLoader, load
 from fastvae.models import build
-from fastvae.train.autotune import has_fast_bf16
 from fastvae.train.config import TrainConfig, resolve
+from fastvae.train.distributed.launch import launch
+from fastvae.train.distributed.world import open_world
 from fastvae.train.engine import Engine
-from fastvae.train.folder import device_name
-from fastvae.train.gradients import FlatGradients
-from fastvae.train.launch import launch
-from fastvae.train.world import open_world
+from fastvae.train.measure.autotune import has_fast_bf16
+from fastvae.train.optim.flat_gradients import FlatGradients
+from fastvae.train.report.run_folder import device_name
 
 PRESET, ROUNDS, STEPS, WARM = "leaky", 5, 12, 4
 BATCHES = (100, 1024)
@@ -144,7 +144,7 @@ def work(file):
                 seconds = statistics.median(whole for whole, _ in found)
                 share = None if name == DDP else statistics.median(part / whole for whole, part in found)
                 results.append({"batch_size": batch_size, "run": name, "step_ms": seconds * 1e3, "summing": share})
-        if world.is_main:
+        if world.is_rank_0:
             Path(file).write_text(json.dumps(results))
         if dist.is_initialized():
             dist.barrier()

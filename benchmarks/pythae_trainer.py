@@ -22,8 +22,8 @@ from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 
 import fastvae
-from fastvae.train.folder import device_name
-from fastvae.train.world import resolve_device
+from fastvae.train.distributed.world import resolve_device
+from fastvae.utils.machine import device_name
 
 STEPS = 200  # of the curves that are compared
 ROUNDS = 3  # of epochs that are timed, one with and one without the patch in each

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from fastvae.bench import graphs
+from fastvae.bench.contenders import graphs
 
 ROTATED = 10**9  # bytes of inputs in rotation, many times an L2 cache
 MOST_SETS = 256  # of inputs so small that the launches decide

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 import tyro
 
-from fastvae.train.autotune import has_fast_bf16
 from fastvae.train.config import TrainConfig, resolve
-from fastvae.train.folder import device_name
 from fastvae.train.loop import Loop
+from fastvae.train.measure.autotune import has_fast_bf16
 from fastvae.train.run import run
+from fastvae.utils.machine import device_name
 
 PRESET, EVERY, DRAWS = "leaky", 50, 2000
 PAIRS = {100: 120, 1024: 20}

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from fastvae import Noise
-from fastvae.bench import graphs
+from fastvae.bench.contenders import graphs
 
 # (rows, event shape): bound by launches and Python, by memory or arithmetic.
 PIXEL_SHAPES = [(100, (784,)), (256, (3, 64, 64))]

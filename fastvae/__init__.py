@@ -6,7 +6,7 @@ Importing it is cheap: every public name is loaded at its first use.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from . import data as data

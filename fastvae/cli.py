@@ -10,8 +10,8 @@ import tyro
 
 from .bench.config import Bench
 from .train import TrainConfig
-from .train.command import guarded
-from .train.command import main as train_main
+from .train.cli import guarded
+from .train.cli import main as train_main
 
 _Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 _Output = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: in the run's folder)")]
@@ -117,14 +117,14 @@ def run(arguments: Sequence[str]) -> int:
 
 def _carry_out(command: object) -> int:
     if isinstance(command, Bench):
-        from .bench.command import bench  # noqa: PLC0415 -- each command loads what it needs: --help stays quick
+        from .bench.cli import bench  # noqa: PLC0415 -- each command loads what it needs: --help stays quick
 
         return bench(command)
     if isinstance(command, Doctor):
         from .doctor import examine  # noqa: PLC0415
 
         return examine()
-    from . import inspection  # noqa: PLC0415
+    from .evaluate import cli as inspection  # noqa: PLC0415
 
     if isinstance(command, Sample):
         inspection.sample(command.run, command.count, command.seed, command.out, command.device, command.checkpoint)

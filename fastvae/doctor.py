@@ -9,12 +9,12 @@ from fnmatch import fnmatch
 import torch
 from rich.table import Table
 
-import fastvae
+from fastvae.utils.machine import device_name
+from fastvae.utils.version import __version__
 
 from . import ops
 from .ops._library import capability, has_native, has_triton, multiplies_bf16
-from .terminal import Terminal
-from .train.folder import device_name
+from .utils.terminal import Terminal
 
 # The extras that pip installs, and the package of each; DALI has one for each CUDA.
 _OPTIONAL = {"dali": "nvidia-dali-cuda*", "hdf5": "h5py", "hf": "datasets"}
@@ -34,7 +34,7 @@ def examine() -> int:
 
 
 def _versions() -> list[tuple[str, str, str]]:
-    rows = [("fastvae", fastvae.__version__, ""), ("Python", platform.python_version(), "")]
+    rows = [("fastvae", __version__, ""), ("Python", platform.python_version(), "")]
     for package, wanted in (("torch", ""), ("torchvision", ""), ("triton", "pip install triton"), ("numpy", "")):
         try:
             rows.append((package, importlib.metadata.version(package), ""))

@@ -53,7 +53,7 @@ def record_step_(
     images: int,
     lasting: bool,
 ) -> None:
-    """See :func:`fastvae.ops.record_step.record_step_`."""
+    """See :func:`fastvae.ops.internal.record_step.record_step_`."""
     with on_device_of(found):
         _record[1,](
             found, record, total, state, sums, sizes, len(sizes), rows, images, LASTING=lasting, BLOCK=64, num_warps=1

@@ -17,7 +17,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from fastvae import doctor
 from fastvae.cli import run
 from fastvae.data import load
-from fastvae.train.pictures import reconstruction_grid, write_image
+from fastvae.train.report.figures import reconstruction_grid, write_image
 
 COMMANDS = ("sample", "reconstruct", "evaluate", "nll")
 

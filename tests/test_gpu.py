@@ -12,8 +12,9 @@ from torch import nn
 import fastvae
 from fastvae import cli
 from fastvae.data import load
-from fastvae.parity import command as parity
-from fastvae.train import TrainConfig, Trainer, checkpoint
+from fastvae.parity import cli as parity
+from fastvae.train import TrainConfig, Trainer
+from fastvae.train.checkpoint import checkpoint
 
 CPU, GPU = "cpu", pytest.param("cuda", marks=pytest.mark.gpu)
 SLOW_CPU = pytest.param("cpu", marks=pytest.mark.slow)

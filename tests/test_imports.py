@@ -1,6 +1,7 @@
 """What importing costs, and which way imports point."""
 
 import ast
+import graphlib
 import os
 import statistics
 import subprocess
@@ -12,9 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fastvae"
 
-# A layer may import those below it. kernels and reference import nothing of fastvae but themselves; data and models
-# stand side by side.
+# What each package may import of the others, beside itself and fastvae.utils. data and models stand side by side.
 LAYERS = {
+    "utils": set(),
     "kernels": set(),
     "reference": set(),
     "ops": {"kernels", "reference"},
@@ -23,10 +24,25 @@ LAYERS = {
     "data": {"nn", "ops", "reference"},
     "patch": {"nn", "ops", "reference"},
     "train": {"data", "models", "nn", "ops", "reference"},
+    "evaluate": {"data", "models", "nn", "ops", "reference", "train"},
     "parity": {"data", "models", "nn", "ops", "reference", "train"},
     "bench": {"data", "models", "nn", "ops", "reference", "train"},
 }
-EVERYBODY = {"errors", "figures", "files", "isolation", "machine", "terminal", "text", "__version__"}
+
+# The rooms of the house, from the ground up: a module imports its own room and those above it in this list, never one
+# below it. Its room is the longest name here that it begins with.
+ROOMS = (
+    "utils", "kernels", "reference", "ops", "nn", "models.vae", "models",
+    "data.sources", "data.formats.checks", "data.formats", "data.datasets", "data.loaders", "data",
+    "patch",
+    "train.distributed", "train.optim", "train.checkpoint", "train.config", "train.step", "train.report",
+    "train.signals", "train.binarize", "train.engine", "train.cuda_graph", "train.run_state", "train.loop",
+    "train.measure",
+    "train.inputs", "train.run", "train.trainer", "train",
+    "evaluate", "parity", "bench.contenders", "bench", "",
+)  # fmt: skip
+MOST_FILES = 12  # in a folder of unlike things
+ALIKE = {"ops", "reference", "kernels"}  # one file for each operator
 
 
 def python(code: str, **environment: str) -> str:
@@ -111,7 +127,7 @@ def _literal(node: ast.expr) -> str:
 
 
 def imports_of(source: str, module: list[str], is_package: bool) -> set[str]:
-    """The parts of fastvae that a source imports: ``ops`` for ``fastvae.ops.noise``; names, for ``from . import x``."""
+    """The modules and names of fastvae that a source imports, ``ops.noise.Noise`` say; under TYPE_CHECKING, too."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         names: list[str] = []
@@ -125,7 +141,7 @@ def imports_of(source: str, module: list[str], is_package: bool) -> set[str]:
         elif isinstance(node, ast.Call) and node.args:
             function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             names = [_literal(node.args[0])] if function in ("import_module", "__import__") else []
-        found |= {name.split(".")[1] for name in names if name.startswith("fastvae.") and name.count(".")}
+        found |= {name.partition(".")[2] for name in names if name.startswith("fastvae.")}
     return found
 
 
@@ -136,29 +152,57 @@ from fastvae import data
 from ..models import VAE
 from .. import nn
 from . import sibling
+if TYPE_CHECKING:
+    from fastvae.bench import race
 def late():
     importlib.import_module(f"fastvae.kernels.{name}")
 """
     module = ["fastvae", "ops", "noise"]
-    assert imports_of(source, module, is_package=False) == {"train", "data", "models", "nn", "ops", "kernels"}
-    assert imports_of("from .x import y", ["fastvae", "ops"], is_package=True) == {"ops"}
+    expected = {"train.engine", "data", "models.VAE", "nn", "ops.sibling", "bench.race", "kernels."}
+    assert imports_of(source, module, is_package=False) == expected
+    assert imports_of("from .x import y", ["fastvae", "ops"], is_package=True) == {"ops.x.y"}
+
+
+def room_of(name: str) -> str:
+    """The room of a module, or of a name in it."""
+    return max((room for room in ROOMS if f"{name}.".startswith(f"{room}." if room else "")), key=len)
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path) -> None:
     module = module_of(path)
-    used = imports_of(path.read_text(), module, path.name == "__init__.py") - EVERYBODY
-    if len(module) > 1 and module[1] in LAYERS:
-        layer = module[1]
-        wrong = used - LAYERS[layer] - {layer}
-        assert not wrong, f"{'.'.join(module)} is of the layer {layer}, and imports {sorted(wrong)}"
-    if module in (["fastvae", "errors"], ["fastvae", "machine"]):
-        assert not used
+    own = ".".join(module[1:])
+    used = imports_of(path.read_text(), module, path.name == "__init__.py")
+    if own.partition(".")[0] in LAYERS:
+        package = own.partition(".")[0]
+        wrong = {name.partition(".")[0] for name in used} - LAYERS[package] - {package, "utils"}
+        assert not wrong, f"{own} is of the package {package}, and imports {sorted(wrong)}"
+    if path.name == "__init__.py":  # the face of a folder may show what is inside
+        used = {name for name in used if not name.startswith(own)}
+    floor = ROOMS.index(room_of(own))
+    above = sorted(name for name in used if ROOMS.index(room_of(name)) > floor)
+    assert not above, f"{own} imports what is built on it: {above}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    modules = {".".join(module_of(path)[1:]): path for path in sources()}
+    after = {}
+    for own, path in modules.items():
+        names = imports_of(path.read_text(), module_of(path), path.name == "__init__.py")
+        found = {name if name in modules else name.rpartition(".")[0] for name in names}
+        after[own] = found & set(modules) - {own}
+    graphlib.TopologicalSorter(after).prepare()  # raises CycleError, which names the circle
 
 
 def test_every_folder_of_the_package_has_its_layer() -> None:
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"kernels"}
     assert folders <= set(LAYERS)
+
+
+def test_no_folder_is_a_corridor() -> None:
+    folders = {path.parent for path in PACKAGE.glob("**/*.py")}
+    sizes = {str(folder.relative_to(PACKAGE)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {name: size for name, size in sizes.items() if size > MOST_FILES and name not in ALIKE} == {}
 
 
 def test_nothing_imports_the_tests_or_the_benchmarks() -> None:

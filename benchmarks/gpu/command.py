@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from fastvae.machine import cores
+from fastvae.utils.machine import cores
 
 from . import driver
 from .section import ROOT

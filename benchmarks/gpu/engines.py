@@ -12,10 +12,10 @@ from torch import Tensor
 from fastvae.data import ResidentLoader, in_memory, load
 from fastvae.models import build
 from fastvae.train.config import TrainConfig, resolve
+from fastvae.train.config.plan import plan
+from fastvae.train.cuda_graph import Replay
+from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
-from fastvae.train.replay import Replay
-from fastvae.train.schedule import plan
-from fastvae.train.world import World
 
 from .section import Section, of_tests
 

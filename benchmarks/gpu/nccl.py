@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fastvae.train.replay import Replay
-from fastvae.train.world import World
+from fastvae.train.cuda_graph import Replay
+from fastvae.train.distributed.world import World
 
 from . import engines
 from .section import Section

@@ -12,9 +12,9 @@ import timing  # benchmarks/timing.py
 import torch
 from operations import OPERATIONS, Operation  # benchmarks/operations.py
 
-from fastvae.bench.paging import page_in_constants
+from fastvae.bench.warm_up import page_in_constants
 from fastvae.train.config import TrainConfig
-from fastvae.train.numerics import numerics
+from fastvae.train.step.torch_flags import torch_flags
 
 from .section import Section
 
@@ -55,7 +55,7 @@ def run(section: Section) -> str:
     wanted = dry_cells() if section.dry else list(cells())
     rows: dict[str, dict[str, Any]] = {}
     done = 0
-    with numerics(TrainConfig(), section.device):
+    with torch_flags(TrainConfig(), section.device):
         page_in_constants()
         for cell in wanted:
             if section.seconds_left() < ENOUGH_S:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastvae.train import checkpoint
+from fastvae.train.checkpoint import checkpoint
 
 from . import engines
 from .section import Command, Section

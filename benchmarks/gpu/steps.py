@@ -10,8 +10,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from fastvae.data import ResidentLoader
 from fastvae.train.config import TrainConfig
-from fastvae.train.numerics import numerics
-from fastvae.train.replay import STEPS, Replay, refusing_waits
+from fastvae.train.cuda_graph import STEPS, Replay, refusing_waits
+from fastvae.train.step.torch_flags import torch_flags
 
 from . import engines
 from .section import Section
@@ -59,7 +59,7 @@ def measured(section: Section, preset: str, precision: str, execution: str) -> d
     batches = BATCHES
     if section.dry:
         batches, options["batch_size"] = DRY_BATCHES, 8
-    with numerics(TrainConfig(), section.device):
+    with torch_flags(TrainConfig(), section.device):
         (plain, one_by_one), (replayed, loader) = (engines.make(section, batches, **options) for _ in range(2))
         started = time.perf_counter()
         replay = Replay.on_cuda(replayed, loader)

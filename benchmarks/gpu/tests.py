@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
-from fastvae.machine import cores
+from fastvae.utils.machine import cores
 
 from . import outcomes
 from .section import ROOT, Command, Done, Section
@@ -20,8 +20,16 @@ class Group(NamedTuple):
     dry: tuple[str, ...]
 
 
-REPLAYS = ("tests/train/test_replay.py", "tests/train/test_replayed_run.py", "tests/train/test_reading.py")
-LOADERS = ("tests/data/test_resident.py", "tests/data/test_ahead.py", "tests/data/test_order.py")
+REPLAYS = (
+    "tests/train/test_cuda_graph.py",
+    "tests/train/test_cuda_graph_run.py",
+    "tests/train/report/test_async_scalars.py",
+)
+LOADERS = (
+    "tests/data/loaders/test_resident.py",
+    "tests/data/loaders/test_prefetch.py",
+    "tests/data/loaders/test_shuffle.py",
+)
 ON_A_GPU = "triton or captured"  # of the operators' tests, by name
 
 

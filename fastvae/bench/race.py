@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..train.config import TrainConfig
-from ..train.numerics import numerics
-from .paging import page_in_constants
-from .task import Contender, Entry, Kind, Task
+from fastvae.bench.contenders.workload import Contender, Entry, Kind, Task
+from fastvae.train.config import TrainConfig
+from fastvae.train.step.torch_flags import torch_flags
+
+from .warm_up import page_in_constants
 
 TOLERANCE = 0.02  # of the test loss: further apart, the contenders do not train the same thing
 
@@ -61,7 +62,7 @@ def race(
     wait: Callable[[], None] = torch.cuda.synchronize if task.device.type == "cuda" else lambda: None
     # Contenders share the code that torch.compile compiles. Past the limit it would run eagerly, and not say so.
     limits = torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=10_000)
-    with numerics(TrainConfig(), task.device), limits:
+    with torch_flags(TrainConfig(), task.device), limits:
         racers: list[Contender] = []
         for turn in track(range(seeds * (laps + 1))):
             seed, lap = divmod(turn, laps + 1)

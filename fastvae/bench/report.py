@@ -9,15 +9,15 @@ import torch
 from rich import box
 from rich.table import Table
 
-import fastvae
+from fastvae.bench.contenders.workload import Task
+from fastvae.utils.errors import InputError
+from fastvae.utils.figures import new_figure, write_figure
+from fastvae.utils.files import reason, write_text
+from fastvae.utils.machine import device_name
+from fastvae.utils.terminal import Terminal
+from fastvae.utils.version import __version__
 
-from ..errors import InputError
-from ..figures import new_figure, write_figure
-from ..files import reason, write_text
-from ..terminal import Terminal
-from ..train.folder import device_name
 from .race import Result
-from .task import Task
 
 _COLORS = {"tutorial": "C7", "pythae": "C7", "torch": "C0", "fastvae": "C1", "floor": "C2"}
 
@@ -112,7 +112,7 @@ def content(task: Task, results: Sequence[Result], objections: Sequence[str]) ->
 
 def write_json(path: Path, device: torch.device, comparisons: Sequence[dict[str, Any]]) -> None:
     """Write what was measured, where and with what. Raises InputError if the file cannot be written."""
-    versions = {"fastvae": fastvae.__version__, "torch": torch.__version__}
+    versions = {"fastvae": __version__, "torch": torch.__version__}
     head = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions}
     try:
         write_text(path, json.dumps({**head, "comparisons": comparisons}, indent=2) + "\n")

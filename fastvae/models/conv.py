@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..nn import DiscretizedLogisticMixture, Likelihood, as_likelihood
+from fastvae.nn import DiscretizedLogisticMixture, Likelihood, as_likelihood
+
 from .blocks import Double, Flat, Grid, NormedConv, Residual, Stem, grid, halve, head, norm, widths
 from .vae import VAE
 

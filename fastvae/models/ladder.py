@@ -6,9 +6,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .. import ops
-from ..nn import ELBO, Likelihood
-from ..ops import Backend, Noise, Reduction
+from fastvae import ops
+from fastvae.nn import ELBO, Likelihood
+from fastvae.ops import Backend, Noise, Reduction
+
 from .blocks import Double, NormedConv, Stem, grid, halve, head, widths
 from .conv import Pixels, lie_in, outputs
 from .vae import VAE, VAEOutput

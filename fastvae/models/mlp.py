@@ -6,7 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ..nn import Likelihood
+from fastvae.nn import Likelihood
+
 from .vae import VAE
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import ops
-from ..nn import ELBO, Likelihood, as_likelihood
-from ..ops import Backend, Noise, Reduction
+from fastvae import ops
+from fastvae.nn import ELBO, Likelihood, as_likelihood
+from fastvae.ops import Backend, Noise, Reduction
 
 
 class VAEOutput(NamedTuple):

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from .. import ops
+from fastvae import ops
+
 from .likelihood import Likelihood, Options
 
 

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .. import ops
-from ..ops import Backend, Reduction
+from fastvae import ops
+from fastvae.ops import Backend, Reduction
+
 from .likelihood import Likelihood
 from .names import as_likelihood
 

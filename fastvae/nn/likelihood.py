@@ -6,7 +6,7 @@ from typing import TypedDict
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from ..ops import Backend, Reduction
+from fastvae.ops import Backend, Reduction
 
 
 class Options(TypedDict, total=False):

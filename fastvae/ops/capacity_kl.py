@@ -4,7 +4,8 @@ import math
 
 from torch import Tensor
 
-from .. import reference
+from fastvae import reference
+
 from . import _check, _library
 from ._autograd import Reduce
 from .gaussian_kl import gaussian_kl

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from .. import reference
+from fastvae import reference
+
 from . import _check, _library
 from ._autograd import Reduce, define_loss, fused_loss
 

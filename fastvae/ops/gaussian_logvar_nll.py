@@ -8,7 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from .. import reference
+from fastvae import reference
+
 from . import _check, _library
 from ._autograd import Reduce, define_loss, fused_loss
 

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from .. import reference
+from fastvae import reference
+
 from . import _check, _library, _linear
 from ._autograd import Reduce
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import reference
+from fastvae import reference
+
 from . import _library
 
 _library.define(

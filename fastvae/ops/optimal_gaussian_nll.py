@@ -6,7 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .. import reference
+from fastvae import reference
+
 from . import _check, _library
 from ._autograd import first_order
 

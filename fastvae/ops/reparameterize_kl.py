@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import reference
+from fastvae import reference
+
 from . import _check, _library
 from ._autograd import Reduce, first_order, loss_shape
 from .noise import Noise, noise_arguments

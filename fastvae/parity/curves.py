@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import reference
-from ..data import Batch, ResidentLoader
-from ..models import VAE, build
-from ..train.config import Execution, Precision, TrainConfig
-from ..train.engine import Engine
-from ..train.objective import PIXEL_STREAM
-from ..train.terms import Terms
-from ..train.world import World
+from fastvae import reference
+from fastvae.data import Batch, ResidentLoader
+from fastvae.models import VAE, build
+from fastvae.train.config import Execution, Precision, TrainConfig
+from fastvae.train.distributed.world import World
+from fastvae.train.engine import Engine
+from fastvae.train.report.metrics import Terms
+from fastvae.train.step.loss import PIXEL_STREAM
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the products' types that autocast knows
 

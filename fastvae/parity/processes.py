@@ -15,18 +15,18 @@ import tyro
 from rich import box
 from rich.table import Table
 
-from ..data import ResidentLoader, in_memory, load
-from ..errors import InputError
-from ..files import parse_json, write_text
-from ..models import build
-from ..terminal import Terminal
-from ..train.command import guarded
-from ..train.config import Precision, TrainConfig, resolve
-from ..train.disk import writing
-from ..train.engine import Engine
-from ..train.folder import device_name
-from ..train.launch import launch
-from ..train.world import open_world, read_ranks
+from fastvae.data import ResidentLoader, in_memory, load
+from fastvae.models import build
+from fastvae.train.checkpoint.write_errors import writing
+from fastvae.train.cli import guarded
+from fastvae.train.config import Precision, TrainConfig, resolve
+from fastvae.train.distributed.launch import launch
+from fastvae.train.distributed.world import open_world, read_ranks
+from fastvae.train.engine import Engine
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import parse_json, write_text
+from fastvae.utils.machine import device_name
+from fastvae.utils.terminal import Terminal
 
 BOUNDS: dict[Precision, float] = {"fp64": 1e-9, "fp32": 1e-4}  # of relative differences; those of fp32 grow with steps
 
@@ -195,10 +195,10 @@ def _work(told: dict[str, Any]) -> int:
         for batch in islice(batches(), told["steps"]):
             engine.sums.zero_()
             engine.train_step(batch)
-            world.sum(engine.sums)
+            world.all_reduce(engine.sums)
             losses.append(engine.sums[0].item() / batch.rows)
         whole = engine.weights()
-        if world.is_main:
+        if world.is_rank_0:
             weights = torch.cat([tensor.double().flatten() for tensor in whole.values()])
             Path(told["file"]).write_text(json.dumps({"losses": losses, "weights": weights.tolist()}))
     return 0

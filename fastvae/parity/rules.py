@@ -22,7 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..train.config import Precision
+from fastvae.train.config import Precision
+
 from .curves import Curve, Setting
 
 EXACT = 1e-9

@@ -9,7 +9,8 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from .. import ops
+from fastvae import ops
+
 from ._undo import Function, Patch
 
 _LOGVAR = (-30.0, 20.0)  # diffusers' bounds

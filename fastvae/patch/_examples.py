@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import ops
+from fastvae import ops
+
 from ._reconstruction import bernoulli, fits, watched
 from ._undo import Function, Patch, Replacement
 

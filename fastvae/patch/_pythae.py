@@ -8,7 +8,8 @@ import torch
 from pythae.models import IWAE, VAE, BetaVAE
 from torch import Tensor
 
-from .. import ops
+from fastvae import ops
+
 from ._reconstruction import bernoulli, fits, watched
 from ._undo import Function, Patch
 

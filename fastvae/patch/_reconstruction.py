@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .. import ops
+from fastvae import ops
 
 _SIGMOIDS = (torch.sigmoid, torch.special.expit, Tensor.sigmoid)  # nn.Sigmoid and F.sigmoid call one of these
 

@@ -15,7 +15,7 @@ def record_step_(
     images: int,
     lasting: bool,
 ) -> None:
-    """As :func:`fastvae.ops.record_step.record_step_`, one operator after the other."""
+    """As :func:`fastvae.ops.internal.record_step.record_step_`, one operator after the other."""
     bad = ~(sizes.double().sum() + sums.double().sum()).isfinite().view(1)
     if lasting:
         bad |= found > 0

@@ -1,16 +1,17 @@
 """Dynamic binarisation: the data that it needs, and the test images of a run that has it.
 
-The training pixels are drawn in :class:`fastvae.train.objective.Objective`, anew at each step.
+The training pixels are drawn in :class:`fastvae.train.step.loss.Objective`, anew at each step.
 """
 
 import torch
 from torch import Tensor
 
-from ..data import Dataset
-from ..errors import InputError
-from ..nn import Bernoulli, Likelihood
-from ..ops import Noise
-from .objective import TEST_PIXEL_STREAM
+from fastvae.data import Dataset
+from fastvae.nn import Bernoulli, Likelihood
+from fastvae.ops import Noise
+from fastvae.utils.errors import InputError
+
+from .step.loss import TEST_PIXEL_STREAM
 
 
 def check_binarize(dataset: Dataset, likelihood: Likelihood) -> None:

@@ -8,28 +8,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..data import Batch, Loader
-from ..models import VAE, Preset
-from ..ops import Noise
-from ..ops.all_finite import all_finite
-from .adam import Adam
-from .average import Average
-from .checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
+from fastvae.data import Batch, Loader
+from fastvae.models import VAE, Preset
+from fastvae.ops import Noise
+from fastvae.ops.internal.all_finite import all_finite
+
+from .checkpoint.checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
+from .checkpoint.load_weights import fitting, load_weights
 from .config import TrainConfig
-from .gradients import FlatGradients, LaidOut
-from .guard import Guard
-from .nonfinite import Nonfinite
-from .objective import EVAL_STREAM, Dials, Objective
-from .optimizer import make_optimizer
-from .optimizer_state import FORM, check_state
-from .schedule import Plan, Schedule
-from .step import Step
-from .terms import Terms
-from .weights import WorkingWeights, fitting, load_weights
-from .world import World
+from .distributed.world import World
+from .optim.adam import Adam
+from .optim.build import make_optimizer
+from .optim.ema import EMA
+from .optim.flat_gradients import FlatGradients, LaidOut
+from .optim.master_weights import WorkingWeights
+from .optim.schedule import Plan, Schedule
+from .optim.state_dict import FORM, check_state
+from .report.metrics import Terms
+from .step.execution import Step
+from .step.loss import EVAL_STREAM, StepLoss, StepScalars
+from .step.nonfinite import Nonfinite
+from .step.rollback import Rollback
 
 if TYPE_CHECKING:
-    from .shards import ShardedStep, Shards
+    from .distributed.fsdp import ShardedWeights
+    from .step.sharded import ShardedStep
 
 _PRODUCTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -56,7 +59,7 @@ class Engine:
         self.model = model.to(wide)
         if not self.has_shards:
             self.model.to(world.device)
-            world.same([*model.parameters(), *model.buffers()])
+            world.broadcast([*model.parameters(), *model.buffers()])
         self.seed = config.seed
         self._full = (
             min(config.batch_size or 1, dataset_size) if dataset_size else config.batch_size
@@ -68,28 +71,30 @@ class Engine:
         low = _PRODUCTS.get(config.precision)
         self._autocast = _autocast(low, world.device)
         sent = torch.bfloat16 if config.compress == "bf16" else None
-        self._weights: WorkingWeights[VAE] | Shards
+        self._weights: WorkingWeights[VAE] | ShardedWeights
         if self.has_shards:
-            from . import shards  # noqa: PLC0415 -- a second to import, for those who have them
+            from .distributed import fsdp  # noqa: PLC0415 -- a second to import, for those who shard
 
-            self._weights = shards.Shards(self.model, world, low, sent)
+            self._weights = fsdp.ShardedWeights(self.model, world, low, sent)
         else:
             self._weights = WorkingWeights(self.model, low)
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         self._heeds_found = self._heed_found()
-        self._guard = Guard(self.nonfinite.found, on_host=self.nonfinite.on_host)
+        self._guard = Rollback(self.nonfinite.found, on_host=self.nonfinite.on_host)
         options = config.objective_options(dataset_size)
-        minimised = Objective(
+        minimised = StepLoss(
             self._weights.twin, config.backend, config.objective, options, binarize=bool(config.binarize)
         )
         self._step: Step | ShardedStep
         if isinstance(self._weights, WorkingWeights):
             self._step = Step(minimised, config.execution, self._autocast)
         else:
-            self._step = shards.ShardedStep(minimised, self._weights, self._autocast)
+            from .step import sharded  # noqa: PLC0415 -- as above
+
+            self._step = sharded.ShardedStep(minimised, self._weights, self._autocast)
         one, beta, capacity = (torch.full((1,), value, dtype=wide, device=world.device) for value in (1, *config.dials))
         self.scaler.scale(one)  # makes its tensors, which are made by the first call
-        self._one, self._dials = one[0], Dials(one[0], beta[0], capacity[0])
+        self._one, self._dials = one[0], StepScalars(one[0], beta[0], capacity[0])
         self._schedule = Schedule(plan or Plan(), self.optimizer, beta, capacity, self.noise.state)
         # Of each size of a batch, and never changed: a captured step has the one of full batches.
         self._batch_weights: dict[int, Tensor] = {}
@@ -100,10 +105,8 @@ class Engine:
         changed = self.scaler.is_enabled() or config.clip_norm is not None
         self._gradients = FlatGradients(self._weights, world, self._parts, sent, changed=changed) if at_once else None
         self._laid_out = LaidOut(self._weights.parameters)
-        self._average = None if config.ema is None else Average(self.model, config.ema)
-        self._evaluated = Objective(
-            self._weights.twin if self._average is None else self._average.model, config.backend
-        )
+        self._average = None if config.ema is None else EMA(self.model, config.ema)
+        self._evaluated = StepLoss(self._weights.twin if self._average is None else self._average.model, config.backend)
 
     def _heed_found(self) -> bool:
         """Have the optimiser leave out, on the device, a step that is not finite. Returns whether one does.
@@ -155,7 +158,7 @@ class Engine:
         if not watch.leaves_out and not isinstance(self.optimizer, Adam):  # whose step has cast the weights
             self._weights.refresh()
 
-    def _gather(self, flat: FlatGradients, batch: Batch, dials: Dials) -> Tensor:
+    def _gather(self, flat: FlatGradients, batch: Batch, dials: StepScalars) -> Tensor:
         """Forward and backward of each part of the batch, a row's noise being that of its place in the whole."""
         rows = len(batch.images)
         ends = [part * rows // self._parts for part in range(1, self._parts + 1)]
@@ -168,7 +171,7 @@ class Engine:
             total += sums
             flat.take(gradients, add=part > 0)
         flat.raise_alarm(total)
-        flat.sum(self.world)
+        flat.all_reduce(self.world)
         return total
 
     def _at_risk(self) -> Iterator[Tensor]:
@@ -184,7 +187,7 @@ class Engine:
             for state in self.optimizer.state.values():
                 yield from (value for value in state.values() if isinstance(value, Tensor))
 
-    def _dials_of(self, rows: int) -> Dials:
+    def _dials_of(self, rows: int) -> StepScalars:
         if rows not in self._batch_weights:
             value = (
                 self._recipe.loss_weight / rows if (self._recipe.reduction == "batchmean") else self._recipe.loss_weight
@@ -230,7 +233,7 @@ class Engine:
         noise = Noise(self.seed, epoch, device=self.world.device)
         sums = torch.zeros(3, dtype=torch.float64, device=self.world.device)
         images = 0
-        dials = Dials(self._one, self._one, self._one)
+        dials = StepScalars(self._one, self._one, self._one)
         evaluated = self._evaluated.eval()
         for batch in loader:
             with self._autocast():
@@ -238,7 +241,7 @@ class Engine:
             sums += terms
             images += batch.rows
         evaluated.train()
-        self.world.sum(sums)
+        self.world.all_reduce(sums)
         return Terms.of(sums, images)
 
     def is_finite(self) -> bool:

@@ -9,29 +9,30 @@ from typing import NamedTuple
 
 import torch
 
-from ..data import Batch, OrderedLoader
-from ..errors import InputError
-from ..models import VAE
-from ..terminal import Terminal
-from . import checkpoint
-from .best import Best
-from .checkpoint import Checkpoint, Copies
+from fastvae.data import Batch, OrderedLoader
+from fastvae.models import VAE
+from fastvae.utils.errors import InputError
+from fastvae.utils.terminal import Terminal
+
+from .checkpoint import checkpoint
+from .checkpoint.async_writer import AsyncWriter
+from .checkpoint.best import Best
+from .checkpoint.checkpoint import Checkpoint, Copies
+from .checkpoint.rng import preserve_rng_state
 from .config import TrainConfig
+from .config.plan import plan
+from .cuda_graph import Replay
+from .distributed.world import World
 from .engine import Engine
-from .folder import RunFolder
-from .generators import kept
-from .interrupt import Interrupt
-from .meter import Meter
-from .nonfinite import REMEDY
-from .pictures import reconstruction_grid
-from .progress import RunProgress
-from .reading import Readings
-from .replay import Replay
-from .saver import Saver
-from .schedule import plan
-from .state import gather
-from .terms import Terms
-from .world import World
+from .report.async_scalars import AsyncScalars
+from .report.figures import reconstruction_grid
+from .report.metrics import Terms
+from .report.progress import RunProgress
+from .report.run_folder import RunFolder
+from .report.throughput import Throughput
+from .run_state import gather
+from .signals import Interrupt
+from .step.nonfinite import REMEDY
 
 LOG_EVERY = 50  # steps between looks at the device's sums
 
@@ -85,14 +86,14 @@ class Loop:
         self.startup_s = 0.0  # of this process, on tracing, compiling and capturing steps; in no epoch's seconds
         self.test: Terms | None = None  # of the last evaluation
         self.best = Best()
-        self._saver, self._copies = Saver(), Copies()
+        self._saver, self._copies = AsyncWriter(), Copies()
         self._callbacks, self._ended = callbacks, False
-        self.meter = Meter()
+        self.meter = Throughput()
         self._replay: Replay | None = None
         self._looked_for_replay = False
         self._crossed = False  # whether the last count of steps crossed a multiple of LOG_EVERY
         self._capture_s = 0.0
-        self._readings: Readings[tuple[int, int]] = Readings()  # tagged with the step and its images
+        self._readings: AsyncScalars[tuple[int, int]] = AsyncScalars()  # tagged with the step and its images
         self._deadline = float("inf")
 
     def fit(self) -> int:
@@ -129,7 +130,7 @@ class Loop:
                 self._report(progress, self.epoch + 1)
             self._say_why()
             self.save()
-            with self.world.together():  # to the end, before any goes on to what all have to do
+            with self.world.raise_together():  # to the end, before any goes on to what all have to do
                 self._saver.wait()
         return 0
 
@@ -185,7 +186,7 @@ class Loop:
         if self.config.replay == "no":
             return None
         started, traced = time.perf_counter(), self.engine.startup_s
-        with kept(self.world.device):
+        with preserve_rng_state(self.world.device):
             replay = Replay.where_possible(
                 self.engine, self.loader, lambda why: self.console.print(f"fastvae: {why}", markup=False)
             )
@@ -216,7 +217,7 @@ class Loop:
         sums = self.engine.sums.clone()
         since = sums if self.meter.logged_sums is None else sums - self.meter.logged_sums
         self.meter.logged_sums, self.meter.logged_images = sums, self.meter.images
-        self.world.sum(since)
+        self.world.all_reduce(since)
         self._readings.ask(torch.cat((since, self.engine.nonfinite.record[:1])), (self.step, images))
 
     def _show(self, progress: RunProgress, *, wait: bool = False) -> None:
@@ -230,7 +231,7 @@ class Loop:
                 self._check_finite()
             terms = Terms.of(values[:-1], images)
             progress.show(step, self.epoch + 1, terms, self.meter.rate())
-            with self.world.together():
+            with self.world.raise_together():
                 if self.folder is not None:
                     self.folder.scalars("train", terms, step)
 
@@ -238,10 +239,10 @@ class Loop:
         self.epoch += 1
         train, test = self._report(progress, self.epoch)
         self.epoch_seconds.append(self.meter.seconds)
-        self.best.offer(test.loss, self.epoch, self.step, self.engine)
+        self.best.offer(test.loss, self.epoch, self.step, self.engine.weights)
         self.engine.sums.zero_()
         self.engine.nonfinite.record.zero_()
-        self.meter = Meter()
+        self.meter = Throughput()
         self.loader.set_epoch(self.epoch)
         end = EpochEnd(self.epoch, self.step, train, test, self.engine.result)
         with self.engine.looked_at():
@@ -254,15 +255,15 @@ class Loop:
         if skipped.found:
             self.console.print(f"epoch {epoch}: skipped {skipped.found} of its steps; {skipped}", style="yellow")
         sums = self.engine.sums.clone()
-        self.world.sum(sums)
+        self.world.all_reduce(sums)
         train = Terms.of(sums, self.meter.images)  # waits for the device, then the clock stops
         self.meter.pause()
         self._show(progress, wait=True)
-        with kept(self.world.device):  # in mid-epoch, as one that is not looked at would go on
+        with preserve_rng_state(self.world.device):  # in mid-epoch, as one that is not looked at would go on
             test, test_rate, grid = self._look()
         progress.show(self.step, epoch, train, self.meter.rate())
         progress.epoch(epoch, train, test, self.meter.rate())
-        with self.world.together():
+        with self.world.raise_together():
             if self.folder is not None:
                 self.folder.log(epoch, self.step, "train", train, self.meter.rate())
                 self.folder.log(epoch, self.step, "test", test, test_rate)
@@ -311,7 +312,7 @@ class Loop:
         if not self.engine.is_finite():
             raise InputError(f"the weights are not finite after step {self.step}, and were not saved: {REMEDY}")
         now = gather(self)
-        with self.world.together():
+        with self.world.raise_together():
             if self.folder is not None:
                 folder, step = self.folder.checkpoints, self.step
 

@@ -13,33 +13,36 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..data import Dataset, OrderedLoader
-from ..data.torch_loader import killed_readers_told
-from ..errors import InputError
-from ..files import reason
-from ..machine import check_fits
-from ..models import VAE, build
-from ..ops import Noise, bits_per_dimension
-from ..terminal import Terminal
-from . import autotune, checkpoint, generators
+from fastvae.data import Dataset, OrderedLoader
+from fastvae.data.loaders.dataloader import killed_readers_told
+from fastvae.models import VAE, build
+from fastvae.ops import Noise, bits_per_dimension
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import reason
+from fastvae.utils.machine import check_fits
+from fastvae.utils.terminal import Terminal
+
 from .binarize import check_binarize
-from .checkpoint import Checkpoint
-from .checks import check_parallel
+from .checkpoint import checkpoint
+from .checkpoint import rng as generators
+from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.schema import Mark, check
+from .checkpoint.write_errors import quiet_writers, writing
 from .config import TrainConfig
-from .disk import quiet_writers, writing
-from .folder import RunFolder, agent, check_same, default_path, read_config
-from .images import check_pixels, make_loaders, open_data
-from .layout import laid_out
+from .config.validate import check_parallel
+from .distributed.world import World, open_world
+from .inputs import check_pixels, make_loaders, open_data
 from .loop import Callback, Loop
-from .numerics import numerics
-from .objective import SAMPLE_STREAM
-from .pictures import reconstruction_grid, sample_grid, write_curves, write_image
-from .profiling import profiled
-from .progress import table
-from .schema import Mark, check
-from .state import begin_anew, restore
-from .terms import Terms
-from .world import World, open_world
+from .measure import autotune
+from .measure.profile import profiled
+from .report.figures import reconstruction_grid, sample_grid, write_curves, write_image
+from .report.metrics import Terms
+from .report.progress import table
+from .report.run_folder import RunFolder, agent, check_same, default_path, read_config
+from .run_state import begin_anew, restore
+from .step.loss import SAMPLE_STREAM
+from .step.memory_format import laid_out
+from .step.torch_flags import torch_flags
 
 _COPIES = 3  # of the weights, at least, where they are trained: they and two moments of their gradients
 _BEGUN: set[Path] = set()  # folders of the runs of this process
@@ -74,10 +77,10 @@ def run(
     """
     with ExitStack() as stack:
         world = stack.enter_context(open_world(config.device))
-        stack.enter_context(numerics(config, world.device))
-        stack.enter_context(generators.kept(world.device))
+        stack.enter_context(torch_flags(config, world.device))
+        stack.enter_context(generators.preserve_rng_state(world.device))
         dataset = open_data(config, world, dataset)
-        console = Terminal(quiet=quiet or not world.is_main)
+        console = Terminal(quiet=quiet or not world.is_rank_0)
         if model is not None:
             # Several processes have to find the same, and a model in parts may be too large for one of their GPUs.
             where = world.device if world.size == 1 else torch.device("cpu")
@@ -95,8 +98,8 @@ def run(
         loaders = make_loaders(config, dataset, world)
         config, choice = _settle(config, model, loaders.train, world)
         path = config.out or default_path(config)
-        with world.together():
-            folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_main else None
+        with world.raise_together():
+            folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_rank_0 else None
         _BEGUN.add(path.resolve())
         with quiet_writers(), closing(folder) if folder is not None else nullcontext():
             loop = Loop(config, model, loaders.train, loaders.test, world, folder, console, callbacks)
@@ -163,12 +166,12 @@ def _settle(
 
 def _begin(config: TrainConfig, world: World, console: Terminal) -> tuple[TrainConfig, Checkpoint | None]:
     """What to go on from, if anything: the others need not see the folder in which the main process looks."""
-    with world.together():
-        begun = _look_up(config, console) if world.is_main else (config, None)
+    with world.raise_together():
+        begun = _look_up(config, console) if world.is_rank_0 else (config, None)
     config, found = begun
-    resume, precision, execution = world.of_main((config.resume, config.precision, config.execution))
+    resume, precision, execution = world.broadcast_object((config.resume, config.precision, config.execution))
     config = replace(config, resume=resume, precision=precision, execution=execution)
-    return config, checkpoint.of_main(found, world)
+    return config, checkpoint.broadcast(found, world)
 
 
 def _look_up(config: TrainConfig, console: Terminal) -> tuple[TrainConfig, Checkpoint | None]:

@@ -6,9 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..data import Dataset
-from ..errors import InputError
-from ..models import VAE
+from fastvae.data import Dataset
+from fastvae.models import VAE
+from fastvae.utils.errors import InputError
+
 from .config import TrainConfig, resolve
 from .loop import Callback
 from .run import Outcome, run

@@ -24,7 +24,7 @@ from case import VERDICTS
 from readers import FORMATS, Format
 from watch import MEMORY, children, end_with_parent, resident
 
-from fastvae.errors import InputError
+from fastvae.utils.errors import InputError
 
 _CHUNK = 2500  # mutations that one process reads
 _PATIENCE = 5.0  # seconds for one

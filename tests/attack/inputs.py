@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from undisturbed import TRAIN
 
-from fastvae.train import checkpoint
+from fastvae.train.checkpoint import checkpoint
 
 COUNT = 40  # images of every input
 ESCAPES = "\x1b]0;owned\x07\x1b[31m\r"  # a window's title, a colour, and a line that is written over

@@ -20,15 +20,17 @@ from inputs import forge, images, png
 from mutate import damaged, damaged_json
 
 from fastvae.data import Dataset, load
-from fastvae.data.cache import cached
-from fastvae.data.dataset import Held
-from fastvae.data.idx import read_images
-from fastvae.data.pictures import Pictures
-from fastvae.train import TrainConfig, autotune, checkpoint
+from fastvae.data.datasets.dataset import Held
+from fastvae.data.datasets.idx import read_images
+from fastvae.data.sources.decode_cache import cached
+from fastvae.data.sources.decoded import Pictures
+from fastvae.evaluate.saved_run import SavedRun, evaluate
+from fastvae.train import TrainConfig
+from fastvae.train.checkpoint import checkpoint
 from fastvae.train.config import resolve
-from fastvae.train.folder import RunFolder
-from fastvae.train.saved import SavedRun, evaluate
-from fastvae.train.world import World
+from fastvae.train.distributed.world import World
+from fastvae.train.measure import autotune
+from fastvae.train.report.run_folder import RunFolder
 
 Mutate = Callable[[Random, bytes, list[bytes]], bytes]
 _CPU = torch.device("cpu")

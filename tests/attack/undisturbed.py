@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import fastvae.evaluate.cli
+
 # All that commands import, before processes are forked: each would take seconds over it.
 import torch
 import torch._dynamo
@@ -13,9 +15,8 @@ from watch import Watched
 
 import fastvae.bench.config
 import fastvae.cli
-import fastvae.inspection
 import fastvae.train.run  # noqa: F401
-from fastvae.train import checkpoint
+from fastvae.train.checkpoint import checkpoint
 
 TRAIN = ("fastvae", "train", "--device", "cpu", "--deterministic", "--no-autotune", "--precision", "fp32")
 RESUME = (*TRAIN, "--epochs", "4", "--out", "run", "--resume")

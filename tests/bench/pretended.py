@@ -5,7 +5,7 @@ import types
 
 import torch
 
-from fastvae.bench import graphs
+from fastvae.bench.contenders import graphs
 
 from ..train.recording import Recording
 

@@ -9,20 +9,21 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastvae import reference
-from fastvae.bench import pythae
-from fastvae.bench.contenders import against_pythae, contenders
-from fastvae.bench.floor import Floor
-from fastvae.bench.loops import Loop
-from fastvae.bench.ours import Fastvae
+from fastvae.bench.contenders import pythae
+from fastvae.bench.contenders.choose import against_pythae, contenders
+from fastvae.bench.contenders.engine import Fastvae
+from fastvae.bench.contenders.floor import Floor
+from fastvae.bench.contenders.loops import Loop
+from fastvae.bench.contenders.tutorial import Tutorial
+from fastvae.bench.contenders.workload import Contender, Entry, Task
 from fastvae.bench.race import Result, disagreements, race
 from fastvae.bench.report import ratios
-from fastvae.bench.task import Contender, Entry, Task
-from fastvae.bench.tutorial import Tutorial
 from fastvae.cli import run
 from fastvae.data import Dataset, load
 from fastvae.models import PRESETS
-from fastvae.train import nonfinite, replay
-from fastvae.train.replay import STEPS, Replay
+from fastvae.train import cuda_graph
+from fastvae.train.cuda_graph import STEPS, Replay
+from fastvae.train.step import nonfinite
 
 from ..train.recording import record
 
@@ -103,7 +104,7 @@ def replayed(monkeypatch):
         return made
 
     monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
-    monkeypatch.setattr(replay, "takes_device_rate", lambda optimizer: True)
+    monkeypatch.setattr(cuda_graph, "takes_device_rate", lambda optimizer: True)
     monkeypatch.setattr(Replay, "on_cuda", on_cuda)
     return begun
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from gpu import driver, loops, ops, outcomes, section, streams, table, tests  # benchmarks/gpu
 
-from fastvae.bench import contenders as racers
-from fastvae.bench.task import Task
+from fastvae.bench.contenders import choose as racers
+from fastvae.bench.contenders.workload import Task
 from fastvae.data import load
 from fastvae.models import PRESETS
 

@@ -14,7 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.utils import NameWrapper
 
-from fastvae.bench import graphs
+from fastvae.bench.contenders import graphs
 
 from ..bench import pretended
 

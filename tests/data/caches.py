@@ -4,8 +4,8 @@ import time
 
 import torch
 
-from fastvae.data.cache import cached
-from fastvae.data.files import cache_folder
+from fastvae.data.sources.decode_cache import cached
+from fastvae.data.sources.files import cache_folder
 
 KEY = {"data": "made", "images": 10}
 

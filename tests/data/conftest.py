@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from caches import Made, opened
 
-from fastvae.errors import InputError
+from fastvae.utils.errors import InputError
 
 Refuses = Callable[..., AbstractContextManager[None]]
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 
 class Made:
-    """An :class:`fastvae.data.source.Encoded` in memory."""
+    """An :class:`fastvae.data.sources.source.Encoded` in memory."""
 
     def __init__(self, contents):
         self.contents = list(contents)

@@ -10,14 +10,14 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import fastvae
-from fastvae.errors import InputError
 from fastvae.models import OBJECTIVES, PRESETS, build
 from fastvae.models.blocks import levels
 from fastvae.models.conv import conv_vae
 from fastvae.models.ladder import LadderVAE, ladder_vae
 from fastvae.train import TrainConfig
-from fastvae.train.objective import Dials, Objective
-from fastvae.train.step import Step
+from fastvae.train.step.execution import Step
+from fastvae.train.step.loss import StepLoss, StepScalars
+from fastvae.utils.errors import InputError
 
 NETWORKS = {
     "conv": lambda shape, likelihood: conv_vae(shape, 8, 2, likelihood),
@@ -100,8 +100,8 @@ def test_traced_steps_are_eager_ones(name):
     one = torch.ones((), dtype=torch.float64)
     results = []
     for execution in ("eager", "traced"):
-        step = Step(Objective(vae, "auto"), execution, lambda: torch.autocast("cpu", enabled=False))
-        results.append(step(x, noise.state, 0, Dials(one, one, one)))
+        step = Step(StepLoss(vae, "auto"), execution, lambda: torch.autocast("cpu", enabled=False))
+        results.append(step(x, noise.state, 0, StepScalars(one, one, one)))
     (sums, gradients), (traced_sums, traced) = results
     torch.testing.assert_close(traced_sums, sums, rtol=1e-12, atol=1e-12)
     for left, right in zip(traced, gradients, strict=True):
@@ -116,8 +116,8 @@ def test_bf16_products_stay_near(name, execution):
     x, noise, one = pictures(4, (3, 16, 16)), fastvae.Noise(3), torch.ones(())
     sums, gradients = [], []
     for low in (False, True):
-        step = Step(Objective(vae, "auto"), execution, lambda low=low: torch.autocast("cpu", torch.bfloat16, low))
-        of_terms, found = step(x, noise.state, 0, Dials(one, one, one))
+        step = Step(StepLoss(vae, "auto"), execution, lambda low=low: torch.autocast("cpu", torch.bfloat16, low))
+        of_terms, found = step(x, noise.state, 0, StepScalars(one, one, one))
         sums.append(of_terms)
         gradients.append(torch.cat([gradient.flatten() for gradient in found]))
     torch.testing.assert_close(sums[1], sums[0], rtol=0.01, atol=0.5)
@@ -131,8 +131,8 @@ def test_a_compiled_step_is_the_eager_one():
     x, noise, one = pictures(2, (1, 16, 16)), fastvae.Noise(3), torch.ones(())
     results = []
     for execution in ("eager", "compiled"):
-        step = Step(Objective(vae, "auto"), execution, lambda: torch.autocast("cpu", enabled=False))
-        results.append(step(x, noise.state, 0, Dials(one, one, one)))
+        step = Step(StepLoss(vae, "auto"), execution, lambda: torch.autocast("cpu", enabled=False))
+        results.append(step(x, noise.state, 0, StepScalars(one, one, one)))
     (sums, gradients), (compiled_sums, compiled) = results
     torch.testing.assert_close(compiled_sums, sums, rtol=1e-4, atol=1e-4)
     for left, right in zip(compiled, gradients, strict=True):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fastvae import ops
-from fastvae.ops import (
-    _library,
+from fastvae.ops import _library
+from fastvae.ops.internal import (
     adam_step,
     all_finite,
     arrive_and_wait,

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from fastvae.data import load
-from fastvae.parity import command
+from fastvae.parity import cli as command
 from fastvae.parity.curves import Curve, Setting
 from fastvae.parity.rules import Yardstick, judge
 from fastvae.train.config import TrainConfig, resolve
-from fastvae.train.step import Step
+from fastvae.train.step.execution import Step
 
 CPU = torch.device("cpu")
 STEPS = 20

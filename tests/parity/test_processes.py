@@ -7,7 +7,7 @@ import torch
 
 from fastvae.parity import processes
 from fastvae.parity.processes import ProcessesConfig
-from fastvae.train.launch import launch
+from fastvae.train.distributed.launch import launch
 
 FLAGS = ["--most", "2", "--steps", "9"]
 FEW = [(2, "whole"), (1, "in two parts"), (2, "in two parts"), (2, "fsdp")]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fastvae.train.command import main
+from fastvae.train.cli import main
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastvae.train import nonfinite, replay, schedule
-from fastvae.train.replay import STEPS, Replay
+from fastvae.train import cuda_graph
+from fastvae.train.cuda_graph import STEPS, Replay
+from fastvae.train.optim import schedule
+from fastvae.train.step import nonfinite
 
 # What a CUDA graph cannot hold: the host reads a value, or a shape that depends on one; or it copies its own number to
 # the device, as `torch.tensor(0.5, device=...)` and an index by a list do. On a CPU that copy is no operator, but the
@@ -129,7 +131,7 @@ def record(engine, loader, sizes=(STEPS, 1)):
 def as_on_a_gpu(monkeypatch):
     """Have steps decide on the device, take their rates there and be captured: by the stand-in where there is none."""
     monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
-    for module in (replay, schedule):
+    for module in (cuda_graph, schedule):
         monkeypatch.setattr(module, "takes_device_rate", lambda optimizer: True)
     if not torch.cuda.is_available():
         monkeypatch.setattr(Replay, "on_cuda", record)

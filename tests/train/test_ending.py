@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fastvae.cli import run
-from fastvae.train import checkpoint
-from fastvae.train.best import FILE
+from fastvae.evaluate.saved_run import SavedRun
+from fastvae.train.checkpoint import checkpoint
+from fastvae.train.checkpoint.best import FILE
 from fastvae.train.engine import Engine
-from fastvae.train.saved import SavedRun
 
 CPU = torch.device("cpu")
 

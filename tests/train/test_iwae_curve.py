@@ -13,14 +13,14 @@ import torch
 
 from fastvae import reference
 from fastvae.data import Dataset, ResidentLoader, load
-from fastvae.errors import InputError
 from fastvae.models import PRESETS, build
 from fastvae.ops import Noise
 from fastvae.train import TrainConfig
 from fastvae.train.binarize import drawn_for_testing
 from fastvae.train.config import resolve
-from fastvae.train.objective import EVAL_STREAM, PIXEL_STREAM
 from fastvae.train.run import run
+from fastvae.train.step.loss import EVAL_STREAM, PIXEL_STREAM
+from fastvae.utils.errors import InputError
 
 EPOCHS, IMAGES, SEED = 100, 1000, 6  # the first 1,000 images of each split: 50 steps an epoch, 5,000 in all
 APART = 4  # times the spread: as fastvae/parity/rules.py has it, roundings of one size with other luck

@@ -9,8 +9,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fastvae.train import checkpoint, step
+from fastvae.train.checkpoint import checkpoint
 from fastvae.train.engine import Engine
+from fastvae.train.step import execution
 
 
 def weights(folder):
@@ -165,7 +166,7 @@ def test_the_kl_follows_its_capacity(train, metrics):
 
 def test_traced_steps_are_the_eager_ones_to_the_bit_but_for_the_sums_of_biases(train, metrics, monkeypatch):
     """Those are added in another order than autograd's: test_activations.py compares them."""
-    monkeypatch.setattr(step, "join_activations", lambda graph: None)
+    monkeypatch.setattr(execution, "fuse_activations", lambda graph: None)
     plain, other = (train("--epochs", "2", "--execution", how, out=how)[1] for how in ("eager", "traced"))
     assert without_rates(metrics(plain)) == without_rates(metrics(other))
     assert_same(weights(plain), weights(other))

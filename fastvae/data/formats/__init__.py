@@ -5,16 +5,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ...errors import InputError
-from ..files import path_of
-from ..source import Encoded, Images
-from .archive import read_npz
+from fastvae.data.sources.files import path_of
+from fastvae.data.sources.source import Encoded, Images
+from fastvae.utils.errors import InputError
+
 from .arrays import read_npy
 from .folder import read_folder
 from .hdf5 import read_hdf5
 from .huggingface import is_saved, read_saved
 from .listing import read_list
 from .names import SUFFIXES
+from .npz import read_npz
 from .tar import numbered, read_tars
 from .torchvision import PREFIX, read_torchvision
 

@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from ...errors import InputError
-from ...files import descriptor_of
-from .. import npy
-from ..mapped import check_length, check_whole
-from ..source import Images
+from fastvae.data.sources import npy
+from fastvae.data.sources.memmap import check_length, check_whole
+from fastvae.data.sources.source import Images
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import descriptor_of
+
 from .split import Index, numbers, tenths
 
 IN_MEMORY = 1 << 30  # bytes of both splits that are read into memory; what is larger stays in its file
 
 
 class Rows(ABC):
-    """Some rows of an array in any of the layouts of :func:`fastvae.data.npy.check_images`, as a Source.
+    """Some rows of an array in any of the layouts of :func:`fastvae.data.sources.npy.check_images`, as a Source.
 
     Args:
         label: what the array is called, for people.

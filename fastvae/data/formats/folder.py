@@ -4,10 +4,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import InputError
-from ...files import reason
-from ..files import picture
-from ..source import Encoded
+from fastvae.data.sources.files import picture
+from fastvae.data.sources.source import Encoded
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import reason
+
 from .names import SUFFIXES, Counting, Names, Outside, is_picture, shown
 from .split import halved
 

@@ -2,21 +2,21 @@
 
 import math
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError
-from ...files import check_regular
-from ...machine import check_fits
-from ..files import check_unpacked, told
-from ..npy import check_images
-from ..source import Images
+from fastvae.data.sources.files import check_unpacked, told
+from fastvae.data.sources.npy import check_images
+from fastvae.data.sources.source import Images
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import check_regular
+from fastvae.utils.machine import check_fits
+
 from .arrays import IN_MEMORY, Array, Rows, halved, paired
-from .chunks import Chunks
+from .checks.hdf5 import Chunks, arrays_of, check_inside, load_h5py
 from .pick import pick
 from .split import Index
 
@@ -41,7 +41,7 @@ class Hdf5(Rows):
         with told(lambda why: f"{self.label}: can't be read ({why}): give a complete HDF5 file, and leave it as it is"):
             if self._opened is None or self._opened[0] != os.getpid():
                 check_regular(self._path)
-                dataset = _h5py(self._path).File(self._path, "r")[self._key]
+                dataset = load_h5py(self._path).File(self._path, "r")[self._key]
                 self._opened = os.getpid(), dataset, Chunks(dataset, self.label)
             _, dataset, chunks = self._opened
             chunks.check(rows)
@@ -65,12 +65,12 @@ def read_hdf5(path: Path, key: str | None) -> tuple[Images, Images]:
         InputError: h5py is not installed, the file cannot be read, or has no such data set, or none of images that
             could be told from others; or it has its bytes in other files.
     """
-    h5py = _h5py(path)
+    h5py = load_h5py(path)
     # Damage ends in OSError, RuntimeError, KeyError, TypeError, UnicodeDecodeError, ...
     with told(lambda why: f"{path}: can't be read as HDF5 ({why}): give a complete HDF5 file"):
         check_regular(path)
         with h5py.File(path, "r") as file:
-            found = _arrays(file)
+            found = arrays_of(file)
             if key is not None and key.strip("/") not in found:
                 raise InputError(f"{path}: has no data set {key!r}, but {', '.join(found) or 'none'}: name one of them")
             names = (
@@ -82,55 +82,10 @@ def read_hdf5(path: Path, key: str | None) -> tuple[Images, Images]:
     return paired(*arrays) if len(arrays) == 2 else halved(*arrays)
 
 
-def check_alone(path: Path) -> None:
-    """Raise InputError where any array of an HDF5 file lies in another file, or the file cannot be read."""
-    with told(lambda why: f"{path}: can't be read as HDF5 ({why}): give a complete HDF5 file"):
-        check_regular(path)
-        h5py = _h5py(path)
-        with h5py.File(path, "r") as file:
-            found = _arrays(file)
-            for name in found:
-                _check_inside(path, name, found)
-            for name in file:  # whoever reads by a name would follow it
-                link = file.get(name, getlink=True)
-                if isinstance(link, h5py.ExternalLink):
-                    raise InputError(f"{path}:{name}: is a link to another file, {link.filename}: put its array there")
-
-
-def _arrays(file: Any) -> dict[str, Any]:
-    """The arrays of a file by their names; links to other files are not followed."""
-    found: dict[str, Any] = {}
-    file.visititems(lambda name, item: found.update({name: item} if getattr(item, "shape", None) else {}))
-    return found
-
-
-def _check_inside(path: Path, key: str, found: dict[str, Any]) -> None:
-    """Refuse an array whose bytes are not all in the file itself: it could name any file of this machine."""
-    todo, seen = [key], set()
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        Chunks(found[name], f"{path}:{name}")
-        outside = [str(file) for file, *_ in found[name].external or ()]
-        for source in found[name].virtual_sources() if found[name].is_virtual else ():
-            part = source.dset_name.strip("/")
-            if source.file_name == "." and part in found and "%" not in part:  # which stands for many names
-                todo.append(part)
-            else:
-                outside.append(f"{source.file_name}:{source.dset_name}")
-        if outside:
-            raise InputError(
-                f"{path}:{name}: has its bytes outside of the file, in {outside[0]}: copy all of it into one file, "
-                "with h5repack for one"
-            )
-
-
 def _rows(path: Path, key: str, found: dict[str, Any]) -> Rows:
     dataset = found[key]
     check_images(f"{path}:{key}", dataset.shape, dataset.dtype)
-    _check_inside(path, key, found)
+    check_inside(path, key, found)
     if dataset.chunks is not None:
         check_fits(math.prod(dataset.chunks) * dataset.dtype.itemsize, f"{path}:{key}: one chunk of it")
     check_unpacked(f"{path}:{key}", dataset.id.get_storage_size(), dataset.nbytes)
@@ -138,10 +93,3 @@ def _rows(path: Path, key: str, found: dict[str, Any]) -> Rows:
         Chunks(dataset, f"{path}:{key}").check(range(len(dataset)))
         return Array(f"{path}:{key}", dataset[()])
     return Hdf5(path, key, dataset.shape, dataset.dtype)
-
-
-def _h5py(path: Path) -> Any:
-    try:
-        return import_module("h5py")  # optional
-    except ModuleNotFoundError as error:
-        raise InputError(f"{path}: HDF5 files need h5py, which is not installed: pip install fastvae[hdf5]") from error

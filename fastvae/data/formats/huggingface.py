@@ -5,12 +5,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
-from ...files import check_regular, read_json
-from ..files import picture as read_picture
-from ..files import told
-from ..source import Encoded
-from .arrow import check_arrow
+from fastvae.data.sources.files import picture as read_picture
+from fastvae.data.sources.files import told
+from fastvae.data.sources.source import Encoded
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import check_regular, read_json
+
+from .checks.arrow import check_arrow
 from .names import warn
 from .split import halved
 

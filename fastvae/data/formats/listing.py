@@ -4,9 +4,10 @@ import os
 from io import BytesIO
 from pathlib import Path
 
-from ...errors import InputError
-from ...files import read_bytes, reason
-from ..source import Encoded
+from fastvae.data.sources.source import Encoded
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import read_bytes, reason
+
 from .folder import Files
 from .names import Counting, Names, Outside, shown
 from .split import halved

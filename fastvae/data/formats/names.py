@@ -12,8 +12,8 @@ import numpy as np
 from rich.status import Status
 from rich.text import Text
 
-from ...terminal import Terminal
-from ...text import printable
+from fastvae.utils.terminal import Terminal
+from fastvae.utils.text import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _ENDINGS = tuple(suffix.encode() for suffix in SUFFIXES)

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...errors import InputError
-from ..npy import check_images
+from fastvae.data.sources.npy import check_images
+from fastvae.utils.errors import InputError
 
 _PAIRS = (("x_train", "x_test"), ("train", "test"), ("train_images", "test_images"))
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError
-from ...machine import check_fits
-from ..source import Encoded
+from fastvae.data.sources.source import Encoded
+from fastvae.utils.errors import InputError
+from fastvae.utils.machine import check_fits
 
 _EVERY = 10
 _INDEX = 34  # bytes of memory for each image: its number in an array and in a split's, twice while that is made

@@ -10,10 +10,11 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from ...errors import InputError
-from ...files import descriptor_of, open_regular
-from ..files import check_picture, told
-from ..source import Encoded
+from fastvae.data.sources.files import check_picture, told
+from fastvae.data.sources.source import Encoded
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import descriptor_of, open_regular
+
 from .folder import TESTS
 from .names import SUFFIXES, Counting, Names, is_picture, shown
 from .split import halved
@@ -103,7 +104,7 @@ def numbered(pattern: str) -> Iterator[Path]:
 
     >>> list(numbered("{3..1}.tar"))
     Traceback (most recent call last):
-    fastvae.errors.InputError: {3..1}.tar: the range {3..1} counts down: write {1..3}
+    fastvae.utils.errors.InputError: {3..1}.tar: the range {3..1} counts down: write {1..3}
     """
     found = _RANGE.search(pattern)
     if found is None:

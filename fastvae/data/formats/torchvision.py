@@ -9,11 +9,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
-from ..files import user_folder
-from ..source import Encoded
-from .packed import check_packed
-from .regular import regular_alone
+from fastvae.data.sources.files import user_folder
+from fastvae.data.sources.source import Encoded
+from fastvae.utils.errors import InputError
+
+from .checks.packed import check_packed
+from .checks.regular_files import regular_alone
 
 PREFIX = "torchvision:"
 _TESTS = ("test", "val", "valid")  # names of the split for testing; the first that the class knows

@@ -4,9 +4,10 @@ import math
 
 from torch import Tensor
 
-from ... import ops
-from ...ops import Backend, Noise, Reduction
-from ..vae import VAE
+from fastvae import ops
+from fastvae.models.vae import VAE
+from fastvae.ops import Backend, Noise, Reduction
+
 from .objective import Objective, check_dial, check_of_the_batch, encode, penalised
 
 

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from ...ops import Backend, Noise, Reduction
-from ..vae import VAE
+from fastvae.models.vae import VAE
+from fastvae.ops import Backend, Noise, Reduction
+
 from .objective import Objective, check_dial, objective
 
 

@@ -4,9 +4,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from ... import ops
-from ...ops import Backend, Noise
-from ..vae import VAE
+from fastvae import ops
+from fastvae.models.vae import VAE
+from fastvae.ops import Backend, Noise
+
 from .objective import Objective, encode, penalised
 
 

@@ -2,10 +2,11 @@
 
 from torch import Tensor
 
-from ... import ops
-from ...ops import Backend, Noise, Reduction
-from ...ops.reparameterize_log_ratio import Estimator
-from ..vae import VAE
+from fastvae import ops
+from fastvae.models.vae import VAE
+from fastvae.ops import Backend, Noise, Reduction
+from fastvae.ops.reparameterize_log_ratio import Estimator
+
 from .objective import Objective, encode, objective
 
 

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...errors import InputError
-from ...ops import Backend, Reduction
-from ...ops._check import split_weight
-from ..vae import VAE
+from fastvae.models.vae import VAE
+from fastvae.ops import Backend, Reduction
+from fastvae.ops._check import split_weight
+from fastvae.utils.errors import InputError
 
 
 class Objective(NamedTuple):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastvae.data.formats import arrays
 from fastvae.data.formats.arrays import Array, halved, paired, read_npy
-from fastvae.data.npy import as_images
+from fastvae.data.sources.npy import as_images
 
 LAYOUTS = [(21, 5, 6), (21, 3, 5, 6), (21, 5, 6, 3), (21, 5, 6, 1), (21, 17)]
 
@@ -109,7 +109,7 @@ def test_a_file_cut_short_is_told_of(tmp_path, large, refuses):
 
 @pytest.mark.parametrize("count", [2**30, 2**34])
 def test_more_images_than_can_be_counted_are_refused(tmp_path, refuses, count, monkeypatch):
-    monkeypatch.setattr("fastvae.machine.memory", lambda: 1 << 34)
+    monkeypatch.setattr("fastvae.utils.machine.memory", lambda: 1 << 34)
     with (tmp_path / "x.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, 1, 1)})
         try:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastvae.data.formats import arrays, hdf5, open_images
 from fastvae.data.formats.hdf5 import Hdf5, read_hdf5
-from fastvae.errors import InputError
+from fastvae.utils.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 5, 6, 3), dtype=np.uint8)
 EXPECTED = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
@@ -212,6 +212,6 @@ def test_a_chunk_larger_than_memory_is_refused(tmp_path, refuses, monkeypatch, l
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("images", (2, 2000, 2000), "u1", chunks=(2, 2000, 2000))
-    monkeypatch.setattr("fastvae.machine.memory", lambda: 1 << 20)
+    monkeypatch.setattr("fastvae.utils.machine.memory", lambda: 1 << 20)
     with refuses(tmp_path / "x.h5", "one chunk", "GB of memory"):
         read_hdf5(tmp_path / "x.h5", None)

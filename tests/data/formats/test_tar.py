@@ -1,4 +1,4 @@
-"""Shards: every member by its place, in any process; what is damaged is refused."""
+"""ShardedWeights: every member by its place, in any process; what is damaged is refused."""
 
 import gzip
 import io
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastvae.data.formats.tar import Tars, numbered, read_tars
-from fastvae.errors import InputError
+from fastvae.utils.errors import InputError
 
 
 def pack(path, members, form=tarfile.PAX_FORMAT):

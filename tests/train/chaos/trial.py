@@ -16,9 +16,9 @@ import torch._dynamo  # noqa: F401
 import torchvision.utils  # noqa: F401
 
 import fastvae.train.run  # noqa: F401
-from fastvae.errors import InputError
-from fastvae.train import checkpoint
-from fastvae.train.command import main as train
+from fastvae.train.checkpoint import checkpoint
+from fastvae.train.cli import main as train
+from fastvae.utils.errors import InputError
 
 FLAGS = ["--device", "cpu", "--deterministic", "--precision", "fp32", "--epochs", "25", "--checkpoint-every", "7"]
 TIMEOUT = 120.0  # seconds, of one run

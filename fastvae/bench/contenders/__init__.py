@@ -1,0 +1,1 @@
+"""The training loops that race, each in its own file."""

@@ -1,0 +1,1 @@
+"""Data sets by name, and `load`, which opens any of them."""

@@ -1,0 +1,1 @@
+"""Checks of files before a library that would trust them opens them."""

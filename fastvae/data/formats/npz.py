@@ -1,0 +1,107 @@
+"""Arrays in an .npz archive. Those that are stored as they are can be mapped, as an .npy file is."""
+
+import math
+import struct
+import zipfile
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastvae.data.sources.files import check_unpacked, told
+from fastvae.data.sources.npy import Header, check_images, header
+from fastvae.data.sources.source import Images
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import open_regular, reason, stored_size
+
+from .arrays import Array, halved, paired
+from .names import Counting
+from .pick import pick
+
+_LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: the lengths of its name and of its extra field
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_CHUNK = 1 << 20  # bytes
+_REMEDY = "save the images as numpy.savez(FILE, images=ARRAY), or x_train=ARRAY, x_test=ARRAY"
+
+
+class _Member(NamedTuple):
+    """An array in an archive."""
+
+    info: zipfile.ZipInfo
+    header: Header
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.header.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.header.dtype
+
+
+def read_npz(path: Path) -> tuple[Images, Images]:
+    """Training and test images of an .npz file: the arrays that :func:`fastvae.data.formats.pick.pick` finds.
+
+    One array is split: every tenth image is for testing. Arrays that are compressed are read into memory. The checksum
+    of each array is compared.
+
+    Raises:
+        InputError: the file cannot be read, is damaged, or has no arrays of images that could be told from others; or
+            it unpacks to far more than its size.
+    """
+    try:
+        with (
+            open_regular(path) as file,
+            # Damage ends in BadZipFile, zlib.error, ValueError, SyntaxError, EOFError, ...
+            told(lambda why: f"{path}: is no usable .npz file ({why}): {_REMEDY}"),
+            zipfile.ZipFile(file) as archive,
+        ):
+            members = {
+                info.filename.removesuffix(".npy"): _member(path, archive, info)
+                for info in archive.infolist()
+                if info.filename.endswith(".npy")
+            }
+            arrays = [
+                Array(f"{path}:{name}", _array(path, file, archive, members[name], f"{path}:{name}"))
+                for name in pick(str(path), members, _REMEDY)
+            ]
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({reason(error)}): give the path of an .npz file") from error
+    return paired(*arrays) if len(arrays) == 2 else halved(*arrays)
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    if info.compress_type not in _METHODS:  # whose readers unpack any amount at once
+        raise InputError(f"{path}:{info.filename}: is packed by method {info.compress_type}, not numpy's: {_REMEDY}")
+    with archive.open(info) as file:
+        return _Member(info, header(file))
+
+
+def _array(path: Path, file: BinaryIO, archive: zipfile.ZipFile, member: _Member, label: str) -> NDArray[Any]:
+    (shape, is_fortran, dtype, start), info = member.header, member.info
+    check_images(label, shape, dtype)  # refuses objects, which only pickle could read
+    size = start + math.prod(shape) * dtype.itemsize
+    if size != info.file_size:  # so that no header makes us allocate more than the file could hold
+        raise InputError(
+            f"{label}: its header announces {shape} {dtype}, {size} bytes with it, but the archive has "
+            f"{info.file_size}: save or download it again"
+        )
+    with archive.open(info) as content:
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            # The directory may say that it takes more of the file than there is.
+            check_unpacked(label, min(info.compress_size, stored_size(file.fileno())), info.file_size)
+            array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
+            return array
+        with Counting(f"MB of {label} compared with its checksum") as counting:
+            for _ in counting(iter(partial(content.read, _CHUNK), b"")):  # zipfile compares it at the end
+                pass
+    return np.memmap(path, dtype, "r", _data(file, info) + start, shape, "F" if is_fortran else "C")
+
+
+def _data(file: IO[bytes], info: zipfile.ZipInfo) -> int:
+    """Where a member's data begin."""
+    file.seek(info.header_offset)
+    name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    return int(info.header_offset + _LOCAL_HEADER.size + name + extra)

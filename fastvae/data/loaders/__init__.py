@@ -1,0 +1,1 @@
+"""Loaders: batches in an order that is a pure function of (seed, epoch)."""

@@ -1,0 +1,1 @@
+"""Sources: images that are read when they are asked for."""

@@ -1,0 +1,234 @@
+"""Images decoded once, into a folder of the disk, for data that is trained on often.
+
+A folder has ``images.bin``, the pixels as :class:`Mapped` has them, and ``cache.json``, which says what they are and is
+written last. Who else may write there cannot vouch for the pixels: which file's checksums were last found right is kept
+in the user's own ``~/.cache/fastvae/verified``.
+"""
+
+import fcntl
+import json
+import math
+import os
+import shutil
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from torch import Tensor
+
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import fresh, open_in_place, open_regular, read_json, real_folder, reason, write_text
+from fastvae.utils.terminal import Terminal
+
+from .files import own_cache
+from .memmap import Mapped
+from .source import Source
+
+_FORMAT = 1
+_CHUNK = 1 << 26  # bytes of one checksum
+_PART = 64, 1 << 22  # images that one thread decodes together, and their bytes: at most that
+_IMAGES, _ABOUT, _LOCK = "images.bin", "cache.json", ".lock"
+Key = Mapping[str, str | int]
+
+
+def cached(source: Source, folder: Path, key: Key, *, workers: int, show_progress: bool) -> Mapped:
+    """The images of a source from a folder, which is made if it is not there.
+
+    Args:
+        source: uint8 images, of which one at least.
+        folder: of these images alone. Of several processes one makes it, the others wait.
+        key: what the images were made from: a folder with another one is refused.
+        workers: threads that read the source, >= 1.
+        show_progress: draw a bar on stderr.
+
+    The checksums of the file are compared unless they were since it last changed: also right after it was made.
+
+    Raises:
+        InputError: the disk has no room or refuses it, the folder holds something else or is damaged, or what the
+            source raises. Nothing is left that looks whole.
+    """
+    if source.dtype != torch.uint8:
+        raise InputError(f"--cache keeps images of uint8, but these are {source.dtype}: leave out --cache")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        real_folder(folder)
+        with _alone(folder, show_progress):
+            if not (folder / _ABOUT).exists():
+                sums = _make(source, folder, workers, show_progress)
+                about = {"format": _FORMAT, "shape": source.shape, "key": dict(key), "xxh3_128": sums}
+                write_text(folder / _ABOUT, json.dumps(about, indent=1) + "\n")
+            sums = _sums(folder, {**key, "shape": list(source.shape)})
+            images = Mapped(folder / _IMAGES, source.shape)
+            _verify(folder, sums, show_progress)
+    except OSError as error:
+        raise InputError(
+            f"cannot make or open the cache {folder} ({reason(error)}): mend that, choose another --cache, "
+            "or leave it out"
+        ) from error
+    return images
+
+
+def _make(source: Source, folder: Path, workers: int, show: bool) -> list[str]:
+    """Write the images, and give their checksums."""
+    for name in (_IMAGES, _IMAGES + ".partial"):  # of a process that was killed, as nothing says what is in it
+        (folder / name).unlink(missing_ok=True)
+    needed, free = math.prod(source.shape), shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder} has {free / 1e9:.2f} GB free, but {len(source):,} decoded images need {needed / 1e9:.2f} GB: "
+            "free some space, choose another --cache, or leave it out"
+        )
+    sums = _Sums()
+    with (
+        fresh(folder / _IMAGES) as file,
+        _bar(show, "images") as progress,
+        closing(_in_order(source, workers)) as parts,
+    ):
+        task = progress.add_task("decoding", total=len(source))
+        for images in parts:
+            content = images.permute(0, 2, 3, 1).contiguous().view(-1).numpy().data
+            sums.add(content)
+            file.write(content)
+            progress.advance(task, len(images))
+    return sums.done()
+
+
+def _in_order(source: Source, workers: int) -> Generator[Tensor, None, None]:
+    """All images, read by threads that are ahead by a few parts: no more, for a disk may be slower than they are."""
+    size = max(1, min(_PART[0], _PART[1] // math.prod(source.shape[1:])))
+    parts = (range(start, min(start + size, len(source))) for start in range(0, len(source), size))
+    ahead: deque[Future[Tensor]] = deque()
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            ahead.extend(threads.submit(source.read, part) for part in islice(parts, 2 * workers))
+            while ahead:
+                images = ahead.popleft().result()
+                ahead.extend(threads.submit(source.read, part) for part in islice(parts, 1))
+                yield images
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+class _Sums:
+    """The checksums of the chunks of what is added."""
+
+    def __init__(self) -> None:
+        self._sums: list[str] = []
+        self._digest, self._filled = xxhash.xxh3_128(), 0
+
+    def add(self, content: memoryview) -> None:
+        while len(content):
+            taken = content[: _CHUNK - self._filled]
+            self._digest.update(taken)
+            self._filled, content = self._filled + len(taken), content[len(taken) :]
+            if self._filled == _CHUNK:
+                self._next()
+
+    def done(self) -> list[str]:
+        if self._filled:
+            self._next()
+        return self._sums
+
+    def _next(self) -> None:
+        self._sums.append(self._digest.hexdigest())
+        self._digest, self._filled = xxhash.xxh3_128(), 0
+
+
+def _sums(folder: Path, wanted: Mapping[str, object]) -> list[str]:
+    """The checksums of what the folder holds, if that is what is wanted."""
+    about, remedy = _read(folder / _ABOUT), f"remove the folder {folder}, and it is made anew"
+    key, sums = about.get("key"), about.get("xxh3_128")
+    if not isinstance(key, dict) or not isinstance(sums, list):
+        raise InputError(f"{folder / _ABOUT} describes no cache of images: {remedy}")
+    if about.get("format") != _FORMAT:
+        raise InputError(f"{folder / _ABOUT} has format {about.get('format')!r}, not {_FORMAT}: {remedy}")
+    held = {**key, "shape": about.get("shape")}
+    for name in sorted({*held, *wanted}):
+        if held.get(name) != wanted.get(name):
+            raise InputError(
+                f"{folder} holds other images (their {name} is {held.get(name)!r}, not {wanted.get(name)!r}): "
+                f"choose another --cache, or {remedy}"
+            )
+    return sums
+
+
+def _verify(folder: Path, sums: list[str], show: bool) -> None:
+    """Compare the checksums, unless that was done since the file last changed."""
+    path = folder / _IMAGES
+    state: dict[str, object] = {**_state(path), "sums": sums}
+    known: Path | None = None
+    with suppress(OSError):  # no folder of one's own, say: then it is verified each time
+        known = own_cache("verified") / f"{xxhash.xxh3_64_hexdigest(os.fsencode(path.absolute()))}.json"
+        if _read(known) == state:
+            return
+    with open_regular(path) as file, _bar(show, "bytes") as progress:
+        chunks = iter(lambda: file.read(_CHUNK), b"")
+        task = progress.add_task("checking", total=path.stat().st_size)
+        for place, (chunk, expected) in enumerate(zip_longest(chunks, sums, fillvalue=b"")):
+            if xxhash.xxh3_128_hexdigest(chunk) != expected:
+                raise InputError(
+                    f"{path} is damaged, its checksum differs in the {_CHUNK:,} bytes from {place * _CHUNK:,} on: "
+                    f"remove the folder {folder}, and it is made anew"
+                )
+            progress.advance(task, len(chunk))
+    with suppress(OSError):
+        if known is not None:
+            write_text(known, json.dumps(state) + "\n")
+
+
+def _state(path: Path) -> dict[str, int]:
+    """What changes when a file is written, copied or replaced; bits that rot change none of it."""
+    status = path.stat()
+    return {
+        "size": status.st_size, "inode": status.st_ino, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns
+    }  # fmt: skip
+
+
+@contextmanager
+def _alone(folder: Path, show: bool) -> Iterator[None]:
+    """Hold the folder's lock, which the system lets go of when its holder dies."""
+    with ExitStack() as held:
+        try:
+            file = held.enter_context(open_in_place(folder / _LOCK, os.O_RDWR | os.O_CREAT, "r+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if show:
+                    Terminal(stderr=True).print(f"waiting for the process that makes {folder}")
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a folder that may only be read, or a disk without locks
+            if not (folder / _ABOUT).exists():
+                raise
+        yield
+
+
+class _Speed(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f} {self._unit}/s")
+
+
+def _bar(show: bool, unit: str) -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), _Speed(unit), TimeRemainingColumn()
+    return Progress(*columns, console=Terminal(stderr=True), transient=True, disable=not show)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is none."""
+    with suppress(OSError, ValueError):
+        content = read_json(path)
+        if isinstance(content, dict):
+            return content
+    return {}

@@ -1,0 +1,137 @@
+"""Arrays of images, as numpy has them: their layouts, and .npy files."""
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import open_regular, reason
+
+from .files import told
+
+_MAGIC = b"\x93NUMPY"
+_CHANNELS = (1, 3, 4)
+_HEADER_LIMIT = 1 << 14  # bytes; numpy refuses headers of more than 10,000 by itself, but only once it has read them
+
+
+class Header(NamedTuple):
+    """The header of an .npy file; ``start`` is its length in bytes."""
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype[Any]
+    start: int
+
+
+def header(file: IO[bytes]) -> Header:
+    """Read the header of an .npy file, which begins here. For damage it raises whatever numpy does."""
+    head = BytesIO(file.read(_HEADER_LIMIT))
+    version = np.lib.format.read_magic(head)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    with warnings.catch_warnings():  # of a header by Python 2, or with letters that are none of Python's
+        warnings.simplefilter("ignore")
+        return Header(*read(head), head.tell())
+
+
+def mapped(path: Path) -> NDArray[Any]:
+    """The array of an .npy file, a :class:`numpy.memmap`: nothing is read yet, and nothing is ever written.
+
+    Raises:
+        InputError: the file is missing, no .npy file, or truncated.
+    """
+    remedy = "save one array of images, all of one size, with numpy.save"
+    try:
+        with open_regular(path) as file:
+            magic = file.read(len(_MAGIC))
+            if magic.startswith(b"PK"):
+                raise InputError(
+                    f"{path}: is an archive, not an .npy file: rename it to .npz if numpy.savez wrote it, else {remedy}"
+                )
+            if magic != _MAGIC:
+                raise InputError(f"{path}: is not an .npy file, it begins with 0x{magic.hex()}: {remedy}")
+            # A damaged header ends in ValueError, SyntaxError, TypeError, OverflowError, ...
+            with told(lambda why: f"{path}: is no usable .npy file ({why}): {remedy}"):
+                file.seek(0)
+                shape, is_fortran, dtype, start = header(file)
+                if dtype.hasobject:
+                    raise ValueError("it holds Python objects, which only pickle could read")
+                # Mapped, so a header that announces more than the file holds is refused before anything is allocated.
+                array = np.memmap(path, dtype, "r", start, shape, "F" if is_fortran else "C")
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({reason(error)}): give the path of an .npy file") from error
+    return array
+
+
+def check_images(label: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse what are no images.
+
+    Arrays of (N, H, W), (N, C, H, W) or (N, H, W, C) are images, with C in 1, 3, 4 and the first reading that fits;
+    (N, D) are plain vectors. They hold uint8, bool or floats.
+
+    Raises:
+        InputError: an array of another type or shape, or an empty one.
+    """
+    if dtype.kind not in "fb" and dtype != np.uint8:
+        raise InputError(
+            f"{label}: has elements of {dtype}, not uint8, bool or floats: convert it with "
+            ".astype('uint8') if its values are 0..255, else scale it to [0, 1] and use .astype('float32')"
+        )
+    if len(shape) >= 2 and 0 in shape:
+        raise InputError(f"{label}: has shape {shape}, which holds no pixels: give at least 2 images")
+    if len(shape) not in (2, 3) and not (len(shape) == 4 and (shape[1] in _CHANNELS or shape[3] in _CHANNELS)):
+        raise InputError(
+            f"{label}: has shape {shape}: reshape it to (N, H, W), (N, C, H, W) or (N, H, W, C) with C in 1, 3, 4, "
+            "or (N, D)"
+        )
+
+
+def as_images(array: NDArray[Any]) -> NDArray[Any]:
+    """An array that :func:`check_images` has let pass as (N, C, H, W), a view; (N, D) become (N, 1, 1, D).
+
+    >>> import numpy as np
+    >>> as_images(np.zeros((5, 9, 8, 3))).shape
+    (5, 3, 9, 8)
+    """
+    if array.ndim == 2:
+        return array[:, None, None, :]
+    if array.ndim == 3:
+        return array[:, None]
+    return array if array.shape[1] in _CHANNELS else array.transpose(0, 3, 1, 2)
+
+
+def as_pixels(label: str, array: NDArray[Any]) -> Tensor:
+    """An array as uint8 or fp32, in its own memory where it is that: bool becomes 0 and 255, all floats become fp32.
+
+    Raises:
+        InputError: it has pixels that are NaN or infinite as fp32.
+    """
+    if array.dtype.kind == "b":
+        return torch.from_numpy(array.view(np.uint8)) * 255
+    if array.dtype == np.uint8:
+        return torch.from_numpy(array)
+    with np.errstate(over="ignore"):  # what is too large for fp32 becomes infinite
+        pixels = torch.from_numpy(array.astype(np.float32, copy=False))
+    low, high = (bound.item() for bound in torch.aminmax(pixels)) if pixels.numel() else (0.0, 0.0)
+    if not np.isfinite([low, high]).all():
+        raise InputError(
+            f"{label}: has pixels that are NaN or infinite as float32 (they span [{low:g}, {high:g}]): "
+            "clean them, with numpy.nan_to_num for one"
+        )
+    return pixels
+
+
+def split(images: NDArray[Any], every: int) -> tuple[Tensor, Tensor]:
+    """Split (N, ...) of uint8 into those for training and for testing, which are numbers 0, every, 2 * every, ...
+
+    >>> import numpy as np
+    >>> split(np.arange(7, dtype=np.uint8), every=3)
+    (tensor([1, 2, 4, 5], dtype=torch.uint8), tensor([0, 3, 6], dtype=torch.uint8))
+    """
+    is_test = np.arange(len(images)) % every == 0
+    return torch.from_numpy(images[~is_test]), torch.from_numpy(images[is_test])

@@ -1,0 +1,1 @@
+"""Looking at a finished run: samples, reconstructions, the test ELBO, importance-weighted log-likelihoods."""

@@ -1,0 +1,122 @@
+"""Looking at a trained run: the work behind ``fastvae sample``, ``reconstruct``, ``evaluate`` and ``nll``."""
+
+import math
+import time
+from pathlib import Path
+
+import torch
+from rich.bar import Bar
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor
+
+from fastvae.data import OrderedLoader
+from fastvae.ops import Noise, bits_per_dimension
+from fastvae.train.distributed.world import resolve_device
+from fastvae.train.report.figures import reconstruction_grid, sample_grid, write_image
+from fastvae.train.step.loss import SAMPLE_STREAM
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import reason
+from fastvae.utils.terminal import Terminal
+
+from .log_likelihood import estimate_nll
+from .saved_run import SavedRun, Which, evaluate
+
+_console = Terminal()
+
+
+def sample(path: Path, count: int, seed: int, out: Path | None, device: str, which: Which) -> None:
+    """Write ``count`` pictures drawn from the prior."""
+    _at_least_one(count)
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed is {seed}: it must be in [0, 2**63)")
+    run = SavedRun.open(path, resolve_device(device), which)
+    noise = Noise(seed, stream=SAMPLE_STREAM)
+    _write(sample_grid(run.model.sample(count, noise)), out or path / "samples.png")
+
+
+def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None, device: str, which: Which) -> None:
+    """Write the first ``count`` test pictures above their reconstructions."""
+    _at_least_one(count)
+    place = resolve_device(device)
+    run = SavedRun.open(path, place, which)
+    images = _test_loader(run, data_dir).first(count)
+    _write(reconstruction_grid(images, run.model.reconstruct(images)), out or path / "reconstructions.png")
+
+
+def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which) -> None:
+    """Print the test ELBO, its terms, and what each latent dimension carries."""
+    run = SavedRun.open(path, resolve_device(device), which)
+    loader = _test_loader(run, data_dir)
+    result = evaluate(run, loader)
+    terms, active = result.terms, int(result.active.sum())
+    _console.print(f"{path}: preset {run.settings['preset']}, {run.epoch} epochs, on {loader.count:,} test images")
+    _console.print(f"test ELBO {-terms.loss:.3f} nats = -(nll {terms.nll:.3f} + kl {terms.kl:.3f})")
+    if run.model.likelihood.is_code_length:
+        bits = bits_per_dimension(terms.loss, math.prod(run.shape))
+        _console.print(f"{bits:.3f} bits per dimension, by the ELBO")
+    _console.print(f"active units {active} of {len(result.active)}")
+    table = Table("dimension", "KL (nats)", "active", "", title="KL of each latent dimension, largest first")
+    largest = result.kl_per_dimension.max().item()
+    for dimension in result.kl_per_dimension.argsort(descending=True).tolist():
+        kl = result.kl_per_dimension[dimension].item()
+        mark = "yes" if result.active[dimension] else "no"
+        table.add_row(str(dimension), f"{kl:.3f}", mark, Bar(max(largest, 1e-9), 0, kl, width=30))
+    _console.print(table)
+
+
+def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None, device: str, which: Which) -> None:
+    """Print the test set's negative log-likelihood as ``samples`` importance samples an image estimate it.
+
+    The seed of the samples is the run's, so that the same call gives the same figure.
+    """
+    _at_least_one(samples, "--samples")
+    _at_least_one(1 if count is None else count, "--images")
+    place = resolve_device(device)
+    run = SavedRun.open(path, place, which)
+    if run.model.levels > 1:
+        raise InputError(
+            f"{path} has {run.model.levels} levels of latents, but importance samples are drawn of 1: "
+            "use fastvae evaluate, whose ELBO is of all"
+        )
+    loader = _test_loader(run, data_dir)
+    if count is not None and count > loader.count:
+        raise InputError(
+            f"--images is {count}, but the test set has {loader.count}: use at most --images {loader.count}"
+        )
+    images = loader.first(count or loader.count)
+    started, parts = time.perf_counter(), []
+    with Progress(console=Terminal(stderr=True), transient=True) as progress:
+        task = progress.add_task("importance samples", total=len(images))
+        for part in estimate_nll(run.model, images, samples, run.settings["seed"]):
+            parts.append(part.cpu())
+            progress.advance(task, len(part))
+    values, seconds = torch.cat(parts), time.perf_counter() - started
+    error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan
+    _console.print(
+        f"test nll {values.mean():.3f} nats, standard error {error:.3f} over {len(values):,} images, "
+        f"{samples:,} samples each, {seconds:.1f} s"
+    )
+
+
+def _test_loader(run: SavedRun, data_dir: Path | None) -> OrderedLoader:
+    """The test images of a run. Files that it names are said before they are read: it may be somebody else's run."""
+    named = run.named_files(data_dir)
+    if named is not None:
+        Terminal(stderr=True).print(f"{run.path}: its config.json names the images, in {named}")
+    return run.test_loader(data_dir)
+
+
+def _at_least_one(count: int, flag: str = "--count") -> None:
+    if count < 1:
+        raise InputError(f"{flag} is {count}: it must be at least 1")
+
+
+def _write(grid: Tensor, path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--out is {path}, but pictures are written as PNG: name it {path.with_suffix('.png')}")
+    try:
+        write_image(grid, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({reason(error)}): choose another --out") from error
+    _console.print(str(path))

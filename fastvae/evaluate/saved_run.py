@@ -1,0 +1,172 @@
+"""A finished (or stopped) run, opened again to look at."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fastvae.data import Dataset, OrderedLoader, ResidentLoader, in_memory
+from fastvae.data.datasets.dataset import NAMES
+from fastvae.data.loaders.augment import Augment
+from fastvae.data.loaders.base import Options
+from fastvae.data.loaders.dataloader import TorchLoader
+from fastvae.models import PRESETS, VAE, build
+from fastvae.ops import Noise, gaussian_kl
+from fastvae.train.binarize import drawn_for_testing
+from fastvae.train.checkpoint import checkpoint
+from fastvae.train.checkpoint.best import FILE
+from fastvae.train.checkpoint.checkpoint import Checkpoint
+from fastvae.train.checkpoint.load_weights import fitting
+from fastvae.train.checkpoint.schema import Mark, check
+from fastvae.train.config import TrainConfig
+from fastvae.train.inputs import eval_batch, read_data
+from fastvae.train.report.metrics import Terms
+from fastvae.train.report.run_folder import CONFIG, read_config
+from fastvae.train.step.loss import EVAL_STREAM
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import reason
+
+# What decides which images are read.
+_READ = ("preset", "data", "image_size", "channels", "crop", "on_bad_image")
+_ACTIVE = 0.01  # the variance over the data of a unit's posterior mean, above which it is called active
+
+Which = Literal["last", "best"]
+_LOG = logging.getLogger("fastvae")
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """The model of a run as its last checkpoint or its best has it, and what it was trained with.
+
+    Where the run kept an average of the weights, that is the model.
+    """
+
+    path: Path
+    model: VAE
+    settings: dict[str, Any]
+    shape: tuple[int, ...]
+    epoch: int
+
+    @classmethod
+    def open(cls, path: Path, device: torch.device, which: Which = "last") -> "SavedRun":
+        """Raises InputError if the folder holds no run, or no such checkpoint that is whole."""
+        config = read_config(path)
+        settings, shape = config["settings"], tuple(config["data"]["shape"])
+        file = path / CONFIG
+        if len(shape) != 3 or min(shape) < 1 or any(isinstance(size, bool) for size in shape):
+            raise InputError(f"{file} has images of shape {shape}, not (C, H, W): use another run")
+        if config.get("own_model"):
+            raise InputError(
+                f"{path} was trained with a model of its own, which its folder does not hold: build it in Python, and "
+                "train on with fastvae.Trainer and resume=True"
+            )
+        found = _best(path) if which == "best" else _last(path)
+        mark = check(found.values, Mark, f"{path}: the values of its checkpoint")
+        try:
+            with torch.device("meta"):  # which takes no memory, whatever sizes somebody wrote there
+                outline = _build(settings, shape)
+            weights = fitting(outline, found, average=True)
+            model = _build(settings, shape)
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{file} does not describe a preset's model ({reason(error)}): use another run") from error
+        model.load_state_dict(weights)
+        if not 0 <= mark["epoch"] < 2**32:
+            raise InputError(f"{path}: its checkpoint is of epoch {mark['epoch']}, but they are 0 to 2**32 - 1")
+        return cls(path, model.float().to(device).eval(), settings, shape, mark["epoch"])
+
+    def named_files(self, data_dir: Path | None) -> str | None:
+        """The file or folder of images that the run's settings name and the caller has not, if there is one."""
+        data, folder = self.settings["data"], None if data_dir is not None else self.settings.get("data_dir")
+        if data in NAMES:
+            return folder
+        return data if folder is None else f"{data} of {folder}"
+
+    def _data_dir(self, data_dir: Path | None) -> Path | None:
+        kept = self.settings.get("data_dir")
+        return data_dir or (Path(kept) if kept else None)
+
+    def data(self, data_dir: Path | None) -> Dataset:
+        """The data set that the run was trained on, opened again."""
+        settings = {name: self.settings[name] for name in _READ if name in self.settings}  # older versions had fewer
+        dataset = read_data(TrainConfig(**settings, data_dir=self._data_dir(data_dir)))
+        if dataset.shape != self.shape:
+            raise InputError(
+                f"{dataset.name} has images of shape {dataset.shape}, but {self.path} was trained on {self.shape}: "
+                "name the data of the run"
+            )
+        return dataset
+
+    def test_loader(self, data_dir: Path | None) -> OrderedLoader:
+        """The images that the run was evaluated on, read again, and drawn black or white again where they were."""
+        dataset = self.data(data_dir)
+        images, device = dataset.test, next(self.model.parameters()).device
+        if self.settings.get("binarize"):
+            images = drawn_for_testing(in_memory(images), self.settings["seed"])
+        options: Options = {"batch_size": eval_batch(dataset.shape), "seed": 0, "shuffle": False, "device": device}
+        side = images.shape[-1]
+        cut = None if dataset.crop is None else Augment(dataset.crop, side, flip=False, random_crop=False, seed=0)
+        if isinstance(images, Tensor):
+            return ResidentLoader(images, augment=cut, **options)
+        return TorchLoader(images, augment=cut, **options)
+
+
+def _build(settings: dict[str, Any], shape: tuple[int, ...]) -> VAE:
+    return build(PRESETS[settings["preset"]], shape, settings["latent_dim"], settings.get("width"))
+
+
+def _last(path: Path) -> Checkpoint:
+    _, found, skipped = checkpoint.newest(path / "checkpoints")
+    for why in skipped:
+        _LOG.warning("skipped: %s", why)
+    return found
+
+
+def _best(path: Path) -> Checkpoint:
+    file = path / "checkpoints" / FILE
+    if not file.exists():
+        raise InputError(f"{path} has no best checkpoint, as no epoch was finished and saved: use --checkpoint last")
+    return checkpoint.load(file)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The test ELBO in nats per sample, and how much each latent dimension carries.
+
+    kl_per_dimension: (latent_dim,) nats, averaged over the images; of latents on a grid, summed over its places. Of a
+        ladder, the upper level's.
+    active: (latent_dim,) bool: whether Var_x[mu] > 0.01 (Burda, Grosse & Salakhutdinov 2015, section 5.2), at any
+        place.
+    """
+
+    terms: Terms
+    kl_per_dimension: Tensor
+    active: Tensor
+
+
+def _spread(means: list[Tensor]) -> Tensor:
+    return torch.cat(means).var(0, correction=0)
+
+
+@torch.no_grad()
+def evaluate(run: SavedRun, loader: OrderedLoader) -> Evaluation:
+    """Evaluate on a loader's images: with the noise of the run's last epoch, so that its own figure comes again."""
+    device = loader.device
+    noise = Noise(run.settings["seed"], run.epoch, device=device)
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    kl: list[Tensor] = []
+    means: list[Tensor] = []
+    seen = 0
+    for batch in loader:
+        elbo = run.model.loss(batch.images, Noise.from_state(noise.state, seen, stream=EVAL_STREAM), reduction="sum")
+        sums += torch.stack((elbo.loss, elbo.nll, elbo.kl))
+        mu, logvar = run.model.encode(batch.images)
+        kl.append(gaussian_kl(mu.flatten().double(), logvar.flatten().double(), reduction="none").view(mu.shape))
+        means.append(mu.double())
+        seen += batch.rows
+    spread, average = (values.view(len(values), -1) for values in (_spread(means), torch.cat(kl).mean(0)))
+    return Evaluation(Terms.of(sums, seen), average.sum(1).cpu(), (spread > _ACTIVE).any(1).cpu())

@@ -1,0 +1,37 @@
+"""Whether gradients are finite, on the CPU, in one pass over memory.
+
+There is no Triton kernel: a GPU is not asked, as nobody may wait for its answer.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastvae.ops import _library
+
+_library.define_of_cpu("all_finite(Tensor[] tensors) -> bool", lambda tensors: True)
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether there is no infinity and no NaN among all numbers of some tensors.
+
+    Args:
+        tensors: fp64, fp32, bf16 or fp16 on the CPU, of any shapes and strides; there may be none.
+
+    Raises:
+        TypeError: an unsupported dtype or device.
+
+    >>> all_finite([torch.ones(2), torch.tensor([1.0, float("nan")])])
+    False
+    """
+    for k, tensor in enumerate(tensors):
+        if not tensor.dtype.is_floating_point or tensor.device.type != "cpu":
+            raise TypeError(
+                f"tensor {k} is {tensor.dtype} on {tensor.device}, not floating point on the CPU: "
+                "use tensor.isfinite().all()"
+            )
+    if _library.has_native() and tensors:
+        answer: bool = torch.ops.fastvae.all_finite(tensors)
+        return answer
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)

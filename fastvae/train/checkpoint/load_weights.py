@@ -1,0 +1,32 @@
+"""The weights of a checkpoint, checked against a model and put into it."""
+
+from torch import Tensor
+
+from fastvae.models import VAE
+from fastvae.utils.errors import InputError
+
+from .checkpoint import Checkpoint
+
+
+def load_weights(model: VAE, saved: Checkpoint, *, average: bool) -> None:
+    """Copy a checkpoint's weights, or their average if it has one, into a model. Raises InputError if one won't fit."""
+    model.load_state_dict(fitting(model, saved, average=average))
+
+
+def fitting(model: VAE, saved: Checkpoint, *, average: bool) -> dict[str, Tensor]:
+    """A checkpoint's weights, or their average if it has one. Raises InputError if one does not fit into the model."""
+    weights, own = {**saved.part("model"), **(saved.part("ema") if average else {})}, model.state_dict()
+    for name in own.keys() | weights.keys():
+        has, wants = weights.get(name), own.get(name)
+        if has is None or wants is None or has.shape != wants.shape:
+            shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (has, wants)]
+            raise InputError(
+                f"the checkpoint is of another network: {name} is {shapes[0]} there and {shapes[1]} here: "
+                "use the settings that it was trained with"
+            )
+        if has.dtype != wants.dtype and not (has.is_floating_point() and wants.is_floating_point()):
+            raise InputError(f"the checkpoint has {name} in {has.dtype}, not {wants.dtype}: use another checkpoint")
+    for name, _ in model.named_parameters():
+        if not weights[name].isfinite().all():
+            raise InputError(f"the checkpoint has {name} with values that are NaN or infinite: use an earlier one")
+    return weights

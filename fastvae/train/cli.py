@@ -1,0 +1,69 @@
+"""From a command line to an exit status: what ``fastvae train`` and ``python -m fastvae.train`` share."""
+
+import signal
+from collections.abc import Callable, Sequence
+
+import tyro
+
+from fastvae.utils import terminal
+from fastvae.utils.errors import InputError, LocalError
+from fastvae.utils.files import reason
+
+from .config import TrainConfig, resolve
+from .distributed.launch import launch
+from .distributed.world import read_ranks
+from .step.inductor import keep_compiled
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse the flags of ``train``, start the processes, train. Returns the exit status."""
+    return guarded(lambda: _train(arguments))
+
+
+def _train(arguments: Sequence[str]) -> int:
+    # torchrun may hand on the "--" that keeps its parser away from our flags (see fastvae/_torchrun.py).
+    arguments = [argument for argument in arguments if argument != "--"]
+    config = resolve(tyro.cli(TrainConfig, args=arguments, prog="fastvae train"))
+
+    def work() -> int:
+        keep_compiled()  # before torch chooses a folder that all users share
+        from .run import run  # noqa: PLC0415 -- plots and TensorBoard take a second to load: not for --help
+
+        return run(config).status
+
+    return launch(config.nproc, arguments, lambda: guarded(work), max_restarts=config.max_restarts)
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Run ``work``; turn bad input into one line and status 2, and Ctrl-C into status 130.
+
+    Output that could not be written, to a full disk say, does not end the work; it is told at the end, with status 2.
+    """
+    terminal.prepare()
+    try:
+        status = work()
+    except InputError as error:
+        if isinstance(error, LocalError) or _speaks():
+            terminal.complain(f"fastvae: error: {error}")
+        return 2
+    except MemoryError as error:
+        terminal.complain(
+            f"fastvae: error: it takes more memory than there is ({reason(error)}): use less data at once"
+        )
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    lost = terminal.refusal()
+    if lost is None or status:
+        return status
+    terminal.complain(f"fastvae: error: cannot write to standard output ({reason(lost)}): some of it is lost")
+    return 2
+
+
+def _speaks() -> bool:
+    """Whether this is the one process of all, which find the same fault, that says so."""
+    try:
+        ranks = read_ranks()
+    except InputError:  # of which it may be the only one
+        return True
+    return ranks is None or ranks.rank == 0

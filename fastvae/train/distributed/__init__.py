@@ -1,0 +1,1 @@
+"""Several processes: launch, rendezvous, collectives, sharded weights. Knows nothing of training."""

@@ -1,0 +1,170 @@
+"""`--nproc N`: one command, N processes, through torch's own elastic agent."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from fastvae.utils.errors import InputError
+from fastvae.utils.terminal import complain
+
+from .rendezvous import BACKEND, private_folder
+from .world import read_ranks
+
+_AGENT = "FASTVAE_AGENT_PID"
+TORCHRUN_VARIABLES = {
+    "GROUP_RANK",
+    "GROUP_WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "RANK",
+    "ROLE_NAME",
+    "ROLE_RANK",
+    "ROLE_WORLD_SIZE",
+    "WORLD_SIZE",
+}
+# Seconds that signalled workers get to save a checkpoint; under torchrun, which kills this process after 30.
+_GRACE = "25"
+_PR_SET_PDEATHSIG = 1
+_WORKER = Path(__file__).with_name("worker.py")
+
+
+def launch(
+    nproc: int | None,
+    arguments: Sequence[str],
+    main: Callable[[], int],
+    *,
+    module: str = "fastvae.train",
+    max_restarts: int = 0,
+) -> int:
+    """Run `main` here if this is one of `nproc` processes, else start them as `python -m MODULE ARGUMENTS`, but without
+    the current folder in their search path.
+
+    They are started where torchrun did not start several: without it, or under `torchrun -m fastvae.train --nproc N`.
+    SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to each process started, which may see one more SIGTERM after
+    it, and has 25 seconds (TORCH_ELASTIC_SHUTDOWN_TIMEOUT) to exit. None outlives this process: should this one be
+    killed, they get SIGTERM. If one of them fails, all are started again, up to `max_restarts` times, with
+    TORCHELASTIC_RESTART_COUNT saying which time it is.
+
+    Returns:
+        The exit status: what `main` returns, or that of the process that failed first (128 + N if signal N killed
+        it), or 128 + N if this process got signal N.
+
+    Raises:
+        InputError: `nproc` is below 1 or contradicts torchrun, as `max_restarts` may, or torchrun's environment
+            variables are malformed.
+    """
+    if nproc is not None and nproc < 1:
+        raise InputError(f"--nproc {nproc} is less than 1: give the number of processes, one for each GPU")
+    ranks = read_ranks()
+    size = ranks.size if ranks else 1
+    if max_restarts and ranks is None:
+        return _run_workers(nproc or 1, [module, *arguments], max_restarts)
+    if max_restarts and _AGENT not in os.environ:
+        raise InputError(f"--max-restarts {max_restarts}, but torchrun started this: give it to torchrun instead")
+    if nproc is None or nproc == size:
+        _follow_agent()
+        return main()
+    if size > 1:
+        raise InputError(
+            f"--nproc {nproc}, but torchrun started {size} processes: leave --nproc out, or use --nproc-per-node"
+        )
+    return _run_workers(nproc, [module, *arguments], 0)
+
+
+def _run_workers(nproc: int, command: list[str], max_restarts: int) -> int:
+    run_id = uuid.uuid4().hex
+    with _agent_settings(), private_folder(run_id) as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=nproc,
+            run_id=run_id,
+            role="fastvae",
+            rdzv_backend=BACKEND,
+            rdzv_endpoint=str(folder),
+            local_addr="localhost",  # the host's own name may not resolve
+            max_restarts=max_restarts,
+            logs_specs=DefaultLogsSpecs(log_dir=str(folder)),  # it wants a folder, for logs that ours do not write
+        )
+        # The agent expands ${local_rank} and $$ in arguments; ours are literal.
+        literal = [argument.replace("$", "$$") for argument in (str(_WORKER), *command)]
+        try:
+            elastic_launch(config, sys.executable)(*literal)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            if failure.exitcode >= 0:
+                return int(failure.exitcode)
+            name = signal.Signals(-failure.exitcode).name
+            complain(f"fastvae: process {rank} of {nproc} was killed by {name}{_meaning(name)}")
+            return 128 - int(failure.exitcode)
+        except SignalException as error:
+            return 128 + error.sigval
+        except KeyboardInterrupt:  # before the agent took over the signals
+            return 128 + signal.SIGINT
+    return 0
+
+
+@contextmanager
+def _agent_settings() -> Iterator[None]:
+    """Hide an outer torchrun from the agent and its workers, keep the agent quiet, and restore its signal handlers."""
+    environment = dict(os.environ)
+    for name in environment:
+        if name in TORCHRUN_VARIABLES or name.startswith("TORCHELASTIC_"):
+            del os.environ[name]
+    grace = os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _GRACE)
+    if not (grace.isascii() and grace.isdecimal()):
+        raise InputError(f"TORCH_ELASTIC_SHUTDOWN_TIMEOUT={grace!r} in the environment is no whole number of seconds")
+    os.environ[_AGENT] = str(os.getpid())
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    handlers = {number: signal.getsignal(number) for number in handled}
+    # Each of the agent's modules has a logger with a level of its own, below this one: it can only be cut off here.
+    logger = logging.getLogger("torch.distributed.elastic")
+    propagate, silent = logger.propagate, logging.NullHandler()
+    logger.addHandler(silent)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(silent)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _meaning(name: str) -> str:
+    """The likely cause of a signal that nobody sent on purpose, as a clause; else an empty string."""
+    causes = {
+        "SIGKILL": "perhaps for lack of memory",
+        "SIGBUS": "a file that it reads was cut short",
+    }
+    return f": {causes[name]}" if name in causes else ""
+
+
+def _follow_agent() -> None:
+    """In a process that `launch` started: get SIGTERM when the agent dies, which can't send it if it is killed.
+
+    Raises:
+        InputError: the environment names an agent, but another one, or none, started this process.
+    """
+    agent = os.environ.pop(_AGENT, None)
+    if agent is None:
+        return
+    if not agent.isdecimal() or "TORCHELASTIC_RUN_ID" not in os.environ:
+        raise InputError(f"{_AGENT}={agent!r} in the environment was not set by fastvae's --nproc: unset it")
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(agent):  # dead already
+        raise InputError(f"the process {agent} that started this one, by {_AGENT}, is gone: unset it, or start again")

@@ -1,0 +1,252 @@
+"""The processes of one run: which of them this is, its device, and how they agree."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]  # it does not say that it exports it
+
+from fastvae.ops._library import CAPABILITIES, capability, has_native
+from fastvae.utils.errors import InputError, LocalError
+from fastvae.utils.files import parse_json, reason
+from fastvae.utils.machine import cores
+
+from .rendezvous import join
+
+_MOST = 1 << 24  # processes of a run, or the number of one
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What torchrun's environment says of this process."""
+
+    rank: int
+    local_rank: int
+    size: int
+    local_size: int
+    is_one_machine: bool = False  # as the launcher says: several may leave LOCAL_WORLD_SIZE out
+
+
+_ALONE = Ranks(rank=0, local_rank=0, size=1, local_size=1)
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among `size`: `rank` counts over all machines, `local_rank` on this one."""
+
+    rank: int
+    local_rank: int
+    size: int
+    device: torch.device
+    is_one_machine: bool = False
+
+    @property
+    def is_rank_0(self) -> bool:
+        """Whether this is the process that prints and writes files (rank 0)."""
+        return self.rank == 0
+
+    def all_reduce(self, tensor: torch.Tensor) -> None:
+        """Sum `tensor` over the processes, in place; a single process leaves it as it is."""
+        if self.size > 1:
+            with self.communicating():
+                dist.all_reduce(tensor)
+
+    def communicating(self) -> AbstractContextManager[None]:
+        """Around what all processes of a step do together; --profile looks at the clock there."""
+        return nullcontext()
+
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Give each process the main one's values of `tensors`, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), 0)
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says `flag`: every process gets the same answer. Waits for all, and for the device."""
+        if self.size == 1:
+            return flag
+        votes = torch.tensor(int(flag), dtype=torch.int32, device=self.device)
+        dist.all_reduce(votes)
+        return bool(votes.item())
+
+    def broadcast_object(self, value: Any) -> Any:
+        """The main process' value, which JSON can hold, in each process. Nothing that is received is unpickled."""
+        return parse_json(self._texts(json.dumps(value) if self.is_rank_0 else "")[0])
+
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """The values of all processes, which JSON can hold, by rank, in each process."""
+        return [parse_json(text) for text in self._texts(json.dumps(value))]
+
+    def _texts(self, own: str) -> list[str]:
+        if self.size == 1:
+            return [own]
+        content = own.encode()
+        lengths = torch.zeros(self.size, dtype=torch.int64, device=self.device)
+        lengths[self.rank] = len(content)
+        dist.all_reduce(lengths)
+        whole = lengths.tolist()
+        # A sum of rows, of which each process fills its own: all of them know how long it is.
+        rows = torch.zeros(sum(whole), dtype=torch.uint8, device=self.device)
+        begin = sum(whole[: self.rank])
+        rows[begin : begin + len(content)] = torch.tensor(list(content), dtype=torch.uint8).to(self.device)
+        dist.all_reduce(rows)
+        return [bytes(part.tolist()).decode() for part in rows.cpu().split(whole)]
+
+    @contextmanager
+    def raise_together(self) -> Iterator[None]:
+        """Around what one process may be refused and others not: all of them raise that InputError, or none does.
+
+        What is within must not wait for other processes.
+        """
+        refusal: InputError | None = None
+        try:
+            yield
+        except InputError as error:
+            refusal = error
+        for message in self.all_gather_object(None if refusal is None else str(refusal)):
+            if message is not None:
+                raise InputError(message) from refusal
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def open_world(device: str) -> Iterator[World]:
+    """Join the processes that torchrun (or `--nproc`) started, on `device`: "auto", "cpu" or "cuda".
+
+    A single process needs no environment and gets no process group. Several talk over NCCL on CUDA and over gloo on
+    the CPU, where each also gets its share of the cores, unless the user set OMP_NUM_THREADS; one alone takes
+    no more threads than that. The group is closed on the way out, also on an error, without waiting for the others.
+
+    Raises:
+        InputError: the device is unknown or absent, has fewer GPUs than processes, or the environment is malformed.
+    """
+    ranks = read_ranks() or _ALONE
+    place = resolve_device(device, ranks)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    world = World(ranks.rank, ranks.local_rank, ranks.size, place, ranks.is_one_machine)
+    if place.type == "cpu":
+        _set_threads(ranks)
+    if world.size == 1:
+        yield world
+        return
+
+    store, rank, size = join(ranks.rank, ranks.size, one_machine=ranks.is_one_machine)
+    if place.type == "cuda":
+        _check_own_gpus(store, rank, size, place)
+    try:
+        own = place if place.type == "cuda" else None
+        dist.init_process_group("nccl" if own else "gloo", store=store, rank=rank, world_size=size, device_id=own)
+    except RuntimeError as error:
+        raise LocalError(
+            f"process {rank} of {size} cannot talk to the others ({reason(error)}): see that GLOO_SOCKET_IFNAME and "
+            "NCCL_SOCKET_IFNAME, if you set them, name an interface of this machine"
+        ) from error
+    try:
+        yield world
+    except BaseException:
+        # NCCL's orderly shutdown waits for collectives which the other processes may never join.
+        if place.type == "cuda" and dist.group.WORLD is not None:
+            dist.group.WORLD.abort()
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def _check_own_gpus(store: Store, rank: int, size: int, device: torch.device) -> None:
+    """Raise InputError, in all processes, where two of them have one GPU: NCCL refuses that in words of its own."""
+    store.set(f"GPU of {rank}", str(torch.cuda.get_device_properties(device).uuid))
+    gpus = [store.get(f"GPU of {other}").decode() for other in range(size)]
+    if (own := len(set(gpus))) < size:
+        raise InputError(f"{size} processes need as many GPUs, but have {own}: use --nproc {own}, or --device cpu")
+
+
+def read_ranks() -> Ranks | None:
+    """Read torchrun's environment variables, or return None if none is set.
+
+    Raises:
+        InputError: a variable is missing beside the others, is no whole number, or is out of range.
+    """
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    given = [name for name in names if name in os.environ]
+    if not given:
+        return None
+    absent = [name for name in names if name not in given]
+    if absent:
+        raise InputError(f"the environment has {given[0]} but no {absent[0]}: unset {given[0]}, or start with torchrun")
+    size = _read_integer("WORLD_SIZE", 1, _MOST)
+    if size > 1:
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            if name not in os.environ:
+                raise InputError(f"the environment has WORLD_SIZE={size} but no {name}: start with torchrun")
+        _read_integer("MASTER_PORT", 0, 65535)
+    told = "LOCAL_WORLD_SIZE" in os.environ
+    local_size = _read_integer("LOCAL_WORLD_SIZE", 1, size) if told else size
+    rank, local_rank = _read_integer("RANK", 0, size - 1), _read_integer("LOCAL_RANK", 0, local_size - 1)
+    return Ranks(rank, local_rank, size, local_size, is_one_machine=told and local_size == size)
+
+
+def _read_integer(name: str, low: int, high: int) -> int:
+    text = os.environ[name]
+    bounds = f"{low} to {high}"
+    if not text.isdecimal() or len(text) > len(str(_MOST)) or not low <= int(text) <= high:
+        raise InputError(f"{name}={text!r} in the environment is not a whole number, {bounds}: start with torchrun")
+    return int(text)
+
+
+def resolve_device(device: str, ranks: Ranks = _ALONE) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" means for this process.
+
+    Raises:
+        InputError: the device is unknown or absent, or has fewer GPUs than processes, or FASTVAE_CPU_CAPABILITY asks
+            for what this processor has not.
+    """
+    if has_native() and (found := capability()) not in CAPABILITIES:
+        raise InputError(f"{found}: unset it, or set it to what `fastvae doctor` shows without it")
+    if device not in {"auto", "cpu", "cuda"}:
+        raise InputError(f"--device {device!r} is not one of auto, cpu, cuda")
+    has_cuda = torch.cuda.is_available()
+    if device == "cpu" or (device == "auto" and not has_cuda):
+        return torch.device("cpu")
+    if not has_cuda:
+        raise InputError("--device cuda, but torch sees no CUDA GPU: use --device cpu, or see `fastvae doctor`")
+    gpus = torch.cuda.device_count()
+    if gpus == 1:  # a cluster may show each process its own alone; whether it does, they find out together
+        return torch.device("cuda", 0)
+    if gpus < ranks.local_size:
+        raise InputError(
+            f"{ranks.local_size} processes need as many GPUs, torch sees {gpus}: use --nproc {gpus}, or --device cpu"
+        )
+    return torch.device("cuda", ranks.local_rank)
+
+
+def _set_threads(ranks: Ranks) -> None:
+    """A share of the cores; of a process alone, whose script may have asked for fewer, no more than there are."""
+    if _user_set_threads():
+        return
+    share = max(1, cores() // ranks.local_size)
+    if ranks.size > 1 or (share < torch.get_num_threads() and "MKL_NUM_THREADS" not in os.environ):
+        torch.set_num_threads(share)
+
+
+def _user_set_threads() -> bool:
+    # torchrun gives its workers OMP_NUM_THREADS=1 when the user set none. It leaves no mark, but the environment that
+    # torchrun itself, our parent, was started with does tell: Linux keeps it in /proc, as it was.
+    value = os.environ.get("OMP_NUM_THREADS")
+    if value != "1" or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return value is not None
+    try:
+        parents = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return any(variable.startswith(b"OMP_NUM_THREADS=") for variable in parents)

@@ -1,0 +1,1 @@
+"""Measuring: the trial that chooses how steps run, --profile, the roofline."""

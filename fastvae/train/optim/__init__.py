@@ -1,0 +1,1 @@
+"""Optimisation: optimisers, learning-rate and beta schedules, EMA, master weights, the gradient buffer."""

@@ -1,0 +1,1 @@
+"""Reporting: the run folder, metrics, throughput, the progress bar, figures."""

@@ -1,0 +1,78 @@
+"""The pictures that a run leaves: loss curves, samples, reconstructions.
+
+Matplotlib, Pillow and torchvision take a second to load, so only the process that draws does, and only then.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from fastvae.utils.figures import new_figure, write_figure
+from fastvae.utils.files import fresh
+
+_TILE = 56  # pixels: smaller pictures are enlarged to this, smoothly, as the eye reads 8x8 squares badly
+
+
+def sample_grid(images: Tensor, columns: int = 8) -> Tensor:
+    """A grid (3, H, W) of images (N, C, H, W) in [0, 1]."""
+    return _grid(_displayable(images), columns)
+
+
+def reconstruction_grid(images: Tensor, reconstructions: Tensor, columns: int = 8) -> Tensor:
+    """A grid (3, H, W) of rows in pairs: real pictures above, their reconstructions below."""
+    real, made = (_displayable(pictures).split(columns) for pictures in (images, reconstructions))
+    return _grid(torch.cat([row for pair in zip(real, made, strict=True) for row in pair]), columns)
+
+
+def write_image(grid: Tensor, path: Path) -> Path:
+    """Write a grid (3, H, W) in [0, 1] as a PNG."""
+    from PIL import Image  # noqa: PLC0415
+
+    with fresh(path) as file:
+        Image.fromarray((grid * 255).byte().permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
+    return path
+
+
+def write_curves(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Draw loss, nll and KL against epochs, train and test, from the lines of metrics.jsonl.
+
+    The loss in training is what is minimised, which need not be the negative ELBO: that of the test is.
+    """
+    figure = new_figure(figsize=(12, 3.6))
+    axes = figure.subplots(1, 3)
+    for axis, (name, title) in zip(
+        axes, (("loss", "loss (test: negative ELBO)"), ("nll", "reconstruction (nll)"), ("kl", "KL")), strict=True
+    ):
+        for split in ("train", "test"):
+            lines = [line for line in metrics if line["split"] == split]
+            marker = "o" if len(lines) < 40 else None
+            epochs, values = ([line[key] for line in lines] for key in ("epoch", name))
+            axis.plot(epochs, values, marker=marker, ms=3, label=split)
+        axis.set(title=title, xlabel="epoch", ylabel="nats per sample")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    write_figure(figure, path, dpi=120)
+    return path
+
+
+def _grid(pictures: Tensor, columns: int) -> Tensor:
+    from torchvision.utils import make_grid  # noqa: PLC0415
+
+    grid: Tensor = make_grid(pictures, nrow=columns, padding=2, pad_value=0.25)
+    return grid
+
+
+def _displayable(images: Tensor) -> Tensor:
+    """Images (N, C, H, W), uint8 or floating, on any device, as fp32 grey or RGB in [0, 1], enlarged if small."""
+    images = images.detach().cpu()
+    pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    pixels = pixels[:, : 3 if pixels.shape[1] >= 3 else 1]
+    factor = _TILE // max(pixels.shape[-2:])
+    if factor > 1:
+        pixels = interpolate(pixels, scale_factor=factor, mode="bicubic")
+    return pixels.clamp(0, 1)

@@ -1,0 +1,91 @@
+"""Where TorchInductor keeps what it compiles, and looks for it: machine code, which is loaded as it lies there."""
+
+import atexit
+import errno
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastvae.data.sources.files import own_cache
+from fastvae.utils.errors import InputError
+from fastvae.utils.files import own_folder, reason
+from fastvae.utils.isolation import safe_path
+
+_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def keep_compiled() -> None:
+    """Give TorchInductor a folder that nobody else can write to.
+
+    torch's own choice, ``torchinductor_USER`` in the temporary folder, may have been made by somebody else, and is gone
+    after a restart of the machine. It is replaced by ``inductor`` beside fastvae's other caches; where that cannot be
+    had, by a folder that lasts as long as this process.
+
+    Raises:
+        InputError: TORCHINDUCTOR_CACHE_DIR names a folder that somebody else can write to.
+    """
+    named = os.environ.get(_VARIABLE)
+    if named is not None and not _is_torchs(Path(named)):
+        try:
+            own_folder(Path(named))
+        except OSError as error:
+            raise InputError(
+                f"{_VARIABLE} is {named}, which {reason(error)}: compiled code is loaded from there, so name a folder "
+                "of your own, or unset it"
+            ) from error
+        return
+    try:
+        folder = own_cache("inductor")
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="fastvae-inductor-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ[_VARIABLE] = str(folder)
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """A context to compile in: torch uses folders of this user's own and never searches the current one.
+
+    torch tries each instruction set by ``python -c "from ctypes import ..."``, which would take a ``ctypes.py`` of the
+    current folder. Raises InputError where the folders cannot be had.
+    """
+    keep_compiled()
+    claim_shared()
+    # It says, above all of a run's own lines, that there is no CUDA where it looks for a compiler of it.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    if sys.version_info < (3, 11):  # where Python has no variable against that, torch has one against the trial
+        os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+    with safe_path(by_variable=True):
+        yield
+
+
+def claim_shared() -> None:
+    """Make torch's folder in the temporary one this user's own, before torch puts the headers there that it compiles.
+
+    It does that whatever the variable says.
+
+    Raises:
+        InputError: somebody else has made it, or can write to it.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # noqa: PLC0415 -- a second to import
+
+    folder = Path(default_cache_dir())
+    try:
+        if folder.is_symlink():
+            raise OSError(errno.ELOOP, "is a link")
+        own_folder(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder} {reason(error)}: torch compiles with what lies there, so remove it, set TMPDIR to a folder of "
+            "your own, or use --execution traced"
+        ) from error
+
+
+def _is_torchs(folder: Path) -> bool:
+    """Whether torch chose it: `import torch._dynamo` sets the variable, where nobody has."""
+    return folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith("torchinductor_")

@@ -1,0 +1,1 @@
+"""Rewrites of a traced step's graph on a CPU; each keeps the results."""

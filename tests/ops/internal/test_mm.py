@@ -1,0 +1,188 @@
+"""fastvae's product of bf16 matrices against fp64, within what rounding allows."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastvae.ops import _library
+from fastvae.ops.internal.mm import mm, mm_of_lists
+
+# With the backend's name in theirs, the tests are among those that the sanitizers run.
+pytestmark = [pytest.mark.usefixtures("backend"), pytest.mark.parametrize("backend", ["native"], indirect=True)]
+
+needs_bf16 = pytest.mark.skipif(not _library.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
+# Around the sizes of a register, of a tile, of a pair; the last are shared between threads and packed in blocks.
+SIZES = (1, 2, 3, 15, 16, 17, 27, 28, 29, 31, 32, 33, 57)
+LARGE = [(100, 784, 400), (400, 100, 784), (300, 1001, 90), (1, 4097, 300)]
+
+
+def draw(rows: int, columns: int, layout: str = "rows") -> Tensor:
+    if layout == "columns":
+        return draw(columns, rows).t()
+    # What lies between and around the numbers would show in any sum.
+    around = torch.full((3 * rows + 3, 2 * columns + 5), torch.nan).bfloat16()
+    if layout == "spread":
+        matrix = around[: 3 * rows : 3, : 2 * columns : 2]
+    elif layout == "part":
+        matrix = around[1 : 1 + rows, 3 : 3 + columns]
+    else:
+        matrix = torch.empty(rows, columns).bfloat16()
+    return matrix.copy_(torch.randn(rows, columns))
+
+
+LAYOUTS = ("rows", "columns", "spread", "part")
+
+
+def assert_accurate(product: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> None:
+    """Rounded to bf16 once (8 bits), after fp32 sums of exact products, each of which rounds all that it has so far."""
+    left, right = left.double(), right.double()
+    truth, most = left @ right, left.abs() @ right.abs()
+    if bias is not None:
+        truth, most = truth + bias.double(), most + bias.double().abs()
+    sums = most * (left.shape[1] + 1) * 2.0**-24
+    assert product.shape == truth.shape
+    assert product.is_contiguous()
+    assert ((product.double() - truth).abs() <= truth.abs() * 2.0**-8 + 1.01 * sums).all()
+
+
+@needs_bf16
+@given(
+    st.tuples(*(st.sampled_from(SIZES),) * 3), st.tuples(*(st.sampled_from(LAYOUTS),) * 2), st.booleans(),
+)  # fmt: skip
+def test_every_shape_and_layout(shape: tuple[int, int, int], layouts: tuple[str, str], biased: bool) -> None:
+    rows, depth, columns = shape
+    left, right = draw(rows, depth, layouts[0]), draw(depth, columns, layouts[1])
+    bias = draw(1, columns)[0] if biased else None
+    assert_accurate(mm(left, right, bias), left, right, bias)
+
+
+@needs_bf16
+@pytest.mark.parametrize("layouts", [("rows", "columns"), ("rows", "rows"), ("columns", "rows")], ids="-".join)
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+def test_large_ones(shape: tuple[int, int, int], layouts: tuple[str, str]) -> None:
+    rows, depth, columns = shape
+    left, right, bias = draw(rows, depth, layouts[0]), draw(depth, columns, layouts[1]), draw(1, columns)[0]
+    assert_accurate(mm(left, right, bias), left, right, bias)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@needs_bf16
+@pytest.mark.usefixtures("threads")
+def test_an_element_depends_on_its_row_and_its_column_alone() -> None:
+    left, right = draw(300, 1001), draw(1001, 90)
+    whole = mm(left, right)
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        assert torch.equal(mm(left, right), whole)
+    assert torch.equal(mm(left[7:12], right), whole[7:12])
+    assert torch.equal(mm(left, right[:, 33:34]), whole[:, 33:34])
+    assert torch.equal(mm(left.t().contiguous().t(), right.t().contiguous().t()), whole)
+
+
+@needs_bf16
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_products_at_once_are_those_one_by_one(count: int) -> None:
+    shapes = [(100, 784, 40), (0, 5, 7), (30, 1001, 90), (3, 0, 20), (5, 9, 0), (200, 50, 100)]
+    lefts = [draw(rows, depth, "part") for rows, depth, _ in shapes]
+    rights = [draw(depth, columns, "columns") for _, depth, columns in shapes]
+    biases = [draw(1, columns)[0] for *_, columns in shapes]
+    torch.set_num_threads(count)
+    for with_biases in (biases, []):
+        together = mm_of_lists(lefts, rights, with_biases)
+        for k, product in enumerate(together):
+            bias = with_biases[k] if with_biases else None
+            assert torch.equal(product, mm(lefts[k], rights[k], bias))
+            assert_accurate(product, lefts[k], rights[k], bias)
+
+
+@pytest.mark.slow
+@needs_bf16
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer ends where memory does")
+def test_nothing_is_lost_when_memory_runs_out() -> None:
+    program = """if True:
+        import resource, torch
+        from fastvae.ops.mm import mm, mm_of_lists
+        small, one = torch.ones(4, 64).bfloat16(), torch.ones(1, 1).bfloat16()
+        mm(small, small.t())
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28),) * 2)
+        try:
+            mm(one.expand(1, 1 << 27), one.expand(1 << 27, 1))
+            raise SystemExit("there was enough")
+        except RuntimeError as error:
+            print("out of memory:", error)
+        print(mm(small, small.t())[0, 0].item())
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("out of memory:")
+    assert done.stdout.splitlines()[-1] == "64.0"
+
+
+@needs_bf16
+def test_subnormal_numbers_are_zeros() -> None:
+    tiny, inf = torch.full((1, 1), 1e-40).bfloat16(), torch.full((1, 1), torch.inf).bfloat16()
+    assert mm(inf, tiny).isnan()
+    assert mm(tiny, tiny, tiny[0]).item() == 0.0
+
+
+@needs_bf16
+@pytest.mark.parametrize("shape", [(0, 3, 4), (3, 4, 0), (0, 0, 0)], ids=str)
+def test_nothing_to_multiply(shape: tuple[int, int, int]) -> None:
+    rows, depth, columns = shape
+    assert mm(draw(rows, depth), draw(depth, columns)).shape == (rows, columns)
+
+
+@needs_bf16
+def test_an_empty_sum_is_the_bias() -> None:
+    bias = draw(1, 20)[0]
+    assert torch.equal(mm(draw(3, 0), draw(0, 20), bias), bias.expand(3, 20))
+    assert not mm(draw(3, 0), draw(0, 20)).any()
+
+
+@needs_bf16
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_not_finite_comes_through(value: float) -> None:
+    left, right = draw(30, 40), draw(40, 20).abs()
+    left[17, 39] = value
+    product = mm(left, right)
+    assert torch.equal(product[17].nan_to_num(nan=3.0), torch.full((20,), value).bfloat16().nan_to_num(nan=3.0))
+    assert product[:17].isfinite().all()
+    assert product[18:].isfinite().all()
+
+
+@needs_bf16
+def test_wrong_arguments_are_told() -> None:
+    x = draw(3, 4)
+    with pytest.raises(TypeError, match=r"left is torch\.float32 on cpu, not bf16 on the CPU: use torch\.addmm"):
+        mm(x.float(), x.t())
+    with pytest.raises(TypeError, match=r"right is torch\.bfloat16 on meta"):
+        mm(x, x.t().to("meta"))
+    with pytest.raises(ValueError, match=r"right has shape \(4,\), but must have 2 dimensions"):
+        mm(x, x[0])
+    with pytest.raises(ValueError, match=r"left has shape \(3, 4\), right \(3, 4\): the columns of the one"):
+        mm(x, x)
+    with pytest.raises(ValueError, match=r"bias has 4 numbers, but right has 3 columns: pass one for each"):
+        mm(x, x.t(), x[0])
+    with pytest.raises(ValueError, match=r"right requires grad, but mm has no derivative"):
+        mm(x, x.t().requires_grad_())
+
+
+def test_a_machine_without_the_instructions_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_library, "multiplies_bf16", lambda: False)
+    with pytest.raises(ValueError, match=r"a CPU with AVX-512 BF16: use torch\.addmm"):
+        mm(draw(3, 4), draw(4, 3))

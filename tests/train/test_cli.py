@@ -1,0 +1,128 @@
+"""Bad input: one line that names both values and the remedy, status 2, no traceback, nothing written."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastvae.train.cli import main
+
+
+def refused(flags, message, capsys):
+    assert main(flags) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(rf"fastvae: error: .*{message}.*\n", error), error
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A run of one epoch."""
+    folder = tmp_path_factory.mktemp("original") / "run"
+    flags = ["--epochs", "1", "--device", "cpu", "--no-autotune", "--precision", "fp32"]
+    assert main([*flags, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(original, tmp_path / "run")
+
+
+def test_a_folder_that_holds_a_run_already(folder, capsys):
+    before = (folder / "metrics.jsonl").read_text()
+    refused(["--out", str(folder)], "already holds a run: add --resume", capsys)
+    assert (folder / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--batch-size", "64"),
+        ("--seed", "5"),
+        ("--preset", "deep"),
+        ("--lr", "1.0"),
+        ("--optimizer", "sgd"),
+        ("--schedule", "iwae"),
+        ("--warmup-steps", "3"),
+        ("--clip-norm", "2.0"),
+        ("--ema", "0.9"),
+        ("--beta", "3.0"),
+        ("--binarize", "True"),
+    ],
+)
+def test_resuming_with_other_settings(folder, capsys, flag, value):
+    refused(["--out", str(folder), "--resume", flag, value], rf"trained with {flag} .*, not {value}", capsys)
+
+
+def test_a_run_of_an_older_version_had_the_defaults(train, folder, capsys):
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"] = {key: config["settings"][key] for key in ("preset", "data", "batch_size", "lr", "latent_dim")}
+    config["settings"] |= {"beta": 1.0, "seed": 0}
+    (folder / "config.json").write_text(json.dumps(config))
+    refused(["--out", str(folder), "--resume", "--ema", "0.9"], "trained with --ema None, not 0.9", capsys)
+    assert train("--epochs", "2", "--resume")[0] == 0
+
+
+def test_a_cosine_ends_where_it_was_to_end(train, capsys):
+    _, folder = train("--epochs", "1", "--schedule", "cosine")
+    flags = ["--out", str(folder), "--resume", "--schedule", "cosine", "--epochs", "2"]
+    refused(flags, "trained with --epochs 1, not 2", capsys)
+
+
+def test_resuming_nothing(tmp_path, capsys):
+    refused(["--out", str(tmp_path), "--resume"], "holds no run", capsys)
+
+
+def test_resuming_what_has_no_whole_checkpoint(folder, capsys):
+    for path in (folder / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    refused(["--out", str(folder), "--resume", "--epochs", "2"], "no checkpoint to go on from", capsys)
+
+
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew(train, metrics, capsys):
+    _, folder = train("--epochs", "2")
+    expected = metrics(folder)
+    for path in (folder / "checkpoints").iterdir():
+        path.unlink()
+    capsys.readouterr()
+    assert train("--epochs", "2", "--resume")[0] == 0
+    assert "has no checkpoint yet: its run begins anew" in capsys.readouterr().out
+    terms = ("epoch", "step", "split", "loss", "nll", "kl")
+    assert [[line[t] for t in terms] for line in metrics(folder)] == [[line[t] for t in terms] for line in expected]
+
+
+def test_a_broken_config(folder, capsys):
+    (folder / "config.json").write_text("{")
+    refused(["--out", str(folder), "--resume"], "cannot be read as a run's settings", capsys)
+
+
+def test_out_is_a_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    refused(["--out", str(tmp_path / "file" / "run")], "cannot write to .* choose another --out", capsys)
+
+
+def test_normalised_pixels(tmp_path, capsys):
+    np.save(tmp_path / "normal.npy", np.random.default_rng(0).normal(size=(40, 4, 4)).astype("float32"))
+    flags = ["--data", str(tmp_path / "normal.npy"), "--out", str(tmp_path / "run"), "--epochs", "1"]
+    refused(flags, r"pixels in \[-.*Bernoulli.*leave out the normalisation, or use --preset gaussian", capsys)
+    assert main([*flags, "--preset", "gaussian"]) == 0
+
+
+def test_pixels_that_are_no_bytes_are_not_binarized(tmp_path, capsys):
+    np.save(tmp_path / "floats.npy", np.random.default_rng(0).random((40, 4, 4)).astype("float32"))
+    flags = ["--data", str(tmp_path / "floats.npy"), "--out", str(tmp_path / "run"), "--binarize"]
+    refused(flags, r"--binarize draws from uint8 pixels, but .*floats.npy has torch.float32: use --bin", capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_process_itself_exits_with_2():
+    command = [sys.executable, "-m", "fastvae.train", "--epochs", "0"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == "fastvae: error: --epochs is 0: it must be at least 1\n"
+    assert done.stdout == ""

@@ -1,0 +1,55 @@
+"""How many cores and how much memory there are for this process."""
+
+import os
+
+import pytest
+
+from fastvae.utils.errors import InputError
+from fastvae.utils.machine import check_fits, cores, memory
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 64),
+        ({"cpu.max": "max 100000\n"}, 64),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "1000 100000\n"}, 1),
+        ({"cpu.max": "12800000 100000\n"}, 64),
+        ({"cpu.max": "???\n"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "310000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "310000\n"}, 64),
+    ],
+)
+def test_a_containers_limit_counts(files, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert cores(tmp_path) == expected
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5})
+    assert cores(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("memory.max", "max\n", 1 << 36),
+        ("memory.max", "1000000\n", 1_000_000),
+        ("memory/memory.limit_in_bytes", "2000000\n", 2_000_000),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", 1 << 36),
+    ],
+)
+def test_a_containers_memory_counts(name, content, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 1 << 24, "SC_PAGE_SIZE": 1 << 12}.get)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    assert memory(tmp_path) == expected
+
+
+def test_what_never_fits_is_refused():
+    check_fits(memory(), "all of it")
+    with pytest.raises(InputError, match=r"^an index takes .* GB of memory, this machine has .*: give less$"):
+        check_fits(memory() + 1, "an index", "give less")
