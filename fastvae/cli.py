@@ -124,18 +124,18 @@ def _carry_out(command: object) -> int:
         from .doctor import examine  # noqa: PLC0415
 
         return examine()
-    from .evaluate import cli as inspection  # noqa: PLC0415
+    from .evaluate import cli as evaluate  # noqa: PLC0415
 
     if isinstance(command, Sample):
-        inspection.sample(command.run, command.count, command.seed, command.out, command.device, command.checkpoint)
+        evaluate.sample(command.run, command.count, command.seed, command.out, command.device, command.checkpoint)
     elif isinstance(command, Reconstruct):
-        inspection.reconstruct(
+        evaluate.reconstruct(
             command.run, command.count, command.data_dir, command.out, command.device, command.checkpoint
         )
     elif isinstance(command, Evaluate):
-        inspection.show_evaluation(command.run, command.data_dir, command.device, command.checkpoint)
+        evaluate.show_evaluation(command.run, command.data_dir, command.device, command.checkpoint)
     elif isinstance(command, Nll):
-        inspection.show_nll(
+        evaluate.show_nll(
             command.run, command.samples, command.images, command.data_dir, command.device, command.checkpoint
         )
     return 0

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import fastvae.evaluate.cli
-
 # All that commands import, before processes are forked: each would take seconds over it.
 import torch
 import torch._dynamo
@@ -15,6 +13,7 @@ from watch import Watched
 
 import fastvae.bench.config
 import fastvae.cli
+import fastvae.evaluate.cli
 import fastvae.train.run  # noqa: F401
 from fastvae.train.checkpoint import checkpoint
 

@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import statistics, sys, time
 import torch
-from fastvae.bench.paging import page_in_constants
+from fastvae.bench.warm_up import page_in_constants
 
 def seconds(function):
     times = []

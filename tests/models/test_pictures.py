@@ -10,11 +10,11 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import fastvae
+from fastvae.data.config import DataConfig
 from fastvae.models import OBJECTIVES, PRESETS, build
 from fastvae.models.blocks import levels
 from fastvae.models.conv import conv_vae
 from fastvae.models.ladder import LadderVAE, ladder_vae
-from fastvae.train import TrainConfig
 from fastvae.train.step.execution import Step
 from fastvae.train.step.loss import StepLoss, StepScalars
 from fastvae.utils.errors import InputError
@@ -65,7 +65,7 @@ def test_sides_are_4_to_7_times_a_power_of_two():
 
     sides = [side for side in range(8, 257) if is_taken(side)]
     assert sides == sorted(part << power for part in range(4, 8) for power in range(1, 7) if part << power <= 256)
-    help_text = " ".join(inspect.getsource(TrainConfig).split())
+    help_text = " ".join(inspect.getsource(DataConfig).split())
     assert ", ".join(str(side) for side in sides if 28 <= side < 128) in help_text
 
 

@@ -40,7 +40,7 @@ _PARTED = """
 import os, sys
 import fastvae.train.run
 import torch._dynamo
-from fastvae.train.world import open_world
+from fastvae.train.distributed.world import open_world
 
 def part(rank, size, port):
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from fastvae.data import torch_loader
 from fastvae.data.formats import open_images
-from fastvae.data.pictures import Pictures
-from fastvae.data.torch_loader import TorchLoader
-from fastvae.isolation import safe_path
+from fastvae.data.sources.decoded import Pictures
+from fastvae.data.loaders.dataloader import TorchLoader
+from fastvae.utils.isolation import safe_path
 
 if __name__ == "__main__":
     torch_loader.safe_path = partial(safe_path, by_variable=sys.argv[1] == "variable")

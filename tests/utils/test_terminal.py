@@ -47,8 +47,8 @@ def run(code: str, *, stdout: int, **environment: str) -> subprocess.CompletedPr
 
 GUARDED = """
 import sys
-from fastvae.terminal import Terminal
-from fastvae.train.command import guarded
+from fastvae.utils.terminal import Terminal
+from fastvae.train.cli import guarded
 def work():
     console = Terminal()
     for _ in range(100):
@@ -80,7 +80,7 @@ def test_work_goes_on_when_a_reader_leaves() -> None:
 
 
 def test_characters_that_the_encoding_has_not_are_escaped() -> None:
-    code = "from fastvae import terminal; terminal.prepare(); terminal.Terminal().print('Ünïcode 數')"
+    code = "from fastvae.utils import terminal; terminal.prepare(); terminal.Terminal().print('Ünïcode 數')"
     done = run(code, stdout=subprocess.PIPE, PYTHONIOENCODING="ascii")
     assert (done.stdout, done.stderr) == ("\\xdcn\\xefcode \\u6578\n", "")
 

@@ -115,7 +115,7 @@ def test_products_at_once_are_those_one_by_one(count: int) -> None:
 def test_nothing_is_lost_when_memory_runs_out() -> None:
     program = """if True:
         import resource, torch
-        from fastvae.ops.mm import mm, mm_of_lists
+        from fastvae.ops.internal.mm import mm, mm_of_lists
         small, one = torch.ones(4, 64).bfloat16(), torch.ones(1, 1).bfloat16()
         mm(small, small.t())
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

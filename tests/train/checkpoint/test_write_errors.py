@@ -23,8 +23,8 @@ def one_line(capsys):
     return lines[0]
 
 
-def names(run_folder):
-    return sorted(path.name for path in run_folder.rglob("*") if path.is_file())
+def names(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_a_save_that_the_disk_refuses(train, metrics, monkeypatch, capsys, numbe
     assert os.strerror(number) in line
     assert remedy in line
     assert str(folder / "checkpoints") in line
-    assert not [name for name in names(run_folder) if name.endswith(".partial")]
+    assert not [name for name in names(folder) if name.endswith(".partial")]
     path, found, skipped = checkpoint.newest(folder / "checkpoints")
     # What was still waiting when the next one came was left out: any step may be the last before.
     last = [saved.stem for saved in saves[:2] if saved.name.startswith("step-")][-1]
     assert (path.stem, skipped) == (last, [])
     assert found.values["step"] == int(last.removeprefix("step-"))
     assert train(*EVERY, "--resume", out="parts")[0] == 0
-    ours, theirs = (checkpoint.newest(run / "checkpoints")[1].tensors for run in (run_folder, whole))
+    ours, theirs = (checkpoint.newest(run / "checkpoints")[1].tensors for run in (folder, whole))
     assert all((ours[name] == tensor).all() for name, tensor in theirs.items())
 
 
@@ -104,7 +104,7 @@ LIMITED = """
 import resource, sys
 import matplotlib.font_manager  # writes a cache of its own
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-from fastvae.train.command import main
+from fastvae.train.cli import main
 sys.exit(main(sys.argv[2:]))
 """
 

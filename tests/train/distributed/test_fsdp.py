@@ -7,12 +7,12 @@ import copy, pytest, torch
 from torch import nn
 from fastvae import VAE
 from fastvae.data import ResidentLoader, load
-from fastvae.errors import InputError
+from fastvae.utils.errors import InputError
 from fastvae.models import PRESETS
 from fastvae.nn import LearnedGaussian
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.engine import Engine
-from fastvae.train.world import World
+from fastvae.train.distributed.world import World
 
 def model():
     torch.manual_seed(0)

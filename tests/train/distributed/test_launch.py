@@ -35,7 +35,7 @@ if kind in {"exit", "kill", "wait", "follow"}:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: got.append(number))
     if kind == "follow":
-        from fastvae.train.launch import _follow_agent
+        from fastvae.train.distributed.launch import _follow_agent
         _follow_agent()
     say("ready")
     until = time.monotonic() + 30
@@ -46,13 +46,13 @@ if kind in {"exit", "kill", "wait", "follow"}:
 """
 LAUNCHER = """
 import sys
-from fastvae.train.launch import launch
+from fastvae.train.distributed.launch import launch
 sys.exit(launch(2, sys.argv[1:], lambda: 99, module="worker"))
 """
 WORLD = """
 import os, sys, torch
-from fastvae.train.launch import launch
-from fastvae.train.world import open_world
+from fastvae.train.distributed.launch import launch
+from fastvae.train.distributed.world import open_world
 
 def main():
     with open_world("cpu") as world:

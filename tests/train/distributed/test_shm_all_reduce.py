@@ -14,7 +14,7 @@ from fastvae.train.distributed.world import World
 
 WORK = """
 import torch
-from fastvae.train.shared import ShmAllReduce
+from fastvae.train.distributed.shm_all_reduce import ShmAllReduce
 
 seeded = torch.Generator().manual_seed
 

@@ -63,7 +63,7 @@ def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with open_world("auto") as here:
         values = torch.ones(2)
-        here.sum(values)
+        here.all_reduce(values)
         here.barrier()
 
         assert (here.rank, here.local_rank, here.size, here.device) == (0, 0, 1, torch.device("cpu"))
@@ -172,9 +172,9 @@ def test_threads_are_no_more_than_the_cores(before, environment, size, expected,
 
 WORK = """
 import pytest, torch
-from fastvae.errors import InputError
-from fastvae.train import checkpoint
-from fastvae.train.checkpoint import Checkpoint
+from fastvae.utils.errors import InputError
+from fastvae.train.checkpoint import checkpoint
+from fastvae.train.checkpoint.checkpoint import Checkpoint
 
 def work(world):
     assert world.broadcast_object({"rank": world.rank}) == {"rank": 0}

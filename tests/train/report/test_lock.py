@@ -15,7 +15,7 @@ from fastvae.utils.lock import Lock
 HOLD = """
 import sys, time
 from pathlib import Path
-from fastvae.train.lock import Lock
+from fastvae.utils.lock import Lock
 lock = Lock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
