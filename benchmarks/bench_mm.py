@@ -8,13 +8,13 @@ import pytest
 import timing
 import torch
 
-from fastvae.ops import _library
+from fastvae import backends
 from fastvae.ops.internal.mm import mm
 
 BATCHES = (20, 100, 1024)
 LAYERS = [(784, 400), (400, 400), (400, 200)]
 
-pytestmark = pytest.mark.skipif(not _library.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
+pytestmark = pytest.mark.skipif(not backends.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
 
 
 def torch_mm(left, right, bias=None):

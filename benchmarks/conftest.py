@@ -8,8 +8,8 @@ import torch
 
 from fastvae.bench.warm_up import page_in_constants
 from fastvae.train.config import TrainConfig
-from fastvae.train.report.run_folder import device_name
 from fastvae.train.step.torch_flags import torch_flags
+from fastvae.utils.machine import device_name
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -28,7 +28,7 @@ from fastvae.train.distributed.world import open_world
 from fastvae.train.engine import Engine
 from fastvae.train.measure.autotune import has_fast_bf16
 from fastvae.train.optim.flat_gradients import FlatGradients
-from fastvae.train.report.run_folder import device_name
+from fastvae.utils.machine import device_name
 
 PRESET, ROUNDS, STEPS, WARM = "leaky", 5, 12, 4
 BATCHES = (100, 1024)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from . import backends as backends
     from . import data as data
     from . import models as models
     from . import nn as nn
@@ -21,13 +22,34 @@ if TYPE_CHECKING:
     from .ops import Noise as Noise
     from .train import TrainConfig as TrainConfig
     from .train import Trainer as Trainer
+    from .utils.errors import InputError as InputError
 
-_MODULES = ("data", "models", "nn", "ops", "patch", "reference", "train")
-_NAMES = {"VAE": "models", "Noise": "ops", "objectives": "models", "TrainConfig": "train", "Trainer": "train"}
+_MODULES = ("backends", "data", "models", "nn", "ops", "patch", "reference", "train")
+_NAMES = {
+    "InputError": "utils.errors",
+    "Noise": "ops",
+    "TrainConfig": "train",
+    "Trainer": "train",
+    "VAE": "models",
+    "objectives": "models",
+}
 
 __all__ = [
-    "VAE", "Noise", "TrainConfig", "Trainer", "__version__", "data", "models", "nn", "objectives", "ops", "patch",
-    "reference", "train",
+    "VAE",
+    "InputError",
+    "Noise",
+    "TrainConfig",
+    "Trainer",
+    "__version__",
+    "backends",
+    "data",
+    "models",
+    "nn",
+    "objectives",
+    "ops",
+    "patch",
+    "reference",
+    "train",
 ]  # fmt: skip
 
 

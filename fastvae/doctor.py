@@ -9,11 +9,11 @@ from fnmatch import fnmatch
 import torch
 from rich.table import Table
 
+from fastvae.backends import capability, has_native, has_triton, multiplies_bf16
 from fastvae.utils.machine import device_name
 from fastvae.utils.version import __version__
 
 from . import ops
-from .ops._library import capability, has_native, has_triton, multiplies_bf16
 from .utils.terminal import Terminal
 
 # The extras that pip installs, and the package of each; DALI has one for each CUDA.

@@ -22,6 +22,7 @@ if not torch.cuda.is_available():
 # One place for what TorchInductor compiles: tests that move the user's caches would have it compile all again.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "inductor"))
 
+from fastvae import backends
 from fastvae.ops import _library
 
 torch.set_num_threads(2 if "PYTEST_XDIST_WORKER" not in os.environ else 1)
@@ -59,7 +60,7 @@ class Place(NamedTuple):
 
 def _refused() -> str | None:
     """Why Triton's interpreter cannot run here, or None."""
-    if not _library.has_triton() or Version(importlib.metadata.version("triton")) >= Version("3.7"):
+    if not backends.has_triton() or Version(importlib.metadata.version("triton")) >= Version("3.7"):
         return None
     # It takes an array of one element for an index.
     return "Triton 3.6's interpreter needs numpy < 2.4" if Version(np.__version__) >= Version("2.4") else None
@@ -67,10 +68,10 @@ def _refused() -> str | None:
 
 def _missing(backend: str) -> str | None:
     """Why a backend cannot run here, or None."""
-    if backend == "native" and not _library.has_native():
+    if backend == "native" and not backends.has_native():
         return "the C++ extension is not built: run `make setup`"
     if backend == "triton":
-        if not _library.has_triton():
+        if not backends.has_triton():
             return "Triton is not installed"
         if importlib.util.find_spec("fastvae.kernels") is None:
             return "fastvae.kernels is not installed: run `make setup`"

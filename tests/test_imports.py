@@ -19,20 +19,21 @@ LAYERS = {
     "kernels": set(),
     "reference": set(),
     "ops": {"kernels", "reference"},
+    "backends": {"ops"},
     "nn": {"ops", "reference"},
     "models": {"nn", "ops", "reference"},
     "data": {"nn", "ops", "reference"},
     "patch": {"nn", "ops", "reference"},
-    "train": {"data", "models", "nn", "ops", "reference"},
+    "train": {"backends", "data", "models", "nn", "ops", "reference"},
     "evaluate": {"data", "models", "nn", "ops", "reference", "train"},
-    "parity": {"data", "models", "nn", "ops", "reference", "train"},
+    "parity": {"backends", "data", "models", "nn", "ops", "reference", "train"},
     "bench": {"data", "models", "nn", "ops", "reference", "train"},
 }
 
 # The rooms of the house, from the ground up: a module imports its own room and those above it in this list, never one
 # below it. Its room is the longest name here that it begins with.
 ROOMS = (
-    "utils", "kernels", "reference", "ops", "nn", "models.vae", "models",
+    "utils", "kernels", "reference", "ops", "backends", "nn", "models.vae", "models",
     "data.sources", "data.formats.checks", "data.formats", "data.datasets", "data.loaders", "data",
     "patch",
     "train.distributed", "train.optim", "train.checkpoint", "train.config", "train.step", "train.report",
@@ -57,6 +58,34 @@ def python(code: str, **environment: str) -> str:
 
 def test_importing_fastvae_imports_neither_torch_nor_numpy() -> None:
     assert python("import sys, fastvae; print(sorted({'torch', 'numpy', 'triton'} & set(sys.modules)))") == "[]"
+
+
+def test_the_error_that_users_catch_is_public_and_as_cheap() -> None:
+    code = """
+import sys, fastvae
+before = "fastvae.utils.errors" in sys.modules
+from fastvae.utils.errors import InputError
+print(before, fastvae.InputError is InputError, "InputError" in dir(fastvae), "torch" in sys.modules)
+"""
+    assert python(code) == "False True True False"
+
+
+def test_the_backends_are_public() -> None:
+    code = """
+import fastvae
+from fastvae.ops import _library
+assert fastvae.backends.has_native is _library.has_native
+print(all(hasattr(fastvae.backends, name) for name in fastvae.backends.__all__), "backends" in dir(fastvae))
+"""
+    assert python(code) == "True True"
+
+
+def test_only_the_operators_look_behind_the_backends() -> None:
+    for path in sources():
+        own = ".".join(module_of(path)[1:])
+        if own.partition(".")[0] not in ("ops", "backends", "kernels"):
+            used = imports_of(path.read_text(), module_of(path), path.name == "__init__.py")
+            assert not {name for name in used if name.startswith("ops._library")}, own
 
 
 def test_importing_the_operators_starts_no_gpu_and_no_kernel() -> None:

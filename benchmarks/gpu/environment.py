@@ -21,7 +21,7 @@ def run(section: Section) -> str:
         section.keep(device="no GPU")
         section.fail("torch sees no GPU: see `fastvae doctor`, or try --dry")
         return "no GPU"
-    from fastvae.train.report.run_folder import device_name  # noqa: PLC0415 -- what is wrong with it must not hide the versions
+    from fastvae.utils.machine import device_name  # noqa: PLC0415 -- what is wrong with it must not hide the versions
 
     section.keep(device=device_name(device), **(properties() if device.type == "cuda" else {}))
     origin = Path(fastvae.__file__)

@@ -10,10 +10,10 @@ import tyro
 from rich import box
 from rich.table import Table
 
+from fastvae.backends import has_native, has_triton
 from fastvae.data import in_memory, load
 from fastvae.nn import as_likelihood
 from fastvae.ops import Backend
-from fastvae.ops._library import has_native, has_triton
 from fastvae.train.binarize import check_binarize
 from fastvae.train.cli import guarded
 from fastvae.train.config import Execution, Precision, TrainConfig, resolve

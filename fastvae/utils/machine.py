@@ -55,6 +55,15 @@ def _share(cgroup: Path, names: tuple[str, ...]) -> float:
     return time / period if time > 0 < period else math.inf  # v1 has -1 for no limit
 
 
+def cache_folder() -> Path:
+    """Return fastvae's folder for downloads, timings and compiled code: $XDG_CACHE_HOME/fastvae, or ~/.cache/fastvae.
+
+    A relative XDG_CACHE_HOME is ignored, as the XDG specification asks.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "fastvae"
+
+
 def device_name(device: "torch.device") -> str:
     """The device as people know it: the GPU's name, or the processor's."""
     if device.type == "cuda":

@@ -5,7 +5,7 @@ import time
 import torch
 
 from fastvae.data.sources.decode_cache import cached
-from fastvae.data.sources.files import cache_folder
+from fastvae.utils.machine import cache_folder
 
 KEY = {"data": "made", "images": 10}
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import descriptor_of, own_folder, reason
-from fastvae.utils.machine import check_fits
+from fastvae.utils.machine import cache_folder, check_fits
 
 PICTURE_LIMIT = 256 << 20  # bytes of one picture as its file has it
 _UNPACKED_LIMIT = 256 << 20  # bytes that anything may unpack to
@@ -46,12 +46,6 @@ def path_of(name: str) -> Path:
     except UnicodeEncodeError:
         pass
     raise InputError(f"{name!r} is no name that a file can have: give the path of the images")
-
-
-def cache_folder() -> Path:
-    """Where downloads go; the XDG specification has a relative path ignored."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "fastvae"
 
 
 def own_cache(name: str) -> Path:

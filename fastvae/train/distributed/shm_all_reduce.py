@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from fastvae.ops import _library
+from fastvae import backends
 from fastvae.ops.internal.arrive_and_wait import arrive_and_wait
 
 from .world import World
@@ -70,7 +70,7 @@ class ShmAllReduce:
 
     def _meet(self) -> None:
         """Wait until all processes are here. Raises RuntimeError if one of them will not come any more."""
-        if not _library.has_native():
+        if not backends.has_native():
             self._world.barrier()
             return
         self._meeting += 1

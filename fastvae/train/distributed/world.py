@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]  # it does not say that it exports it
 
-from fastvae.ops._library import CAPABILITIES, capability, has_native
+from fastvae.backends import CAPABILITIES, capability, has_native
 from fastvae.utils.errors import InputError, LocalError
 from fastvae.utils.files import parse_json, reason
 from fastvae.utils.machine import cores

@@ -19,7 +19,6 @@ from typing import Any, get_args
 import torch
 
 from fastvae.data import Batch, OrderedLoader, ResidentLoader
-from fastvae.data.sources.files import cache_folder
 from fastvae.models import VAE, Preset
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import Execution, Precision, TrainConfig
@@ -28,7 +27,7 @@ from fastvae.train.cuda_graph import STEPS, CaptureError, Replay, can_replay
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.utils.files import own_folder, read_json, write_text
-from fastvae.utils.machine import device_name
+from fastvae.utils.machine import cache_folder, device_name
 from fastvae.utils.version import __version__
 
 _TURNS, _STEPS = 7, 5  # of each candidate, and the steps in one

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.optimizer import ParamsT
 
-from fastvae.ops import _library
+from fastvae import backends
 from fastvae.ops.internal.adam_step import adam_step_
 
 
@@ -116,7 +116,7 @@ class Adam(torch.optim.Adam):
 
 
 def _native(weight: Tensor) -> bool:
-    return _library.has_native() and weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
+    return backends.has_native() and weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
 
 
 def _native_step(

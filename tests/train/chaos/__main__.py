@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from trial import MissedError, Run, Trial, learnt, readable
 
-from fastvae.train.report.run_folder import device_name
+from fastvae.utils.machine import device_name
 
 ATTEMPTS = 20  # of one trial, until its fault befalls a run
 

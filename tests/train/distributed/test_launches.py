@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastvae import backends
 from fastvae.data import ResidentLoader, load
 from fastvae.models import build
-from fastvae.ops import _library
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.config.plan import plan
 from fastvae.train.distributed.world import World
@@ -69,7 +69,7 @@ def launches(monkeypatch):
     return count
 
 
-@pytest.mark.skipif(not _library.has_native(), reason="without the extension, each fused operation is many")
+@pytest.mark.skipif(not backends.has_native(), reason="without the extension, each fused operation is many")
 @pytest.mark.parametrize(
     ("most", "settings"),
     [

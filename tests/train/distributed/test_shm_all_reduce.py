@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastvae.ops import _library
+from fastvae import backends
 from fastvae.train.distributed import shm_all_reduce
 from fastvae.train.distributed.shm_all_reduce import ShmAllReduce
 from fastvae.train.distributed.world import World
@@ -41,7 +41,7 @@ def test_three_processes_get_the_sum_in_the_order_of_the_ranks(in_processes):
     in_processes(WORK, 3)
 
 
-@pytest.mark.skipif(not _library.has_native(), reason="the C++ extension is not built: run `make setup`")
+@pytest.mark.skipif(not backends.has_native(), reason="the C++ extension is not built: run `make setup`")
 def test_who_waits_for_one_that_is_gone_stops(tmp_path, monkeypatch):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

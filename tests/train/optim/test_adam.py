@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastvae import backends
 from fastvae.ops import _library
 from fastvae.train.optim.adam import Adam
 
@@ -19,7 +20,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """With the extension, and as if there were none."""
     if request.param == "torch":
         monkeypatch.setattr(_library, "_NATIVE", False)
-    elif not _library.has_native():
+    elif not backends.has_native():
         pytest.skip("the C++ extension is not built: run `make setup`")
     name: str = request.param
     return name

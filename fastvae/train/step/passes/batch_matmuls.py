@@ -8,7 +8,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from fastvae.ops import _library
+from fastvae import backends
 from fastvae.ops.internal.mm import mm_of_lists
 
 _aten = torch.ops.aten
@@ -27,7 +27,7 @@ def batch_matmuls(graph: GraphModule, *, fused: bool) -> None:
     a step). In fp32, and in lists that nobody fuses, that is no gain.
     """
     # Where there are AMX tiles, oneDNN uses them.
-    if _library.multiplies_bf16() and not torch.cpu._is_amx_tile_supported():
+    if backends.multiplies_bf16() and not torch.cpu._is_amx_tile_supported():
         _cancel_transposes(graph)
         for group in _groups(graph):
             _multiply_at_once(graph, group)

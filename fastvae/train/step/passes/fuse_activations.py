@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from fastvae.ops import _library
+from fastvae import backends
 from fastvae.ops.internal.bias_gradient import bias_gradient_
 from fastvae.ops.internal.mm import mm_of_lists
 
@@ -21,7 +21,7 @@ def fuse_activations(graph: GraphModule) -> None:
     ``leaky`` in bf16 saves 7 % of a step at a batch of 100, and 3 % at 1024, most of those by what is in place (2-core
     EPYC with AVX-512 BF16).
     """
-    if not _library.has_native():
+    if not backends.has_native():
         return
     for node in graph.graph.find_nodes(op="call_function", target=_aten.alias.default):
         _replace(graph.graph, node, node.args[0])  # each takes as long as a small sum

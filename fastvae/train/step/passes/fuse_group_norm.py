@@ -7,7 +7,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from fastvae.ops import _library
+from fastvae import backends
 from fastvae.ops.internal.group_norm_silu import group_norm_silu, group_norm_silu_backward
 
 _aten = torch.ops.aten
@@ -18,7 +18,7 @@ def fuse_group_norms(graph: GraphModule) -> None:
 
     For images in channels_last, in fp32 or bf16. (Figures of ``conv28``: benchmarks/results/bench-conv28-cpu.json.)
     """
-    while _library.has_native():
+    while backends.has_native():
         norms = graph.graph.find_nodes(op="call_function", target=_aten.native_group_norm.default)
         served = [(norm, found) for norm in norms if (found := _found(norm)) is not None]
         if not served:

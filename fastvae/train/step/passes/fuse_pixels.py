@@ -3,7 +3,7 @@
 import torch
 from torch.fx import GraphModule, Node
 
-from fastvae.ops import _library
+from fastvae import backends
 from fastvae.ops.internal.scale_pixels import scale_pixels
 
 _aten = torch.ops.aten
@@ -14,7 +14,7 @@ def fuse_pixels(graph: GraphModule) -> None:
 
     A batch of 1024 x 784 takes 75 us in place of 145 in bf16, 129 of 219 in fp32 (2-core EPYC).
     """
-    if not _library.has_native():
+    if not backends.has_native():
         return
     for node in graph.graph.find_nodes(op="call_function", target=_aten.div.Tensor):
         pixels, divisor = node.args

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fastvae.ops import _library
+from fastvae import backends
 from fastvae.ops.internal.mm import mm_of_lists
 from fastvae.train.step.passes.batch_matmuls import batch_matmuls
 
-needs_bf16 = pytest.mark.skipif(not _library.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
+needs_bf16 = pytest.mark.skipif(not backends.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
 aten = torch.ops.aten
 
 
@@ -133,7 +133,7 @@ def test_they_stay_where_the_machine_multiplies_by_other_means(means: str, monke
     if means == "amx":
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     else:
-        monkeypatch.setattr(_library, "multiplies_bf16", lambda: False)
+        monkeypatch.setattr(backends, "multiplies_bf16", lambda: False)
     graph = recorded(layer, *inputs(torch.bfloat16))
     assert products(graph) == Counter({aten.addmm.default: 1, aten.mm.default: 1})
 
@@ -142,7 +142,7 @@ def test_they_stay_where_the_machine_multiplies_by_other_means(means: str, monke
 def test_a_compiler_gets_the_biases_of_16_bit_products_apart(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_library, "multiplies_bf16", lambda: False)
+    monkeypatch.setattr(backends, "multiplies_bf16", lambda: False)
     tensors = inputs(dtype)
     graph = recorded(layer, *tensors, fused=True)
     assert products(graph) == Counter({aten.mm.default: 2, aten.add.Tensor: 1})

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from fastvae import backends
 from fastvae.models import build
-from fastvae.ops import _library
 from fastvae.ops.internal.bias_gradient import bias_gradient_
 from fastvae.train.config import Execution, Precision, TrainConfig, resolve
 from fastvae.train.distributed.world import World
@@ -19,7 +19,7 @@ from fastvae.train.step.passes.fuse_activations import _has_mkldnn_bf16, fuse_ac
 
 aten = torch.ops.aten
 linear_pointwise = torch.ops.mkldnn._linear_pointwise.default
-needs_native = pytest.mark.skipif(not _library.has_native(), reason="the C++ extension is not built: run `make setup`")
+needs_native = pytest.mark.skipif(not backends.has_native(), reason="the C++ extension is not built: run `make setup`")
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 each_slope = pytest.mark.parametrize("slope", [0.0, 0.2, 0.01], ids=["relu", "leaky", "torch's own"])
 
@@ -135,7 +135,7 @@ def test_other_sums_and_activations_stay(function: Callable[[Tensor], Tensor]) -
 
 
 def test_all_stays_where_the_extension_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_library, "has_native", lambda: False)
+    monkeypatch.setattr(backends, "has_native", lambda: False)
     plain, graph = joined(gradients(0.2), *inputs(torch.float32))
     assert graph.code == plain.code
 

@@ -11,8 +11,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 import fastvae
+from fastvae import backends
 from fastvae.models import PRESETS, build
-from fastvae.ops import _library
 from fastvae.ops.internal.group_norm_silu import group_norm_silu, group_norm_silu_backward
 from fastvae.train.step.execution import Step
 from fastvae.train.step.loss import StepLoss, StepScalars
@@ -20,7 +20,7 @@ from fastvae.train.step.passes.fuse_activations import fuse_activations
 from fastvae.train.step.passes.fuse_group_norm import fuse_group_norms
 
 aten = torch.ops.aten
-pytestmark = pytest.mark.skipif(not _library.has_native(), reason="the C++ extension is not built: run `make setup`")
+pytestmark = pytest.mark.skipif(not backends.has_native(), reason="the C++ extension is not built: run `make setup`")
 PLAIN = (aten.native_group_norm.default, aten.native_group_norm_backward.default)
 JOINT = (group_norm_silu, group_norm_silu_backward)
 Between = Callable[[Tensor], Tensor]

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fastvae.ops import _library
+from fastvae import backends
 from fastvae.ops.internal.scale_pixels import scale_pixels
 from fastvae.train.step.passes.fuse_pixels import fuse_pixels
 
-pytestmark = pytest.mark.skipif(not _library.has_native(), reason="the C++ extension is not built: run `make setup`")
+pytestmark = pytest.mark.skipif(not backends.has_native(), reason="the C++ extension is not built: run `make setup`")
 GREY = torch.arange(33 * 40).remainder(256).to(torch.uint8).view(33, 40)
 
 
