@@ -1,4 +1,4 @@
-"""Why `torchrun -m fastvae.train --nproc 4` works as typed: a `--` between torchrun's arguments and fastvae's.
+"""Make `torchrun -m fastvae.train --nproc 4` work as typed: put a `--` between torchrun's arguments and fastvae's.
 
 Python's argparse, before 3.12.7 and 3.13.1, looks for abbreviations of torchrun's flags even among the arguments of
 the script, and stops at `--nproc` ("ambiguous option: --nproc could match --nproc-per-node, --nproc_per_node")
@@ -6,10 +6,10 @@ before the script has started. A `--` in front of the module's name ends that se
 it again, so that the script's arguments arrive as typed.
 
 torch calls `autoload` at the end of `import torch`, in every process, because pyproject.toml names it as an entry
-point in the group `torch.backends`. It is the one place that runs before torchrun parses. What it does, in full:
+point in the group `torch.backends`. No other code of ours runs before torchrun parses its arguments. In full:
 
 - in a process that is not torchrun itself (`torchrun` or `python -m torch.distributed.run`): nothing;
-- when torchrun launches anything but the module `fastvae.train`, or a `--` stands beside its name: nothing;
+- when torchrun launches anything but the module `fastvae.train`, or a `--` follows its name already: nothing;
 - otherwise: `sys.argv` becomes `torchrun ... -m -- fastvae.train ...`.
 
 It imports `os` and `sys` only, registers no backend, and raises nothing. To switch it off, set
@@ -25,14 +25,14 @@ _SWITCHES = ("--help", "--module", "--no-python", "--run-path", "--standalone", 
 
 
 def autoload() -> None:
-    """Protect the arguments of fastvae.train from torchrun's parser; called by torch, at the end of its import."""
+    """Protect the arguments of fastvae.train from torchrun's parser. torch calls this at the end of its import."""
     argv = getattr(sys, "argv", [])
     if argv and _is_torchrun(str(argv[0]), sys.orig_argv[-len(argv) :][:1]):
         argv[:] = protect(argv)
 
 
 def protect(argv: list[str]) -> list[str]:
-    """Return torchrun's `argv` with a `--` before the module's name if that is fastvae.train, else `argv` itself."""
+    """Return torchrun's `argv` with a `--` before the module's name if that is fastvae.train, or else unchanged."""
     is_module = False
     position = 1
     while position < len(argv) and argv[position].startswith("-") and argv[position] not in {"-", "--"}:
@@ -49,7 +49,7 @@ def protect(argv: list[str]) -> list[str]:
 
 def _is_torchrun(program: str, original: list[str]) -> bool:
     # Under `python -m`, sys.argv[0] is still "-m" while the packages above the module, torch here, are imported;
-    # sys.orig_argv then has the module's name in that place, perhaps as `-mNAME`.
+    # sys.orig_argv has the module's name in that place, perhaps as `-mNAME`.
     if program == "-m":
         return original in (["torch.distributed.run"], ["-mtorch.distributed.run"])
     return os.path.basename(program) == "torchrun"

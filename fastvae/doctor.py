@@ -1,4 +1,4 @@
-"""``fastvae doctor``: what is here, what is missing, and how to get it."""
+"""``fastvae doctor``: a table of the packages, devices and backends found, with a remedy for each that is missing."""
 
 import importlib.metadata
 import importlib.util
@@ -16,14 +16,14 @@ from fastvae.utils.version import __version__
 from . import ops
 from .utils.terminal import Terminal
 
-# The extras that pip installs, and the package of each; DALI has one for each CUDA.
+# The extras that pip installs, and the package of each. DALI has a package for each version of CUDA.
 _OPTIONAL = {"dali": "nvidia-dali-cuda*", "hdf5": "h5py", "hf": "datasets"}
 
 
 def examine() -> int:
-    """Print a table of findings. Returns 0 if everything that this machine could use is there, else 1.
+    """Print the table. Returns 0 if everything that this machine can use is installed and works, else 1.
 
-    An optional package that is not there is nothing to mend: the table says how to get it.
+    A missing optional package is not a fault: the table says how to install it, and the status stays 0.
     """
     table = Table("", "found", "to mend", title="fastvae doctor", title_justify="left")
     findings = [*_versions(), *_optional(), *_devices(), *_backends(), _data()]
@@ -44,11 +44,11 @@ def _versions() -> list[tuple[str, str, str]]:
 
 
 def _optional() -> list[tuple[str, str, str]]:
-    """By what pip knows, since each takes long to import."""
-    here = {distribution.name.lower(): distribution.version for distribution in importlib.metadata.distributions()}
+    """List the optional packages by pip's metadata, since importing each would take long."""
+    installed = {distribution.name.lower(): distribution.version for distribution in importlib.metadata.distributions()}
     rows = []
     for extra, pattern in _OPTIONAL.items():
-        versions = [version for name, version in here.items() if fnmatch(name, pattern)]
+        versions = [version for name, version in installed.items() if fnmatch(name, pattern)]
         found = versions[0] if versions else f"not installed: pip install fastvae[{extra}]"
         rows.append((pattern.removesuffix("-cuda*"), found, ""))
     return rows
@@ -62,7 +62,7 @@ def _devices() -> list[tuple[str, str, str]]:
             memory = torch.cuda.get_device_properties(index).total_memory / 2**30
             rows.append((f"GPU {index}", f"{device_name(torch.device('cuda', index))}, {memory:.0f} GiB", ""))
     elif os.path.exists("/dev/nvidiactl"):
-        rows.append(("GPU", "there, but torch cannot use it", "install torch's CUDA build and a matching driver"))
+        rows.append(("GPU", "present, but torch cannot use it", "install torch's CUDA build and a matching driver"))
     else:
         rows.append(("GPU", "none: training runs on the CPU", ""))
     return rows
@@ -85,11 +85,11 @@ def _backends() -> list[tuple[str, str, str]]:
 
 
 def _fault_of_a_launch(device: str = "cuda") -> tuple[str, str] | None:
-    """Launch a kernel; return the fault and its remedy, if any: an installed Triton may lack a compiler."""
+    """Launch a kernel and return the fault and its remedy, if it fails: an installed Triton may lack a C compiler."""
     try:
         latents = torch.zeros(1, 1, device=device)
         ops.gaussian_kl(latents, latents, backend="triton").item()
-    except Exception as error:  # a driver, a compiler and what they call may raise anything
+    except Exception as error:  # drivers, compilers and the libraries below them raise all kinds
         said = (str(error) or type(error).__name__).splitlines()[0]
         needs_compiler = "C compiler" in said
         remedy = "apt-get install gcc python3-dev" if needs_compiler else "try --backend reference"
@@ -102,5 +102,5 @@ def _data() -> tuple[str, str, str]:
     if folder is None:
         return "FASTVAE_DATA", "not set: data sets are downloaded, digits is embedded", ""
     if not os.path.isdir(folder):
-        return "FASTVAE_DATA", f"{folder} is no folder", "set it to a folder, or unset it"
+        return "FASTVAE_DATA", f"{folder} is not a folder", "set it to a folder, or unset it"
     return "FASTVAE_DATA", folder, ""

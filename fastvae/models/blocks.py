@@ -1,4 +1,4 @@
-"""What encoders and decoders of pictures are made of."""
+"""Building blocks of convolutional encoders and decoders."""
 
 import math
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 _GROUP = 8  # channels normalised together
 _SMALLEST = 4  # side of the grid that the latents lie on: 4 to 7
-_LOGVAR = -4.0  # of the first posteriors: a deviation of 0.14
+_LOGVAR = -4.0  # of posteriors before training: a standard deviation of 0.14
 
 
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 
 
 def levels(side: int) -> int:
-    """How often a side can be halved to end between 4 and 7. Raises ValueError for one that cannot.
+    """Return how often a side can be halved until it is between 4 and 7. Raises ValueError if it cannot.
 
     >>> [levels(side) for side in (28, 32, 40, 64, 256)]
     [2, 3, 3, 4, 6]
@@ -28,28 +28,29 @@ def levels(side: int) -> int:
             raise ValueError(
                 f"an image's side is halved until it is 4 to 7, but {side} is odd on the way: use 28 or 64"
             )
-        side, count = side // 2, count + 1
+        side //= 2
+        count += 1
     if side < _SMALLEST:
         raise ValueError(f"images must be at least {_SMALLEST} pixels wide, but are {side}: use --image-size 28, say")
     return count
 
 
 def grid(shape: Sequence[int]) -> tuple[int, tuple[int, int]]:
-    """Of images (C, H, W): how often they are halved, and the sides of the grid of latents."""
+    """Return how often images (C, H, W) are halved, and the sides (H', W') of the grid of latents."""
     _, height, width = shape
     count = min(levels(height), levels(width))
     return count, (height >> count, width >> count)
 
 
 def widths(width: int, count: int) -> list[int]:
-    """Channels after each halving: twice as many each time, up to 8 times the first."""
+    """Return the channels after each halving: doubled each time, up to 8 times the first."""
     return [width * min(2**level, 8) for level in range(count)]
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Over groups of 8 channels, of each image alone: a row does not depend on its batch.
+    """Return a group norm over groups of 8 channels. It normalises each image alone, whatever else is in the batch.
 
-    Where 8 do not divide the channels, groups are larger, so that any width will do.
+    If 8 does not divide the channels, groups are larger, so that any width works.
 
     >>> [norm(channels).num_groups for channels in (4, 32, 34, 50, 60)]
     [1, 4, 2, 2, 1]
@@ -58,7 +59,7 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 class NormedConv(nn.Sequential):
-    """A convolution, group norm, SiLU. The norm has the bias."""
+    """A convolution without bias, a group norm with one, and SiLU."""
 
     def __init__(self, channels: int, out: int, kernel: int = 3, stride: int = 1) -> None:
         padding = (kernel - stride + 1) // 2
@@ -66,8 +67,9 @@ class NormedConv(nn.Sequential):
 
 
 class Stem(nn.Sequential):
-    """A convolution and SiLU, for what comes from outside: a norm would take away how bright an image is, or how far
-    out a latent.
+    """A convolution and SiLU, for the first layer on images or latents.
+
+    It has no norm, which would remove the brightness of an image, or the distance of a latent from the origin.
     """
 
     def __init__(self, channels: int, out: int, kernel: int = 3, stride: int = 1) -> None:
@@ -75,15 +77,15 @@ class Stem(nn.Sequential):
 
 
 def halve(channels: int, out: int, of: type[NormedConv] | type[Stem] = NormedConv) -> nn.Sequential:
-    """To half of each side, by a kernel that covers every pixel equally often."""
+    """Return a layer that halves each side, with a kernel that covers every pixel equally often."""
     return of(channels, out, kernel=4, stride=2)
 
 
 def head(layer: _Layer, latent_dim: int) -> _Layer:
-    """The layer, whose outputs are packed mu and logvar of latents, with posteriors that begin nearly certain.
+    """Initialise the layer that outputs packed mu and logvar, so that posteriors begin narrow, and return it.
 
-    Under noise of the prior's size a decoder learns the mean image first, and an encoder that nobody listens to
-    forgets the image.
+    Under noise as wide as the prior, a decoder first learns the mean image and ignores its latents; the encoder, whose
+    output does not matter then, forgets the image.
     """
     assert layer.bias is not None
     with torch.no_grad():
@@ -92,14 +94,14 @@ def head(layer: _Layer, latent_dim: int) -> _Layer:
 
 
 class Flat(nn.Module):
-    """(B, C, H, W) to (B, H * W * C): a view of what lies in channels_last."""
+    """Flattens (B, C, H, W) to (B, H * W * C): a view, if the input is in channels_last."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
 class Grid(nn.Module):
-    """:class:`Flat` undone: (B, H * W * C) to (B, C, H, W), a view in channels_last."""
+    """Undoes :class:`Flat`: (B, H * W * C) to (B, C, H, W), a view in channels_last."""
 
     def __init__(self, sides: tuple[int, int]) -> None:
         super().__init__()
@@ -111,10 +113,10 @@ class Grid(nn.Module):
 
 
 class Double(nn.Sequential):
-    """To twice each side: a convolution at the small size, whose channels become the places of the large one.
+    """Doubles each side: a convolution at the small size, whose channels become the pixels of the large one.
 
     Shi et al. 2016, "Real-time single image and video super-resolution using an efficient sub-pixel convolutional
-    neural network", equation 4: a quarter of the multiplications of a convolution after upsampling.
+    neural network", equation 4. It takes a quarter of the multiplications of a convolution after upsampling.
     """
 
     def __init__(self, channels: int, out: int) -> None:
@@ -131,7 +133,7 @@ class Residual(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         self.norms = nn.ModuleList([norm(channels), norm(channels)])
-        nn.init.zeros_(self.second.weight)  # so that a deep stack begins as no more than its stem
+        nn.init.zeros_(self.second.weight)  # each block begins as the identity, so that a deep stack begins as its stem
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.first(F.silu(self.norms[0](x)))

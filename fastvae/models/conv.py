@@ -14,10 +14,10 @@ from .blocks import Double, Flat, Grid, NormedConv, Residual, Stem, grid, halve,
 from .vae import VAE
 
 _Model = TypeVar("_Model", bound=nn.Module)
-MIXTURES = 5  # logistics of each pixel
+MIXTURES = 5  # logistic components per pixel
 _MEANS = (0.3, 0.7)  # of the first and the last component before training
-_LOG_SCALE = -1.5  # of a logistic with a standard deviation of 0.4
-_GAIN = 0.1  # of the first weights of the last layer, whose outputs are in units of [0, 1] and logarithms of them
+_LOG_SCALE = -1.5  # before training: a logistic with a standard deviation of 0.4
+_GAIN = 0.1  # on the last layer's initial weights: its outputs are pixel values in [0, 1], and logarithms of such
 
 
 def conv_vae(
@@ -29,22 +29,22 @@ def conv_vae(
     blocks: int = 0,
     flat: bool = False,
 ) -> VAE:
-    """A VAE of strided convolutions with group norm, in channels_last.
+    """Build a VAE of strided convolutions with group norm, in channels_last.
 
     Images (C, H, W) are halved until the grid is 4 to 7 a side, with twice the channels each time (at most 8 times
-    ``width``); the way out is the same in reverse. mu, logvar and z are (B, latent_channels, H', W'), or, flat,
-    (B, latent_channels), of which the first norm leaves the direction alone.
+    ``width``); the decoder mirrors that. mu, logvar and z are (B, latent_channels, H', W'), or (B, latent_channels) if
+    flat. Of a flat z, only the direction matters: the norm after the decoder's first layer removes its length.
 
     Args:
-        shape: (C, H, W) of the pictures, sides of 4 to 7 times a power of two.
+        shape: (C, H, W) of the images; each side is 4 to 7 times a power of two.
         width: channels after the first halving.
-        latent_channels: of z, at each place of the grid; of all of z where it is flat.
+        latent_channels: channels of z at each point of the grid, or the length of z if flat.
         likelihood: "mixture" (of discretised logistics, for 1 or 3 channels of 8 bits), or as for :class:`VAE`.
-        flat: have a vector in place of the grid, each of whose elements sees all of the picture.
-        blocks: residual blocks after each halving and before each doubling; 0 has one convolution at the grid.
+        flat: make z a vector in place of a grid, each of whose elements depends on the whole image.
+        blocks: residual blocks after each halving and before each doubling; 0 means one convolution at the grid.
 
     Raises:
-        ValueError: a side that cannot be halved so.
+        ValueError: a side cannot be halved to 4 to 7.
 
     >>> conv_vae((1, 28, 28), 8, 2).sample(3).shape
     torch.Size([3, 1, 28, 28])
@@ -79,9 +79,9 @@ def conv_vae(
 
 
 class Pixels(nn.Sequential):
-    """The decoder's last layer, from half the size: a convolution whose channels become 2 x 2 pixels of ``out`` each.
+    """The decoder's last layer: a convolution at half the size, whose channels become 2 x 2 pixels of ``out`` channels.
 
-    A mixture begins with wide components around the middle, nearly the same for any input.
+    A mixture begins with wide components in the middle of [0, 1], nearly the same for any input.
     """
 
     def __init__(self, channels: int, out: int, likelihood: Likelihood) -> None:
@@ -98,7 +98,7 @@ class Pixels(nn.Sequential):
 
 
 def outputs(likelihood: str | Likelihood, channels: int) -> tuple[Likelihood, int]:
-    """The likelihood, and how many channels the decoder puts out for it."""
+    """Return the likelihood and the number of channels that the decoder needs for it."""
     if likelihood == "mixture":
         if channels not in (1, 3):
             raise ValueError(f"a mixture of logistics is for 1 or 3 channels, but the images have {channels}")
@@ -108,19 +108,19 @@ def outputs(likelihood: str | Likelihood, channels: int) -> tuple[Likelihood, in
 
 
 def ending(blocks: int, channels: int) -> list[nn.Module]:
-    """What a stack of residual blocks ends in, whose sum no norm has seen."""
+    """Return the norm and SiLU that follow residual blocks, whose sum is not normalised; nothing without blocks."""
     return [norm(channels), nn.SiLU()] if blocks else []
 
 
 def lie_in(layout: torch.memory_format, model: _Model) -> _Model:
-    """The model with its convolutions' weights in the layout, which their outputs then are; the same parameters."""
+    """Set the memory format of convolutions' weights in place, and so of their outputs; return the model."""
     for weight in _kernels(model):
         weight.data = weight.data.to(memory_format=layout)  # `contiguous` would leave the strides of 1 x 1 kernels
     return model
 
 
 def has_convolutions(model: nn.Module) -> bool:
-    """Whether there is a convolution over pictures, of kernels (out, in, H, W)."""
+    """Return True if the model has a 2-d convolution."""
     return any(True for _ in _kernels(model))
 
 

@@ -1,4 +1,4 @@
-"""A VAE of two levels of latents, of which the lower has a prior that is learned."""
+"""A VAE with two levels of latents, whose lower level has a learned prior."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,30 +14,34 @@ from .blocks import Double, NormedConv, Stem, grid, halve, head, widths
 from .conv import Pixels, lie_in, outputs
 from .vae import VAE, VAEOutput
 
-LOWER_STREAM = 16  # further on than the noise of the upper level, whose streams are below
+LOWER_STREAM = 16  # added to the upper level's noise stream, which is always below 16
 
 
 class LadderVAE(VAE):
     r"""A ladder VAE of two levels (Sonderby et al. 2016, "Ladder variational autoencoders", section 2.2).
 
-    The way up gives features, and of each level an estimate (\hat\mu_i, \hat\sigma_i^2) of its latents. The way down
-    draws the upper ones, z_2, with the prior N(0, I), and computes from them the prior N(\mu'_1, \sigma'^2_1) of the
-    lower ones, with which the posterior of these joins the estimate by precisions:
+    The upward pass computes features and, for each level i, an estimate (\hat\mu_i, \hat\sigma_i^2) of its latents.
+    The downward pass draws the upper latents z_2, whose prior is N(0, I), and computes from them the prior
+    N(\mu'_1, \sigma'^2_1) of the lower latents z_1. The posterior of z_1 combines that prior with the estimate,
+    weighted by their precisions:
 
     .. math:: \sigma_1^2 = \frac{1}{\hat\sigma_1^{-2} + \sigma'^{-2}_1}, \qquad
         \mu_1 = \sigma_1^2 (\hat\mu_1 \hat\sigma_1^{-2} + \mu'_1 \sigma'^{-2}_1)
 
-    The KL is that of both levels: :func:`fastvae.ops.reparameterize_kl` of z_2, and
-    :func:`fastvae.ops.gaussian_prior_kl` of z_1. The noise of z_1 is that of the stream 16 further on than z_2's, so
-    that an eps as a tensor, which has no streams, raises a ValueError. Of the objectives it has the ELBO alone.
+    The KL is the sum over both levels: :func:`fastvae.ops.reparameterize_kl` for z_2 and
+    :func:`fastvae.ops.gaussian_prior_kl` for z_1. The noise stream of z_1 is that of z_2 plus 16; an eps given as a
+    tensor has no streams and raises ValueError. The ELBO is the only objective that supports two levels.
 
     Args:
-        bottom, top: the way up: images to features, those to features at the upper level's grid.
+        bottom: images to features.
+        top: those features to features on the upper level's grid.
         estimate: features of ``bottom`` to the packed estimate of z_1.
         head: features of ``top`` to packed (mu, logvar) of z_2.
-        prior: z_2 to the features of the way down, and ``prior_head`` those to the packed prior of z_1.
-        decoder: z_1 and those features, joined along the channels, to the decoder's output.
-        likelihood, latent_shape: of :class:`fastvae.VAE`; the shape is that of one z_2.
+        prior: z_2 to the features of the downward pass.
+        prior_head: those features to the packed prior of z_1.
+        decoder: z_1 and the features of ``prior``, concatenated along the channels, to the decoder's output.
+        likelihood: as for :class:`fastvae.VAE`.
+        latent_shape: the shape of one z_2.
     """
 
     levels = 2
@@ -60,7 +64,7 @@ class LadderVAE(VAE):
         self.estimate, self.prior, self.prior_head = estimate, prior, prior_head
 
     def _up(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The lower level's features; mu and logvar of z_2."""
+        """Return the lower level's features, and mu and logvar of z_2."""
         features = self.encoder(self._floating(x))
         mu, logvar = self.top(features).chunk(2, dim=1)
         return features, mu, logvar
@@ -73,7 +77,7 @@ class LadderVAE(VAE):
         return prior_mu + share * (mu - prior_mu), prior_logvar + nn.functional.logsigmoid(logvar - prior_logvar)
 
     def _down(self, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features; mu and logvar of the prior of z_1."""
+        """Return the features of the downward pass, and mu and logvar of the prior of z_1."""
         features = self.prior(z2)
         mu, logvar = _wide(self.prior_head(features)).chunk(2, dim=1)
         return features, mu, logvar
@@ -101,7 +105,7 @@ class LadderVAE(VAE):
         return ELBO(nll + (weight * beta) * kl, nll.detach() / weight, kl.detach())
 
     def forward(self, x: Tensor, noise: Noise | Tensor | None = None) -> VAEOutput:
-        """Encode, sample, decode; mu, logvar and z are of the upper level."""
+        """Encode, sample and decode. mu, logvar and z of the result are those of the upper level."""
         noise = _of_two_levels(noise, x)
         features, mu, logvar = self._up(x)
         z2 = ops.reparameterize(mu, logvar, noise)
@@ -110,12 +114,12 @@ class LadderVAE(VAE):
         return VAEOutput(self.decoder(torch.cat((z1, down), 1)), z2, mu, logvar)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``(mu, logvar)`` of the upper level."""
+        """Return ``(mu, logvar)`` of the upper level."""
         _, mu, logvar = self._up(x)
         return mu, logvar
 
     def decode(self, z: Tensor) -> Tensor:
-        """The expected pixels of upper latents, with the lower ones at the mean of their prior."""
+        """Return the expected pixels given the upper latents, with the lower ones at the mean of their prior."""
         down, prior_mu, _ = self._down(z)
         return self.likelihood.mean(self.decoder(torch.cat((prior_mu, down), 1)))
 
@@ -138,7 +142,7 @@ class LadderVAE(VAE):
 
 
 def ladder_vae(shape: Sequence[int], width: int, latent_channels: int, likelihood: str | Likelihood) -> LadderVAE:
-    """A ladder VAE of strided convolutions: z_1 on a grid twice as fine as z_2's, of 4 to 7 a side.
+    """Build a ladder VAE of strided convolutions. The grid of z_2 is 4 to 7 a side, that of z_1 twice as fine.
 
     The arguments are those of :func:`conv_vae`.
 
@@ -173,19 +177,19 @@ def ladder_vae(shape: Sequence[int], width: int, latent_channels: int, likelihoo
 
 
 def _wide(packed: Tensor) -> Tensor:
-    """In 32 bits at least: where posterior and prior are near, their KL would be that of their roundings."""
+    """Return mu and logvar in at least fp32: in 16 bits, the KL of a posterior near its prior is rounding error."""
     return packed if packed.dtype == torch.float64 else packed.float()
 
 
 def _of_two_levels(noise: Noise | Tensor | None, x: Tensor) -> Noise:
-    """Noise of which both levels can draw."""
+    """Return noise that both levels can draw from. Raises ValueError for a tensor."""
     if isinstance(noise, Tensor):
-        raise ValueError("a ladder draws noise for two levels, so eps is no one tensor: give it a fastvae.Noise")
+        raise ValueError("a ladder draws noise for two levels, so eps cannot be a tensor: give it a fastvae.Noise")
     if noise is None:  # a fresh key from torch's generator, as the operators draw theirs
         return Noise.from_state(torch.randint(0, 2**32, (2,), dtype=torch.int64, device=x.device))
     return noise
 
 
 def _lower(noise: Noise) -> Noise:
-    """What the lower level draws: of the same rows and step, and of no word that the upper has."""
+    """Return the lower level's noise: the same rows and step in another stream, so that both are independent."""
     return Noise.from_state(noise.state, noise.row_offset, stream=noise.stream + LOWER_STREAM)

@@ -33,11 +33,11 @@ def mlp_vae(
     packed: bool = False,
     sigmoid_mean: bool = False,
 ) -> VAE:
-    """A VAE of fully connected layers: ``hidden`` widths on the way in, the same in reverse on the way out.
+    """Build a VAE of fully connected layers. The encoder has the ``hidden`` widths, the decoder the same in reverse.
 
     Args:
-        shape: (C, H, W) of the pictures, or any event shape.
-        packed: one head of 2 * latent_dim outputs, split in two, in place of two heads.
+        shape: (C, H, W) of the images, or any event shape.
+        packed: use one head of 2 * latent_dim outputs, split in two, in place of two heads.
         sigmoid_mean: end the decoder in a sigmoid (for a Gaussian mean in [0, 1]; a Bernoulli takes logits).
 
     >>> import torch

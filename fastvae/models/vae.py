@@ -12,7 +12,7 @@ from fastvae.ops import Backend, Noise, Reduction
 
 
 class VAEOutput(NamedTuple):
-    """What a forward pass computes: the decoder's output (B, ...), z, mu and logvar (B, latent...)."""
+    """Result of a forward pass: the decoder's output (B, ...), and z, mu and logvar (B, latent...)."""
 
     output: Tensor
     z: Tensor
@@ -24,13 +24,14 @@ class VAE(nn.Module):
     """A VAE with posterior N(mu, exp(logvar)), prior N(0, I) and a likelihood on pixels in [0, 1].
 
     Args:
-        encoder: maps floating (B, ...) pixels to ``(mu, logvar)``, or to one tensor whose halves along dimension 1
-            these are.
+        encoder: maps floating-point pixels (B, ...) to ``(mu, logvar)``, or to one tensor that is split into them
+            along dimension 1.
         decoder: maps z (B, latent...) to logits ("bernoulli") or means ("gaussian") in the shape of the pixels.
         likelihood: "bernoulli", "gaussian", or a :class:`fastvae.nn.Likelihood`.
         latent_shape: the shape of one z, which only :meth:`sample` needs.
 
-    levels: how many of latents there are; an objective that draws them itself knows one alone.
+    Attributes:
+        levels: number of levels of latents. Objectives that draw latents themselves support one level only.
 
     >>> from torch import nn
     >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6), latent_shape=2)
@@ -57,7 +58,11 @@ class VAE(nn.Module):
         self.latent_shape = (latent_shape,) if isinstance(latent_shape, int) else latent_shape
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``(mu, logvar)`` of pixels (B, ...): floating in [0, 1], or uint8 read as x/255."""
+        """Return ``(mu, logvar)``, each (B, latent...), of pixels (B, ...): floats in [0, 1], or uint8 read as x/255.
+
+        Raises:
+            ValueError: the encoder returns one tensor that cannot be split in two.
+        """
         encoded = self.encoder(self._floating(x))
         if isinstance(encoded, Tensor):
             if encoded.shape[1] % 2:
@@ -68,11 +73,11 @@ class VAE(nn.Module):
         return mu, logvar
 
     def decode(self, z: Tensor) -> Tensor:
-        """The expected pixels of latents (B, latent...)."""
+        """Return the expected pixels (B, ...) given latents (B, latent...)."""
         return self.likelihood.mean(self.decoder(z))
 
     def forward(self, x: Tensor, noise: Noise | Tensor | None = None) -> VAEOutput:
-        """Encode, sample, decode."""
+        """Encode, sample and decode pixels (B, ...)."""
         mu, logvar = self.encode(x)
         z = ops.reparameterize(mu, logvar, noise)
         return VAEOutput(self.decoder(z), z, mu, logvar)
@@ -87,21 +92,21 @@ class VAE(nn.Module):
         weight: float | Tensor = 1.0,
         backend: Backend = "auto",
     ) -> ELBO:
-        """The negative ELBO of pixels (B, ...), floating or uint8, with one sample of z.
+        """Return the negative ELBO of pixels (B, ...), floats or uint8, with one sample of z per row.
 
-        ``loss = weight * nll + weight * beta * kl`` in nats, reduced as asked; ``nll`` and ``kl`` come back detached
-        and without the factors.
+        ``loss = weight * nll + weight * beta * kl`` in nats, reduced by ``reduction``; ``nll`` and ``kl`` are detached
+        and without these factors.
         """
         mu, logvar = self.encode(x)
         z, kl = ops.reparameterize_kl(mu, logvar, noise, reduction=reduction, backend=backend)
         nll = self.likelihood.nll(self.decoder(z), x, reduction=reduction, weight=weight, backend=backend)
-        # beta is not folded into the KL, whose plain value is wanted too: as a factor of a scalar it costs nothing,
-        # and reaches the fused backward as its grad_output.
+        # beta is not folded into the KL's kernel, since the plain KL is returned too. As a factor of a scalar it costs
+        # nothing, and reaches the fused backward as its grad_output.
         return ELBO(nll + (weight * beta) * kl, nll.detach() / weight, kl.detach())
 
     @torch.no_grad()
     def sample(self, count: int, noise: Noise | None = None) -> Tensor:
-        """Expected pixels (count, ...) of latents drawn from the prior."""
+        """Return expected pixels (count, ...) of latents from the prior. Raises ValueError without latent_shape."""
         if self.latent_shape is None:
             raise ValueError("the VAE does not know the shape of its latents: build it with latent_shape=...")
         reference = next(self.parameters())
@@ -110,7 +115,7 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Expected pixels of the posterior means of ``x`` (B, ...)."""
+        """Return the expected pixels at the posterior means of ``x`` (B, ...)."""
         return self.decode(self.encode(x)[0])
 
     def _floating(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Other people's code on fastvae's operations: one call applies, the :class:`Patch` that it returns undoes.
+"""Patches that make other people's code use fastvae's operations: one call applies, the returned :class:`Patch` undoes.
 
     undo = fastvae.patch.pythae()      # from here on
     undo()
@@ -6,17 +6,17 @@
     with fastvae.patch.pythae():       # or here only
         trainer.train()
 
-Nothing is patched before such a call, and nothing but the named package is imported by it. Losses, their reductions
-and the noise are those of the code that is patched: eps is drawn by the same call from the same generator, so that a
-loss curve follows the unpatched one by rounding. Three things differ:
+Nothing is patched before such a call, and the call imports only the named package. Losses, reductions and noise stay
+those of the patched code: eps is drawn by the same call from the same generator, so that a loss curve follows the
+unpatched one up to rounding. Three things differ:
 
-- Where a sigmoid saturates on the wrong side of its pixel (in fp32, a logit past 17), binary cross-entropy on
-  probabilities is cut off at 100 and has no gradient. From logits, both are right.
+- If a sigmoid saturates on the wrong side of its pixel (in fp32, a logit past 17), binary cross-entropy on
+  probabilities is clamped at 100 and has no gradient. Computed from logits, both are right.
 - A float target outside [0, 1] under binary cross-entropy is a ValueError on the CPU; torch computes with it.
 - A second derivative is an error, as everywhere in :mod:`fastvae.ops`.
 
-A patch replaces attributes of classes and modules for the whole process. Applying and undoing hold a lock; threads that
-are running the patched code meanwhile see some of it replaced and some not, so apply it before they start.
+A patch replaces attributes of classes and modules for the whole process. Applying and undoing hold a lock, but a thread
+that runs the patched code at that moment sees some attributes replaced and others not. So apply patches before starting threads.
 """
 
 import importlib
@@ -28,7 +28,7 @@ __all__ = ["Patch", "diffusers", "examples", "pythae"]
 
 
 def _target(package: str) -> Any:
-    """The module of ours that patches a package, once that is known to be there."""
+    """Import the package, then return the module here that patches it."""
     try:
         importlib.import_module(package)
     except ModuleNotFoundError as error:
@@ -41,7 +41,7 @@ def _target(package: str) -> Any:
 
 
 def pythae() -> Patch:
-    """Patch pythae's VAE, BetaVAE and IWAE, and subclasses where these inherit ``forward`` and ``loss_function``.
+    """Patch pythae's VAE, BetaVAE and IWAE, and subclasses that inherit their ``forward`` and ``loss_function``.
 
     ========  ==============================================================================================
     "mse"     :func:`fastvae.ops.gaussian_nll` with variance 1, which is pythae's half squared error
@@ -50,12 +50,12 @@ def pythae() -> Patch:
     KL        :func:`fastvae.ops.gaussian_kl` for VAE and BetaVAE
     ========  ==============================================================================================
 
-    A decoder that ends otherwise (in a clamp, a slice, code compiled on its own), and any decoder under
-    ``torch.inference_mode``, leaves "bce" on probabilities to torch, which is said by a warning in training. Integer
-    targets, targets that require a gradient or are fp64 under an fp32 model, and latents that are not (B, D) go
-    through pythae's own ``loss_function``. So does nothing else: sampling (a few numbers a picture, of which
-    ``_sample_gauss`` is handed the deviation, not its logarithm), the latent terms of IWAE and ``get_nll`` are
-    pythae's. The ModelOutput is the same, with losses in fp32 for 16-bit models.
+    If a decoder ends otherwise (in a clamp, a slice, separately compiled code) or runs under ``torch.inference_mode``,
+    "bce" stays torch's, on probabilities; in training a warning says so. Integer targets, targets that require a
+    gradient or are fp64 under an fp32 model, and latents that are not (B, D) go through pythae's own
+    ``loss_function``. Sampling, the latent terms of IWAE and ``get_nll`` are not patched. (Sampling takes a few numbers
+    per image, and ``_sample_gauss`` gets the standard deviation, not its logarithm.) The ModelOutput is the same,
+    with losses in fp32 for 16-bit models.
 
     Raises:
         ImportError: pythae is not installed.
@@ -65,19 +65,19 @@ def pythae() -> Patch:
 
 
 def diffusers() -> Patch:
-    """Patch the posterior of diffusers' AutoencoderKL and of all models that share it, ``encode(x).latent_dist``.
+    """Patch the posterior ``encode(x).latent_dist`` of diffusers' AutoencoderKL and of all models that share it.
 
-    Objects made under the patch are of a subclass of ``DiagonalGaussianDistribution``, and remain so afterwards:
+    Objects made under the patch belong to a subclass of ``DiagonalGaussianDistribution``, and keep it afterwards:
 
-    - ``sample(generator)`` is :func:`fastvae.ops.reparameterize` on the noise that diffusers draws, from the generator
-      (or the list of generators) given;
+    - ``sample(generator)`` is :func:`fastvae.ops.reparameterize` on the noise that diffusers draws from the given
+      generator (or list of generators);
     - ``kl()`` of (B, C, H, W) is :func:`fastvae.ops.gaussian_kl`, in the type of the parameters;
     - logvar is clamped to [-30, 20], with no gradient outside;
-    - ``mode``, ``nll``, ``kl(other)`` and ``kl`` of other shapes are diffusers' own, on ``logvar``, ``std`` and ``var``
-      that are computed when first asked for.
+    - ``mode``, ``nll``, ``kl(other)`` and ``kl`` of other shapes are diffusers' own; ``logvar``, ``std`` and ``var``
+      are computed at their first use.
 
     A value assigned to ``std`` or ``var`` has no effect on ``sample`` and ``kl()``. Deterministic posteriors and
-    subclasses with code of their own are left as they are.
+    subclasses of other people are not patched.
 
     Raises:
         ImportError: diffusers is not installed.
@@ -87,21 +87,21 @@ def diffusers() -> Patch:
 
 
 def examples(namespace: Any) -> Patch:
-    """Patch a script made after the VAE of pytorch/examples: ``loss_function(recon_x, x, mu, logvar)``, summed.
+    """Patch a script modelled on pytorch/examples' VAE: a summed ``loss_function(recon_x, x, mu, logvar)``.
 
-    The KL is always :func:`fastvae.ops.gaussian_kl`. Such a script's model ends in ``torch.sigmoid`` and hands
-    probabilities to the loss; so that the cross-entropy can be :func:`fastvae.ops.bernoulli_nll`, the ``forward`` of
-    every ``nn.Module`` in the namespace is watched, and the argument of its last sigmoid remembered. A loss that gets
-    anything but the result of that sigmoid (or a reshaped view of it) leaves it on probabilities to torch, with a
-    warning in training; undoing the sigmoid by a logarithm instead would lose what it rounded away.
+    The KL becomes :func:`fastvae.ops.gaussian_kl`. The model of such a script ends in ``torch.sigmoid`` and passes
+    probabilities to the loss. For :func:`fastvae.ops.bernoulli_nll`, which needs logits, the patch watches the
+    ``forward`` of every ``nn.Module`` in the namespace and remembers the argument of its last sigmoid. If the loss gets
+    anything but the result of that sigmoid (or a reshaped view of it), the cross-entropy stays torch's, on
+    probabilities, with a warning in training. (Undoing the sigmoid by a logarithm would lose what it rounded away.)
 
     Args:
-        namespace: the module that has ``loss_function``, by which name it must be called, and the model's class;
-            ``sys.modules[__name__]`` in a script itself.
+        namespace: the module that holds the model's class and ``loss_function``, which must be called by that name;
+            in a script itself, ``sys.modules[__name__]``.
 
     Raises:
-        ValueError: no function of that name, or one that does not take four arguments; and, at the first call of the
-            loss, one that does not give the sum of both terms (a mean, a beta, a squared error).
+        ValueError: there is no such function, or it does not take four arguments; or, at the first call of the loss,
+            its value is not the sum of both terms (but a mean, with a beta, or with a squared error).
 
     >>> import torch, torch.nn.functional as F
     >>> from types import ModuleType

@@ -1,4 +1,4 @@
-"""diffusers: the posterior of AutoencoderKL and its relatives."""
+"""The patch of diffusers: the posterior of AutoencoderKL and related models."""
 
 import functools
 from functools import cached_property
@@ -17,7 +17,7 @@ _LOGVAR = (-30.0, 20.0)  # diffusers' bounds
 
 
 def patch() -> Patch:
-    """Replace the constructor of the class; :func:`fastvae.patch.diffusers` says the rest."""
+    """Replace the constructor of the posterior's class. Documented at :func:`fastvae.patch.diffusers`."""
     return Patch((DiagonalGaussianDistribution, "__init__", _construct))
 
 
@@ -27,7 +27,7 @@ def _construct(original: Function) -> Function:
         if deterministic or type(self) is not DiagonalGaussianDistribution:
             original(self, parameters, deterministic)
             return
-        # The class and not only its methods: an object keeps working as it was made when the patch comes or goes.
+        # Change the class, not its methods: an object then keeps its behaviour when the patch is undone or applied.
         self.__class__ = FusedGaussianDistribution
         self.parameters = parameters
         self.mean, self._logvar = torch.chunk(parameters, 2, dim=1)
@@ -37,7 +37,7 @@ def _construct(original: Function) -> Function:
 
 
 class FusedGaussianDistribution(DiagonalGaussianDistribution):  # type: ignore[misc]
-    """diffusers' posterior, made under the patch: fused ``sample`` and ``kl``; what they don't need, when asked for."""
+    """diffusers' posterior with a fused ``sample`` and ``kl``. Other attributes are computed at their first use."""
 
     parameters: Tensor
     mean: Tensor
@@ -57,7 +57,7 @@ class FusedGaussianDistribution(DiagonalGaussianDistribution):  # type: ignore[m
         return torch.exp(self.logvar)
 
     def sample(self, generator: Any = None) -> Tensor:
-        """A draw with the noise that diffusers draws, from the same generator."""
+        """Draw a sample, with the noise that diffusers draws from the same generator."""
         parameters = self.parameters
         eps = randn_tensor(
             self.mean.shape, generator=generator, device=parameters.device, dtype=parameters.dtype
@@ -65,7 +65,7 @@ class FusedGaussianDistribution(DiagonalGaussianDistribution):  # type: ignore[m
         return ops.reparameterize(self.mean, self._logvar, eps, clamp=_LOGVAR)
 
     def kl(self, other: Any = None) -> Tensor:
-        """KL to N(0, I), (B,), fused; to another posterior, of maps that are not (B, C, H, W): diffusers' own."""
+        """Return the KL to N(0, I), (B,), fused. The KL to ``other``, or of shapes that are not 4-d, is diffusers'."""
         if other is not None or self.deterministic or self.mean.ndim != 4:
             theirs: Tensor = super().kl(other)
             return theirs

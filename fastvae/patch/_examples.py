@@ -1,4 +1,4 @@
-"""Scripts made after the VAE of pytorch/examples: ``loss_function(recon_x, x, mu, logvar)``."""
+"""The patch of scripts modelled on pytorch/examples' VAE: ``loss_function(recon_x, x, mu, logvar)``."""
 
 import functools
 import inspect
@@ -15,14 +15,14 @@ from ._undo import Function, Patch, Replacement
 
 
 def patch(namespace: Any) -> Patch:
-    """Replace the loss of a namespace and watch its models; :func:`fastvae.patch.examples` says the rest."""
+    """Replace the loss of a namespace and watch its models. Documented at :func:`fastvae.patch.examples`."""
     loss = vars(namespace).get("loss_function")
     if not inspect.isfunction(loss):
         raise ValueError(f"{namespace.__name__}.loss_function must be a function, not {loss!r}: pass its module")
     if len(inspect.signature(loss).parameters) != 4:
         raise ValueError(
             f"{namespace.__name__}.loss_function{inspect.signature(loss)} must take four arguments, "
-            "the reconstruction, x, mu and logvar: fastvae.patch.examples fits that loss alone"
+            "the reconstruction, x, mu and logvar: fastvae.patch.examples fits no other loss"
         )
     models: list[Replacement] = [(model, "forward", watched) for model in vars(namespace).values() if _is_model(model)]
     return Patch((namespace, "loss_function", _elbo), *models)
@@ -57,11 +57,11 @@ def _elbo(original: Function) -> Function:
 
 @torch.no_grad()
 def _check(loss: Tensor, recon_x: Tensor, x: Tensor, kl: Tensor) -> None:
-    """Refuse a loss of another formula: what it gave must be the sum of both terms, up to rounding."""
+    """Raise ValueError unless ``loss`` is the sum of both terms, up to rounding."""
     expected = F.binary_cross_entropy(recon_x, x, reduction="sum") + kl
     rounding = max(1e-4, 8 * torch.finfo(loss.dtype).eps)
     if not torch.allclose(loss.to(expected.dtype), expected, rtol=rounding, atol=0, equal_nan=True):
         raise ValueError(
             f"loss_function gave {loss.item():g}, but binary cross-entropy and KL, each summed, give "
-            f"{expected.item():g}: fastvae.patch.examples fits that loss alone, so undo it"
+            f"{expected.item():g}: fastvae.patch.examples fits no other loss, so undo it"
         )

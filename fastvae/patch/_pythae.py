@@ -1,4 +1,4 @@
-"""pythae: the losses of VAE, BetaVAE and IWAE."""
+"""The patch of pythae: the losses of VAE, BetaVAE and IWAE."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from ._undo import Function, Patch
 
 
 def patch() -> Patch:
-    """Replace ``forward`` and ``loss_function`` of the three classes; :func:`fastvae.patch.pythae` says the rest."""
+    """Replace ``forward`` and ``loss_function`` of the three classes. Documented at :func:`fastvae.patch.pythae`."""
     return Patch(
         *((model, "forward", _forward) for model in (VAE, BetaVAE, IWAE)),
         (VAE, "loss_function", functools.partial(_elbo, beta=lambda model: 1.0)),
@@ -25,7 +25,7 @@ def patch() -> Patch:
 
 
 def _forward(original: Function) -> Function:
-    """The forward as it is, watched for the decoder's sigmoid where the loss will ask for it."""
+    """Leave the forward pass as it is, but remember the decoder's sigmoid if the loss will need its argument."""
     watching = watched(original)
 
     @functools.wraps(original)
@@ -52,7 +52,7 @@ def _elbo(original: Function, *, beta: Callable[[Any], float]) -> Function:
 
 
 def _importance_weighted(original: Function) -> Function:
-    """Only the reconstruction is fused, by far the widest term: the weights need each sample's, not their sum."""
+    """Fuse the reconstruction, by far the widest term. The weights need each sample's latent terms, not their sum."""
 
     @functools.wraps(original)
     def loss_function(
@@ -64,7 +64,7 @@ def _importance_weighted(original: Function) -> Function:
         target = x.reshape(len(x), 1, -1).expand(recon_x.shape)  # (B, samples, pixels)
         nll = _reconstruction(self, recon_x.flatten(0, 1), target.flatten(0, 1), "none")
         recon_loss = nll.view(recon_x.shape[:2])
-        # From here on as pythae has it.
+        # From here on, pythae's own code.
         log_q_z = (-0.5 * (log_var + (z - mu).pow(2) / log_var.exp())).sum(-1)
         log_p_z = -0.5 * z.pow(2).sum(-1)
         kld = log_q_z - log_p_z
@@ -76,7 +76,7 @@ def _importance_weighted(original: Function) -> Function:
 
 
 def _reconstruction(model: Any, recon_x: Tensor, x: Tensor, reduction: Literal["batchmean", "none"]) -> Tensor:
-    """The reconstruction loss that the model's configuration names, of rows (B, pixels)."""
+    """Return the reconstruction loss of rows (B, pixels), "bce" or "mse" as the model's configuration says."""
     if model.model_config.reconstruction_loss == "bce":
         return bernoulli(recon_x, x, reduction=reduction)
     return ops.gaussian_nll(recon_x, x, reduction=reduction)

@@ -1,8 +1,8 @@
-"""Reconstruction terms of code whose decoder puts out probabilities.
+"""Binary cross-entropy for code whose decoder returns probabilities.
 
-The fused binary cross-entropy wants logits. Taken back out of the probabilities they would be wrong where it matters:
-in fp32 ``sigmoid(17)`` is 1. So a patched forward is watched, and the sigmoid that made the probabilities has its
-argument remembered, for as long as its result lives.
+The fused operation needs logits. Recomputed from the probabilities they would be wrong where it matters: in fp32
+``sigmoid(17)`` is 1. So a patched forward pass is watched, and the argument of the sigmoid that made the probabilities
+is remembered for as long as its result lives.
 """
 
 import functools
@@ -22,7 +22,7 @@ _SIGMOIDS = (torch.sigmoid, torch.special.expit, Tensor.sigmoid)  # nn.Sigmoid a
 
 
 class _Argument(NamedTuple):
-    """A sigmoid's argument, and what torch counted as in-place changes of it and of the result, then."""
+    """The argument of a sigmoid, with torch's counts of in-place changes to it and to the result at that time."""
 
     logits: Tensor
     versions: tuple[int, int]
@@ -32,7 +32,7 @@ _known = WeakIdKeyDictionary()  # a sigmoid's result -> its _Argument
 
 
 class _Watch(TorchFunctionMode):
-    """Remembers the last sigmoid computed inside; an earlier one is a gate, and would only be kept from being freed."""
+    """Remembers the last sigmoid computed inside. Earlier ones are gates, and would only be kept from being freed."""
 
     last: Tensor | None = None
 
@@ -47,7 +47,7 @@ class _Watch(TorchFunctionMode):
 
 
 def watched(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A forward whose last sigmoid is remembered."""
+    """Wrap a forward pass so that its last sigmoid is remembered."""
 
     @functools.wraps(forward)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -58,7 +58,7 @@ def watched(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _logits_of(probabilities: Tensor) -> Tensor | None:
-    """The logits of probabilities that a watched forward made, in their shape; None where that is not certain."""
+    """Return the logits of probabilities from a watched forward pass, in their shape; None if that is not certain."""
     whole = probabilities if probabilities._base is None else probabilities._base
     known: _Argument | None = _known.get(whole)
     if known is None or known.versions != (known.logits._version, whole._version):
@@ -69,15 +69,15 @@ def _logits_of(probabilities: Tensor) -> Tensor | None:
 
 
 def fits(output: Tensor, target: Tensor) -> bool:
-    """Whether the fused terms read this target as eager code does.
+    """Return True if the fused terms read this target as the eager code does.
 
-    They read integers as x/255 and have no gradient for a target, and a target finer than the output would be rounded.
+    They read integers as x/255, have no gradient for a target, and would round a target of higher precision.
     """
     return target.dtype in (torch.float32, output.dtype) and output.is_floating_point() and not target.requires_grad
 
 
 def bernoulli(probabilities: Tensor, target: Tensor, *, reduction: Literal["batchmean", "sum", "none"]) -> Tensor:
-    """Binary cross-entropy of ``probabilities`` and ``target``, both (B, ...): fused, if their logits are known."""
+    """Return the binary cross-entropy of ``probabilities`` and ``target``, both (B, ...); fused if logits are known."""
     logits = _logits_of(probabilities)
     if logits is not None:
         return ops.bernoulli_nll(logits, target, reduction=reduction)

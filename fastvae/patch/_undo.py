@@ -1,4 +1,4 @@
-"""What every patch returns: replacements that stay in force until they are undone."""
+"""Replacements of functions that stay in force until they are undone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 Function = Callable[..., Any]
 Replacement = tuple[Any, str, Callable[[Function], Function]]
-"""(owner, name, make): ``owner.name`` becomes ``make(original)``, for a class or a module that has it itself."""
+"""(owner, name, make): ``owner.name`` becomes ``make(original)``. The class or module must define it itself."""
 
 
 @dataclass
 class _Place:
-    """An attribute that is replaced now. It holds its owner, whose id is the key, and counts the patches on it."""
+    """A replaced attribute and the number of patches on it. It keeps its owner alive, whose id is its key."""
 
     owner: Any
     name: str
@@ -32,10 +32,10 @@ _places: dict[tuple[int, str], _Place] = {}
 
 
 class Patch:
-    """Somebody else's code, using fastvae's operations. In force from the call that made it until it is undone.
+    """A set of replaced functions, in force from its creation until it is undone.
 
-    Call it to undo it, as often as you like, or use it in a ``with`` statement, whose end undoes it, be it by an
-    exception. Patches nest in any order: the originals come back when the last patch on them is undone.
+    Call the patch to undo it, or use it in a ``with`` statement, whose end undoes it even after an exception. Patches
+    nest in any order: an original comes back when the last patch on it is undone.
 
     >>> from types import ModuleType
     >>> shop = ModuleType("shop")
@@ -54,7 +54,7 @@ class Patch:
                 if (id(owner), name) not in _places:
                     original = vars(owner)[name]
                     fresh[id(owner), name] = _Place(owner, name, original, make(original))
-            for key, place in fresh.items():  # only now, when every one of them could be made
+            for key, place in fresh.items():  # only now that every replacement could be made
                 setattr(place.owner, place.name, place.replacement)
                 _places[key] = place
             self._keys = [(id(owner), name) for owner, name, _ in replacements]
@@ -62,10 +62,10 @@ class Patch:
                 _places[key].patches += 1
 
     def __call__(self) -> None:
-        """Undo it. Does nothing the second time.
+        """Undo the patch. Further calls do nothing.
 
         Raises:
-            RuntimeError: somebody has replaced the same function since; nothing is undone.
+            RuntimeError: other code has replaced the same function since; nothing is undone.
         """
         with _lock:
             last = [(key, _places[key]) for key in self._keys if _places[key].patches == 1]

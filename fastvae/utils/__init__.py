@@ -1,1 +1,1 @@
-"""Small tools without a layer of their own; any module may import them."""
+"""Small tools that every layer may import: files, terminal, errors, locks, and facts about the machine."""

@@ -1,13 +1,13 @@
-"""The one exception for what a user can mend."""
+"""The exception for input that a user can correct."""
 
 from .text import printable
 
 
 class InputError(ValueError):
-    """Bad input: a flag, a file, a setting. The message is one line: what, both offending values, the remedy.
+    """Bad input: a flag, a file or a setting. The message is one line: what was found, what is needed, the remedy.
 
-    The command line prints it without a traceback and exits with status 2. Characters that are not printable are
-    escaped when it is made, so a message may hold any name or any library's words.
+    The command line prints it without a traceback and exits with status 2. Unprintable characters are escaped when the
+    error is created, so a message may quote any file name or any library's message.
     """
 
     def __init__(self, message: str) -> None:
@@ -15,4 +15,4 @@ class InputError(ValueError):
 
 
 class LocalError(InputError):
-    """Bad input that one of several processes may have met alone: it says so itself."""
+    """Bad input that one rank may have met alone, so that it has to report the error itself."""

@@ -1,4 +1,4 @@
-"""Matplotlib's figures, drawn by its own settings: not by those that lie in the folder where a command is started."""
+"""Matplotlib figures, drawn with its default settings and not with a ``matplotlibrc`` of the current folder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def new_figure(**options: Any) -> Figure:
-    """An empty figure. Matplotlib is first imported here: it takes a second.
+    """Create an empty figure. The first call imports matplotlib, which takes a second.
 
-    It looks for a ``matplotlibrc`` in the current folder, whose ``text.usetex`` would run TeX: so that is another one
-    meanwhile.
+    When imported, matplotlib reads a ``matplotlibrc`` from the current folder, and ``text.usetex`` in it would run
+    TeX. So the import happens in an empty folder.
     """
     with safe_path(by_variable=False):
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
@@ -28,6 +28,6 @@ def new_figure(**options: Any) -> Figure:
 
 
 def write_figure(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a figure as a PNG, whole or not at all. Raises OSError."""
+    """Write a figure as a PNG, atomically. Raises OSError."""
     with fresh(path) as file:
         figure.savefig(file, format="png", dpi=dpi)

@@ -1,7 +1,7 @@
-"""How fastvae opens, reads and writes files: the one place that decides what a stranger's folder can do.
+"""Opening, reading and writing of files. All of fastvae goes through here, since a folder may come from a stranger.
 
-Reading takes regular files only, so that a pipe or a device can neither hang a run nor fill its memory. Writing goes to
-a new file beside the old one, which then takes its name, and follows no link.
+Only regular files are read, so that a pipe or a device can neither hang a run nor fill its memory. A write goes to a
+new file, which is then renamed over the old one, and never follows a link.
 """
 
 import errno
@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-_JSON_LIMIT = 64 << 20  # bytes of a file that describes something
+_JSON_LIMIT = 64 << 20  # bytes; no config or index comes near it
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -26,21 +26,21 @@ Name = str | bytes | os.PathLike[str]
 
 
 def reason(error: BaseException) -> str:
-    """An error's own words on one line."""
+    """Return the message of an error on one line."""
     words = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return " ".join(words.split())
 
 
 def descriptor_of(path: Name, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file and return its descriptor; a pipe or a device is refused without waiting for it.
+    """Open a regular file and return its descriptor. A pipe or a device is refused at once, without blocking.
 
     Raises:
         OSError: the file cannot be opened, or is not a regular file.
     """
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
-    except ValueError as error:  # a null character, or half of a character
-        raise OSError(errno.EINVAL, "is no name that a file can have") from error
+    except ValueError as error:  # a null character, or half of a surrogate pair
+        raise OSError(errno.EINVAL, "is not a name that a file can have") from error
     try:
         _check_kind(os.fstat(descriptor).st_mode)
     except OSError:
@@ -50,23 +50,23 @@ def descriptor_of(path: Name, flags: int = os.O_RDONLY) -> int:
 
 
 def open_regular(path: Name) -> BinaryIO:
-    """Open a regular file for reading, buffered. Raises OSError as :func:`descriptor_of` does."""
+    """Open a regular file for buffered reading. Raises OSError as :func:`descriptor_of` does."""
     return os.fdopen(descriptor_of(path), "rb")
 
 
 def check_regular(path: Name) -> None:
-    """Raise OSError unless ``path`` is a regular file that can be read: for libraries that open files themselves."""
+    """Raise OSError unless ``path`` is a readable regular file. For libraries that open files themselves."""
     os.close(descriptor_of(path))
 
 
 def stored_size(file: int | Name) -> int:
-    """Bytes that a file takes on the disk, by its path or its descriptor: holes, which read as zeros, take none."""
+    """Return the bytes that a file (path or descriptor) takes on the disk. Holes, which read as zeros, take none."""
     status = os.stat(file)
     return min(status.st_size, status.st_blocks * 512)
 
 
 def read_bytes(path: Name, limit: int) -> bytes:
-    """The content of a regular file of at most ``limit`` bytes. Raises OSError, EFBIG where it has more."""
+    """Return the content of a regular file of at most ``limit`` bytes. Raises OSError; EFBIG if the file is larger."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
@@ -75,27 +75,27 @@ def read_bytes(path: Name, limit: int) -> bytes:
 
 
 def read_json(path: Name, limit: int = _JSON_LIMIT) -> Any:
-    """The JSON in a regular file. Raises OSError where it cannot be read, ValueError for what is no JSON."""
+    """Return the JSON in a regular file. Raises OSError if it cannot be read, and ValueError if it is not JSON."""
     return parse_json(read_bytes(path, limit))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON that somebody else wrote. Raises ValueError for what is none, however deep its brackets go.
+    """Parse JSON from an untrusted source. Raises ValueError if it is not JSON or is nested too deeply.
 
-    Whole numbers have 64 bits: larger ones end in errors of many kinds, wherever they are first used.
+    Integers beyond 64 bits are refused too: they would raise other errors later, wherever they are first used.
     """
     try:
-        return json.loads(text, parse_int=_integer)  # noqa: TID251 -- the one place
+        return json.loads(text, parse_int=_integer)  # noqa: TID251 -- the one place that may
     except RecursionError:
-        raise ValueError("brackets within brackets, too many to read") from None
+        raise ValueError("brackets nested too deeply to read") from None
 
 
 @contextmanager
 def fresh(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
-    """A new file to write to, which takes the name ``path`` at the end, once all of it is on the disk.
+    """Open a new file for writing, and rename it to ``path`` at the end, once all of it is on the disk.
 
-    A crash leaves the old file or the new one, never a part. What already has the name of the partial file is removed
-    first, and what has the name itself is replaced: a link is never written through. Raises OSError.
+    A crash leaves the old file or the new one, never a part. Anything that already has the name of the partial file is
+    removed first, and anything named ``path`` is replaced: a link is never followed. Raises OSError.
     """
     partial = path.with_name(path.name + ".partial") if partial is None else partial
     with suppress(FileNotFoundError):
@@ -115,16 +115,16 @@ def fresh(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, as :func:`fresh` does."""
+    """Write a text file atomically, as :func:`fresh` does. Raises OSError."""
     with fresh(path) as file:
         file.write(text.encode())
 
 
 def open_in_place(path: Path, flags: int, mode: str) -> IO[Any]:
-    """Open a file of a run or a cache to write into it where it lies, made if ``flags`` say so.
+    """Open a file of a run or a cache for writing in place; ``flags`` decide whether it is created.
 
     Raises:
-        OSError: it is a link, has a second name elsewhere, or is not a regular file.
+        OSError: it is a link, has a second hard link, or is not a regular file.
     """
     try:
         descriptor = descriptor_of(path, flags | os.O_NOFOLLOW)
@@ -139,13 +139,13 @@ def open_in_place(path: Path, flags: int, mode: str) -> IO[Any]:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether ``path`` is a regular file with this one name, and no link."""
+    """Return True if ``path`` is a regular file with a single name: no symbolic link, and only one hard link."""
     status = os.lstat(path)
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def real_folder(path: Path) -> Path:
-    """Make a folder whose parent exists, or accept the one there is. Raises OSError where it is a link to another."""
+    """Make a folder whose parent exists, or accept an existing one. Raises OSError if it is a link to a folder."""
     with suppress(FileExistsError):
         path.mkdir()
     mode = os.lstat(path).st_mode
@@ -155,22 +155,22 @@ def real_folder(path: Path) -> Path:
 
 
 def own_folder(path: Path) -> Path:
-    """Make a folder for this user alone (mode 0700), or accept one that nobody else can write to.
+    """Make a folder for this user alone (mode 0700), or accept an existing one that nobody else can write to.
 
     Raises:
-        OSError: it cannot be made, or belongs to, or can be written by, somebody else.
+        OSError: it cannot be made, belongs to another user, or can be written by others.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = os.stat(path)
     if status.st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, f"belongs to user {status.st_uid}, not to you ({os.geteuid()})")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(errno.EPERM, "can be written by others: take that away with chmod go-w")
+        raise PermissionError(errno.EPERM, "can be written by others: change that with chmod go-w")
     return path
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or what a folder says of its files, is on the disk."""
+    """Call fsync on a file, or on a folder to make the names in it durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

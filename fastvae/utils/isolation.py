@@ -1,4 +1,4 @@
-"""Processes that Python starts by itself, kept from importing what lies in the current folder."""
+"""Isolation of the processes that Python starts by itself: they must not import modules from the current folder."""
 
 import atexit
 import os
@@ -14,13 +14,14 @@ _VARIABLE = "PYTHONSAFEPATH"
 
 @contextmanager
 def safe_path(*, by_variable: bool = sys.version_info >= (3, 11)) -> Iterator[None]:
-    """Within, Python processes that start do not look for modules in the current folder, which may be a stranger's.
+    """Keep Python processes that start inside this context from importing modules of the current folder.
 
-    ``python -c``, by which multiprocessing starts its servers, has it first in its search path: a ``numpy.py`` there
-    would run. Where Python has no variable against that (3.10), the current folder is an empty one meanwhile.
+    multiprocessing starts its servers by ``python -c``, which searches the current folder first: a stranger's
+    ``numpy.py`` there would run. Python 3.11 has a variable against that; for 3.10, the context changes to an empty
+    folder.
 
     Args:
-        by_variable: set PYTHONSAFEPATH; else change the folder.
+        by_variable: set PYTHONSAFEPATH; otherwise change the current folder.
     """
     if by_variable:
         before = os.environ.get(_VARIABLE)
@@ -44,7 +45,7 @@ def safe_path(*, by_variable: bool = sys.version_info >= (3, 11)) -> Iterator[No
 
 @cache
 def _empty() -> str:
-    """An empty folder of this process' own, until it ends: what starts there may ask for its current folder later."""
+    """Return an empty folder that exists until this process ends: a child started there may look it up later."""
     folder = mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

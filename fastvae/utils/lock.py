@@ -1,4 +1,4 @@
-"""One run a folder, at a time."""
+"""A lock on a run's folder, so that only one run at a time writes to it."""
 
 import fcntl
 import os
@@ -9,18 +9,18 @@ from .errors import InputError
 from .files import open_in_place
 
 FILE = "lock"
-_LONGEST = 500  # characters of what a holder says of itself
+_LONGEST = 500  # characters that are read of the holder's description
 
 
 class Lock:
-    """An exclusive ``flock`` on a file in a folder, until it is released or the process ends, however that happens.
+    """An exclusive ``flock`` on a file in a folder, held until it is released or the process ends in any way.
 
-    The file stays, as removing it would race with the next run. It names the process that holds the lock, or held it.
-    Where the file system has no locks there is none.
+    The file stays, because removing it would race with the next run. It names the process that holds the lock, or held
+    it last. On a file system without locks, this does nothing.
 
     Raises:
-        InputError: another process has it; its id and host are named.
-        OSError: the file cannot be made, or is a link or no regular file.
+        InputError: another process holds the lock; the message names its id and host.
+        OSError: the file cannot be made, or is a link or not a regular file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,12 +31,12 @@ class Lock:
             holder = self._file.read(_LONGEST).strip() or "another process"
             self._file.close()
             raise InputError(f"{folder} is in use by {holder}: wait for its end, or choose another --out") from error
-        except OSError:  # ENOLCK, ENOTSUP: of network file systems
+        except OSError:  # ENOLCK or ENOTSUP, on network file systems
             return
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._file.flush()
 
     def release(self) -> None:
-        """Let others have it; a second time does nothing."""
+        """Release the lock. Further calls do nothing."""
         self._file.close()

@@ -1,12 +1,11 @@
-"""Text from files, names and other people's errors, made safe to show."""
+"""Escaping of untrusted text (file names, contents, other libraries' errors) before it is shown."""
 
 
 def printable(text: str) -> str:
-    r"""``text`` on one line, with every character that is not printable written as a Python escape.
+    r"""Return ``text`` on one line, with every unprintable character written as a Python escape.
 
     That covers line breaks, terminal escape sequences, bidirectional overrides and the surrogates that stand for bytes
-    which are not UTF-8. Nothing that a file name or a config holds can move the cursor, colour the terminal, or begin
-    a line that looks like one of fastvae's own.
+    that are not UTF-8. So no file name or config can move the cursor, colour the terminal, or forge a line of output.
 
     >>> print(printable("a\x1b[31m\nb.png"))
     a\x1b[31m\nb.png

@@ -1,3 +1,3 @@
-"""The version of fastvae, also that of the built package (pyproject.toml reads it here)."""
+"""The version of fastvae. pyproject.toml reads it here for the built package."""
 
 __version__ = "0.1.0"
