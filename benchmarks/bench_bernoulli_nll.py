@@ -1,4 +1,4 @@
-"""Binary cross-entropy on logits, uint8 targets: an ideal pass moves 9 bytes an element in fp32, 5 in bf16."""
+"""Binary cross-entropy on logits, uint8 targets: an ideal pass moves 9 bytes per element in fp32, 5 in bf16."""
 
 import pytest
 import timing
@@ -17,7 +17,7 @@ def eager_on_probabilities(logits, target):
 
 
 def moved(itemsize):
-    """Bytes an element, by ideal passes."""
+    """Bytes per element that ideal passes move."""
     return 2 * itemsize + 1
 
 

@@ -1,4 +1,4 @@
-"""Pixels drawn black or white: a byte read and a byte written an element, and a quarter of a Philox call computed."""
+"""Pixels drawn black or white. Per element: one byte read, one byte written, and a quarter of a Philox call."""
 
 import pytest
 import timing

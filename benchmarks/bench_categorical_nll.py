@@ -1,4 +1,4 @@
-"""Cross-entropy over K classes a pixel, uint8 targets: an ideal pass moves 8 bytes a logit in fp32."""
+"""Cross-entropy over K classes per pixel, uint8 targets: an ideal pass moves 8 bytes per logit in fp32."""
 
 import pytest
 import timing

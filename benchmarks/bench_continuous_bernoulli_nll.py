@@ -1,4 +1,4 @@
-"""Continuous Bernoulli on logits, uint8 targets: an ideal pass moves 9 bytes an element in fp32."""
+"""Continuous Bernoulli on logits, uint8 targets: an ideal pass moves 9 bytes per element in fp32."""
 
 import pytest
 import timing
@@ -8,7 +8,7 @@ from fastvae import ops
 
 
 def normaliser(logits):
-    """log((e**l - 1) / l), by its Taylor series where that is 0 / 0."""
+    """Return log((e**l - 1) / l), by its Taylor series where that is 0 / 0."""
     near = logits.abs() < 0.1
     safe = torch.where(near, 1.0, logits)
     far = torch.relu(safe) + torch.log(-torch.expm1(-safe.abs()) / safe.abs())
@@ -25,7 +25,7 @@ def fused(logits, target):
 
 
 def moved(itemsize):
-    """Bytes an element, by ideal passes."""
+    """Bytes per element that ideal passes move."""
     return 2 * itemsize + 1
 
 

@@ -1,4 +1,4 @@
-"""Mixtures of discretized logistics: an ideal pass moves 8 bytes a parameter in fp32; the arithmetic costs more."""
+"""Mixtures of discretized logistics: an ideal pass moves 8 bytes per parameter in fp32; arithmetic costs more."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Discretised logistic, uint8 targets: an ideal pass moves 17 bytes an element in fp32."""
+"""Discretised logistic, uint8 targets: an ideal pass moves 17 bytes per element in fp32."""
 
 import pytest
 import timing
@@ -10,8 +10,10 @@ from fastvae import ops
 
 def eager(mean, log_scale, target):
     x = target.float() / 255
-    inverse, error = torch.exp(-log_scale), x - mean
-    above, below = F.logsigmoid((error + 1 / 510) * inverse), F.logsigmoid(-(error - 1 / 510) * inverse)
+    inverse = torch.exp(-log_scale)
+    error = x - mean
+    above = F.logsigmoid((error + 1 / 510) * inverse)
+    below = F.logsigmoid(-(error - 1 / 510) * inverse)
     inside = torch.log(-torch.expm1(-inverse / 255))
     return -torch.where(target == 0, above, torch.where(target == 255, below, above + below + inside)).sum() / len(x)
 
@@ -21,7 +23,7 @@ def fused(mean, log_scale, target):
 
 
 def moved(itemsize):
-    """Bytes an element, by ideal passes."""
+    """Bytes per element that ideal passes move."""
     return 4 * itemsize + 1
 
 

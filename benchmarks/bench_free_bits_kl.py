@@ -1,4 +1,4 @@
-"""The KL with free bits, a group for each dimension: two ideal passes move 24 bytes an element in fp32."""
+"""The KL with free bits, a group for each dimension: two ideal passes move 24 bytes per element in fp32."""
 
 import pytest
 import timing
@@ -19,7 +19,7 @@ def fused(mu, logvar):
 
 
 def moved(itemsize):
-    """Bytes an element, by ideal passes."""
+    """Bytes per element that ideal passes move."""
     return 6 * itemsize
 
 

@@ -1,4 +1,4 @@
-"""The KL alone: an ideal pass moves 16 bytes an element in fp32."""
+"""The KL alone: an ideal pass moves 16 bytes per element in fp32."""
 
 import pytest
 import timing
@@ -12,7 +12,7 @@ def eager(mu, logvar):
 
 
 def moved(itemsize):
-    """Bytes an element, by ideal passes."""
+    """Bytes per element that ideal passes move."""
     return 4 * itemsize
 
 

@@ -1,4 +1,4 @@
-"""Gaussian with a log-variance for each pixel, uint8 targets: an ideal pass moves 17 bytes an element in fp32."""
+"""Gaussian with a log-variance for each pixel, uint8 targets: an ideal pass moves 17 bytes per element in fp32."""
 
 import pytest
 import timing
@@ -17,7 +17,7 @@ def fused(mean, logvar, target):
 
 
 def moved(itemsize):
-    """Bytes an element, by ideal passes."""
+    """Bytes per element that ideal passes move."""
     return 4 * itemsize + 1
 
 

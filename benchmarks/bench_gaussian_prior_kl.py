@@ -1,4 +1,4 @@
-"""The KL from a learned prior: an ideal pass moves 32 bytes an element in fp32."""
+"""The KL from a learned prior: an ideal pass moves 32 bytes per element in fp32."""
 
 import pytest
 import timing
@@ -13,7 +13,7 @@ def eager(mu, logvar, prior_mu, prior_logvar):
 
 
 def moved(itemsize):
-    """Bytes an element, by ideal passes."""
+    """Bytes per element that ideal passes move."""
     return 8 * itemsize
 
 

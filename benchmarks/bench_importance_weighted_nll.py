@@ -1,4 +1,4 @@
-"""The importance-weighted bound: an ideal pass moves 16 bytes a sample in fp32."""
+"""The importance-weighted bound: an ideal pass moves 16 bytes per sample in fp32."""
 
 import math
 

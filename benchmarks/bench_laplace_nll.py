@@ -1,4 +1,4 @@
-"""Absolute error, uint8 targets: an ideal pass moves 9 bytes an element in fp32."""
+"""Absolute error, uint8 targets: an ideal pass moves 9 bytes per element in fp32."""
 
 import pytest
 import timing
@@ -17,7 +17,7 @@ def fused(location, target):
 
 
 def moved(itemsize):
-    """Bytes an element, by ideal passes."""
+    """Bytes per element that ideal passes move."""
     return 2 * itemsize + 1
 
 

@@ -1,4 +1,4 @@
-"""The last layer and its binary cross-entropy: products of 6 B H O FLOPs, uint8 targets; time and peak memory.
+"""The last layer and its binary cross-entropy: matmuls of 6 B H O FLOPs, uint8 targets; time and peak memory.
 
 "MB" is the most that forward and backward hold at once beyond their inputs, the gradients included.
 """

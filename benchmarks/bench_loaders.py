@@ -1,8 +1,8 @@
-"""Images a second of each loader alone, and of training with each, and the share of a step that waits for data.
+"""Images per second of each loader alone and of training with it, and the share of time that a step waits for data.
 
-Grey images of 28 pixels in memory (IDX: MNIST where FASTVAE_DATA has it, else noise of its size), and JPEGs of 64, 256
-and 512 pixels, which this file makes. The baselines are torch's DataLoader with the transforms that a tutorial writes
-(PIL, Resize, CenterCrop, ToTensor) and over tensors.
+The data are grey images of 28 pixels in memory (MNIST if FASTVAE_DATA holds it, else noise of the same size) and
+generated JPEGs of 64, 256 and 512 pixels. The baselines are torch's DataLoader with a tutorial's transforms (PIL,
+Resize, CenterCrop, ToTensor), and a DataLoader over tensors.
 """
 
 import os
@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
-from fastvae.bench.contenders.tutorial import Pictures as TutorialPictures
+from fastvae.bench.contenders.tutorial import TutorialImages
 from fastvae.data import Batch, ResidentLoader, in_memory, load
 from fastvae.data.formats import open_images
 from fastvae.data.loaders.choose import has_dali
@@ -31,8 +31,9 @@ from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 
-SIDES = {64: 2048, 256: 768, 512: 256}  # of the JPEGs, and how many
-SIZE, BATCH = 64, 64  # pixels to which they are resized
+SIDES = {64: 2048, 256: 768, 512: 256}  # side of the JPEGs: number of them
+SIZE = 64  # pixels to which they are resized
+BATCH = 64
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -46,7 +47,7 @@ def grey():
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A folder of JPEGs for each side: coarse noise, smoothed, which compresses as photographs do."""
+    """Make a folder of JPEGs for each side, of smoothed coarse noise, which compresses as well as photographs."""
     found = {}
     for side, count in SIDES.items():
         found[side] = tmp_path_factory.mktemp(f"jpeg-{side}")
@@ -58,7 +59,7 @@ def folders(tmp_path_factory):
 
 
 class Usual(Dataset):
-    """A folder as torchvision's tutorials read it."""
+    """A data set that reads a folder as torchvision's tutorials do."""
 
     def __init__(self, folder):
         self.files = sorted(folder.iterdir())
@@ -88,7 +89,7 @@ def mapped(folder):
 
 
 def by_tutorial(images, workers):
-    return usual(TutorialPictures(images), 100, workers)
+    return usual(TutorialImages(images), 100, workers)
 
 
 def by_torchvision(folder, workers):
@@ -127,7 +128,7 @@ def deliver(loader):
 
 
 def measure(benchmark, name, loader, call, rounds):
-    seen = call(loader)  # starts its processes, and decodes once
+    seen = call(loader)  # starts its processes and decodes once
     benchmark.pedantic(call, (loader,), rounds=rounds)
     seconds = benchmark.stats.stats.median
     benchmark.extra_info.update(name=name, baseline="DataLoader" in name, per=seen, images_per_s=round(seen / seconds))
@@ -148,7 +149,7 @@ def test_folders_of_jpegs(benchmark, folders, side, name):
 
 @pytest.mark.parametrize("name", OF_FOLDERS)
 def test_training_on_jpegs(benchmark, folders, name):
-    """conv64 at a quarter of its width; ``waiting`` is the share of the time in which the step had no batch."""
+    """Train conv64 at a quarter of its width. ``waiting`` is the share of time in which the step had no batch."""
     benchmark.group = f"training on JPEGs of 256 pixels, resized to {SIZE}, batch {BATCH} (ms an image)"
     config = resolve(TrainConfig(preset="conv64", width=8, batch_size=BATCH, precision="fp32", execution="traced"))
     model = build(config.recipe, (3, SIZE, SIZE), config.latent_dim, config.width)
@@ -168,7 +169,8 @@ def test_training_on_jpegs(benchmark, folders, name):
         return seen
 
     epoch(loader)  # traces, and starts processes
-    before, started = getattr(loader, "waited", None), time.perf_counter()
+    before = getattr(loader, "waited", None)
+    started = time.perf_counter()
     measure(benchmark, name, loader, epoch, 2)
     if before is not None:
         benchmark.extra_info["waiting"] = round((loader.waited - before) / (time.perf_counter() - started), 4)

@@ -1,4 +1,4 @@
-"""The bf16 products of a layer of `leaky` on a CPU: forward with its bias, and both of its backward, against oneDNN's.
+"""The bf16 matmuls of a layer of `leaky` on a CPU, against oneDNN's: forward with bias, and the two of backward.
 
 The same matrices again and again lie in the caches. In a training step they do not, and fastvae's lead is larger:
 see `fastvae bench`.
@@ -29,8 +29,8 @@ CONTENDERS = {"fastvae": mm, "torch: addmm, mm": torch_mm}
 @pytest.mark.parametrize("batch", BATCHES)
 def test_mm(benchmark, batch, layer, name):
     into, out = layer
-    x, gradient = torch.randn(batch, into).bfloat16(), torch.randn(batch, out).bfloat16()
-    weight, bias = torch.randn(out, into).bfloat16(), torch.randn(out).bfloat16()
+    shapes = ((batch, into), (batch, out), (out, into), (out,))
+    x, gradient, weight, bias = (torch.randn(shape).bfloat16() for shape in shapes)
     multiply = CONTENDERS[name]
 
     def call():

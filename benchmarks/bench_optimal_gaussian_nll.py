@@ -1,4 +1,4 @@
-"""Gaussian with the batch's own variance, uint8 targets: two ideal passes move 14 bytes an element in fp32."""
+"""Gaussian with the batch's own variance, uint8 targets: two ideal passes move 14 bytes per element in fp32."""
 
 import pytest
 import timing
@@ -17,7 +17,7 @@ def fused(mean, target):
 
 
 def moved(itemsize):
-    """Bytes an element, by ideal passes."""
+    """Bytes per element that ideal passes move."""
     return 3 * itemsize + 2
 
 

@@ -1,4 +1,4 @@
-"""The reparameterisation step: an ideal forward and backward move 24 bytes an element in fp32."""
+"""The reparameterisation step: an ideal forward and backward move 24 bytes per element in fp32."""
 
 import pytest
 import timing
@@ -16,7 +16,7 @@ def fused(mu, logvar):
 
 
 def moved(itemsize):
-    """Bytes an element, by ideal passes."""
+    """Bytes per element that ideal passes move."""
     return 6 * itemsize
 
 

@@ -1,4 +1,4 @@
-"""The latent term: an ideal forward and backward move 32 bytes an element in fp32, 16 in bf16."""
+"""The latent term: an ideal forward and backward move 32 bytes per element in fp32, 16 in bf16."""
 
 import pytest
 import timing
@@ -19,7 +19,7 @@ def fused(mu, logvar):
 
 
 def moved(itemsize):
-    """Bytes an element, by ideal passes."""
+    """Bytes per element that ideal passes move."""
     return 8 * itemsize
 
 

@@ -1,4 +1,4 @@
-"""K samples and their log ratios: forward writes z, backward reads its gradient, 8 bytes a sample's element in fp32."""
+"""K samples and their log ratios: forward writes z, backward reads its gradient, 8 bytes per element of z in fp32."""
 
 import pytest
 import timing
@@ -11,7 +11,7 @@ SHAPES = [(100, 5, 20), (1024, 16, 128)]
 
 
 def eager(mu, logvar, samples):
-    mu, logvar = mu[:, None], logvar[:, None]
+    mu, logvar = (tensor[:, None] for tensor in (mu, logvar))
     eps = torch.randn(len(mu), samples, mu.shape[2], device=mu.device)
     z = mu + torch.exp(0.5 * logvar) * eps
     log_ratio = 0.5 * (z.pow(2) - eps.pow(2) - logvar).sum(2)

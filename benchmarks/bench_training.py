@@ -1,4 +1,4 @@
-"""Whole epochs of the preset `leaky` at batch 100, of each contender of `fastvae bench`.
+"""Whole epochs of the preset `leaky` at batch size 100, by each contender of `fastvae bench`.
 
 Trains on MNIST where FASTVAE_DATA has it, else on noise of its size, which takes as long. Here one contender follows
 the other, and the tables of all benchmarks come out alike; `fastvae bench` takes turns, and has more to say.
@@ -10,8 +10,8 @@ import warnings
 import pytest
 import torch
 
-from fastvae.bench.contenders.choose import contenders
-from fastvae.bench.contenders.workload import Task
+from fastvae.bench.contenders.entries import contenders
+from fastvae.bench.contenders.workload import Workload
 from fastvae.bench.race import TOLERANCE
 from fastvae.data import Dataset, load
 from fastvae.models import PRESETS
@@ -19,8 +19,8 @@ from fastvae.models import PRESETS
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def task(dataset):
-    return Task("leaky", PRESETS["leaky"], dataset, 100, DEVICE)
+def workload(dataset):
+    return Workload("leaky", PRESETS["leaky"], dataset, 100, DEVICE)
 
 
 def noise(train=60_000, test=10_000):
@@ -31,18 +31,18 @@ def noise(train=60_000, test=10_000):
 @pytest.fixture(scope="module")
 def leaky():
     if os.environ.get("FASTVAE_DATA"):
-        return task(load("mnist"))
+        return workload(load("mnist"))
     warnings.warn("FASTVAE_DATA is not set: this trains on noise in place of MNIST", stacklevel=1)
-    return task(noise())
+    return workload(noise())
 
 
 @pytest.fixture(scope="module")
 def agreed():
-    """The test loss of the first contender: the others must come near it, or the comparison is void."""
+    """Test losses of the contenders so far. All must be near the first one, or the comparison is void."""
     return []
 
 
-@pytest.mark.parametrize("entry", contenders(task(noise(1, 1))), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", contenders(workload(noise(1, 1))), ids=lambda entry: entry.name)
 def test_epoch_of_leaky(benchmark, leaky, entry, agreed):
     benchmark.group = "an epoch of leaky, batch 100, 60,000 images (ms a step)"
     contender = entry.make(leaky, 0)

@@ -1,4 +1,4 @@
-"""What every benchmark shares: contenders timed in turn, and one closing table with the ratios to the baselines."""
+"""Fixtures of all benchmarks, and the closing table with each contender's speed relative to the baselines."""
 
 import platform
 import statistics
@@ -14,7 +14,7 @@ from fastvae.utils.machine import device_name
 
 @pytest.fixture(scope="session", autouse=True)
 def fair_start(device):
-    """Constants in memory, and torch's switches as ``fastvae train`` has them: no TF32 in convolutions."""
+    """Load torch's constants into memory, and set its flags as ``fastvae train`` does: no TF32 in convolutions."""
     page_in_constants()
     with torch_flags(TrainConfig(), device):
         yield
@@ -35,9 +35,9 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 def pytest_terminal_summary(terminalreporter, config):
     """Print each group's medians, their spread, and the speed relative to every baseline of the group.
 
-    "of a copy": the time in which torch copies a tensor, moving as many bytes as an ideal pass, over the op's time.
-    "MB": the most memory held at once, beyond the inputs. On a GPU the medians are of its own time, and "wall" is a
-    plain loop's; what cannot be captured has that alone, and no ratios.
+    "of a copy" is the time in which torch copies a tensor, moving as many bytes as an ideal pass, over the operation's
+    time. "MB" is the peak memory beyond the inputs. On a GPU the medians are device times, and "wall" is the time of a
+    plain loop; a call that cannot be captured in a CUDA graph has only the latter, and no ratios.
     """
     session = getattr(config, "_benchmarksession", None)
     benchmarks = [bench for bench in (session.benchmarks if session else []) if bench.stats.data]
@@ -59,12 +59,14 @@ def pytest_terminal_summary(terminalreporter, config):
         for rotated in dict.fromkeys(bench.extra_info["rotated"] for bench in members if "rotated" in bench.extra_info):
             write(f"  device time, {rotated} in rotation")
         for bench in members:
-            name, info = bench.extra_info["name"], bench.extra_info
+            info = bench.extra_info
+            name = info["name"]
             wall = f"wall {info['wall_s'] * 1e3:.3f} ms  " if "wall_s" in info else ""
             if "not_captured" in info:
                 write(f"  {name:<34} {wall}cannot be captured: {info['not_captured']}")
                 continue
-            median, scale = medians[name], 1e3 / info.get("per", 1)  # to ms
+            median = medians[name]
+            scale = 1e3 / info.get("per", 1)  # to ms
             quartiles = statistics.quantiles(bench.stats.data, n=4) if len(bench.stats.data) > 1 else [median] * 3
             ratios = "  ".join(
                 f"{medians[base] / median:6.2f}x {base}"

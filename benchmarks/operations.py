@@ -1,4 +1,4 @@
-"""The operations that a table of a device's bandwidth has: what bench_X.py races, over small to large inputs."""
+"""The operations in the table of a GPU's bandwidth: the contenders of bench_X.py, on small to large inputs."""
 
 import importlib
 import math
@@ -7,17 +7,18 @@ from typing import NamedTuple
 
 import timing
 import torch
-from replays import Calls
+from graph_timing import Calls
 from torch import Tensor
 
-# (rows, columns): bound by launches and Python, in between, and 1 to 4 GB moved.
+# (rows, columns): bound by launches and Python; in between; moving 1 to 4 GB.
 PIXELS = [(100, 784), (256, 12288), (16384, 12288)]
 LATENTS = [(100, 20), (8192, 256), (524288, 256)]
-FP32, BOTH = (torch.float32,), (torch.float32, torch.bfloat16)
+FP32 = (torch.float32,)
+BOTH = (torch.float32, torch.bfloat16)
 
 
 class Operation(NamedTuple):
-    """A loss of ``leaves`` tensors of one shape, and of uint8 pixels too where ``has_target``."""
+    """A loss of ``leaves`` tensors of one shape and, if ``has_target``, of uint8 pixels."""
 
     name: str
     leaves: int
@@ -29,18 +30,19 @@ class Operation(NamedTuple):
         return PIXELS if self.has_target else LATENTS
 
     def contenders(self) -> dict[str, Callable[[], Callable[..., Tensor]]]:
-        """What makes each contender, by name: "fastvae", eager ones, "torch.compile"."""
+        """Return functions that build the contenders, by name: "fastvae", eager ones, "torch.compile"."""
         return importlib.import_module(f"bench_{self.name}").CONTENDERS
 
     def bytes(self, shape: tuple[int, ...], dtype: torch.dtype) -> int:
-        """What ideal passes, forward and backward, read and write."""
+        """Return the bytes that ideal passes, forward and backward, read and write."""
         moved = importlib.import_module(f"bench_{self.name}").moved
         return moved(dtype.itemsize) * math.prod(shape)
 
     def calls(self, contender: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Calls:
-        """Forward and backward of a contender, over as many sets of inputs as ``rotate()`` then makes and returns.
+        """Return calls of a contender's forward and backward pass, to be timed over several sets of inputs.
 
-        ``timing.device_seconds(calls, sets)`` and ``timing.wall_seconds(calls, sets)`` time them.
+        ``calls.rotate()`` makes the sets and returns their number. ``timing.device_seconds(calls, sets)`` and
+        ``timing.wall_seconds(calls, sets)`` time the calls.
         """
         leaves = [torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(self.leaves)]
         target = [torch.randint(0, 256, shape, dtype=torch.uint8, device=device)] if self.has_target else []

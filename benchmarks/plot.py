@@ -1,5 +1,6 @@
-"""Draw how much faster fastvae's operations are than torch.compile and eager, from a JSON of ``make bench``; print the
-same as rows of a table.
+"""Plot the speed of fastvae's operations relative to torch.compile and eager, and print it as rows of a table.
+
+The input is a JSON file of ``make bench``:
 
 python benchmarks/plot.py benchmarks/results/ops-cpu.json docs/ops.png
 """
@@ -13,11 +14,11 @@ import tyro
 
 
 def groups(results: dict) -> dict[str, dict[str, float]]:
-    """Median seconds of each contender, by group, where torch.compile is one."""
+    """Return the median seconds of each contender, by group, for the groups that include torch.compile."""
     medians: dict[str, dict[str, float]] = {}
     for bench in results["benchmarks"]:
         info = bench["extra_info"]
-        if "copy_s" in info and "not_captured" not in info:  # which has its wall time alone, not the device's
+        if "copy_s" in info and "not_captured" not in info:  # not captured: it has only a wall time
             medians.setdefault(bench["group"].partition(", ")[0], {})[info["name"]] = statistics.median(
                 bench["stats"]["data"]
             )
@@ -25,19 +26,19 @@ def groups(results: dict) -> dict[str, dict[str, float]]:
 
 
 def best(medians: dict[str, float], kind: str) -> float:
-    """Seconds of the fastest contender of a kind: "eager", "torch.compile"."""
+    """Return the seconds of the fastest contender of a kind, "eager" or "torch.compile"."""
     return min(seconds for name, seconds in medians.items() if name.startswith(kind))
 
 
 def row(group: str, medians: dict[str, float]) -> str:
-    """A group's row of the README's table."""
+    """Format a group as a row of the README's table."""
     ours = medians["fastvae"]
     ratios = (f"{best(medians, kind) / ours:.1f}x" for kind in ("eager", "torch.compile"))
     return f"| {group} | {1e3 * ours:.3f} | {' | '.join(ratios)} |"
 
 
 def main(source: Path, picture: Path, /) -> None:
-    """Read SOURCE, write PICTURE."""
+    """Read the JSON file SOURCE and write the plot PICTURE."""
     results = json.loads(source.read_text())
     medians = groups(results)
     names = list(medians)[::-1]

@@ -1,6 +1,6 @@
-"""Pythae's own trainer on MNIST, as it is and with fastvae.patch: the same curve, and the time of an epoch.
+"""Pythae's own trainer on MNIST, unpatched and with fastvae.patch: loss curves and time per epoch.
 
-make adapters, then
+Run `make adapters` first, then
 
 FASTVAE_DATA=DIR .venv-adapters/bin/python benchmarks/pythae_trainer.py benchmarks/results/pythae-trainer-mnist-cpu.json
 """
@@ -25,13 +25,13 @@ import fastvae
 from fastvae.train.distributed.world import resolve_device
 from fastvae.utils.machine import device_name
 
-STEPS = 200  # of the curves that are compared
-ROUNDS = 3  # of epochs that are timed, one with and one without the patch in each
+STEPS = 200  # length of the curves that are compared
+ROUNDS = 3  # of timed epochs, one with and one without the patch in each
 BATCH = 100
 
 
 class Record(TrainingCallback):
-    """The seconds of each epoch's training steps."""
+    """A callback that records the seconds of each epoch's training steps."""
 
     def __init__(self):
         self.seconds = []
@@ -44,11 +44,12 @@ class Record(TrainingCallback):
 
 
 def train(images, loss, patched, dtype=torch.float32, nudge=False):
-    """One epoch of pythae's trainer from one seed: the losses of its steps and the seconds that it took.
+    """Train an epoch by pythae's trainer, always from the same seed. Returns the loss of each step, and the seconds.
 
-    With ``nudge``, from weights moved by their last bit: how far rounding alone takes the unpatched curve.
+    ``nudge`` changes the last bit of the initial weights, to show the effect of rounding alone on the curve.
     """
-    losses, record = [], Record()
+    losses = []
+    record = Record()
     with tempfile.TemporaryDirectory() as folder, fastvae.patch.pythae() if patched else contextlib.nullcontext():
         torch.manual_seed(0)
         model = VAE(VAEConfig(input_dim=tuple(images.shape[1:]), latent_dim=16, reconstruction_loss=loss)).to(dtype)
@@ -67,12 +68,12 @@ def train(images, loss, patched, dtype=torch.float32, nudge=False):
 
 
 def difference(curve, other):
-    """The largest relative difference of two curves."""
+    """Return the largest relative difference of two curves."""
     return float(f"{((curve - other).abs() / other).max():.2e}")
 
 
 def measure(images, loss):
-    """Both curves over some steps, and the median of interleaved epochs of each."""
+    """Compare both curves over some steps, and time interleaved epochs of both."""
     start = images[: STEPS * BATCH]
     plain, fused, nudged = (
         train(start, loss, patched, nudge=nudge)[0] for patched, nudge in ((False, False), (True, False), (False, True))

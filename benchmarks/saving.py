@@ -1,7 +1,7 @@
-"""What a checkpoint every 50 steps costs, on the disk of the folder.
+"""The cost of a checkpoint every 50 steps, on the disk of the current folder.
 
-A run saves every 100 steps, so that of its windows of 50 steps every second one holds a save, and is compared with the
-one before it, which was seconds ago. What is done between epochs is left out.
+A run saves every 100 steps, so that every second window of 50 steps contains a save. Each is compared with the window
+before it, only seconds earlier. Work between epochs is left out.
 
 FASTVAE_DATA=DIR python benchmarks/saving.py benchmarks/results/saving-cpu.json
 """
@@ -29,14 +29,16 @@ PAIRS = {100: 120, 1024: 20}
 
 
 class Clock:
-    """Seconds of training at the end of each window, before what is saved there."""
+    """A clock of training time at the end of each window, before a checkpoint is saved."""
 
     def __init__(self):
-        self.ends, self.between = [], 0.0
+        self.ends = []
+        self.between = 0.0
 
     def install(self):
-        """Into the loops of all runs from now on."""
-        count, finish = Loop._count, Loop._finish_epoch
+        """Patch the training loop for all runs from now on."""
+        count = Loop._count
+        finish = Loop._finish_epoch
 
         def noted(loop, *arguments):
             if (loop.step + 1) % EVERY == 0:
@@ -48,11 +50,12 @@ class Clock:
             finish(loop, *arguments)
             self.between += time.perf_counter() - begun
 
-        Loop._count, Loop._finish_epoch = noted, left_out
+        Loop._count = noted
+        Loop._finish_epoch = left_out
 
 
 def windows(clock, precision, batch_size, pairs):
-    """Seconds of windows without a save, and of those after them, which begin with one."""
+    """Return the seconds of windows without a save, and of the windows after them, which begin with one."""
     steps = EVERY * 2 * (pairs + 1)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         config = TrainConfig(
@@ -68,20 +71,21 @@ def windows(clock, precision, batch_size, pairs):
 
 
 def interval(ratios):
-    """Where the median of such ratios lies, 19 times in 20 (bootstrap)."""
+    """Return the 95 % bootstrap interval of the median of ``ratios``."""
     draw = random.Random(0)
     medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(DRAWS))
     return [round(medians[place], 3) for place in (DRAWS // 40, DRAWS - DRAWS // 40)]
 
 
 def main(path: tyro.conf.Positional[Path]) -> None:
-    """The medians of windows, and of the ratios of neighbours.
+    """Measure the median window with and without a save, and the median ratio of neighbours.
 
     Args:
-        path: the file of the figures.
+        path: JSON file to write.
     """
     precision = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
-    clock, rows = Clock(), []
+    clock = Clock()
+    rows = []
     clock.install()
     for batch_size, pairs in PAIRS.items():
         plain, saving = windows(clock, precision, batch_size, pairs)

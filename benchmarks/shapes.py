@@ -1,6 +1,6 @@
-"""Train ``conv64`` on a folder of JPEGs through DALI, by the command line, and keep the figures and the pictures.
+"""Train ``conv64`` by the command line on a folder of JPEGs through DALI, and keep figures and reconstructions.
 
-The JPEGs are made here: ellipses and rectangles of random colours on random gradients, wider than high.
+The JPEGs are generated: ellipses and rectangles in random colours on random gradients, wider than high.
 
 OMP_NUM_THREADS=1 python benchmarks/shapes.py benchmarks/results/shapes-cpu.json docs/shapes.png
 """
@@ -24,7 +24,7 @@ FLAGS = ["--preset", "conv64", "--loader", "dali", "--width", "16", "--batch-siz
 
 
 def picture(seed):
-    """A gradient from one colour to another, with one to three shapes."""
+    """Draw a gradient from one colour to another, with one to three shapes on it."""
     draws = np.random.default_rng(seed)
     top, bottom = draws.integers(0, 256, (2, 3))
     share = np.linspace(0, 1, HEIGHT)[:, None, None]
@@ -42,11 +42,12 @@ def main(figures: tyro.conf.Positional[Path], pictures: tyro.conf.Positional[Pat
     """Make the JPEGs and train.
 
     Args:
-        figures: the file of the run's figures.
-        pictures: the file of its reconstructions, real pictures above.
+        figures: JSON file to write.
+        pictures: PNG file to write: test images above their reconstructions.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        folder, out = Path(temporary) / "shapes", Path(temporary) / "run"
+        folder = Path(temporary) / "shapes"
+        out = Path(temporary) / "run"
         folder.mkdir()
         for index in range(COUNT):
             picture(index).save(folder / f"{index:06d}.jpg", quality=90)

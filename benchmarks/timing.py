@@ -1,6 +1,6 @@
-"""Timing of one op: forward and backward, fastvae against eager and torch.compile, bytes counted.
+"""Timing of an operation, forward and backward: fastvae against eager and torch.compile, with the bytes moved.
 
-On a CPU by the wall clock. On a GPU by the device's, over replays of a CUDA graph, with the wall time beside it.
+A CPU is timed by the wall clock; a GPU by its own clock, over replays of a CUDA graph, with the wall time beside it.
 """
 
 import functools
@@ -9,28 +9,29 @@ import time as clock
 from collections.abc import Callable
 
 import torch
-from replays import HERE, REPLAYS, WARM_UP, Calls, Replayed, device_seconds, wait, wall_seconds
+from graph_timing import HERE, REPLAYS, WARM_UP, Calls, Replayed, device_seconds, wait, wall_seconds
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from fastvae import Noise
 from fastvae.bench.contenders import graphs
 
-# (rows, event shape): bound by launches and Python, by memory or arithmetic.
+# (rows, event shape): bound by launches and Python; by memory or arithmetic.
 PIXEL_SHAPES = [(100, (784,)), (256, (3, 64, 64))]
 LATENT_SHAPES = [(100, (20,)), (8192, (256,))]
-# Over 64 MB moved, and more than the caches of most machines hold; on a GPU 1 to 4 GB.
+# They move over 64 MB, more than the caches of most machines hold; on a GPU, 1 to 4 GB.
 LARGE_PIXEL_SHAPES = {"cpu": (1024, (3, 64, 64)), "cuda": (16384, (3, 64, 64))}
 LARGE_LATENT_SHAPES = {"cpu": (32768, (256,)), "cuda": (524288, (256,))}
-LARGE_PIXEL_SHAPE, LARGE_LATENT_SHAPE = LARGE_PIXEL_SHAPES[HERE.type], LARGE_LATENT_SHAPES[HERE.type]
+LARGE_PIXEL_SHAPE = LARGE_PIXEL_SHAPES[HERE.type]
+LARGE_LATENT_SHAPE = LARGE_LATENT_SHAPES[HERE.type]
 KINDS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 def compiled(operation: Callable[..., Tensor]) -> dict[str, Callable[[], Callable[..., Tensor]]]:
-    """torch.compile as contenders: for the shape at hand, and on a GPU with its costliest search too.
+    """Return torch.compile as contenders: for the given shape and, on a GPU, also with its most expensive search.
 
-    Each starts from nothing: beside the graphs of other shapes it would be slower, by a dynamic size or more guards.
-    The search is the one without CUDA graphs of its own, which could not be captured into the one that is timed.
+    Each starts from a clean state: next to graphs of other shapes it would be slower, by dynamic sizes or more guards.
+    The search is the one without CUDA graphs, because these could not be captured into the graph that is timed.
     """
 
     def make(mode: str | None = None) -> Callable[..., Tensor]:
@@ -45,12 +46,12 @@ def compiled(operation: Callable[..., Tensor]) -> dict[str, Callable[[], Callabl
 
 @functools.cache
 def noise(device: torch.device) -> Noise:
-    """The key of the benchmarks' draws, made once: to make one on a GPU copies from the host, and waits."""
+    """Return the noise of the benchmarks, made once: to make it on a GPU copies from the host, and synchronizes."""
     return Noise(0, device=device)
 
 
 def forward_backward(operation: Callable[..., Tensor], leaves: list[Tensor], *arguments: object) -> Calls:
-    """Calls that run ``operation(*leaves, *arguments)`` to a scalar and back to the gradients of the leaves."""
+    """Return calls of ``operation(*leaves, *arguments)``, a scalar, and of the gradients of its leaves."""
 
     def run(leaves: list[Tensor], *arguments: object) -> object:
         return torch.autograd.grad(operation(*leaves, *arguments), leaves)
@@ -59,7 +60,7 @@ def forward_backward(operation: Callable[..., Tensor], leaves: list[Tensor], *ar
 
 
 def peak_bytes(call: Calls, device: torch.device) -> int:
-    """The most memory that is allocated at once during a call, beyond what was before it: gradients, temporaries."""
+    """Return the peak bytes allocated during a call beyond those before it: gradients and temporaries."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -77,7 +78,7 @@ def peak_bytes(call: Calls, device: torch.device) -> int:
 
 @functools.cache
 def copy_seconds(moved: int, device: torch.device) -> float:
-    """How long torch takes to copy a tensor, if reading and writing it move ``moved`` bytes: the floor of an op."""
+    """Return the seconds in which torch copies a tensor, moving ``moved`` bytes: a lower bound for an operation."""
     source = torch.randint(0, 256, (max(moved // 2, 1),), dtype=torch.uint8, device=device)
     if graphs.captures(device):
         copies = Calls(torch.clone, source)
@@ -92,7 +93,7 @@ def copy_seconds(moved: int, device: torch.device) -> float:
 
 
 def time(benchmark, name: str, call: Calls, *, device: torch.device, moved: int) -> None:
-    """Time ``call``; ``moved`` are the bytes that an ideal pass reads and writes."""
+    """Time ``call``. ``moved`` is the number of bytes that an ideal pass reads and writes."""
     call()  # compiles
     benchmark.extra_info.update(
         name=name,
@@ -113,10 +114,10 @@ def time(benchmark, name: str, call: Calls, *, device: torch.device, moved: int)
 
 
 def measure(benchmark, call: Calls, *, device: torch.device, **rounds: int) -> None:
-    """Run the rounds: on a CPU of ``call`` as ``rounds`` says, on a GPU of replays over copies of its inputs.
+    """Run the timed rounds: of ``call``, as ``rounds`` says, on a CPU; of replays over copies of its inputs on a GPU.
 
-    Beside a GPU's figures, ``extra_info`` has the wall time, what was in rotation, and why a call that cannot be
-    captured has only its wall time.
+    For a GPU, ``extra_info`` also gets the wall time, the sets of inputs, and the reason why a call could not be
+    captured and has only its wall time.
     """
     if not graphs.captures(device):
         benchmark.pedantic(call, **rounds)

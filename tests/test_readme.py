@@ -164,7 +164,7 @@ def test_what_two_processes_cost_is_what_was_measured():
     assert f"take {ours[0]['ratio']:.2f} times as long over `leaky`'s batch of 1,024" in text
     assert f"{ours[0]['summing_share']:.0%}".replace("%", " %") + " of that in sums of gradients" in text
     assert f"over a batch of 100, {ours[1]['ratio']:.2f} times" in text
-    assert f"{plain[0]['ratio']:.2f} and {plain[1]['ratio']:.2f} times (`benchmarks/processes.py`)" in text
+    assert f"{plain[0]['ratio']:.2f} and {plain[1]['ratio']:.2f} times (`benchmarks/data_parallel.py`)" in text
 
 
 def test_how_little_the_number_of_processes_changes_is_what_was_measured():

@@ -1,4 +1,4 @@
-"""Sections one after another, each a process with a time limit; one file that holds all that they found."""
+"""The driver of ``make gpu``: runs sections, each a process with a time limit, and collects their results in a file."""
 
 import contextlib
 import datetime
@@ -17,19 +17,19 @@ from typing import Any, NamedTuple
 from .section import LOG, RESULT, ROOT, Order, command
 
 BENCHMARKS = ROOT / "benchmarks"
-LEAST = 5.0  # seconds, in which a process gets somewhere
-DRY_FACTOR = 4  # of the limits: two cores, which other work may share
+LEAST = 5.0  # seconds; with less time left, no section starts
+DRY_FACTOR = 4  # on the limits of a dry run, which may share two cores with other work
 
 
 class Planned(NamedTuple):
-    """A section, the seconds it may take, and whether it needs the machine for itself, since it measures times."""
+    """A section and its limit in seconds. ``alone`` is True if nothing may run beside it, because it measures times."""
 
     name: str
     limit: float
     alone: bool
 
 
-# What says whether anything is right comes first and runs at once; then, with nothing beside it, what is timed.
+# First come the sections that test correctness, several at once; then those that measure times, one by one.
 SECTIONS = (
     Planned("environment", 45, alone=True),
     Planned("tests", 150, alone=False),
@@ -48,7 +48,7 @@ NAMES = tuple(planned.name for planned in SECTIONS)
 
 
 class Running(NamedTuple):
-    """A section's process. started, ends: on the monotonic clock."""
+    """A running section. ``started`` and ``ends`` are on the monotonic clock."""
 
     planned: Planned
     process: "subprocess.Popen[bytes]"
@@ -61,15 +61,18 @@ class Driver:
     """Runs sections and keeps their results.
 
     Args:
-        work: a folder for logs and runs, emptied first.
-        out: the file to write; None names one by the device, in ``results``.
-        seconds: that all sections may take together. What has no time left is not run.
+        work: folder for logs and runs; it is emptied first.
+        out: file to write; None means a file in ``results`` that is named after the device.
+        seconds: time limit for all sections together. Sections without any time left are not run.
     """
 
     def __init__(
         self, work: Path, out: Path | None, results: Path, data_dir: Path | None, *, dry: bool, seconds: float
     ) -> None:
-        self._work, self._out, self._results_folder, self._dry = work.resolve(), out, results, dry
+        self._work = work.resolve()
+        self._out = out
+        self._results_folder = results
+        self._dry = dry
         self._data_dir = None if data_dir is None else str(data_dir.resolve())
         self._started = time.monotonic()
         self._end = self._started + seconds
@@ -77,7 +80,7 @@ class Driver:
         self._running: list[Running] = []
 
     def run(self, sections: Sequence[Planned], jobs: int) -> None:
-        """Run them in order, up to ``jobs`` at once of those that need not be alone."""
+        """Run the sections in order; up to ``jobs`` at once, if they need not be alone."""
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(parents=True)
         waiting = list(sections)
@@ -106,20 +109,20 @@ class Driver:
         folder = self._work / planned.name
         folder.mkdir()
         order = Order(planned.name, str(folder), self._dry, self._data_dir, limit)
-        # Caches of the run alone: a trial or a compilation that an earlier run paid for would not be measured.
+        # A fresh cache, so that start-up times include autotuning and compilation.
         path = os.pathsep.join([str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, "PYTHONPATH": path, "XDG_CACHE_HOME": str(self._work / "cache")}
-        environment["OMP_WAIT_POLICY"] = "passive"  # threads of sections that run at once shall not spin
+        environment["OMP_WAIT_POLICY"] = "passive"  # sections that run at once must not spin
         if self._dry:
             environment["CUDA_VISIBLE_DEVICES"] = ""  # a dry run is the same everywhere
         with (folder / LOG).open("w") as log:
             process = subprocess.Popen(
                 command(order),
-                cwd=folder,  # where no folder fastvae hides the installed one
+                cwd=folder,  # not the repository, whose folder fastvae would hide the installed one
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # a process group, to be killed with all that the section started
+                start_new_session=True,  # makes a process group, which can be killed as a whole
             )
         self._running.append(Running(planned, process, folder, now, now + limit))
 
@@ -127,7 +130,7 @@ class Driver:
         over = time.monotonic() > running.ends
         if running.process.poll() is None and not over:
             return
-        _kill(running)  # what the section left running, too
+        _kill(running)  # also processes that the section left behind
         self._running.remove(running)
         seconds = time.monotonic() - running.started
         self._keep(running.planned.name, _result(running, over=over, seconds=seconds))
@@ -139,7 +142,7 @@ class Driver:
 
     @property
     def path(self) -> Path:
-        """Return the file of the results."""
+        """The file of the results."""
         if self._out is not None:
             return self._out
         device = self.results.get("environment", {}).get("figures", {}).get("device", "unknown")
@@ -147,7 +150,7 @@ class Driver:
         return self._results_folder / f"gpu-{name}.json"
 
     def write(self) -> None:
-        """All results so far, in the order of the sections."""
+        """Write all results so far, in the order of the sections."""
         environment = self.results.get("environment", {}).get("figures", {})
         content = {
             **{key: environment.get(key) for key in ("device", "versions", "commit")},
@@ -171,16 +174,19 @@ def _kill(running: Running) -> None:
 
 
 def _result(running: Running, *, over: bool, seconds: float) -> dict[str, Any]:
-    """Findings of a section that ended or was stopped."""
+    """Return the results of a section that ended or was stopped."""
     file = running.folder / RESULT
     found = json.loads(file.read_text()) if file.exists() else {"summary": "", "failures": [], "figures": {}}
     log = (running.folder / LOG).read_text(errors="replace").strip().splitlines()
     if over:
-        status, told = "stopped", f"at its limit of {running.ends - running.started:.0f} s"
+        status = "stopped"
+        told = f"at its limit of {running.ends - running.started:.0f} s"
     elif running.process.returncode != 0:
-        status, told = "crashed", log[-1][:300] if log else f"with status {running.process.returncode}, silently"
+        status = "crashed"
+        told = log[-1][:300] if log else f"with status {running.process.returncode}, silently"
     else:
-        status, told = ("failed" if found["failures"] else "passed"), found["summary"]
+        status = "failed" if found["failures"] else "passed"
+        told = found["summary"]
     result = {"status": status, "seconds": round(seconds, 1), "summary": told}
     if found["failures"]:
         result["failures"] = found["failures"]
@@ -190,12 +196,12 @@ def _result(running: Running, *, over: bool, seconds: float) -> dict[str, Any]:
 
 
 def line(name: str, result: dict[str, Any]) -> str:
-    """A section's line, and row of the table."""
+    """Format the result of a section as a line of the log and of the table."""
     return f"{name:<12} {result['status']:<8} {result['seconds']:6.1f} s  {result['summary']}"
 
 
 def table(results: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """The closing table: a row for each section in their order, and below it each failure."""
+    """Yield the closing table: a row for each section in order, and its failures below it."""
     yield f"{'section':<12} {'status':<8} {'time':>8}  what was found"
     for name in NAMES:
         if name in results:
@@ -204,5 +210,5 @@ def table(results: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def interrupted(*_: object) -> None:
-    """SIGTERM ends the run as Ctrl-C does: the sections are killed, the file stays."""
+    """Exit on SIGTERM as on Ctrl-C: sections are killed, and the file of results stays."""
     sys.exit(128 + signal.SIGTERM)

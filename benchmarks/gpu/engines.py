@@ -1,4 +1,4 @@
-"""An engine, its loader and their replay, as ``fastvae train`` makes them; shared by the sections steps and nccl."""
+"""An engine with its loader and replay, as in ``fastvae train``. Used by the sections steps and nccl."""
 
 import sys
 import types
@@ -17,13 +17,13 @@ from fastvae.train.cuda_graph import Replay
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 
-from .section import Section, of_tests
+from .section import Section, test_module
 
 
 def make(section: Section, batches: int, kind: type[World] = World, **options: Any) -> tuple[Engine, ResidentLoader]:
-    """An engine and a loader of so many full batches and a smaller one.
+    """Make an engine, and a loader of ``batches`` full batches and a smaller one.
 
-    A data set that is too small for them is repeated. ``options`` are the fields of TrainConfig.
+    A data set that is too small is repeated. ``options`` are fields of TrainConfig.
     """
     config = resolve(TrainConfig(epochs=2, **options))
     assert config.batch_size is not None
@@ -41,13 +41,13 @@ def make(section: Section, batches: int, kind: type[World] = World, **options: A
 
 
 def pretend(section: Section) -> None:
-    """In a dry run: have the CPU take the steps of a GPU, and record them in the place of a CUDA graph."""
+    """Make the CPU take a GPU's steps in a dry run, with a recording in place of a CUDA graph."""
     if section.dry:
-        of_tests("train.recording").as_on_a_gpu(types.SimpleNamespace(setattr=setattr))
+        test_module("train.recording").as_on_a_gpu(types.SimpleNamespace(setattr=setattr))
 
 
 def epoch(engine: Engine, loader: ResidentLoader, replay: Replay | None, number: int) -> None:
-    """Train an epoch: by replays and then what is left, or step by step without a replay."""
+    """Train an epoch: by replays and then the remaining steps, or step by step if ``replay`` is None."""
     loader.set_epoch(number)
     if replay is not None:
         run_all(replay)
@@ -56,7 +56,7 @@ def epoch(engine: Engine, loader: ResidentLoader, replay: Replay | None, number:
 
 
 def run_all(replay: Replay) -> None:
-    """Replay all full batches that are left in the epoch."""
+    """Replay all remaining full batches of the epoch."""
     while steps := replay.fitting(sys.maxsize):
         replay.run(steps)
 
@@ -67,7 +67,7 @@ def wait(device: torch.device) -> None:
 
 
 def difference(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> tuple[int, float]:
-    """How many tensors differ in any bit, and the largest difference; NaN is NaN."""
+    """Return the number of tensors that differ in any bit, and the largest difference. NaNs count as equal."""
     pairs = [(a.detach().nan_to_num(7.0), b.detach().nan_to_num(7.0)) for a, b in zip(ours, theirs, strict=True)]
     apart = [(a.double() - b.double()).abs().max().item() for a, b in pairs if a.numel()]
     return sum(not torch.equal(a, b) for a, b in pairs), max(apart)

@@ -1,4 +1,4 @@
-"""Versions, device and ``fastvae doctor``; whether a Triton kernel can be launched at all."""
+"""Versions, device and ``fastvae doctor``, and the launch of a first Triton kernel."""
 
 import platform
 import subprocess
@@ -21,7 +21,7 @@ def run(section: Section) -> str:
         section.keep(device="no GPU")
         section.fail("torch sees no GPU: see `fastvae doctor`, or try --dry")
         return "no GPU"
-    from fastvae.utils.machine import device_name  # noqa: PLC0415 -- what is wrong with it must not hide the versions
+    from fastvae.utils.machine import device_name  # noqa: PLC0415 -- if it fails, the versions are already recorded
 
     section.keep(device=device_name(device), **(properties() if device.type == "cuda" else {}))
     origin = Path(fastvae.__file__)
@@ -36,7 +36,7 @@ def run(section: Section) -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Of all that decides what is compiled and run; of what is not there, None."""
+    """Return the versions of everything that affects compiled code; None for what is not installed."""
     found: dict[str, str | None] = {"Python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -63,14 +63,14 @@ def properties() -> dict[str, object]:
 
 
 def launch(device: torch.device) -> None:
-    """One kernel. Without a C compiler Triton raises here, and says so, not in every test."""
+    """Launch a kernel. Without a C compiler, Triton raises here rather than in every test."""
     from fastvae import ops  # noqa: PLC0415
 
     ops.bernoulli_nll(torch.zeros(2, 3, device=device), torch.zeros(2, 3, device=device), backend="triton")
 
 
 def _output(*words: str) -> str | None:
-    """The first line that a command prints, or None where it does not run."""
+    """Return the first line that a command prints, or None if it fails."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""``leaky``, 30 epochs as a user starts it: what the trial chooses, seconds of start-up, of an epoch, of all."""
+"""``leaky`` for 30 epochs with default flags: the autotuner's choice, and seconds of start-up, per epoch and in all."""
 
 import re
 

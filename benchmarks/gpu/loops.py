@@ -1,10 +1,10 @@
-"""Whole training loops in turns: the tutorial's, torch's fastest, fastvae's, and the floor (``fastvae bench``)."""
+"""Whole training loops by ``fastvae bench``: the tutorial's, torch's fastest, fastvae's, and the floor."""
 
 import json
 
 from .section import Section
 
-# Left out: what compiles for minutes, and what "one graph" does better.
+# Without those that compile for minutes, and those that "one graph" beats.
 CONTENDERS = (
     "tutorial",
     "torch fp32, one graph",

@@ -1,6 +1,6 @@
-"""One rank over NCCL: the sum of gradients inside captured steps changes no bit, and the process group can be closed.
+"""One rank over NCCL: an all-reduce inside captured steps must change no bit, and the process group must close.
 
-One rank launches no kernel of NCCL's: only two GPUs show that two agree (tests/test_gpu.py).
+With one rank NCCL launches no kernel. Agreement of two ranks needs two GPUs (tests/test_gpu.py).
 """
 
 import torch
@@ -14,10 +14,10 @@ from . import engines
 from .section import Section
 
 
-class Summing(World):
-    """A world of one process that sums as several do."""
+class Reducing(World):
+    """A world of one rank that calls all_reduce as several ranks do."""
 
-    def sum(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         dist.all_reduce(tensor)
 
 
@@ -26,13 +26,13 @@ def run(section: Section) -> str:
     options = {"preset": "classic", "batch_size": 64, "precision": "bf16", "execution": "traced", "clip_norm": 1e6}
     init(section.device)
     found = []
-    for kind in (World, Summing):
+    for kind in (World, Reducing):
         engine, loader = engines.make(section, 13, kind, **options)
         replay = Replay.on_cuda(engine, loader)
         for number in range(2):
             engines.epoch(engine, loader, replay, number)
         found.append([tensor.detach().clone() for tensor in engine.tensors()])
-        replay.release()  # NCCL closes no communicator whose operations a graph holds
+        replay.release()  # NCCL cannot close a communicator whose operations a graph holds
     apart, largest = engines.difference(*found)
     section.keep(tensors_apart=apart, largest=largest, backend=dist.get_backend())
     if apart:

@@ -1,6 +1,6 @@
-"""Operations, forward and backward, by the device's own time: against a copy of their bytes, eager and torch.compile.
+"""Device time of operations, forward and backward, against a copy of their bytes, eager and torch.compile.
 
-Of 1 to 4 GB first, which tell the share of the memory's speed; then smaller ones, as far as the time goes.
+Sizes of 1 to 4 GB come first, because they show the share of the memory's bandwidth, then smaller ones if time allows.
 """
 
 import math
@@ -19,12 +19,12 @@ from fastvae.train.step.torch_flags import torch_flags
 from .section import Section
 
 COMPILED = ("bernoulli_nll", "gaussian_nll", "gaussian_kl", "reparameterize_kl")  # torch.compile takes seconds for each
-ENOUGH_S = 8.0  # before the limit no further cell begins
+ENOUGH_S = 8.0  # no new cell begins later than this before the limit
 DRY_SHAPE = (4, 21)
 
 
 class Cell(NamedTuple):
-    """An operation to time at a shape and in a type; compiled: with torch.compile."""
+    """An operation to time at a shape and dtype. ``compiled`` adds torch.compile."""
 
     operation: Operation
     shape: tuple[int, int]
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
 
 def cells() -> Iterator[Cell]:
-    """In the order of what they tell."""
+    """Yield all cells, the most telling first."""
     for operation in sorted(OPERATIONS, key=lambda each: each.name not in COMPILED):
         for dtype in operation.dtypes:
             yield Cell(operation, operation.shapes[-1], dtype, compiled=False)
@@ -62,7 +62,7 @@ def run(section: Section) -> str:
                 break
             try:
                 rows[cell.name] = rows.get(cell.name, {}) | measured(cell, section.device, rows.get(cell.name))
-            except Exception as error:  # one that breaks says nothing about the others
+            except Exception as error:  # go on with the other cells
                 section.fail(f"{cell.name}: {type(error).__name__}: {error}")
             done += 1
             section.keep(ops=rows)
@@ -73,7 +73,7 @@ def run(section: Section) -> str:
 
 
 def measured(cell: Cell, device: torch.device, known: dict[str, Any] | None) -> dict[str, Any]:
-    """Microseconds of each contender, of a small operation by the wall clock too. known: what a cell before found."""
+    """Return microseconds of each contender; for small operations, wall time too. ``known``: an earlier cell's row."""
     moved = cell.operation.bytes(cell.shape, cell.dtype)
     names = [name for name in cell.operation.contenders() if name == "fastvae" or name.startswith("eager")]
     names = [name for name in names if known is None] + (["torch.compile"] if cell.compiled else [])
@@ -83,7 +83,7 @@ def measured(cell: Cell, device: torch.device, known: dict[str, Any] | None) -> 
         sets = calls.rotate()
         try:
             row["us"][name] = us(timing.device_seconds(calls, sets))
-        except RuntimeError as error:  # one that cannot be captured
+        except RuntimeError as error:  # it cannot be captured
             if name == "fastvae":
                 raise
             row.setdefault("not_captured", {})[name] = str(error).partition("\n")[0][:200]

@@ -1,4 +1,4 @@
-"""A plugin of pytest: each test's end is written at once, so that a run that is killed has told what it knew.
+"""A pytest plugin that writes each outcome at once, so that a killed run leaves the outcomes it had.
 
 ``FASTVAE_OUTCOMES`` names the file: a line of JSON for each test that starts or ends.
 """
@@ -14,7 +14,7 @@ def _write(**content: Any) -> None:
         file.write(json.dumps(content) + "\n")
 
 
-def _is_worker() -> bool:  # of xdist, whose reports the main process has, too
+def _is_worker() -> bool:  # of xdist; the main process reports its tests, too
     return "PYTEST_XDIST_WORKER" in os.environ
 
 
@@ -35,19 +35,19 @@ def pytest_collectreport(report: Any) -> None:
 
 
 def _why(report: Any) -> str:
-    """The first line of what was raised, or else the last of what would be shown."""
+    """Return the first line of the exception's message, or else the last line of the report."""
     crash = getattr(report.longrepr, "reprcrash", None)
     text = str(report.longrepr).strip().rpartition("\n")[2] if crash is None else crash.message.partition("\n")[0]
     return text[:200]
 
 
 def read(file: Path) -> dict[str, dict[str, str]]:
-    """The last that is known of each test, by its name; one that failed stays so."""
+    """Return the last outcome of each test by name. A failure is never overwritten."""
     found: dict[str, dict[str, str]] = {}
     for text in file.read_text().splitlines() if file.exists() else []:
         try:
             outcome = json.loads(text)
-        except ValueError:  # cut off by the kill
+        except ValueError:  # cut off when pytest was killed
             continue
         if found.get(outcome["test"], {}).get("outcome") != "failed":
             found[outcome["test"]] = outcome

@@ -1,4 +1,4 @@
-"""``python -m fastvae.parity``: the fused trainer against the reference's eager loop in fp64."""
+"""The section for ``python -m fastvae.parity``: the engine against the eager reference loop in fp64."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A run that is stopped after an epoch and resumed is the run that was not, to the bit."""
+"""A run that stops after an epoch and resumes: it must equal the uninterrupted run to the bit."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ PRECISIONS = ("fp32", "bf16")
 
 def run(section: Section) -> str:
     precisions = PRECISIONS[:1] if section.dry else PRECISIONS
-    for stage in (("whole", "parts"), ("resumed",)):  # the runs of a stage go at once
+    for stage in (("whole", "parts"), ("resumed",)):  # the runs of a stage run at once
         started = [start(section, precision, part) for precision in precisions for part in stage]
         for command in started:
             done = command.wait()
@@ -29,7 +29,7 @@ def run(section: Section) -> str:
 
 
 def start(section: Section, precision: str, part: str) -> Command:
-    """Begin a run of two epochs, of the first of them, or of the second."""
+    """Start a run of two epochs, of the first one only, or resumed for the second."""
     flags = ["--preset", "classic", "--precision", precision, "--execution", "traced", "--no-autotune"]
     flags += ["--epochs", "1" if part == "parts" else "2", *(["--resume"] if part == "resumed" else [])]
     out = section.folder / f"{precision}-{'whole' if part == 'whole' else 'parts'}"
@@ -38,7 +38,7 @@ def start(section: Section, precision: str, part: str) -> Command:
 
 
 def compared(section: Section, precision: str) -> dict[str, Any]:
-    """Weights, moments, noise and counters of the last checkpoints."""
+    """Compare the last checkpoints: weights, moments, noise and counters."""
     whole, parts = (
         checkpoint.newest(section.folder / f"{precision}-{part}" / "checkpoints")[1].tensors
         for part in ("whole", "parts")

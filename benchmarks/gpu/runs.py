@@ -1,4 +1,4 @@
-"""Runs of ``fastvae train``, as sections make them."""
+"""Runs of ``fastvae train`` for other sections."""
 
 import json
 import statistics
@@ -9,10 +9,10 @@ from .section import Section
 
 
 def train(section: Section, name: str, *flags: str) -> dict[str, Any] | None:
-    """Train by the command; the run's folder is NAME in the section's. Returns what it measured, or None if it failed.
+    """Train by the command line, into the folder NAME. Returns the run's figures, or None if it failed.
 
-    loss: of the last test. epoch_s: the median of the epochs. training_s: of all epochs. seconds: of the whole
-    command, with imports, trial, captures and pictures.
+    ``loss`` is the last test loss, ``epoch_s`` the median time of an epoch, ``training_s`` the sum over all epochs, and
+    ``seconds`` the time of the whole command, with imports, autotuning, captures and figures.
     """
     out = section.folder / name
     arguments = ["train", *section.data_flags, *section.device_flags, "--out", str(out), *flags]

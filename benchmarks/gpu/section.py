@@ -1,4 +1,4 @@
-"""What a section is given, what it leaves behind, and the process that runs one (started by driver.py)."""
+"""A section of ``make gpu``: its order from the driver, its results, and the process that runs it."""
 
 import importlib
 import json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT, LOG = "result.json", "log.txt"
-MOST_FAILURES = 30  # that are kept by name
+MOST_FAILURES = 30  # kept by name; the rest are counted
 FASTVAE = (
     "import sys; from fastvae.cli import run; sys.exit(run(sys.argv[1:]))"  # the command, wherever it is installed
 )
@@ -26,10 +26,14 @@ FASTVAE = (
 
 @dataclass(frozen=True)
 class Order:
-    """What the driver tells a section's process.
+    """The driver's order to the process of a section.
 
-    folder: of the section, empty. dry: on the CPU, with small sizes. data_dir: of MNIST, or None. limit: seconds until
-    the process is killed.
+    Attributes:
+        name: name of the section and of its module.
+        folder: the section's own empty folder.
+        dry: True to run on the CPU with small sizes.
+        data_dir: folder with MNIST, or None.
+        limit: seconds until the process is killed.
     """
 
     name: str
@@ -40,10 +44,11 @@ class Order:
 
 
 class Section:
-    """A section that runs: its order, and what it has found so far, which is written at every change."""
+    """A running section: its order and its results so far, which are written at every change."""
 
     def __init__(self, order: Order) -> None:
-        self.dry, self.folder = order.dry, Path(order.folder)
+        self.dry = order.dry
+        self.folder = Path(order.folder)
         self.data_dir = None if order.dry else order.data_dir
         self.figures: dict[str, Any] = {}
         self.failures: list[str] = []
@@ -61,7 +66,7 @@ class Section:
 
     @property
     def data_flags(self) -> list[str]:
-        """For the commands."""
+        """Flags of fastvae's commands for the data."""
         return ["--data", self.data, *([] if self.data_dir is None else ["--data-dir", self.data_dir])]
 
     @property
@@ -69,16 +74,16 @@ class Section:
         return ["--device", "cpu" if self.dry else "cuda"]
 
     def seconds_left(self) -> float:
-        """Before the section is killed. Sections with much to do stop in time, and say how far they came."""
+        """Return the seconds until the section is killed. Long sections stop in time, and report how far they came."""
         return self._end - time.monotonic()
 
     def keep(self, **figures: Any) -> None:
-        """Add to the figures. A section that is killed leaves those that it kept before."""
+        """Add figures to the results. They survive if the section is killed later."""
         self.figures |= figures
         self._write("")
 
     def fail(self, failure: str) -> None:
-        """Note what is wrong; the section goes on."""
+        """Record a failure. The section continues."""
         self.failures.append(" ".join(failure.split())[:300])
         self._write("")
 
@@ -100,7 +105,7 @@ class Section:
         fresh.replace(self.folder / RESULT)
 
     def start(self, name: str, command: Sequence[str], **environment: str) -> "Command":
-        """Start a command, whose output goes to NAME.log in the section's folder."""
+        """Start a command. Its output goes to NAME.log in the section's folder."""
         log = self.folder / f"{name}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
@@ -109,12 +114,12 @@ class Section:
         return Command(name, process, log)
 
     def fastvae(self, name: str, *arguments: str) -> "Command":
-        """Start ``fastvae ARGUMENTS``."""
+        """Start the command ``fastvae ARGUMENTS``."""
         return self.start(name, [sys.executable, "-c", FASTVAE, *arguments])
 
 
 class Done(NamedTuple):
-    """An exit status, and all that was printed."""
+    """Exit status and output of a command that has ended."""
 
     status: int
     text: str
@@ -126,7 +131,7 @@ class Done(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command that runs."""
+    """A running command."""
 
     name: str
     process: "subprocess.Popen[bytes]"
@@ -137,8 +142,8 @@ class Command(NamedTuple):
         return Done(status, self.log.read_text(errors="replace"))
 
 
-def of_tests(module: str) -> types.ModuleType:
-    """A module of tests/, such as "ops.cases"; they are no package that is installed."""
+def test_module(module: str) -> types.ModuleType:
+    """Import a module of tests/, such as "ops.cases", which is not an installed package."""
     package = types.ModuleType("tests")
     package.__path__ = [str(ROOT / "tests")]
     sys.modules.setdefault("tests", package)
@@ -146,7 +151,7 @@ def of_tests(module: str) -> types.ModuleType:
 
 
 def command(order: Order) -> list[str]:
-    """What runs a section; its process needs ``benchmarks`` on its path."""
+    """Return the command that runs a section. Its process needs ``benchmarks`` in PYTHONPATH."""
     return [sys.executable, "-m", "gpu.section", json.dumps(asdict(order))]
 
 

@@ -1,4 +1,4 @@
-"""Replayed steps: the steps one by one, to the bit; no waits; microseconds and kernels of a step."""
+"""Replayed steps: equal to single steps to the bit, without waits; and microseconds and kernels per step."""
 
 import time
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ from fastvae.train.step.torch_flags import torch_flags
 from . import engines
 from .section import Section
 
-# Preset, precision, execution. Between them: both optimisers, the loss scale, sampling, convolutions.
+# Preset, precision, execution. They cover both optimisers, the loss scaler, sampling and convolutions.
 KINDS = (
     ("leaky", "bf16", "traced"),
     ("leaky", "bf16", "compiled"),
@@ -28,8 +28,8 @@ KINDS = (
     ("conv28", "bf16", "compiled"),
 )
 DRY = (("classic", "fp32", "traced"), ("keras", "fp32", "traced"))
-BATCHES, DRY_BATCHES = 103, 13  # of an epoch: replays of ten steps, and of one
-LONGEST = 12  # kernels that are kept by name
+BATCHES, DRY_BATCHES = 103, 13  # per epoch: replays of ten steps and of one
+LONGEST = 12  # kernels that are listed by name
 
 
 def run(section: Section) -> str:
@@ -39,7 +39,7 @@ def run(section: Section) -> str:
         name = " ".join(kind)
         try:
             row = measured(section, *kind)
-        except Exception as error:  # one that breaks says nothing about the others
+        except Exception as error:  # go on with the other kinds
             section.fail(f"{name}: {type(error).__name__}: {error}")
             continue
         rows.append({"step": name, **row})
@@ -48,13 +48,14 @@ def run(section: Section) -> str:
             section.fail(f"{name}: {row['tensors_apart']} tensors differ, by {row['largest']:.1e} at most")
     if not rows:
         return "none could be replayed"
-    first, same = rows[0], sum(not row["tensors_apart"] for row in rows)
+    first = rows[0]
+    same = sum(not row["tensors_apart"] for row in rows)
     figures = f"{first['step']}: {first['us']} us and {first['kernels']} kernels a step"
     return f"{same} of {len(rows)} have the bits of the steps one by one; {figures}"
 
 
 def measured(section: Section, preset: str, precision: str, execution: str) -> dict[str, Any]:
-    """Measure one kind of step; microseconds are those of one step."""
+    """Measure one kind of step. Times are microseconds per step."""
     options: dict[str, Any] = {"preset": preset, "precision": precision, "execution": execution}
     batches = BATCHES
     if section.dry:
@@ -64,7 +65,7 @@ def measured(section: Section, preset: str, precision: str, execution: str) -> d
         started = time.perf_counter()
         replay = Replay.on_cuda(replayed, loader)
         start_up = time.perf_counter() - started
-        for number in range(2):  # in the first, the smaller last batch compiles; the stand-in refuses waits by itself
+        for number in range(2):  # the first compiles the smaller last batch; the stand-in refuses waits by itself
             engines.epoch(plain, one_by_one, None, number)
             engines.wait(section.device)
             with refusing_waits() if number and not section.dry else nullcontext():
@@ -83,7 +84,7 @@ def measured(section: Section, preset: str, precision: str, execution: str) -> d
 
 
 class Spent(NamedTuple):
-    """Over some steps: the device's microseconds, and the host's until the last was launched."""
+    """Time of some steps in microseconds: on the device, and on the host until the last launch."""
 
     steps: int
     device: float
@@ -91,14 +92,14 @@ class Spent(NamedTuple):
 
 
 def times(loader: ResidentLoader, replay: Replay) -> dict[str, float]:
-    """The median over epochs of replays."""
+    """Return microseconds per step, the median over epochs of replays."""
     spent = sorted((replays(loader, replay) for _ in range(7)), key=lambda each: each.device / each.steps)
     middle = spent[len(spent) // 2]
     return {"us": round(middle.device / middle.steps, 1), "host_us": round(middle.host / middle.steps, 2)}
 
 
 def replays(loader: ResidentLoader, replay: Replay) -> Spent:
-    """An epoch's replays, timed."""
+    """Time the replays of an epoch."""
     loader.set_epoch(1)
     before = loader.full_steps_left()
     engines.wait(loader.images.device)

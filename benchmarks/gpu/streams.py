@@ -1,4 +1,4 @@
-"""Races: the same calls again and again, on two streams at once, give the same bits."""
+"""Race conditions: the same calls, repeated on two streams at once, must give the same bits."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,18 +6,19 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .section import Section, of_tests
+from .section import Section, test_module
 
-SHAPE, DRY_SHAPE = (512, 1024), (3, 40)  # hundreds of programs, whose sums the last one adds up
+SHAPE, DRY_SHAPE = (512, 1024), (3, 40)  # hundreds of programs, whose partial sums the last one adds
 REPEATS, DRY_REPEATS = 40, 2
-ENOUGH_S = 6.0  # before the limit no further case begins
-# Cycles for which both streams wait, some 30 ms, while Python launches: else no two calls would run at once.
+ENOUGH_S = 6.0  # no new case begins later than this before the limit
+# Cycles (some 30 ms) that both streams wait while Python launches: otherwise no two calls would overlap.
 HEAD_START = 50_000_000
 Tensors = tuple[Tensor, ...]
 
 
 def run(section: Section) -> str:
-    support, cases = of_tests("ops.support"), of_tests("ops.cases")
+    support = test_module("ops.support")
+    cases = test_module("ops.cases")
     shape, repeats = (DRY_SHAPE, DRY_REPEATS) if section.dry else (SHAPE, REPEATS)
     backend = "native" if section.dry else "triton"
     calls = differing = 0
@@ -28,7 +29,7 @@ def run(section: Section) -> str:
         tensors = support.leaves(inputs.tensors)
         for reduction in [reduction for reduction in case.reductions if reduction != "batchmean"]:
             options = {"backend": backend, **case.options(reduction)}
-            # Made once: noise from the host would be copied in each call, and part the calls.
+            # Made once: noise from the host would be copied in each call and separate the calls.
             incoming = support.cotangents(case.fused(*tensors, *inputs.constants, **options))
             call = partial(both_ways, partial(case.fused, **options), tensors, inputs.constants, incoming)
             count = other_bits(section.device, repeats, call)
@@ -41,13 +42,13 @@ def run(section: Section) -> str:
 
 
 def both_ways(operator: Callable[..., Tensors], tensors: Tensors, constants: Tensors, incoming: Tensors) -> Tensors:
-    """Outputs of an operator, and gradients of its tensors."""
+    """Return the outputs of an operator and the gradients of its tensors."""
     outputs = operator(*tensors, *constants)
     return *(output.detach() for output in outputs), *torch.autograd.grad(outputs, tensors, incoming)
 
 
 def other_bits(device: torch.device, repeats: int, call: Callable[[], Tensors]) -> int:
-    """How many of the repeated calls differ in any bit from a first one, alone."""
+    """Return the number of repeated calls that differ in any bit from a first call that ran alone."""
     first = call()
     if device.type != "cuda":
         results = [call() for _ in range(repeats)]

@@ -1,4 +1,4 @@
-"""Print README's table of GPUs from what `make gpu` wrote: a column for each file, a row for each figure.
+"""Print the README's table of GPUs from results of `make gpu`: a column for each file, a row for each figure.
 
 python benchmarks/gpu/table.py benchmarks/results/gpu-*.json
 """
@@ -80,7 +80,7 @@ def _share_of_a_copy(figures: Figures) -> str:
     return f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
 
 
-# A row's name, the section that it is from, and how its cell is read.
+# A row's name, its section, and the function that reads its cell.
 ROWS: list[tuple[str, str, Callable[[Figures], str]]] = [
     ("compiled kernels within eager's own error", "accuracy", _accuracy),
     ("calls on two streams with the same bits", "streams", _streams),
@@ -97,7 +97,7 @@ ROWS: list[tuple[str, str, Callable[[Figures], str]]] = [
 
 
 def cell(results: dict[str, Any], section: str, read: Callable[[Figures], str]) -> str:
-    """A section's findings; none where it did not get so far."""
+    """Return the cell of a section, empty if the section did not get that far."""
     try:
         return read(results["sections"][section]["figures"])
     except (KeyError, IndexError, statistics.StatisticsError):
@@ -105,7 +105,7 @@ def cell(results: dict[str, Any], section: str, read: Callable[[Figures], str]) 
 
 
 def table(files: list[Path]) -> Iterator[str]:
-    """The lines of the table, in Markdown."""
+    """Yield the lines of the table, in Markdown."""
     every = [json.loads(file.read_text()) for file in files]
     yield f"| | {' | '.join(results['device'] for results in every)} |"
     yield f"| --- |{' --- |' * len(every)}"

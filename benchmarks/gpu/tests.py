@@ -1,4 +1,4 @@
-"""The tests that tell more with a GPU: of operators compiled by Triton, replays, loaders, and those marked gpu."""
+"""The tests that cover more on a GPU: compiled operators, replays, loaders, and those marked gpu."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from .section import ROOT, Command, Done, Section
 
 
 class Group(NamedTuple):
-    """Tests that one pytest runs. dry: more arguments in a dry run, which leave a few tests (the last -k counts)."""
+    """Tests for one pytest process. ``dry`` are more arguments for a dry run, which select a few tests."""
 
     name: str
     workers: int
@@ -30,11 +30,11 @@ LOADERS = (
     "tests/data/loaders/test_prefetch.py",
     "tests/data/loaders/test_shuffle.py",
 )
-ON_A_GPU = "triton or captured"  # of the operators' tests, by name
+ON_A_GPU = "triton or captured"  # selects operators' tests by name
 
 
 def groups(count: int) -> list[Group]:
-    """All that run at once, on so many cores. What the operators compile takes most of the cores."""
+    """Return the groups that run at once on ``count`` cores. Most cores go to the operators, which compile kernels."""
     few = 3 if count > 8 else 1
     ops = ("tests/ops", "-m", "not slow", "-k", ON_A_GPU)
     return [
@@ -56,7 +56,7 @@ def run(section: Section) -> str:
         found = {name: test for file in section.folder.glob("*.jsonl") for name, test in outcomes.read(file).items()}
         told = Counter(test["outcome"] for test in found.values())
         begun = [name for name, test in found.items() if test["outcome"] == "started"]
-        # Those that a kill interrupts, among which is what hung, if anything did.
+        # If pytest is killed, these were running, among them any test that hung.
         section.keep(outcomes=told, unfinished=begun[:20])
         section.failures = [failure for failure in section.failures if failure.startswith("pytest ")]
         for name, test in found.items():
@@ -66,21 +66,21 @@ def run(section: Section) -> str:
 
 
 def start(section: Section, group: Group) -> Command:
-    # Not from the repository's root, whose folder fastvae would hide an installed one.
+    # Not run from the repository's root, whose folder fastvae would hide the installed one.
     arguments = [str(ROOT / word) if word.startswith("tests/") else word for word in group.arguments]
     command = [sys.executable, "-m", "pytest", *arguments, *(group.dry if section.dry else ())]
     command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-p", "gpu.outcomes"]
     command += ["-q", "--tb=line", "-p", "no:cacheprovider"]
-    # The versions here are not those that CI pins: a warning of theirs is no fault of what is tested.
+    # The versions here are not those that CI pins, so their warnings are not failures.
     command += ["-o", "filterwarnings=default"]
     if group.workers > 1:
         command += ["-n", str(group.workers), "--dist", "loadgroup"]
     outcome_file = section.folder / f"{group.name}.jsonl"
-    # Each worker compiles by itself: pools of processes, one a worker, would fight for the cores.
+    # Each worker compiles by itself: a pool of processes per worker would fight for the cores.
     return section.start(group.name, command, FASTVAE_OUTCOMES=str(outcome_file), TORCHINDUCTOR_COMPILE_THREADS="1")
 
 
 def check(section: Section, name: str, done: Done) -> None:
-    """A pytest that ends for another reason than a test's failure, such as no tests at all."""
+    """Fail if pytest ended for another reason than a failed test, such as finding no tests."""
     if done.status not in (0, 1):
         section.fail(f"pytest {name}: status {done.status}: {done.last_line}")

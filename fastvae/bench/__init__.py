@@ -1,1 +1,1 @@
-"""The whole-run benchmark, ``fastvae bench``: training loops for one network, side by side in one process."""
+"""The benchmark ``fastvae bench``: training loops for the same network, timed in turns in one process."""

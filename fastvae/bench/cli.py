@@ -1,4 +1,4 @@
-"""``fastvae bench``: from settings to a race, its report and an exit status."""
+"""``fastvae bench``: check the settings, run the race, report it, and return the exit status."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -6,7 +6,7 @@ from functools import partial
 
 from rich.progress import track
 
-from fastvae.bench.contenders.workload import Entry, Task
+from fastvae.bench.contenders.workload import Entry, Workload
 from fastvae.data import load
 from fastvae.models import PRESETS
 from fastvae.train.config import TrainConfig
@@ -18,13 +18,13 @@ from fastvae.utils.terminal import Terminal
 
 from .config import Bench
 from .contenders import pythae
-from .contenders.choose import against_pythae, chosen, contenders
+from .contenders.entries import against_pythae, contenders, select
 from .race import disagreements, race
 from .report import content, plot, show, write_json
 
 
 def bench(config: Bench) -> int:
-    """Carry it out. Returns 0, or 1 if a comparison is void. Raises InputError for what the user can mend."""
+    """Run the benchmark. Returns 0, or 1 if a comparison is void. Raises InputError for bad settings."""
     for name in ("epochs", "seeds", "steps", "batch_size"):
         value = getattr(config, name)
         if value is not None and value < 1:
@@ -38,42 +38,43 @@ def bench(config: Bench) -> int:
     recipe = PRESETS[config.preset]
     dataset = load(config.data, config.data_dir, size=recipe.image_size)
     check_pixels(TrainConfig(preset=config.preset), dataset)
-    task = Task(config.preset, recipe, dataset, config.batch_size or recipe.batch_size, device, config.steps)
-    tasks = [(task, contenders(task, config.compile))]
+    workload = Workload(config.preset, recipe, dataset, config.batch_size or recipe.batch_size, device, config.steps)
+    workloads = [(workload, contenders(workload, config.compile))]
     if pythae.installed():
-        theirs = replace(task, name="pythae's MLP", recipe=pythae.RECIPE)
+        theirs = replace(workload, name="pythae's MLP", recipe=pythae.RECIPE)
         theirs = replace(theirs, batch_size=config.batch_size or pythae.RECIPE.batch_size)
-        tasks.append((theirs, against_pythae(theirs, config.compile)))
-    for task, _ in tasks:
-        if config.steps is not None and config.steps >= task.epoch_steps:
+        workloads.append((theirs, against_pythae(theirs, config.compile)))
+    for workload, _ in workloads:
+        if config.steps is not None and config.steps >= workload.epoch_steps:
             raise InputError(
-                f"--steps is {config.steps}, but an epoch has {task.epoch_steps}, and the first of a slice is not "
-                f"timed: use at most {task.epoch_steps - 1}, or leave it out"
+                f"--steps is {config.steps}, but an epoch has {workload.epoch_steps}, and the first of a slice is not "
+                f"timed: use at most {workload.epoch_steps - 1}, or leave it out"
             )
-    fields = chosen(config.contenders, *(entries for _, entries in tasks))
-    tasks = [(task, entries) for (task, _), entries in zip(tasks, fields, strict=True)]
+    fields = select(config.contenders, *(entries for _, entries in workloads))
+    workloads = [(workload, entries) for (workload, _), entries in zip(workloads, fields, strict=True)]
     with compiling():
-        return _run(config, tasks)
+        return _run(config, workloads)
 
 
-def _run(config: Bench, tasks: list[tuple[Task, list[Entry]]]) -> int:
+def _run(config: Bench, workloads: list[tuple[Workload, list[Entry]]]) -> int:
     console = Terminal()
     if not console.is_terminal:
-        console.width = 140  # a file need not fold the table
-    comparisons, void = [], False
-    for number, (task, entries) in enumerate(tasks):
+        console.width = 140  # in a file, the table is not folded
+    comparisons = []
+    void = False
+    for number, (workload, entries) in enumerate(workloads):
         if not entries:  # none of its contenders was chosen
             continue
-        progress: partial[Iterable[int]] = partial(track, description=task.name, console=console, transient=True)
-        results = race(task, entries, config.epochs, config.seeds, progress)
-        show(console, task, results)
+        progress: partial[Iterable[int]] = partial(track, description=workload.name, console=console, transient=True)
+        results = race(workload, entries, config.epochs, config.seeds, progress)
+        show(console, workload, results)
         objections = disagreements(results)
         for objection in objections:
             console.print(f"void: the losses differ by more than 2 %: {objection}")
         void = void or bool(objections)
-        comparisons.append(content(task, results, objections))
-        if config.json is not None:  # after each, so that a later one's failure loses nothing
-            write_json(config.json, task.device, comparisons)
+        comparisons.append(content(workload, results, objections))
+        if config.json is not None:  # after each comparison, so that a later failure loses nothing
+            write_json(config.json, workload.device, comparisons)
         if config.plot is not None:
-            plot(config.plot.with_stem(f"{config.plot.stem}-pythae") if number else config.plot, task, results)
+            plot(config.plot.with_stem(f"{config.plot.stem}-pythae") if number else config.plot, workload, results)
     return 1 if void else 0

@@ -1,4 +1,4 @@
-"""What ``fastvae bench`` is told: one flag for each field."""
+"""Settings of ``fastvae bench``. Each field is a flag of the command line."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,33 +14,33 @@ _Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=
 class Bench:
     """Race training loops for one network: a tutorial's, torch's fastest, pythae's if installed, fastvae's.
 
-    In one process, in turns. The exit status is 1 if the losses disagree, which makes the comparison void.
+    They run in one process and take turns. If their losses disagree, the comparison is void and the exit status is 1.
     """
 
     preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic", "conv28"] = "leaky"
     """Network and training recipe."""
     data: str = "mnist"
-    """As for fastvae train."""
+    """Data set, as for fastvae train."""
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    """Folder with the data set's files; else $FASTVAE_DATA, else they are downloaded."""
+    """Folder with the data set's files. Default: $FASTVAE_DATA; without that, they are downloaded."""
     batch_size: _Number = None
-    """Of all contenders."""
+    """Batch size of all contenders."""
     epochs: int = 3
-    """Timed epochs of each contender and seed, after one to warm up; or slices of epochs, with --steps."""
+    """Timed epochs per contender and seed, after one to warm up. With --steps, timed slices of epochs."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")] = None
-    """Time slices of so many steps from the start of an epoch, in place of whole epochs."""
+    """Time slices of this many steps at the start of an epoch, in place of whole epochs."""
     seeds: int = 1
-    """Runs of everything, with other weights, batches and noise."""
+    """Number of complete runs, each with different weights, batches and noise."""
     compile: bool = True
-    """With the contenders that compile, which takes minutes."""
+    """Include the contenders that use torch.compile, which takes minutes."""
     contenders: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="[PATTERN [PATTERN ...]]", help_behavior_hint="(default: all)")
     ] = ()
-    """Race those alone whose whole name, as the table has it, matches one of these shell patterns: 'torch*' 'fastvae
-    train' 'floor*'. Ratios are to those that race."""
+    """Race only contenders whose full name in the table matches one of these shell patterns, such as 'torch*' 'fastvae
+    train' 'floor*'. Ratios then refer to the chosen contenders."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """Device: auto, cpu or cuda."""
     json: _File = None
-    """Write all that was measured."""
+    """Write all measurements to this file."""
     plot: _File = None
-    """Draw the steps' times, as PNG; the comparison with pythae goes to NAME-pythae.png beside it."""
+    """Plot the time per step to this PNG file; the comparison with pythae goes to NAME-pythae.png beside it."""

@@ -1,4 +1,4 @@
-"""Contenders in turns, and what comes out."""
+"""The race: contenders train in turns, and each gets a result."""
 
 import statistics
 import time
@@ -7,22 +7,24 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fastvae.bench.contenders.workload import Contender, Entry, Kind, Task
+from fastvae.bench.contenders.workload import Contender, Entry, Kind, Workload
 from fastvae.train.config import TrainConfig
 from fastvae.train.step.torch_flags import torch_flags
 
 from .warm_up import page_in_constants
 
-TOLERANCE = 0.02  # of the test loss: further apart, the contenders do not train the same thing
+TOLERANCE = 0.02  # relative, of the test loss: if it differs by more, contenders do not train the same model
 
 
 @dataclass
 class Result:
-    """What a contender did.
+    """Measurements of one contender.
 
-    seconds: of a step, one value for each timed epoch or slice of each seed.
-    start_up: seconds before the first timed one beyond what it takes itself: making, compiling, choosing.
-    test_losses: negative ELBO in nats a sample at the end, one for each seed; none for a floor.
+    Attributes:
+        seconds: seconds per step, one value for each timed epoch or slice of each seed.
+        start_up: seconds to build the contender and run its first lap, beyond those of a usual lap: compiling,
+            autotuning.
+        test_losses: final negative ELBO in nats per sample, one for each seed; empty for a floor.
     """
 
     name: str
@@ -50,51 +52,54 @@ class Result:
 
 
 def race(
-    task: Task, entries: Sequence[Entry], laps: int, seeds: int, track: Callable[[range], Iterable[int]] = iter
+    workload: Workload, entries: Sequence[Entry], laps: int, seeds: int, track: Callable[[range], Iterable[int]] = iter
 ) -> list[Result]:
-    """Run ``laps`` timed epochs or slices of each contender for each seed, after one to warm up, all in turns.
+    """Run ``laps`` timed epochs or slices of each contender for each seed, after one to warm up.
 
-    A lap of each, then the next lap of each: a machine that slows down slows all alike. ``track`` shows progress.
-    All have torch's switches as ``fastvae train`` has them by default: no TF32, in convolutions neither.
+    All contenders run one lap, then all run the next: if the machine slows down, it slows all of them. ``track`` shows
+    progress. torch's flags are those of ``fastvae train`` by default: no TF32, not even in convolutions.
     """
     page_in_constants()
     results = [Result(entry.name, entry.kind) for entry in entries]
-    wait: Callable[[], None] = torch.cuda.synchronize if task.device.type == "cuda" else lambda: None
-    # Contenders share the code that torch.compile compiles. Past the limit it would run eagerly, and not say so.
+    wait: Callable[[], None] = torch.cuda.synchronize if workload.device.type == "cuda" else lambda: None
+    # Contenders share code that torch.compile compiles. Beyond its limit it would silently run eagerly.
     limits = torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=10_000)
-    with torch_flags(TrainConfig(), task.device), limits:
+    with torch_flags(TrainConfig(), workload.device), limits:
         racers: list[Contender] = []
         for turn in track(range(seeds * (laps + 1))):
             seed, lap = divmod(turn, laps + 1)
             if lap == 0:
-                racers.clear()  # before the next ones take their memory
-                racers.extend(_made(task, entries, results, seed))
+                racers.clear()  # frees their memory before the next ones are built
+                racers.extend(_make_all(workload, entries, results, seed))
             for racer, result in zip(racers, results, strict=True):
                 started = time.perf_counter()
-                seconds = racer.lap(lap, task.steps, wait)
+                seconds = racer.lap(lap, workload.steps, wait)
                 if lap:
                     result.seconds.append(seconds)
                 elif seed == 0:
-                    result.precision, result.note = racer.precision, racer.note
+                    result.precision = racer.precision
+                    result.note = racer.note
                     result.start_up += time.perf_counter() - started
                 if lap == laps and racer.model is not None:
-                    result.test_losses.append(task.test_loss(racer.model))
-    steps = task.epoch_steps if task.steps is None else task.steps
+                    result.test_losses.append(workload.test_loss(racer.model))
+    steps = workload.epoch_steps if workload.steps is None else workload.steps
     for result in results:
         result.start_up = max(0.0, result.start_up - steps * result.median)
     return results
 
 
-def _made(task: Task, entries: Sequence[Entry], results: Sequence[Result], seed: int) -> Iterator[Contender]:
+def _make_all(
+    workload: Workload, entries: Sequence[Entry], results: Sequence[Result], seed: int
+) -> Iterator[Contender]:
     for entry, result in zip(entries, results, strict=True):
         started = time.perf_counter()
-        yield entry.make(task, seed)
+        yield entry.make(workload, seed)
         if seed == 0:
             result.start_up += time.perf_counter() - started
 
 
 def disagreements(results: Sequence[Result]) -> list[str]:
-    """Whose test loss is further than the tolerance from the first one's: then the comparison is void."""
+    """List the contenders whose test loss differs too much from the first one's, which makes the comparison void."""
     trained = [result for result in results if result.test_losses]
     if not trained:
         return []

@@ -1,4 +1,4 @@
-"""What a race showed: rows, a table, a file, a picture."""
+"""The report of a race: ratios, a table, a JSON file, a plot."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import torch
 from rich import box
 from rich.table import Table
 
-from fastvae.bench.contenders.workload import Task
+from fastvae.bench.contenders.workload import Workload
 from fastvae.utils.errors import InputError
 from fastvae.utils.figures import new_figure, write_figure
 from fastvae.utils.files import reason, write_text
@@ -23,8 +23,12 @@ _COLORS = {"tutorial": "C7", "pythae": "C7", "torch": "C0", "fastvae": "C1", "fl
 
 
 class Ratios(NamedTuple):
-    """How a contender stands: times faster than the tutorial (or pythae) and than the fastest torch loop, and the
-    floor's time over its own, the floor being that of its precision. None where there is nothing to compare with.
+    """Speed of a contender relative to others, by median times; None where there is nothing to compare with.
+
+    Attributes:
+        to_baseline: times faster than the faster tutorial loop, or than pythae.
+        to_torch: times faster than the fastest torch loop.
+        of_floor: the time of the floor in the same precision over its own.
     """
 
     to_baseline: float | None
@@ -33,7 +37,7 @@ class Ratios(NamedTuple):
 
 
 def ratios(result: Result, results: Sequence[Result]) -> Ratios:
-    """Of the medians. The faster tutorial loop counts."""
+    """Compute the ratios of a contender to the others. A floor has none."""
 
     def fastest(*kinds: str, precision: str | None = None) -> float | None:
         times = [other.median for other in results if other.kind in kinds and precision in (None, other.precision)]
@@ -48,7 +52,7 @@ def ratios(result: Result, results: Sequence[Result]) -> Ratios:
     return Ratios(over(fastest("tutorial", "pythae")), over(fastest("torch")), over(floor))
 
 
-def show(console: Terminal, task: Task, results: Sequence[Result]) -> None:
+def show(console: Terminal, workload: Workload, results: Sequence[Result]) -> None:
     """Print the table."""
     several = len(results[0].test_losses) > 1
     baseline = "pythae" if any(result.kind == "pythae" for result in results) else "tutorial"
@@ -68,29 +72,33 @@ def show(console: Terminal, task: Task, results: Sequence[Result]) -> None:
             name,
             f"{1e3 * result.median:.3f}",
             f"{1e3 * low:.3f} to {1e3 * high:.3f}",
-            f"{result.median * task.epoch_steps:.3f}",
-            f"{task.batch_size / result.median:,.0f}",
+            f"{result.median * workload.epoch_steps:.3f}",
+            f"{workload.batch_size / result.median:,.0f}",
             *("" if ratio is None else f"{ratio:.2f}" for ratio in (to_baseline, to_torch, of_floor)),
             loss,
             f"{result.start_up:.1f}",
         )
     console.print(
-        f"{task.name} on {task.dataset.name}, {len(task.dataset.train):,} images, batch {task.batch_size}; "
-        f"{device_name(task.device)}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
-        f"medians of {len(results[0].seconds)} {'epochs' if task.steps is None else f'slices of {task.steps} steps'}"
+        f"{workload.name} on {workload.dataset.name}, {len(workload.dataset.train):,} images, "
+        f"batch {workload.batch_size}; {device_name(workload.device)}, {torch.get_num_threads()} threads; "
+        f"torch {torch.__version__}; medians of {len(results[0].seconds)} {_timed(workload)}"
     )
     console.print(table)
 
 
-def content(task: Task, results: Sequence[Result], objections: Sequence[str]) -> dict[str, Any]:
-    """A comparison as the JSON file keeps it. Seconds are of a step, losses in nats a sample."""
+def _timed(workload: Workload) -> str:
+    return "epochs" if workload.steps is None else f"slices of {workload.steps} steps"
+
+
+def content(workload: Workload, results: Sequence[Result], objections: Sequence[str]) -> dict[str, Any]:
+    """Return a comparison as the JSON file holds it: seconds per step, losses in nats per sample."""
     return {
-        "network": task.name,
-        "data": task.dataset.name,
-        "images": len(task.dataset.train),
-        "batch_size": task.batch_size,
-        "steps_an_epoch": task.epoch_steps,
-        "timed": "epochs" if task.steps is None else f"slices of {task.steps} steps",
+        "network": workload.name,
+        "data": workload.dataset.name,
+        "images": len(workload.dataset.train),
+        "batch_size": workload.batch_size,
+        "steps_an_epoch": workload.epoch_steps,
+        "timed": _timed(workload),
         "void": list(objections),
         "contenders": [
             {
@@ -111,7 +119,7 @@ def content(task: Task, results: Sequence[Result], objections: Sequence[str]) ->
 
 
 def write_json(path: Path, device: torch.device, comparisons: Sequence[dict[str, Any]]) -> None:
-    """Write what was measured, where and with what. Raises InputError if the file cannot be written."""
+    """Write measurements, device and versions. Raises InputError if the file cannot be written."""
     versions = {"fastvae": __version__, "torch": torch.__version__}
     head = {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions}
     try:
@@ -120,8 +128,8 @@ def write_json(path: Path, device: torch.device, comparisons: Sequence[dict[str,
         raise InputError(f"cannot write {path} ({reason(error)}): choose another --json") from error
 
 
-def plot(path: Path, task: Task, results: Sequence[Result]) -> None:
-    """Draw the milliseconds of a step, a point for each contender. Raises InputError if the file cannot be written."""
+def plot(path: Path, workload: Workload, results: Sequence[Result]) -> None:
+    """Plot milliseconds per step, one point per contender. Raises InputError if the file cannot be written."""
     figure = new_figure(figsize=(8, 0.3 * len(results) + 1))
     axes = figure.subplots()
     shown = list(results)[::-1]
@@ -140,7 +148,7 @@ def plot(path: Path, task: Task, results: Sequence[Result]) -> None:
     axes.margins(x=0.1, y=0.06)
     axes.set_xlabel("ms a step, median and quartiles")
     axes.set_title(
-        f"{task.name} on {task.dataset.name}, batch {task.batch_size}: {device_name(task.device)}",
+        f"{workload.name} on {workload.dataset.name}, batch {workload.batch_size}: {device_name(workload.device)}",
         fontsize=9,
         parse_math=False,
     )

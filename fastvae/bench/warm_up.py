@@ -1,4 +1,4 @@
-"""A fair start for the baselines: the constants of torch's vector functions are in memory."""
+"""A warm-up that is fair to the baselines: it loads the constants of torch's vector functions into memory."""
 
 import torch
 
@@ -6,12 +6,12 @@ _FUNCTIONS = (torch.exp, torch.expm1, torch.log, torch.log1p, torch.sigmoid, tor
 
 
 def page_in_constants() -> None:
-    """Call torch's elementary functions once on their special cases, so that no later call pays for a page never read.
+    """Call torch's elementary functions once on their special cases, so that all pages with constants are mapped.
 
-    With AVX-512 these functions (SLEEF's) load the constants of rare cases under a mask that is all but always empty.
+    With AVX-512 these functions (from SLEEF) load the constants of rare cases under a mask that is almost always empty.
     If such a constant lies on a page of torch's library that this process has not touched, the processor suppresses a
-    page fault each time, slowly: log1p takes ten times as long, eager or compiled, and so does a binary cross-entropy
-    on logits. Whether it does depends on what the page cache holds. Reading the constants once settles it.
+    page fault at every call, which is slow: log1p takes ten times as long, eager or compiled, and so does a binary
+    cross-entropy on logits. It depends on the state of the page cache. Reading the constants once avoids it.
     """
     special = torch.tensor([0.0, -0.0, 0.5, -0.5, -1.0, -2.0, 1e2, -1e2, 1e38, 1e-40, torch.inf, -torch.inf, torch.nan])
     for dtype in (torch.float32, torch.float64):

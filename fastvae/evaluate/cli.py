@@ -1,4 +1,4 @@
-"""Looking at a trained run: the work behind ``fastvae sample``, ``reconstruct``, ``evaluate`` and ``nll``."""
+"""The commands that look at a trained run: ``fastvae sample``, ``reconstruct``, ``evaluate`` and ``nll``."""
 
 import math
 import time
@@ -26,7 +26,7 @@ _console = Terminal()
 
 
 def sample(path: Path, count: int, seed: int, out: Path | None, device: str, which: Which) -> None:
-    """Write ``count`` pictures drawn from the prior."""
+    """Write a grid of ``count`` images drawn from the prior."""
     _at_least_one(count)
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed is {seed}: it must be in [0, 2**63)")
@@ -36,7 +36,7 @@ def sample(path: Path, count: int, seed: int, out: Path | None, device: str, whi
 
 
 def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None, device: str, which: Which) -> None:
-    """Write the first ``count`` test pictures above their reconstructions."""
+    """Write a grid of the first ``count`` test images above their reconstructions."""
     _at_least_one(count)
     place = resolve_device(device)
     run = SavedRun.open(path, place, which)
@@ -45,11 +45,12 @@ def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None,
 
 
 def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which) -> None:
-    """Print the test ELBO, its terms, and what each latent dimension carries."""
+    """Print the test ELBO, its terms, and the KL of each latent dimension."""
     run = SavedRun.open(path, resolve_device(device), which)
     loader = _test_loader(run, data_dir)
     result = evaluate(run, loader)
-    terms, active = result.terms, int(result.active.sum())
+    terms = result.terms
+    active = int(result.active.sum())
     _console.print(f"{path}: preset {run.settings['preset']}, {run.epoch} epochs, on {loader.count:,} test images")
     _console.print(f"test ELBO {-terms.loss:.3f} nats = -(nll {terms.nll:.3f} + kl {terms.kl:.3f})")
     if run.model.likelihood.is_code_length:
@@ -66,9 +67,9 @@ def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which
 
 
 def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None, device: str, which: Which) -> None:
-    """Print the test set's negative log-likelihood as ``samples`` importance samples an image estimate it.
+    """Print the test set's negative log-likelihood, estimated by ``samples`` importance samples per image.
 
-    The seed of the samples is the run's, so that the same call gives the same figure.
+    The samples use the seed of the run, so that the same call gives the same figure.
     """
     _at_least_one(samples, "--samples")
     _at_least_one(1 if count is None else count, "--images")
@@ -76,8 +77,8 @@ def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None,
     run = SavedRun.open(path, place, which)
     if run.model.levels > 1:
         raise InputError(
-            f"{path} has {run.model.levels} levels of latents, but importance samples are drawn of 1: "
-            "use fastvae evaluate, whose ELBO is of all"
+            f"{path} has {run.model.levels} levels of latents, but importance sampling supports one: "
+            "use fastvae evaluate, whose ELBO covers all levels"
         )
     loader = _test_loader(run, data_dir)
     if count is not None and count > loader.count:
@@ -85,13 +86,15 @@ def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None,
             f"--images is {count}, but the test set has {loader.count}: use at most --images {loader.count}"
         )
     images = loader.first(count or loader.count)
-    started, parts = time.perf_counter(), []
+    started = time.perf_counter()
+    parts = []
     with Progress(console=Terminal(stderr=True), transient=True) as progress:
         task = progress.add_task("importance samples", total=len(images))
         for part in estimate_nll(run.model, images, samples, run.settings["seed"]):
             parts.append(part.cpu())
             progress.advance(task, len(part))
-    values, seconds = torch.cat(parts), time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    values = torch.cat(parts)
     error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan
     _console.print(
         f"test nll {values.mean():.3f} nats, standard error {error:.3f} over {len(values):,} images, "
@@ -100,7 +103,7 @@ def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None,
 
 
 def _test_loader(run: SavedRun, data_dir: Path | None) -> OrderedLoader:
-    """The test images of a run. Files that it names are said before they are read: it may be somebody else's run."""
+    """Return a loader of the run's test images. First, name the files that its config.json points to."""
     named = run.named_files(data_dir)
     if named is not None:
         Terminal(stderr=True).print(f"{run.path}: its config.json names the images, in {named}")

@@ -1,4 +1,4 @@
-"""Training curves of the reference's loop and of the engine, from the same weights, batches and noise."""
+"""Training curves of the reference loop and of the engine, with the same weights, batches and noise."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -18,15 +18,16 @@ from fastvae.train.engine import Engine
 from fastvae.train.report.metrics import Terms
 from fastvae.train.step.loss import PIXEL_STREAM
 
-LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the products' types that autocast knows
+LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}  # dtypes of matmuls under autocast
 
 
 class Curve(NamedTuple):
-    """What a run left behind.
+    """Losses and final weights of a run.
 
-    terms: (steps, 3) fp64: loss, nll and KL of each step's batch, in nats per sample.
-    weights: the model's at the end.
-    left_out: the steps that the loss scale left out, because a gradient overflowed.
+    Attributes:
+        terms: (steps, 3) fp64: loss, nll and KL of each step's batch, in nats per sample.
+        weights: the model's state dict at the end.
+        left_out: indices of the steps that the loss scaler skipped, because a gradient overflowed.
     """
 
     terms: Tensor
@@ -35,13 +36,13 @@ class Curve(NamedTuple):
 
     @property
     def loss(self) -> Tensor:
-        """(steps,) fp64."""
+        """Loss of each step, (steps,) fp64."""
         return self.terms[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What both loops train: ``config`` (resolved), the images (N, C, H, W), for so many steps, on a device."""
+    """The setting that both loops share: a resolved config, images (N, C, H, W), the number of steps, the device."""
 
     config: TrainConfig
     images: Tensor
@@ -49,11 +50,12 @@ class Setting:
     device: torch.device
 
     def reference(self, precision: Precision, left_out: frozenset[int] = frozenset()) -> Curve:
-        """The reference's loop: in fp64 or fp32 as it is, under autocast in bf16 and fp16.
+        """Run the reference loop: directly in fp64 or fp32, under autocast in bf16 or fp16.
 
-        fp16 scales its loss as the engine does. ``left_out``: steps to leave out, as a loop in fp16 did.
+        In fp16 its loss is scaled as the engine does it. ``left_out`` are steps to skip, as a loop in fp16 did.
         """
-        recipe, low = self.config.recipe, LOW.get(precision)
+        recipe = self.config.recipe
+        low = LOW.get(precision)
         model = self._model().to(torch.float64 if precision == "fp64" else torch.float32)
         kind = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[recipe.optimizer]
         plain = kind(model.parameters(), lr=self.config.lr, **recipe.optimizer_options)
@@ -62,7 +64,7 @@ class Setting:
         if precision == "fp16":
             optimizer = _Scaled(plain, recipe.loss_weight, self.device)
             loss_weight = optimizer.loss_weight
-        # Around the whole loop, autocast would keep the weights that it cast at the first step.
+        # With its cache, autocast around the whole loop would reuse the weights that it cast at the first step.
         context = nullcontext() if low is None else torch.autocast(self.device.type, low, cache_enabled=False)
         with self.device, context:  # the loop makes its noise on the default device
             steps = reference.train(
@@ -80,7 +82,7 @@ class Setting:
             return self._curve(steps, model, optimizer.left_out)
 
     def fused(self, precision: Precision, execution: Execution) -> Curve:
-        """The engine that ``fastvae train`` runs, with the settings' backend."""
+        """Run the engine of ``fastvae train``, with the backend of the config."""
         config = replace(self.config, precision=precision, execution=execution)
         world = World(rank=0, local_rank=0, size=1, device=self.device)
         engine = Engine(self._model(), config, config.recipe, world)
@@ -104,7 +106,7 @@ class Setting:
         return build(self.config.recipe, self.images.shape[1:], self.config.latent_dim).to(self.device)
 
     def _batches(self) -> Iterator[Batch]:
-        """So many as there are steps: epoch after epoch, the smaller batch at the end of each included."""
+        """Yield a batch for each step: epoch after epoch, with the smaller last batch of each."""
         assert self.config.batch_size is not None
         loader = ResidentLoader(
             self.images, batch_size=self.config.batch_size, seed=self.config.seed, device=self.device
@@ -119,10 +121,11 @@ class Setting:
 
 
 class _LeavingOut:
-    """An optimiser that leaves out some of its steps."""
+    """An optimiser that skips some of its steps."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, left_out: frozenset[int] | set[int]) -> None:
-        self._optimizer, self.left_out = optimizer, left_out
+        self._optimizer = optimizer
+        self.left_out = left_out
         self.param_groups = optimizer.param_groups
         self.zero_grad = optimizer.zero_grad
         self._step = 0
@@ -134,10 +137,11 @@ class _LeavingOut:
 
 
 class _Scaled:
-    """An optimiser behind torch's own loss scale; ``loss_weight`` () is the factor of the loss, the scale in it."""
+    """An optimiser with torch's own loss scaler. ``loss_weight`` () is the factor of the loss, including the scale."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, loss_weight: float, device: torch.device) -> None:
-        self._optimizer, self._own_weight = optimizer, loss_weight
+        self._optimizer = optimizer
+        self._own_weight = loss_weight
         self.param_groups = optimizer.param_groups
         self.zero_grad = optimizer.zero_grad
         self._scaler = torch.amp.GradScaler(device.type)

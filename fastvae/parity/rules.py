@@ -1,18 +1,18 @@
-"""When two curves agree.
+"""The rules by which two training curves agree.
 
-fp64: each step's loss, nll and KL, and each final weight, within 1e-9.
+fp64: each step's loss, nll and KL, and each final weight, agree within 1e-9.
 
-fp32, bf16, fp16: at each step, the loss is no further from the fp64 loop's than the eager loop of the same precision
-has been up to then, and 1e-5 of the loss more. So an engine that rounds as torch's own operators do agrees, whatever
-the network makes of rounding, and one that computes something else does not. In bf16 and fp16, where 1e-5 is less than
-any rounding, it may be up to four times as far: two roundings of the same size, with other luck. (Six presets, three
-seeds, two backends, 100 steps in bf16: 0.8 to 2.2 times.)
+fp32, bf16, fp16: at each step, the loss may differ from that of the fp64 loop by as much as the eager loop of the same
+precision has differed up to then, plus 1e-5 of the loss. So an engine that rounds as torch's own operators do agrees,
+however much the network amplifies rounding, and one that computes something else does not. In bf16 and fp16, where 1e-5
+is less than any rounding, four times that difference is allowed, since two rounding errors of the same size differ by
+chance. (Six presets, three seeds, two backends, 100 steps in bf16: 0.8 to 2.2 times.)
 
-In fp32 the rule does not hold for every seed: a ReLU whose input is within rounding of 0 falls to either side, and the
-curves jump apart there, by 1e-5 to 1e-4 where it was seen (keras with seed 7, leaky with seed 8 in one backend).
+In fp32 the rule does not hold for every seed: a ReLU whose input is within rounding of 0 may fall on either side, and
+the curves jump apart there, by 1e-5 to 1e-4 where it was seen (keras with seed 7, leaky with seed 8 in one backend).
 
-Not the weights: where a gradient is nothing but rounding (of a pixel that is always black), Adam and RMSprop make full
-steps of it, and any two runs that round differently part there. Their distance is shown, and not judged.
+Final weights are not judged in these precisions, only shown. Where a gradient is pure rounding error (at a pixel that
+is always black), Adam and RMSprop turn it into full steps, and any two runs that round differently diverge.
 """
 
 from collections.abc import Mapping
@@ -32,12 +32,13 @@ FACTORS = {"fp32": 1, "bf16": 4, "fp16": 4}
 
 
 class Verdict(NamedTuple):
-    """Whether a curve agrees.
+    """The judgement on a curve.
 
-    differences: (steps,) relative, of the loss; in fp64 the largest of loss, nll and KL.
-    weights: how far the final weights are off. In fp64 the largest difference, relative to the larger of the weight
-        and 1; in the other types the norm of the difference over that of the weights.
-    objection: what disagrees, in a few words; empty if nothing does.
+    Attributes:
+        differences: (steps,) relative differences of the loss; in fp64 the largest of loss, nll and KL.
+        weights: difference of the final weights. In fp64 it is the largest one, relative to the larger of the weight
+            and 1; in other precisions, the norm of the difference over that of the weights.
+        objection: a short description of the disagreement; empty if there is none.
     """
 
     differences: Tensor
@@ -51,7 +52,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What a precision is judged by: the loop in fp64, and the eager loop in that precision."""
+    """The curves that a precision is judged by: the loop in fp64, and the eager loop in that precision."""
 
     precision: Precision
     truth: Curve
@@ -59,7 +60,7 @@ class Yardstick:
 
     @classmethod
     def of(cls, setting: Setting, precision: Precision, truth: Curve | None = None) -> "Yardstick":
-        """Run the reference's loops. ``truth``: that of :meth:`Setting.reference` in fp64, if it is known."""
+        """Run the reference loops. ``truth`` is the result of :meth:`Setting.reference` in fp64, if already known."""
         if precision == "fp64":
             truth = truth or setting.reference("fp64")
             return cls(precision, truth, truth)
@@ -70,7 +71,7 @@ class Yardstick:
 
 
 def judge(curve: Curve, by: Yardstick) -> Verdict:
-    """Hold a curve to the rule of its precision."""
+    """Judge a curve by the rule of its precision."""
     if by.precision == "fp64":
         differences = _relative(curve.terms, by.truth.terms).amax(1)
         weights = max(
@@ -95,7 +96,7 @@ def _relative(values: Tensor, exact: Tensor) -> Tensor:
 
 
 def _first(differences: Tensor, allowed: Tensor) -> str:
-    """The first step at which a difference is not allowed; a NaN never is."""
+    """Describe the first step whose difference is not allowed (NaN never is); empty if there is none."""
     wrong = (~(differences <= allowed)).nonzero()
     if not len(wrong):
         return ""

@@ -16,7 +16,8 @@ unpatched one up to rounding. Three things differ:
 - A second derivative is an error, as everywhere in :mod:`fastvae.ops`.
 
 A patch replaces attributes of classes and modules for the whole process. Applying and undoing hold a lock, but a thread
-that runs the patched code at that moment sees some attributes replaced and others not. So apply patches before starting threads.
+that runs the patched code at that moment sees some attributes replaced and others not. Apply patches before starting
+threads.
 """
 
 import importlib

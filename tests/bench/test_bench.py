@@ -10,12 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastvae import reference
 from fastvae.bench.contenders import pythae
-from fastvae.bench.contenders.choose import against_pythae, contenders
-from fastvae.bench.contenders.engine import Fastvae
+from fastvae.bench.contenders.entries import against_pythae, contenders
+from fastvae.bench.contenders.fastvae import FastvaeLoop
 from fastvae.bench.contenders.floor import Floor
-from fastvae.bench.contenders.loops import Loop
-from fastvae.bench.contenders.tutorial import Tutorial
-from fastvae.bench.contenders.workload import Contender, Entry, Task
+from fastvae.bench.contenders.torch_loop import TorchLoop
+from fastvae.bench.contenders.tutorial import TutorialLoop
+from fastvae.bench.contenders.workload import Contender, Entry, Workload
 from fastvae.bench.race import Result, disagreements, race
 from fastvae.bench.report import ratios
 from fastvae.cli import run
@@ -36,10 +36,10 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def task(preset="classic", batch_size=64, images=150, **options):
+def workload(preset="classic", batch_size=64, images=150, **options):
     digits = load("digits")
     dataset = Dataset("digits", digits.train[:images], digits.test[:50])
-    return Task(preset, PRESETS[preset], dataset, batch_size, CPU, **options)
+    return Workload(preset, PRESETS[preset], dataset, batch_size, CPU, **options)
 
 
 @pytest.mark.parametrize("preset", RACED)
@@ -48,14 +48,14 @@ def test_all_loops_minimise_what_the_reference_does(preset, monkeypatch):
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     monkeypatch.setattr(torch, "bernoulli", lambda grey: grey)
     monkeypatch.setattr(reference.training, "standard_normal", lambda state, shape, dtype: torch.zeros(shape))
-    whole = task(preset, batch_size=150)
+    whole = workload(preset, batch_size=150)
     recipe, model = whole.recipe, whole.model(3)
     kind = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[recipe.optimizer]
     optimizer = kind(model.parameters(), lr=recipe.lr, **recipe.optimizer_options)
     options = {"likelihood": recipe.likelihood, "reduction": recipe.reduction, "loss_weight": recipe.loss_weight}
     steps = reference.train(model.encode, model.decoder, optimizer, [whole.dataset.train], seed=0, **options)
     assert len(list(steps)) == 1
-    for contender in (Tutorial(whole, 3, workers=0), Loop(whole, 3, "fp32", None)):
+    for contender in (TutorialLoop(whole, 3, workers=0), TorchLoop(whole, 3, "fp32", None)):
         assert len(list(contender.epoch(0))) == 1
         # Gradients, which the optimisers have used, since a first step of Adam shows their signs alone.
         kept = contender.optimizer.state.values()
@@ -69,7 +69,7 @@ def test_all_loops_minimise_what_the_reference_does(preset, monkeypatch):
 @pytest.mark.parametrize("preset", RACED)
 def test_fastvae_has_the_preset_s_optimiser(preset):
     recipe = PRESETS[preset]
-    optimizer = Fastvae(task(preset), 0, "fp32", "eager").engine.optimizer
+    optimizer = FastvaeLoop(workload(preset), 0, "fp32", "eager").engine.optimizer
     assert isinstance(optimizer, torch.optim.RMSprop) == (recipe.optimizer == "rmsprop")
     for option, value in {"lr": recipe.lr, **recipe.optimizer_options}.items():
         assert optimizer.param_groups[0][option] == value
@@ -78,7 +78,7 @@ def test_fastvae_has_the_preset_s_optimiser(preset):
 @pytest.mark.parametrize("preset", RACED)
 def test_the_floor_multiplies_what_a_step_multiplies(preset):
     counts = []
-    for contender in (Floor(task(preset), 0, "fp32"), Loop(task(preset), 0, "fp32", None)):
+    for contender in (Floor(workload(preset), 0, "fp32"), TorchLoop(workload(preset), 0, "fp32", None)):
         with FlopCounterMode(display=False) as counter:
             assert len(list(islice(contender.epoch(0), 1))) == 1
         counts.append(counter.get_total_flops())
@@ -86,7 +86,7 @@ def test_the_floor_multiplies_what_a_step_multiplies(preset):
 
 
 def test_every_contender_trains_an_epoch_of_the_same_length():
-    here = task()
+    here = workload()
     for entry in contenders(here, compiled=False):
         contender = entry.make(here, 0)
         assert len(list(contender.epoch(0))) == here.epoch_steps == 3, entry.name
@@ -111,10 +111,10 @@ def replayed(monkeypatch):
 
 @pytest.mark.parametrize("steps", [None, STEPS - 1, STEPS, 2 * STEPS + 5])
 def test_by_replay_fastvae_takes_the_same_steps_and_times_as_many(steps, monkeypatch):
-    here = task("gaussian", batch_size=8, images=8 * 32 + 3, steps=steps)
-    plain = Fastvae(here, 0, "fp32", "traced")
+    here = workload("gaussian", batch_size=8, images=8 * 32 + 3, steps=steps)
+    plain = FastvaeLoop(here, 0, "fp32", "traced")
     begun = replayed(monkeypatch)
-    contender = Fastvae(here, 0, "fp32", "traced")
+    contender = FastvaeLoop(here, 0, "fp32", "traced")
     first, timed = (0, here.epoch_steps) if steps is None else (1, steps)
     taken = []
     for lap in range(2):
@@ -131,7 +131,7 @@ def test_by_replay_fastvae_takes_the_same_steps_and_times_as_many(steps, monkeyp
 
 @pytest.mark.slow
 def test_compiled_contenders_agree_with_the_eager_ones():
-    here = task(images=640)  # batches of one size: each is another graph
+    here = workload(images=640)  # batches of one size: each is another graph
     entries = [entry for entry in contenders(here) if "compile" in entry.name or entry.name == "torch fp32, eager"]
     assert {entry.kind for entry in entries} == {"torch", "fastvae"}
     results = race(here, entries, laps=1, seeds=1)
@@ -154,8 +154,8 @@ class Turn(Contender):
 @pytest.mark.parametrize("steps", [None, 1])
 def test_contenders_take_turns(steps):
     log = []
-    entries = [Entry(name, "floor", lambda task, seed, name=name: Turn(name, seed, log)) for name in "ab"]
-    results = race(task(steps=steps), entries, laps=2, seeds=2)
+    entries = [Entry(name, "floor", lambda workload, seed, name=name: Turn(name, seed, log)) for name in "ab"]
+    results = race(workload(steps=steps), entries, laps=2, seeds=2)
     taken = range(3) if steps is None else range(2)  # a slice's first step is not timed
     assert log == [(s, n, name, step) for s in range(2) for n in range(3) for name in "ab" for step in taken]
     assert [len(result.seconds) for result in results] == [4, 4]
@@ -222,7 +222,9 @@ def test_the_floor_alone_is_no_void_comparison(capsys):
 def test_all_race_under_the_switches_of_fastvae_train(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(Task, "test_loss", lambda task, model: seen.append(torch.backends.cudnn.allow_tf32) or 1.0)
+    monkeypatch.setattr(
+        Workload, "test_loss", lambda workload, model: seen.append(torch.backends.cudnn.allow_tf32) or 1.0
+    )
     seen = []
 
     class Watch(Contender):
@@ -235,14 +237,14 @@ def test_all_race_under_the_switches_of_fastvae_train(monkeypatch):
             seen.append(torch.backends.cudnn.allow_tf32)
             yield
 
-    race(replace(task(), device=torch.device("cuda")), [Entry("a", "torch", lambda task, seed: Watch())], 1, 1)
+    race(replace(workload(), device=torch.device("cuda")), [Entry("a", "torch", lambda workload, seed: Watch())], 1, 1)
     assert seen == [False] * 4
     assert torch.backends.cudnn.allow_tf32
 
 
 def test_a_contender_that_learns_something_else_makes_the_exit_status_1(monkeypatch, capsys):
     losses = iter(range(1, 100))
-    monkeypatch.setattr(Task, "test_loss", lambda task, model: float(next(losses)))
+    monkeypatch.setattr(Workload, "test_loss", lambda workload, model: float(next(losses)))
     assert run([*FLAGS, "--steps", "1", "--epochs", "1"]) == 1
     assert "void: the losses differ by more than 2 %: " in capsys.readouterr().out
 
@@ -268,7 +270,7 @@ def test_bad_input_is_one_line(flags, message, capsys):
 
 @pytest.mark.skipif(not pythae.installed(), reason="pythae is not installed: see `make adapters`")
 def test_pythaes_trainer_takes_part():
-    here = replace(task(steps=2), recipe=pythae.RECIPE)
+    here = replace(workload(steps=2), recipe=pythae.RECIPE)
     results = race(here, against_pythae(here, compiled=False), laps=1, seeds=1)
     assert [result.kind for result in results][:2] == ["pythae", "fastvae"]
     assert disagreements(results) == []

@@ -12,8 +12,8 @@ import pytest
 import torch
 from gpu import driver, loops, ops, outcomes, section, streams, table, tests  # benchmarks/gpu
 
-from fastvae.bench.contenders import choose as racers
-from fastvae.bench.contenders.workload import Task
+from fastvae.bench.contenders import entries as racers
+from fastvae.bench.contenders.workload import Workload
 from fastvae.data import load
 from fastvae.models import PRESETS
 
@@ -167,9 +167,9 @@ def test_the_tests_of_a_gpu_exist():
 def test_all_loops_that_race_on_a_gpu_are_contenders(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     digits = load("digits")
-    task = Task("leaky", PRESETS["leaky"], digits, 100, torch.device("cuda"), 100)
-    entries = racers.contenders(task)
-    (chosen,) = racers.chosen(loops.CONTENDERS, entries)
+    workload = Workload("leaky", PRESETS["leaky"], digits, 100, torch.device("cuda"), 100)
+    entries = racers.contenders(workload)
+    (chosen,) = racers.select(loops.CONTENDERS, entries)
     kinds = {entry.kind for entry in chosen}
     assert kinds == {"tutorial", "torch", "fastvae", "floor"}
     assert not any("max-autotune" in entry.name for entry in chosen)

@@ -1,4 +1,4 @@
-"""What no loop on this machine goes below: the products and the optimiser of a step, and nothing else."""
+"""A lower bound for every loop on this machine: a step's matmuls and its optimiser, and nothing else."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,38 +6,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastvae.bench.contenders.workload import Contender, Task
+from fastvae.bench.contenders.workload import Contender, Workload
 from fastvae.models import VAE
 
 from . import graphs
-from .loops import LOW, fast_optimizer
+from .torch_loop import LOW, fast_optimizer
 
 _Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
 
 class Floor(Contender):
-    """Products of forward and backward at the network's layers, and its optimiser.
+    """The matmuls of the network's forward and backward passes, and its optimiser.
 
-    For each layer (in, out) and B rows: the output B x in x out (``torch.addmm``), the weight's gradient out x B x in
-    and, but for the first layer, the input's gradient B x out x in (``torch.mm``); of convolutions the same, by torch's
-    own in channels_last, which allocate what they put out. Operands and results are in the precision; the optimiser's
-    are fp32. Nothing is cast, gathered, normalised, activated or summed. On a GPU, replays of CUDA graphs.
+    For each layer (in, out) and B rows these are the output B x in x out (``torch.addmm``), the weight's gradient
+    out x B x in and, except in the first layer, the input's gradient B x out x in (``torch.mm``). Convolutions do the
+    same by torch's own in channels_last, which allocate their outputs. Operands and results have the given precision,
+    and the optimiser's are fp32. Nothing is cast, gathered, normalised, activated or summed. On a GPU, the steps are
+    replays of CUDA graphs.
     """
 
-    def __init__(self, task: Task, seed: int, precision: str) -> None:
-        self.precision, self._steps, self._slice = precision, task.epoch_steps, task.steps
+    def __init__(self, workload: Workload, seed: int, precision: str) -> None:
+        self.precision = precision
+        self._steps = workload.epoch_steps
+        self._slice = workload.steps
         dtype = LOW.get(precision, torch.float32)
-        model = task.model(seed)
+        model = workload.model(seed)
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 1e-3)
-        self._optimizer = fast_optimizer(task.recipe, model, capturable=task.device.type == "cuda")
+        self._optimizer = fast_optimizer(workload.recipe, model, capturable=workload.device.type == "cuda")
         self._layers = [
-            _Products(layer, inputs, dtype, first=not at)
+            _Matmuls(layer, inputs, dtype, first=not at)
             if isinstance(layer, nn.Linear)
             else _Convolution(layer, inputs, dtype, first=not at)
-            for at, (layer, inputs) in enumerate(_layers(task, model))
+            for at, (layer, inputs) in enumerate(_layers(workload, model))
         ]
-        self._replays = graphs.Replays(self._step) if graphs.captures(task.device) else None
+        self._replays = graphs.StepGraphs(self._step) if graphs.captures(workload.device) else None
 
     def epoch(self, _: int) -> Iterator[None]:
         if self._replays is not None:
@@ -56,8 +59,8 @@ class Floor(Contender):
         self._optimizer.step()
 
 
-def _layers(task: Task, model: VAE) -> list[tuple[_Layer, torch.Size]]:
-    """What multiplies, in its order, and the shape of its input at the task's batch."""
+def _layers(workload: Workload, model: VAE) -> list[tuple[_Layer, torch.Size]]:
+    """List the layers with matmuls in the order of their calls, each with the shape of its input for a batch."""
     found: list[tuple[_Layer, torch.Size]] = []
 
     def note(module: _Layer, inputs: tuple[Tensor]) -> None:
@@ -65,7 +68,7 @@ def _layers(task: Task, model: VAE) -> list[tuple[_Layer, torch.Size]]:
 
     hooks = [module.register_forward_pre_hook(note) for module in model.modules() if isinstance(module, _Layer)]
     with torch.no_grad():
-        model(task.images[: task.batch_size])
+        model(workload.images[: workload.batch_size])
     for hook in hooks:
         hook.remove()
     return found
@@ -76,25 +79,26 @@ def _random(like: Tensor, dtype: torch.dtype, shape: torch.Size) -> Tensor:
     return drawn if drawn.dim() < 4 else drawn.contiguous(memory_format=torch.channels_last)
 
 
-class _Products:
+class _Matmuls:
     def __init__(self, layer: nn.Linear, inputs: torch.Size, dtype: torch.dtype, *, first: bool) -> None:
         self.weight = layer.weight.detach().to(dtype)
         self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         self.inputs = _random(layer.weight, dtype, inputs)
         self.gradient = _random(layer.weight, dtype, torch.Size((inputs[0], layer.out_features)))
-        self.of_output, self.of_weight = torch.empty_like(self.gradient), torch.empty_like(self.weight)
-        self.of_inputs = None if first else torch.empty_like(self.inputs)
+        self.output = torch.empty_like(self.gradient)
+        self.weight_gradient = torch.empty_like(self.weight)
+        self.input_gradient = None if first else torch.empty_like(self.inputs)
 
     def forward(self) -> None:
         if self.bias is None:
-            torch.mm(self.inputs, self.weight.t(), out=self.of_output)
+            torch.mm(self.inputs, self.weight.t(), out=self.output)
         else:
-            torch.addmm(self.bias, self.inputs, self.weight.t(), out=self.of_output)
+            torch.addmm(self.bias, self.inputs, self.weight.t(), out=self.output)
 
     def backward(self) -> None:
-        torch.mm(self.gradient.t(), self.inputs, out=self.of_weight)
-        if self.of_inputs is not None:
-            torch.mm(self.gradient, self.weight, out=self.of_inputs)
+        torch.mm(self.gradient.t(), self.inputs, out=self.weight_gradient)
+        if self.input_gradient is not None:
+            torch.mm(self.gradient, self.weight, out=self.input_gradient)
 
 
 class _Convolution:

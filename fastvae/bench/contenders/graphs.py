@@ -1,4 +1,4 @@
-"""CUDA graphs of what is timed: no launch from Python is part of it. The tests put stand-ins for :func:`capture`."""
+"""Capture of timed code in CUDA graphs, so that launches from Python are not timed. Tests replace these functions."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -12,20 +12,20 @@ WARM_UP = 3  # calls before a capture, as torch's notes on CUDA graphs advise
 
 
 class Graph(Protocol):
-    """The part of :class:`torch.cuda.CUDAGraph` that is used."""
+    """The part of :class:`torch.cuda.CUDAGraph` that is used here."""
 
     def replay(self) -> None: ...
 
 
 def captures(device: torch.device) -> bool:
-    """Return whether graphs can be captured on a device."""
+    """Return True if graphs can be captured on a device."""
     return device.type == "cuda"
 
 
 def capture(warm_up: Callable[[], None], *works: Callable[[], None]) -> list[Graph]:
-    """A graph of each of ``works``, captured on a stream of its own on which ``warm_up`` ran first.
+    """Capture each of ``works`` as a graph, on a new stream on which ``warm_up`` runs first.
 
-    Raises RuntimeError for work that waits for the device or copies from the host.
+    Raises RuntimeError for work that synchronizes with the device or copies from the host.
     """
     stream = torch.cuda.Stream()
     graphs: list[Graph] = []
@@ -42,7 +42,7 @@ def capture(warm_up: Callable[[], None], *works: Callable[[], None]) -> list[Gra
 
 
 def seconds(graph: Graph) -> float:
-    """A replay's seconds by the device's clock. One more runs before it, so that the host's launch is not counted."""
+    """Time a replay by the device's clock, in seconds. Another replay runs before it and hides the host's launch."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     graph.replay()
     start.record()
@@ -52,14 +52,14 @@ def seconds(graph: Graph) -> float:
     return float(start.elapsed_time(end)) / 1e3
 
 
-class Replays:
-    """A training step as two graphs: of as many steps as fastvae replays at once, and of one for those left over.
+class StepGraphs:
+    """A training step as two graphs: one with as many steps as fastvae replays at once, and one with a single step.
+
+    The second is for the remaining steps: launched from Python, they would be slower than the others.
 
     Args:
-        step: all of it on the device.
-        undo: puts back what a step of the warm-up changed.
-
-    Those left over are replayed as well: launched from Python, they would be slower than the others.
+        step: takes one step, entirely on the device.
+        undo: restores the state that a warm-up step changed.
     """
 
     def __init__(self, step: Callable[[], None], undo: Callable[[], None] = lambda: None) -> None:
@@ -75,9 +75,9 @@ class Replays:
         self._many, self._one = capture(warm_up, steps, step)
 
     def take(self, count: int, timed: int | None) -> Iterator[None]:
-        """Take so many steps; yields once for each.
+        """Take ``count`` steps and yield after each.
 
-        No replay crosses an end of what is timed: of a slice, the first step and then ``timed`` ones.
+        With ``timed``, take one step, and then ``timed`` steps without a replay that crosses either end of them.
         """
         for part in (count,) if timed is None else (min(1, count), min(timed, max(0, count - 1))):
             for _ in range(part // STEPS):

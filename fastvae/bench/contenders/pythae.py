@@ -1,4 +1,4 @@
-"""Pythae's own trainer on its default network."""
+"""The contender pythae: its own trainer on its default network."""
 
 import contextlib
 import importlib.util
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastvae.bench.contenders.workload import Contender, Task, as_floats
+from fastvae.bench.contenders.workload import Contender, Workload, as_floats
 from fastvae.data import in_memory
 from fastvae.models import VAE, Preset
 
-# pythae's VAEConfig and BaseTrainerConfig as they come: 784-512-(10, 10), 10-512-784 and a sigmoid, squared error.
+# The defaults of pythae's VAEConfig and BaseTrainerConfig: 784-512-(10, 10), 10-512-784, a sigmoid, squared error.
 RECIPE = Preset(
     summary="pythae's default MLP",
     hidden=(512,),
@@ -31,33 +31,35 @@ RECIPE = Preset(
 
 
 def installed() -> bool:
-    """Whether there is a pythae to compare with."""
+    """Return True if pythae is installed."""
     return importlib.util.find_spec("pythae") is not None
 
 
-class Pythae(Contender):
-    """``BaseTrainer.train_step``, which is an epoch. It gives no turn between steps: a slice is one of fewer images."""
+class PythaeLoop(Contender):
+    """pythae's ``BaseTrainer.train_step``, which trains a whole epoch: a slice is an epoch of fewer images."""
 
-    def __init__(self, task: Task, seed: int) -> None:
-        from pythae import models, trainers  # noqa: PLC0415 -- need not be installed
+    def __init__(self, workload: Workload, seed: int) -> None:
+        from pythae import models, trainers  # noqa: PLC0415 -- optional
         from pythae.data.datasets import BaseDataset  # noqa: PLC0415
 
-        self._own = task.model(seed)
+        self._own = workload.model(seed)
         self._network: nn.Module = models.VAE(
-            models.VAEConfig(input_dim=task.dataset.shape, latent_dim=task.recipe.latent_dim)
+            models.VAEConfig(input_dim=workload.dataset.shape, latent_dim=workload.recipe.latent_dim)
         )
         _copy(self._own, self._network)
-        images = in_memory(task.dataset.train)[: None if task.steps is None else task.steps * task.batch_size]
-        self._steps = -(-len(images) // task.batch_size)
+        images = in_memory(workload.dataset.train)[
+            : None if workload.steps is None else workload.steps * workload.batch_size
+        ]
+        self._steps = -(-len(images) // workload.batch_size)
         folder = tempfile.mkdtemp(prefix="fastvae-bench-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         settings = trainers.BaseTrainerConfig(
             output_dir=folder,
             num_epochs=1,
-            per_device_train_batch_size=task.batch_size,
-            learning_rate=task.recipe.lr,
+            per_device_train_batch_size=workload.batch_size,
+            learning_rate=workload.recipe.lr,
             seed=seed,
-            no_cuda=task.device.type == "cpu",
+            no_cuda=workload.device.type == "cpu",
         )
         with _quiet():
             data = BaseDataset(as_floats(images), torch.zeros(len(images)))
@@ -66,7 +68,7 @@ class Pythae(Contender):
 
     @property
     def model(self) -> VAE:  # type: ignore[override]
-        """The weights of now, in fastvae's network."""
+        """Copy the current weights into fastvae's network and return it."""
         _copy(self._network, self._own)
         return self._own
 
@@ -84,7 +86,7 @@ class Pythae(Contender):
 
 @torch.no_grad()
 def _copy(source: nn.Module, target: nn.Module) -> None:
-    """The encoders of both list hidden layer, mean and log-variance, the decoders their two layers."""
+    """Copy an MLP's weights. Both libraries order them alike: hidden layer, mean and log-variance; then the decoder."""
     for part in ("encoder", "decoder"):
         pairs = zip(source.get_submodule(part).parameters(), target.get_submodule(part).parameters(), strict=True)
         for theirs, ours in pairs:

@@ -1,4 +1,4 @@
-"""What all contenders train, and what a contender is."""
+"""The workload that all contenders train on, and the interface of a contender."""
 
 import time
 from abc import ABC, abstractmethod
@@ -20,8 +20,8 @@ _EVAL_BATCH = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """Network and recipe, data, batch and device. ``steps``: of a slice; None for whole epochs."""
+class Workload:
+    """Network, recipe, data, batch size and device. ``steps`` is the length of a slice; None means whole epochs."""
 
     name: str
     recipe: Preset
@@ -32,40 +32,40 @@ class Task:
 
     @property
     def epoch_steps(self) -> int:
-        """Steps in an epoch; the last batch may be smaller."""
+        """Steps per epoch; the last batch may be smaller."""
         return -(-len(self.dataset.train) // self.batch_size)
 
     @cached_property
     def images(self) -> Tensor:
-        """(N, C, H, W) on the device, of the data set's type, in channels_last for convolutions."""
+        """Training images (N, C, H, W) on the device in the data set's dtype; in channels_last for convolutions."""
         images = in_memory(self.dataset.train).to(self.device)
         return images if self.recipe.network == "mlp" else images.contiguous(memory_format=torch.channels_last)
 
     @cached_property
     def pixels(self) -> Tensor:
-        """fp32 on the device: the data as one tensor, read as x/255 beforehand; as :meth:`laid_out` has them."""
-        return self.laid_out(as_floats(self.images))
+        """All training images as one fp32 tensor on the device, read as x/255, in the form of :meth:`layer_input`."""
+        return self.layer_input(as_floats(self.images))
 
-    def laid_out(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) as a plain loop hands them to its layers: flat for an MLP, else in channels_last."""
+    def layer_input(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H, W) as a plain loop feeds them to its layers: flat for an MLP or in channels_last."""
         if self.recipe.network == "mlp":
             return images.flatten(1)
         return images.contiguous(memory_format=torch.channels_last)
 
     def layers(self, model: VAE) -> tuple[nn.Module, nn.Module]:
-        """Encoder and decoder for pixels so laid out: an MLP's own reshaping is left out."""
+        """Return encoder and decoder for inputs of :meth:`layer_input`: without the reshaping of an MLP."""
         if self.recipe.network == "mlp":
             return model.encoder[1:], model.decoder[:-1]  # type: ignore[index]
         return model.encoder, model.decoder
 
     def model(self, seed: int) -> VAE:
-        """The network on the device, with the seed's initial weights: the same for all contenders."""
+        """Build the network on the device. Its weights depend only on the seed, so that all contenders share them."""
         torch.manual_seed(seed)
         return build(self.recipe, self.dataset.shape).to(self.device)
 
     @torch.no_grad()
     def test_loss(self, model: VAE) -> float:
-        """The negative ELBO in nats a sample on the test images, one way for all: the eager reference in fp32."""
+        """Return the negative ELBO of the test images in nats per sample, always by the eager reference in fp32."""
         total = 0.0
         for start in range(0, len(self.dataset.test), _EVAL_BATCH):
             images = in_memory(self.dataset.test)[start : start + _EVAL_BATCH].to(self.device)
@@ -75,9 +75,12 @@ class Task:
 
 
 class Contender(ABC):
-    """A training loop, taken step by step.
+    """A training loop that can be stopped after each step.
 
-    precision: of its matrix products. model: what it trains; none for a floor. note: what it chose for itself.
+    Attributes:
+        precision: the precision of its matmuls.
+        model: the model that it trains; None for a floor.
+        note: a remark for the table, such as the autotuner's choice.
     """
 
     precision: str = "fp32"
@@ -86,13 +89,13 @@ class Contender(ABC):
 
     @abstractmethod
     def epoch(self, number: int) -> Iterator[None]:
-        """Train an epoch; yields after each step. All that the loop does between steps belongs to it."""
+        """Train an epoch and yield after each step. Work that the loop does between steps is timed too."""
 
     def lap(self, number: int, steps: int | None, wait: Callable[[], None]) -> float:
-        """Train an epoch, or its first 1 + ``steps`` steps; returns the seconds of a step.
+        """Train an epoch, or its first 1 + ``steps`` steps, and return the seconds per step.
 
-        The first step of a slice, which also shuffles the data and warms the caches, is not timed. ``wait`` waits for
-        the device.
+        The first step of a slice is not timed, because it also shuffles the data and warms the caches. ``wait``
+        synchronizes with the device.
         """
         stream = self.epoch(number)
         if steps is not None:
@@ -105,21 +108,21 @@ class Contender(ABC):
 
 
 class Entry(NamedTuple):
-    """A contender by name, and how to make it for a task and a seed."""
+    """A contender's name and kind, and a function that builds it for a workload and a seed."""
 
     name: str
     kind: Kind
-    make: Callable[[Task, int], Contender]
+    make: Callable[[Workload, int], Contender]
 
 
 def as_floats(images: Tensor) -> Tensor:
-    """Pixels in fp32; uint8 as x/255."""
+    """Convert pixels to fp32; uint8 is read as x/255."""
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
-def minimised(task: Task, nll: Tensor, kl: Tensor, rows: int) -> Tensor:
-    """The loss that the task's recipe minimises, from the sums over a batch of so many rows."""
-    weight = task.recipe.loss_weight
-    if task.recipe.reduction == "batchmean":
+def training_loss(workload: Workload, nll: Tensor, kl: Tensor, rows: int) -> Tensor:
+    """Return the loss that the recipe minimises, given the sums of nll and KL over a batch of ``rows`` rows."""
+    weight = workload.recipe.loss_weight
+    if workload.recipe.reduction == "batchmean":
         weight /= rows
     return (nll + kl) if weight == 1 else weight * (nll + kl)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from fastvae.bench.contenders import graphs
-from fastvae.bench.contenders.choose import chosen, contenders
+from fastvae.bench.contenders.entries import contenders, select
 from fastvae.bench.contenders.floor import Floor
-from fastvae.bench.contenders.loops import Loop
-from fastvae.bench.contenders.one_graph import OneGraph
-from fastvae.bench.contenders.workload import Task
+from fastvae.bench.contenders.torch_loop import TorchLoop
+from fastvae.bench.contenders.torch_one_graph import TorchOneGraph
+from fastvae.bench.contenders.workload import Workload
 from fastvae.data import Dataset, load
 from fastvae.models import PRESETS
 from fastvae.train.cuda_graph import STEPS
@@ -21,10 +21,10 @@ def _on_a_gpu(monkeypatch):
     pretended.install(monkeypatch)
 
 
-def task(preset="classic", batch_size=8, images=8 * 32 + 3, **options):
+def workload(preset="classic", batch_size=8, images=8 * 32 + 3, **options):
     digits = load("digits")
     dataset = Dataset("digits", digits.train[:images], digits.test[:50])
-    return Task(preset, PRESETS[preset], dataset, batch_size, torch.device("cpu"), **options)
+    return Workload(preset, PRESETS[preset], dataset, batch_size, torch.device("cpu"), **options)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_no_replay_crosses_an_end_of_what_is_timed(count, timed, expected, monke
 
     monkeypatch.setattr(graphs, "capture", lambda *_: [Counted(STEPS), Counted(1)])
     taken = []
-    assert len(list(graphs.Replays(lambda: None).take(count, timed))) == sum(expected)
+    assert len(list(graphs.StepGraphs(lambda: None).take(count, timed))) == sum(expected)
     assert taken == expected
 
 
@@ -57,11 +57,11 @@ def test_torchs_step_in_a_graph_is_its_eager_step(preset, monkeypatch):
     monkeypatch.setattr(torch, "randn_like", torch.ones_like)
     monkeypatch.setattr(torch, "bernoulli", lambda grey: grey)
     monkeypatch.setattr(torch, "randperm", lambda count, device: torch.arange(count, device=device))
-    here, losses = task(preset), []
-    eager = Loop(here, 3, "fp32", None)
+    here, losses = workload(preset), []
+    eager = TorchLoop(here, 3, "fp32", None)
     step = eager._step
     monkeypatch.setattr(eager, "_step", lambda x: losses.append(step(x)) or losses[-1])
-    captured = OneGraph(here, 3, "fp32", None)
+    captured = TorchOneGraph(here, 3, "fp32", None)
     for _ in range(2):
         losses.clear()
         assert len(list(eager.epoch(0))) == len(list(captured.epoch(0))) == here.epoch_steps == 33
@@ -70,8 +70,8 @@ def test_torchs_step_in_a_graph_is_its_eager_step(preset, monkeypatch):
 
 
 def test_torchs_graph_draws_every_batch_and_its_noise_anew():
-    here = task(batch_size=10, images=200)
-    captured = OneGraph(here, 0, "fp32", None)
+    here = workload(batch_size=10, images=200)
+    captured = TorchOneGraph(here, 0, "fp32", None)
     orders, totals = [], []
     for _ in range(2):
         list(captured.epoch(0))
@@ -85,7 +85,7 @@ def test_torchs_graph_draws_every_batch_and_its_noise_anew():
 
 
 def test_torchs_graph_takes_low_precision_and_slices():
-    captured = OneGraph(task(steps=15), 0, "bf16", None)
+    captured = TorchOneGraph(workload(steps=15), 0, "bf16", None)
     captured.lap(0, 15, lambda: None)
     assert captured._place.item() == 16
     assert captured._total.isfinite()
@@ -95,7 +95,7 @@ def test_torchs_graph_takes_low_precision_and_slices():
 @pytest.mark.parametrize("preset", ["classic", "keras", "conv28"])
 @pytest.mark.parametrize("steps", [None, 15])
 def test_a_captured_floor_takes_the_steps_that_are_timed(preset, steps):
-    here = task(preset, steps=steps)
+    here = workload(preset, steps=steps)
     floor = Floor(here, 0, "fp32")
     states = floor._optimizer.state.values()
     before = {int(state["step"]) for state in states}
@@ -106,10 +106,10 @@ def test_a_captured_floor_takes_the_steps_that_are_timed(preset, steps):
 
 
 def test_on_a_gpu_torch_races_in_graphs_too():
-    names = [entry.name for entry in contenders(task())]
+    names = [entry.name for entry in contenders(workload())]
     for name in ("torch fp32, one graph", "torch fp32, compile, one graph"):
         assert name in names
-    assert "torch fp32, compile, one graph" not in [entry.name for entry in contenders(task(), compiled=False)]
-    ((graph, floor),) = chosen(["torch fp32, one*", "floor, fp32"], contenders(task()))
-    assert isinstance(graph.make(task(), 0), OneGraph)
+    assert "torch fp32, compile, one graph" not in [entry.name for entry in contenders(workload(), compiled=False)]
+    ((graph, floor),) = select(["torch fp32, one*", "floor, fp32"], contenders(workload()))
+    assert isinstance(graph.make(workload(), 0), TorchOneGraph)
     assert (graph.kind, floor.kind) == ("torch", "floor")

@@ -1,4 +1,4 @@
-"""Device time of a call: replays of one CUDA graph, over copies of its inputs that no cache holds."""
+"""Device time of a call: replays of a CUDA graph over many copies of its inputs, too large for any cache."""
 
 import statistics
 import time
@@ -11,29 +11,31 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from fastvae.bench.contenders import graphs
 
 ROTATED = 10**9  # bytes of inputs in rotation, many times an L2 cache
-MOST_SETS = 256  # of inputs so small that the launches decide
-REPLAYS, WARM_UP = 20, 3
+MOST_SETS = 256  # limit for inputs so small that launches dominate
+REPLAYS = 20
+WARM_UP = 3
 HERE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-Call = Callable[[int], object]  # on the inputs of a set, by its number; returns all that it computes
+Call = Callable[[int], object]  # maps the number of a set of inputs to everything computed from it
 
 
 def rotation(size: int) -> int:
-    """How many sets of inputs of ``size`` bytes take turns."""
+    """Return the number of sets of inputs, of ``size`` bytes each, that take turns."""
     return max(1, min(MOST_SETS, -(-ROTATED // max(size, 1))))
 
 
 class Calls:
-    """``run(*inputs)``, for inputs and copies of them: ``calls(at)`` runs on copy ``at``, and 0 is the original."""
+    """Calls of ``run`` on inputs and copies of them: ``calls(at)`` uses copy ``at``, and 0 is the original."""
 
     def __init__(self, run: Callable[..., object], *inputs: object) -> None:
-        self._run, self._sets = run, [inputs]
+        self._run = run
+        self._sets = [inputs]
         self.bytes = sum(leaf.nbytes for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
 
     def __call__(self, at: int = 0) -> object:
         return self._run(*self._sets[at])
 
     def rotate(self) -> int:
-        """Make the copies, and tell how many sets there are."""
+        """Make the copies and return the number of sets."""
         sets = rotation(self.bytes)
         self._sets += [tree_map_only(Tensor, _copy, self._sets[0]) for _ in range(sets - len(self._sets))]
         return sets
@@ -44,15 +46,16 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 class Replayed:
-    """The calls on all sets as one graph. Each set's results have memory of their own, as its inputs have.
+    """Calls on all sets as one CUDA graph. The results of each set have their own memory, as its inputs do.
 
-    ``seconds`` is a clock: the sum over replays of the device's seconds a call.
+    ``seconds`` acts as a clock: it sums, over replays, the device's seconds per call.
 
     Raises RuntimeError for a call that cannot be captured.
     """
 
     def __init__(self, call: Call, sets: int) -> None:
-        self._sets, self._elapsed = sets, 0.0
+        self._sets = sets
+        self._elapsed = 0.0
         self._results: list[object] = [None] * sets
 
         def warm_up() -> None:
@@ -73,14 +76,14 @@ class Replayed:
 
 
 def device_seconds(call: Call, sets: int) -> float:
-    """Seconds of a call by the device's clock, the median of replays over ``sets`` sets of inputs.
+    """Return the seconds per call by the device's clock, the median of replays over ``sets`` sets of inputs.
 
-    Where there is no GPU, by the wall clock, so that a dry run goes through. Raises RuntimeError for a call that
-    cannot be captured.
+    Without a GPU it uses the wall clock, for dry runs. Raises RuntimeError for a call that cannot be captured.
     """
     if not graphs.captures(HERE):
         return wall_seconds(call, sets)
-    replayed, times = Replayed(call, sets), []
+    replayed = Replayed(call, sets)
+    times = []
     for _ in range(WARM_UP + REPLAYS):
         before = replayed.seconds()
         replayed.replay()
@@ -89,13 +92,13 @@ def device_seconds(call: Call, sets: int) -> float:
 
 
 def wait() -> None:
-    """For all that the device has been given."""
+    """Synchronize with the device."""
     if HERE.type == "cuda":
         torch.cuda.synchronize()
 
 
 def wall_seconds(call: Call, sets: int) -> float:
-    """Seconds of a call as a plain loop has it: Python, launches, and one wait at the end. The median of 5 loops."""
+    """Return the seconds per call of a plain loop, with Python, launches and a final wait: the median of 5 loops."""
 
     def loop(count: int) -> float:
         wait()

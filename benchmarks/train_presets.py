@@ -1,8 +1,8 @@
-"""Train every preset on MNIST, as its recipe says, and keep the README's figures.
+"""Train every preset on MNIST by its recipe, and record the figures of the README.
 
-FASTVAE_DATA=DIR python benchmarks/presets.py benchmarks/results/presets-mnist-cpu.json
-FASTVAE_DATA=DIR python benchmarks/presets.py benchmarks/results/presets-mnist-binarized-cpu.json --of binarized
-FASTVAE_DATA=DIR python benchmarks/presets.py benchmarks/results/presets-mnist-fp16-cpu.json --of fp16
+FASTVAE_DATA=DIR python benchmarks/train_presets.py benchmarks/results/presets-mnist-cpu.json
+FASTVAE_DATA=DIR python benchmarks/train_presets.py benchmarks/results/presets-mnist-binarized-cpu.json --of binarized
+FASTVAE_DATA=DIR python benchmarks/train_presets.py benchmarks/results/presets-mnist-fp16-cpu.json --of fp16
 """
 
 import json
@@ -17,13 +17,13 @@ import tyro
 
 from fastvae.models import PRESETS
 
-# Not iwae: its 3,280 epochs take hours. Not what is for other pictures.
+# Without iwae, whose 3,280 epochs take hours, and without presets for other images.
 MLPS = [name for name, preset in PRESETS.items() if preset.network == "mlp" and name != "iwae"]
 RUNS = {
-    # The published figure (105.6) is held to in each precision.
+    # classic must reach its published test loss (105.6) in each precision.
     "recipes": [*((preset, "fp32") for preset in MLPS), ("classic", "bf16")],
-    "fp16": [("classic", "fp16")],  # emulated by CPUs of today, hence apart: its time says nothing
-    # On pixels drawn anew at each step, where a likelihood is of such pixels.
+    "fp16": [("classic", "fp16")],  # apart, because today's CPUs emulate fp16 and its time says nothing
+    # Pixels binarised anew at each step, for presets with a Bernoulli likelihood.
     "binarized": [
         *((preset, "fp32") for preset in MLPS if PRESETS[preset].likelihood == "bernoulli"), ("conv28", "fp32"),
     ],
@@ -31,7 +31,7 @@ RUNS = {
 
 
 def measure(preset, precision, binarize):
-    """One real run: its settings and device, the last test loss, the median time of an epoch."""
+    """Train once. Returns settings, last test loss and median time of an epoch, and the run's config."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         flags = ["--preset", preset, "--precision", precision, "--data", "mnist", "--out", str(out)]
@@ -47,11 +47,11 @@ def measure(preset, precision, binarize):
 
 
 def main(path: tyro.conf.Positional[Path], of: Literal["recipes", "fp16", "binarized"] = "recipes") -> None:
-    """Train them.
+    """Train the presets.
 
     Args:
-        path: the file of the figures.
-        of: which runs: as the presets say, in fp16, or on binarised pixels, conv28 too.
+        path: JSON file to write.
+        of: set of runs: the presets' recipes, classic in fp16, or Bernoulli presets and conv28 on binarised pixels.
     """
     results = []
     for preset, precision in RUNS[of]:

@@ -1,4 +1,4 @@
-"""The fastest loops that a good engineer writes with torch alone."""
+"""The contender torch: the fastest loop that a good engineer writes with torch alone."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -8,51 +8,59 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastvae.bench.contenders.workload import Contender, Task, minimised
+from fastvae.bench.contenders.workload import Contender, Workload, training_loss
 from fastvae.models import VAE, Preset
 
 LOW = {"bf16": torch.bfloat16}
 
 
 def fast_optimizer(recipe: Preset, model: nn.Module, *, capturable: bool = False) -> torch.optim.Optimizer:
-    """The recipe's optimiser in torch's fastest form. ``capturable``: with its count of steps on the GPU."""
+    """Return the recipe's optimiser in torch's fastest form. ``capturable`` keeps its step count on the GPU."""
     options: dict[str, Any] = {**recipe.optimizer_options, "capturable": capturable}
     if recipe.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), lr=recipe.lr, fused=True, **options)
     return torch.optim.RMSprop(model.parameters(), lr=recipe.lr, foreach=True, **options)
 
 
-class Loop(Contender):
-    """Data as one tensor on the device, logits, a fused optimiser, no gradients kept, no look at the loss.
+class TorchLoop(Contender):
+    """A loop with the data as one tensor on the device, a loss on logits, a fused optimiser and no ``.item()``.
 
-    precision: "fp32", or "bf16" for autocast. mode: of torch.compile, which compiles forward, loss and backward; None
-    runs eagerly. replayed: whether a step is captured, which the optimiser has to know on a GPU.
+    Gradients are set to None after each step.
+
+    Args:
+        precision: "fp32", or "bf16" for autocast.
+        mode: mode of torch.compile, which compiles forward, loss and backward; None runs eagerly.
+
+    Attributes:
+        replayed: True if a step is captured in a CUDA graph, which the optimiser has to know.
     """
 
     model: VAE
     replayed = False
 
-    def __init__(self, task: Task, seed: int, precision: str, mode: str | None) -> None:
-        self.task, self.precision = task, precision
-        self.model = task.model(seed)
-        self.encoder, self.decoder = task.layers(self.model)
+    def __init__(self, workload: Workload, seed: int, precision: str, mode: str | None) -> None:
+        self.workload = workload
+        self.precision = precision
+        self.model = workload.model(seed)
+        self.encoder, self.decoder = workload.layers(self.model)
         self.optimizer = fast_optimizer(
-            task.recipe, self.model, capturable=self.replayed and task.device.type == "cuda"
+            workload.recipe, self.model, capturable=self.replayed and workload.device.type == "cuda"
         )
         self._loss: Callable[[Tensor], Tensor] = self._plain_loss
         if mode is not None:
-            # dynamic=False: the smaller batch at the end of an epoch gets code of its own, not slower code for both.
+            # dynamic=False: the smaller last batch of an epoch is compiled separately, instead of slower code for both.
             self._loss = torch.compile(self._plain_loss, mode=mode, dynamic=False, fullgraph=True)
 
     def epoch(self, _: int) -> Iterator[None]:
-        pixels, device = self.task.pixels, self.task.device
+        pixels = self.workload.pixels
+        device = self.workload.device
         total = torch.zeros((), device=device)
-        for index in torch.randperm(len(pixels), device=device).split(self.task.batch_size):
+        for index in torch.randperm(len(pixels), device=device).split(self.workload.batch_size):
             total += self._step(pixels.index_select(0, index))
             yield
 
     def _step(self, x: Tensor) -> Tensor:
-        """Train on a batch; returns its loss."""
+        """Train on a batch and return its loss, detached."""
         loss = self._loss(x)
         loss.backward()
         self.optimizer.step()
@@ -60,17 +68,17 @@ class Loop(Contender):
         return loss.detach()
 
     def _plain_loss(self, x: Tensor) -> Tensor:
-        if self.task.recipe.binarize:
+        if self.workload.recipe.binarize:
             x = torch.bernoulli(x)
         low = LOW.get(self.precision)
         with nullcontext() if low is None else torch.autocast(x.device.type, low):
             encoded = self.encoder(x)
             mu, logvar = encoded.chunk(2, dim=1) if isinstance(encoded, Tensor) else encoded
             output = self.decoder(mu + torch.exp(0.5 * logvar) * torch.randn_like(mu))
-        mu, logvar, output = mu.float(), logvar.float(), output.float()
-        if self.task.recipe.likelihood == "bernoulli":
+        mu, logvar, output = (tensor.float() for tensor in (mu, logvar, output))
+        if self.workload.recipe.likelihood == "bernoulli":
             nll = F.binary_cross_entropy_with_logits(output, x, reduction="sum")
         else:
             nll = 0.5 * F.mse_loss(output, x, reduction="sum")
         kl = -0.5 * torch.sum(1 + logvar - mu.square() - logvar.exp())
-        return minimised(self.task, nll, kl, len(x))
+        return training_loss(self.workload, nll, kl, len(x))

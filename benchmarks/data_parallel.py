@@ -1,7 +1,8 @@
-"""Steps of two processes with a thread each against one process with two, on the same global batch, and how they
-exchange gradients: fastvae's one all-reduce, and torch's DistributedDataParallel around the same network.
+"""Time per step of two processes with one thread each, against one process with two, on the same global batch.
 
-FASTVAE_DATA=DIR python benchmarks/processes.py benchmarks/results/processes-cpu.json
+It compares ways to exchange gradients: fastvae's single all-reduce, and torch's DistributedDataParallel.
+
+FASTVAE_DATA=DIR python benchmarks/data_parallel.py benchmarks/results/processes-cpu.json
 """
 
 import json
@@ -36,7 +37,7 @@ PRECISION = "bf16" if has_fast_bf16(torch.device("cpu")) else "fp32"
 
 
 class Clock:
-    """How long sums of gradients took."""
+    """A global count of the seconds spent in all-reduces of gradients."""
 
     seconds = 0.0
 
@@ -50,11 +51,11 @@ def timed(function):
     return call
 
 
-FlatGradients.sum = timed(FlatGradients.sum)
+FlatGradients.all_reduce = timed(FlatGradients.all_reduce)
 
 
 def fastvae_steps(world, images, batch_size, compress):
-    """The engine of `fastvae train`, traced."""
+    """Return the training step of fastvae's engine, traced."""
     config = resolve(
         TrainConfig(preset=PRESET, batch_size=batch_size, precision=PRECISION, execution="traced", compress=compress)
     )
@@ -64,7 +65,7 @@ def fastvae_steps(world, images, batch_size, compress):
 
 
 def eager_steps(world, images, batch_size, wrap):
-    """A plain loop with the fused loss under autocast and torch's fused Adam; gradients exchanged as `wrap` does."""
+    """Return an eager step with the fused loss, autocast and torch's fused Adam. `wrap` names the gradient exchange."""
     config = resolve(TrainConfig(preset=PRESET, batch_size=batch_size))
     torch.manual_seed(0)
     model = build(config.recipe, images.shape[1:], config.latent_dim)
@@ -79,7 +80,8 @@ def eager_steps(world, images, batch_size, wrap):
             z, kl = ops.reparameterize_kl(mu, logvar, noise, reduction="sum")
             return (ops.bernoulli_nll(self.model.decoder(z), x, reduction="sum") + kl) / batch_size
 
-    module, flat = Loss(), None
+    module = Loss()
+    flat = None
     if wrap == "ddp" and world.size > 1:
         module = DistributedDataParallel(module, gradient_as_bucket_view=True)
     if wrap == "flat" and world.size > 1:
@@ -90,16 +92,16 @@ def eager_steps(world, images, batch_size, wrap):
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
     noise = ops.Noise(0)
 
-    summed = timed(world.sum)
+    all_reduce = timed(world.all_reduce)
 
     def step(batch):
         optimizer.zero_grad(set_to_none=flat is None)
         with torch.autocast("cpu", torch.bfloat16, PRECISION == "bf16"):
             loss = module(batch.images, noise)
-        # DDP takes the mean over the processes, and the loss is a share of the sum.
+        # DDP averages over ranks, but the loss is a share of the sum over them.
         (loss * world.size if wrap == "ddp" else loss).backward()
         if flat is not None:
-            summed(flat)
+            all_reduce(flat)
         optimizer.step()
         noise.advance()
 
@@ -116,9 +118,9 @@ CONTENDERS = {
 
 
 def work(file):
-    """In each process: medians of a step, and the share of it in which gradients are summed, of all contenders.
+    """Run all contenders on this rank. Rank 0 writes the median of a step and the share spent in all-reduces.
 
-    DistributedDataParallel sums within backward, where no clock of ours is: None.
+    The share is None for DistributedDataParallel, which sums inside backward, where this script has no clock.
     """
     images = load("mnist").train
     with open_world("cpu") as world:
@@ -136,7 +138,8 @@ def work(file):
             for _ in range(ROUNDS):
                 for name, step in steps.items():
                     world.barrier()
-                    Clock.seconds, begun = 0.0, time.perf_counter()
+                    Clock.seconds = 0.0
+                    begun = time.perf_counter()
                     for batch in batches[WARM:]:
                         step(batch)
                     times[name].append(((time.perf_counter() - begun) / STEPS, Clock.seconds / STEPS))
@@ -152,10 +155,10 @@ def work(file):
 
 
 def main(path: tyro.conf.Positional[Path]) -> None:
-    """One process and two, in turns; the medians of three each.
+    """Run one process and two in turns, three times each, and write the medians.
 
     Args:
-        path: the file of the figures.
+        path: JSON file to write.
     """
     found = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +166,10 @@ def main(path: tyro.conf.Positional[Path]) -> None:
             for count, runs in found.items():
                 file = Path(folder) / f"{count}-{turn}.json"
                 command = [sys.executable, __file__, "--work", str(count), str(file)]
-                here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # where the processes find this module
+                here = {
+                    **os.environ,
+                    "PYTHONPATH": str(Path(__file__).parent),
+                }  # so that the processes find this module
                 subprocess.run(command, check=True, env=here)
                 runs.append(json.loads(file.read_text()))
     rows = []
@@ -193,5 +199,5 @@ def main(path: tyro.conf.Positional[Path]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
-        sys.exit(launch(int(sys.argv[2]), sys.argv[1:], lambda: work(sys.argv[3]), module="processes"))
+        sys.exit(launch(int(sys.argv[2]), sys.argv[1:], lambda: work(sys.argv[3]), module="data_parallel"))
     tyro.cli(main)

@@ -5,10 +5,10 @@ import itertools
 import types
 from pathlib import Path
 
+import graph_timing
 import operations  # benchmarks/operations.py
 import plot  # benchmarks/plot.py
 import pytest
-import replays
 import timing
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -28,16 +28,16 @@ def on_a_gpu(monkeypatch):
 
 @pytest.mark.parametrize("size", [1, 4_000, 3_900_000, 15_728_640, 999_999_999, 10**9, 4 * 10**9])
 def test_inputs_in_rotation_are_a_gigabyte_or_as_many_sets_as_allowed(size):
-    sets = replays.rotation(size)
-    assert sets == replays.MOST_SETS or sets * size >= 10**9
+    sets = graph_timing.rotation(size)
+    assert sets == graph_timing.MOST_SETS or sets * size >= 10**9
     assert sets == 1 or (sets - 1) * size < 10**9
 
 
 def test_copies_are_the_inputs_elsewhere(monkeypatch):
-    monkeypatch.setattr(replays, "ROTATED", 3 * (24 + 6))
+    monkeypatch.setattr(graph_timing, "ROTATED", 3 * (24 + 6))
     leaf, target = torch.randn(2, 3, requires_grad=True), torch.zeros(6, dtype=torch.uint8)
     seen = []
-    calls = replays.Calls(lambda *inputs: seen.append(inputs), [leaf], target, 7)
+    calls = graph_timing.Calls(lambda *inputs: seen.append(inputs), [leaf], target, 7)
     assert calls.bytes == 30
     assert calls.rotate() == calls.rotate() == 3
     for at in range(3):
@@ -52,32 +52,32 @@ def test_copies_are_the_inputs_elsewhere(monkeypatch):
 
 def test_a_replay_calls_each_set_once_and_keeps_its_results_apart(on_a_gpu):
     inputs = [torch.full((2,), float(at)) for at in range(5)]
-    replayed = replays.Replayed(lambda at: inputs[at] * 2, 5)
+    replayed = graph_timing.Replayed(lambda at: inputs[at] * 2, 5)
     torch._foreach_add_(inputs, 10)
     replayed.replay()
     assert [result.tolist() for result in replayed._results] == [[20 + 2 * at] * 2 for at in range(5)]
 
 
 def test_seconds_are_a_calls_and_the_median(on_a_gpu, monkeypatch):
-    measured = itertools.chain([100.0] * replays.WARM_UP, itertools.cycle([8.0, 4.0, 6.0, 6.0]))
+    measured = itertools.chain([100.0] * graph_timing.WARM_UP, itertools.cycle([8.0, 4.0, 6.0, 6.0]))
     monkeypatch.setattr(graphs, "seconds", lambda graph: next(measured))
-    assert replays.device_seconds(lambda at: torch.zeros(1), 4) == pytest.approx(1.5)
+    assert graph_timing.device_seconds(lambda at: torch.zeros(1), 4) == pytest.approx(1.5)
 
 
 def test_without_a_gpu_seconds_are_the_walls():
     visited = []
-    assert replays.device_seconds(visited.append, 3) > 0
+    assert graph_timing.device_seconds(visited.append, 3) > 0
     assert visited[:5] == [0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize("operation", operations.OPERATIONS, ids=lambda operation: operation.name)
 def test_every_operation_is_captured_without_a_copy_from_the_host(operation, on_a_gpu, monkeypatch):
-    monkeypatch.setattr(replays, "MOST_SETS", 3)
+    monkeypatch.setattr(graph_timing, "MOST_SETS", 3)
     for dtype, name in itertools.product(operation.dtypes, operation.contenders()):
         if name.startswith("torch.compile"):  # minutes; what it compiles is what eager has here
             continue
         calls = operation.calls(name, (4, 12), dtype, CPU)
-        replayed = replays.Replayed(calls, calls.rotate())
+        replayed = graph_timing.Replayed(calls, calls.rotate())
         recorded = {function._schema.name for function, *_ in replayed._graph.calls}
         assert "aten::lift_fresh" not in recorded  # which torch.tensor calls
         replayed.replay()
@@ -118,12 +118,12 @@ def fixture():
 
 
 def test_on_a_gpu_rounds_are_replays_by_the_devices_clock(on_a_gpu, monkeypatch):
-    monkeypatch.setattr(replays, "MOST_SETS", 4)
+    monkeypatch.setattr(graph_timing, "MOST_SETS", 4)
     monkeypatch.setattr(graphs, "seconds", lambda graph: 8.0)
     benchmark = fixture()
-    calls = replays.Calls(torch.clone, torch.zeros(250_000))
+    calls = graph_timing.Calls(torch.clone, torch.zeros(250_000))
     timing.measure(benchmark, calls, device=CPU, rounds=60, warmup_rounds=15, iterations=20)
-    assert benchmark.stats.stats.data == [2.0] * replays.REPLAYS
+    assert benchmark.stats.stats.data == [2.0] * graph_timing.REPLAYS
     assert benchmark.extra_info["rotated"] == "4 x 1 MB of inputs"
     assert benchmark.extra_info["wall_s"] > 0
     assert "not_captured" not in benchmark.extra_info
@@ -137,9 +137,9 @@ def test_what_cannot_be_captured_says_why_and_has_its_wall_time(on_a_gpu, monkey
             raise RuntimeError("capture was invalidated")  # as the end of a capture does
 
     monkeypatch.setattr(graphs, "capture", capture)
-    monkeypatch.setattr(replays, "MOST_SETS", 2)
+    monkeypatch.setattr(graph_timing, "MOST_SETS", 2)
     benchmark = types.SimpleNamespace(extra_info={}, pedantic=lambda call, **_: call())
-    timing.measure(benchmark, replays.Calls(torch.clone, torch.zeros(5)), device=CPU)
+    timing.measure(benchmark, graph_timing.Calls(torch.clone, torch.zeros(5)), device=CPU)
     assert benchmark.extra_info["not_captured"] == "operation not permitted when stream is capturing"
     assert benchmark.extra_info["wall_s"] > 0
 

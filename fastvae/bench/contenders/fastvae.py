@@ -1,8 +1,8 @@
-"""fastvae's engine as ``fastvae train`` runs it."""
+"""The contender fastvae: its engine, as ``fastvae train`` runs it."""
 
 from collections.abc import Iterator
 
-from fastvae.bench.contenders.workload import Contender, Task
+from fastvae.bench.contenders.workload import Contender, Workload
 from fastvae.data import ResidentLoader
 from fastvae.train.config import Execution, Precision, TrainConfig, resolve
 from fastvae.train.cuda_graph import Replay
@@ -12,39 +12,40 @@ from fastvae.train.loop import LOG_EVERY
 from fastvae.train.measure import autotune
 
 
-class Fastvae(Contender):
-    """The engine and its loader, and the look at the device's sums that ``fastvae train`` takes now and then.
+class FastvaeLoop(Contender):
+    """The engine and its loader, with the reading of losses from the device that ``fastvae train`` does periodically.
 
-    As there, several steps are one replay of a CUDA graph where they can be.
-
-    "auto" in both precision and execution: what the timed trial chooses for a run of the recipe's epochs.
+    As in training, several steps are one replay of a CUDA graph if possible. "auto" as precision and execution takes
+    the choice of the autotuner for a run of the recipe's epochs.
     """
 
-    def __init__(self, task: Task, seed: int, precision: Precision = "auto", execution: Execution = "auto") -> None:
+    def __init__(
+        self, workload: Workload, seed: int, precision: Precision = "auto", execution: Execution = "auto"
+    ) -> None:
         config = TrainConfig(
-            batch_size=task.batch_size,
-            lr=task.recipe.lr,
-            optimizer=task.recipe.optimizer,
-            optimizer_options=dict(task.recipe.optimizer_options),
-            epochs=task.recipe.epochs,
+            batch_size=workload.batch_size,
+            lr=workload.recipe.lr,
+            optimizer=workload.recipe.optimizer,
+            optimizer_options=dict(workload.recipe.optimizer_options),
+            epochs=workload.recipe.epochs,
             seed=seed,
-            binarize=task.recipe.binarize,
+            binarize=workload.recipe.binarize,
             precision=precision,
             execution=execution,
         )
         config = resolve(config)
-        world = World(rank=0, local_rank=0, size=1, device=task.device)
-        self.loader = ResidentLoader(task.images, batch_size=task.batch_size, seed=seed, device=task.device)
-        model = task.model(seed)
+        world = World(rank=0, local_rank=0, size=1, device=workload.device)
+        self.loader = ResidentLoader(workload.images, batch_size=workload.batch_size, seed=seed, device=workload.device)
+        model = workload.model(seed)
         if "auto" in (precision, execution):
-            steps = task.recipe.epochs * len(self.loader)
-            choice = autotune.choose(config, model, task.recipe, self.loader, steps, world)
+            steps = workload.recipe.epochs * len(self.loader)
+            choice = autotune.choose(config, model, workload.recipe, self.loader, steps, world)
             config = choice.apply(config)
             self.note = f"{choice.precision}, {choice.execution}"
         self.precision = config.precision
-        self.engine = Engine(model, config, task.recipe, world)
+        self.engine = Engine(model, config, workload.recipe, world)
         self.model = self.engine.model
-        self._slice = task.steps
+        self._slice = workload.steps
         self._replay = Replay.where_possible(self.engine, self.loader, self._tell)
 
     def epoch(self, number: int) -> Iterator[None]:
@@ -62,9 +63,9 @@ class Fastvae(Contender):
         self.note = f"{self.note}; {why}" if self.note else why
 
     def _steps(self) -> Iterator[int]:
-        """Take the steps of an epoch, and tell how many at once.
+        """Take the steps of an epoch, and yield the number of steps taken at once.
 
-        No replay crosses an end of what is timed of a slice.
+        No replay crosses the start or the end of a timed slice.
         """
         left = len(self.loader)
         if self._slice is not None:

@@ -1,4 +1,4 @@
-"""Who takes part: every contender that a device can run."""
+"""The list of contenders that a device can run, and the choice among them by name."""
 
 import fnmatch
 from collections.abc import Callable, Sequence
@@ -6,50 +6,54 @@ from functools import partial
 
 import torch
 
-from fastvae.bench.contenders.workload import Contender, Entry, Task
+from fastvae.bench.contenders.workload import Contender, Entry, Workload
 from fastvae.train.measure.autotune import has_fast_bf16
 from fastvae.utils.errors import InputError
 
 from . import graphs
-from .engine import Fastvae
+from .fastvae import FastvaeLoop
 from .floor import Floor
-from .loops import Loop
-from .one_graph import OneGraph
-from .pythae import Pythae
-from .tutorial import Tutorial
+from .pythae import PythaeLoop
+from .torch_loop import TorchLoop
+from .torch_one_graph import TorchOneGraph
+from .tutorial import TutorialLoop
 
 FLOOR = "floor"  # the start of a floor's name
 
 
-def contenders(task: Task, compiled: bool = True) -> list[Entry]:
-    """Tutorial, torch and fastvae for a preset. ``compiled``: with those that compile, which takes minutes."""
-    workers = (0,) if task.steps is not None else (0, 2)  # in slices, they would fetch on during the others' turns
+def contenders(workload: Workload, compiled: bool = True) -> list[Entry]:
+    """List the tutorial's, torch's and fastvae's loops and the floors. ``compiled`` adds those that torch compiles."""
+    workers = (
+        (0,) if workload.steps is not None else (0, 2)
+    )  # after a slice, workers would go on loading during other turns
     return [
         *(
-            Entry("tutorial" + (f", {count} workers" if count else ""), "tutorial", partial(Tutorial, workers=count))
+            Entry(
+                "tutorial" + (f", {count} workers" if count else ""), "tutorial", partial(TutorialLoop, workers=count)
+            )
             for count in workers
         ),
-        *_torch(task.device, compiled),
-        *_fastvae(task.device, compiled),
-        *floors(task.device),
+        *_torch(workload.device, compiled),
+        *_fastvae(workload.device, compiled),
+        *floors(workload.device),
     ]
 
 
-def against_pythae(task: Task, compiled: bool = True) -> list[Entry]:
-    """Pythae's trainer and fastvae."""
-    return [Entry("pythae", "pythae", Pythae), *_fastvae(task.device, compiled), *floors(task.device)]
+def against_pythae(workload: Workload, compiled: bool = True) -> list[Entry]:
+    """List pythae's trainer, fastvae's loops and the floors."""
+    return [Entry("pythae", "pythae", PythaeLoop), *_fastvae(workload.device, compiled), *floors(workload.device)]
 
 
-def chosen(patterns: Sequence[str], *fields: list[Entry]) -> list[list[Entry]]:
-    """Choose, in each field, those whose names match one of the shell patterns; all if there is none.
+def select(patterns: Sequence[str], *fields: list[Entry]) -> list[list[Entry]]:
+    """Keep, in each list, the contenders whose names match one of the shell patterns; all, without patterns.
 
-    Raises InputError for a pattern that matches nobody.
+    Raises InputError for a pattern that matches none.
     """
     names = dict.fromkeys(entry.name for field in fields for entry in field)
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             raise InputError(
-                f"--contenders {pattern!r} matches none of {', '.join(map(repr, names))}: use a whole name, or * for a "
+                f"--contenders {pattern!r} matches none of {', '.join(map(repr, names))}: use a full name, or * for a "
                 "part of it"
             )
     wanted = {name for name in names if not patterns or any(fnmatch.fnmatchcase(name, each) for each in patterns)}
@@ -71,11 +75,13 @@ def _torch(device: torch.device, compiled: bool) -> list[Entry]:
             modes |= {mode: f"compile, {mode}" for mode in ("reduce-overhead", "max-autotune")}
     entries = []
     for precision in _precisions(device):
-        loops: dict[str, Callable[..., Contender]] = {said: partial(Loop, mode=mode) for mode, said in modes.items()}
+        loops: dict[str, Callable[..., Contender]] = {
+            said: partial(TorchLoop, mode=mode) for mode, said in modes.items()
+        }
         if graphs.captures(device):
-            loops["one graph"] = partial(OneGraph, mode=None)
+            loops["one graph"] = partial(TorchOneGraph, mode=None)
             if compiled:
-                loops["compile, one graph"] = partial(OneGraph, mode="default")
+                loops["compile, one graph"] = partial(TorchOneGraph, mode="default")
         entries += [
             Entry(f"torch {precision}, {said}", "torch", partial(loop, precision=precision))
             for said, loop in loops.items()
@@ -86,12 +92,12 @@ def _torch(device: torch.device, compiled: bool) -> list[Entry]:
 def _fastvae(device: torch.device, compiled: bool) -> list[Entry]:
     executions = ("eager", "traced", "compiled") if compiled else ("eager", "traced")
     return [
-        Entry("fastvae train", "fastvae", Fastvae),
+        Entry("fastvae train", "fastvae", FastvaeLoop),
         *(
             Entry(
                 f"fastvae {precision}, {execution}",
                 "fastvae",
-                partial(Fastvae, precision=precision, execution=execution),  # type: ignore[arg-type]
+                partial(FastvaeLoop, precision=precision, execution=execution),  # type: ignore[arg-type]
             )
             for precision in _precisions(device)
             for execution in executions
@@ -100,5 +106,5 @@ def _fastvae(device: torch.device, compiled: bool) -> list[Entry]:
 
 
 def _precisions(device: torch.device) -> tuple[str, ...]:
-    """fp32, and bf16 where the device does not emulate it."""
+    """Return fp32, and bf16 unless the device emulates it."""
     return ("fp32", "bf16") if has_fast_bf16(device) else ("fp32",)
