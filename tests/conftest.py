@@ -1,7 +1,7 @@
-"""What every test shares: a seeded, small process, and the backends that this machine can run.
+"""Fixtures of all tests: seeds, threads, and the backends that this machine can run.
 
 ``FASTVAE_REQUIRE_BACKENDS=native,triton`` turns the skip of a missing backend into a failure, so that CI cannot lose
-one in silence.
+one silently.
 """
 
 import importlib.metadata
@@ -18,8 +18,8 @@ from packaging.version import Version
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported, which is at the first launch
-# One place for what TorchInductor compiles: tests that move the user's caches would have it compile all again.
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, at the first launch
+# One cache for TorchInductor: tests that move the user's cache would otherwise compile everything again.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "inductor"))
 
 from fastvae import backends
@@ -40,34 +40,34 @@ settings.load_profile("fastvae")
 
 
 class Place(NamedTuple):
-    """A backend, and the device whose tensors it takes on this machine."""
+    """A backend, and the device that it serves on this machine."""
 
     backend: str
     device: str
 
     @property
     def interpreted(self) -> bool:
-        """Triton without a GPU: right, but a thousand times slower. Tests take smaller inputs."""
+        """True for Triton's interpreter, without a GPU: it is a thousand times slower, so tests use smaller inputs."""
         return self == ("triton", "cpu")
 
     def affordable(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape; for the interpreter, which takes as long for each program, at most two rows of it.
+        """Return the shape, cut for the interpreter to two rows, because each program takes as long as any other.
 
-        Nor rows of over 320: two of them are several programs in every type, and whole vectors.
+        Other sizes are cut to 320: two such rows still are several programs in every dtype, with full vectors.
         """
         return (min(2, shape[0]), *(min(320, size) for size in shape[1:])) if self.interpreted else shape
 
 
 def _refused() -> str | None:
-    """Why Triton's interpreter cannot run here, or None."""
+    """Return the reason why Triton's interpreter cannot run here, or None."""
     if not backends.has_triton() or Version(importlib.metadata.version("triton")) >= Version("3.7"):
         return None
-    # It takes an array of one element for an index.
+    # It uses an array of one element as an index.
     return "Triton 3.6's interpreter needs numpy < 2.4" if Version(np.__version__) >= Version("2.4") else None
 
 
 def _missing(backend: str) -> str | None:
-    """Why a backend cannot run here, or None."""
+    """Return the reason why a backend cannot run here, or None."""
     if backend == "native" and not backends.has_native():
         return "the C++ extension is not built: run `make setup`"
     if backend == "triton":
@@ -100,17 +100,17 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def place(backend: str, device: str) -> Place:
-    """Each backend, on the device that it serves: native on the CPU, Triton on the GPU (or its interpreter)."""
+    """Each backend on its device: native on the CPU, Triton on the GPU or in its interpreter."""
     place = Place(backend, "cpu" if backend == "native" else device)
     settings.load_profile("interpreter" if place.interpreted else "fastvae")
     return place
 
 
 class NoHostCopies(TorchDispatchMode):
-    """Refuse a tensor made of a host's number: on a GPU that is a copy, which no graph takes."""
+    """Refuse a tensor made from a Python number: on a GPU that is a copy, which cannot be captured in a graph."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert function._schema.name not in {"aten::lift_fresh", "aten::lift"}, "makes a tensor of a host's number"
+        assert function._schema.name not in {"aten::lift_fresh", "aten::lift"}, "makes a tensor from a Python number"
         return function(*args, **(kwargs or {}))
 
 
@@ -125,7 +125,7 @@ def _seeded() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What must run in one worker comes first: at the end, the others would wait for it. What cannot run is skipped."""
+    """Skip tests that cannot run here, and put groups for one worker first: last, the other workers would wait."""
     refused = _refused()
     for item in items:
         if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Building without what it needs: a clear line, and no failure."""
+"""A build without a compiler says so in a clear line and does not fail."""
 
 import os
 import re

@@ -31,7 +31,7 @@ def trained(tmp_path_factory):
 
 
 def read_image(path):
-    """(3, H, W) uint8."""
+    """Read a PNG as (3, H, W) uint8."""
     return pil_to_tensor(Image.open(path).convert("RGB"))
 
 
@@ -185,7 +185,7 @@ def test_help_lists_the_commands():
     ],
 )
 def test_doctor_launches_a_kernel_before_it_says_ready(monkeypatch, says, remedy):
-    """Triton may be there, and lack what it builds a launch with."""
+    """Triton may be installed and yet lack the compiler that it needs for a launch."""
 
     def failing(*_, **__):
         raise RuntimeError(says)

@@ -1,4 +1,4 @@
-"""Training on a GPU by the doors that users take. The same tests run on the CPU, so that they cannot be what fails."""
+"""Training on a GPU through the public interfaces. The same tests run on the CPU, to show that they are right."""
 
 import json
 import re
@@ -22,13 +22,13 @@ SLOW_CPU = pytest.param("cpu", marks=pytest.mark.slow)
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
-    """No trial that an earlier run made."""
+    """Use an empty cache, without choices of an earlier autotuning."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    """Run ``fastvae train`` in this process, with an empty loss.png; returns the run's folder."""
+    """Run ``fastvae train`` in this process, with an empty loss.png. Returns the run's folder."""
     monkeypatch.setattr("fastvae.train.run.write_curves", lambda metrics, path: path.touch() or path)
 
     def start(device, *flags, out="run"):
@@ -50,7 +50,7 @@ def tensors(folder):
 
 @pytest.mark.parametrize("device", [CPU, GPU])
 def test_two_epochs_learn(train, device, capsys):
-    """By trial on a GPU, which compiles; on a CPU that takes long, and test_autotune.py has it."""
+    """Autotune on a GPU, which compiles. On a CPU that takes long, and test_autotune.py covers it."""
     folder = train(device, "--epochs", "2", *(["--no-autotune"] if device == "cpu" else []))
     first, second = losses(folder)
     assert second < first
@@ -87,7 +87,7 @@ def test_convolutions_learn(train, device):
 
 
 class Transposed(nn.Module):
-    """A layer whose gradient is laid out otherwise than its weight, which fused Adam on a GPU refuses as it comes."""
+    """A layer whose gradient has other strides than its weight, which fused Adam on a GPU would refuse."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -98,7 +98,7 @@ class Transposed(nn.Module):
 
 
 class Waiting(nn.Module):
-    """A layer that reads a value on the host in each step: no graph can hold it."""
+    """A layer that reads a value on the host in each step, so that it cannot be captured in a graph."""
 
     def forward(self, x):
         return x / max(1.0, x.abs().max().item())
@@ -153,7 +153,7 @@ def test_parity(device, capsys):
 
 @pytest.mark.parametrize("device", [SLOW_CPU, GPU])
 def test_two_ranks_learn_as_one_does_and_end(device, tmp_path, train):
-    """They end: NCCL waits for graphs that hold its kernels, and would do so without end."""
+    """Two processes end. NCCL waits for graphs that hold its kernels, which could take forever."""
     if device == "cuda" and torch.cuda.device_count() < 2:
         pytest.skip("one GPU alone")
     flags = ["--epochs", "2", "--precision", "fp32", "--execution", "traced", "--no-autotune"]

@@ -1,4 +1,4 @@
-"""Tests that must not run side by side, or that share what took long to make, are on one worker."""
+"""Groups of tests run on one worker: they must not run at once, or share a fixture that takes long to make."""
 
 import pytest
 

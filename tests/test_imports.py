@@ -1,4 +1,4 @@
-"""What importing costs, and which way imports point."""
+"""The cost of imports, and the one direction in which they point."""
 
 import ast
 import graphlib
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fastvae"
 
-# What each package may import of the others, beside itself and fastvae.utils. data and models stand side by side.
+# The packages that each package may import, beside itself and fastvae.utils. data and models are independent.
 LAYERS = {
     "utils": set(),
     "kernels": set(),
@@ -47,7 +47,7 @@ ALIKE = {"ops", "reference", "kernels"}  # one file for each operator
 
 
 def python(code: str, **environment: str) -> str:
-    """What a fresh interpreter prints."""
+    """Run code in a fresh interpreter, and return its output."""
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
@@ -142,21 +142,21 @@ def sources() -> list[Path]:
 
 
 def module_of(path: Path) -> list[str]:
-    """The parts of a module's name; ``kernels/`` is installed as ``fastvae.kernels``."""
+    """Return the parts of a module's name. ``kernels/`` is installed as ``fastvae.kernels``."""
     relative = path.relative_to(ROOT)
     parts = [*(("fastvae",) if relative.parts[0] == "kernels" else ()), *relative.with_suffix("").parts]
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
 def _literal(node: ast.expr) -> str:
-    """The constant start of a string: all of it, or what stands before the first value of an f-string."""
+    """Return the constant start of a string: all of it, or the part before the first value of an f-string."""
     if isinstance(node, ast.JoinedStr) and node.values:
         node = node.values[0]
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def imports_of(source: str, module: list[str], is_package: bool) -> set[str]:
-    """The modules and names of fastvae that a source imports, ``ops.noise.Noise`` say; under TYPE_CHECKING, too."""
+    """Return the modules and names of fastvae that a source imports, such as ``ops.noise.Noise``, also for typing."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         names: list[str] = []
@@ -193,7 +193,7 @@ def late():
 
 
 def room_of(name: str) -> str:
-    """The room of a module, or of a name in it."""
+    """Return the room of a module or of a name in it."""
     return max((room for room in ROOMS if f"{name}.".startswith(f"{room}." if room else "")), key=len)
 
 

@@ -1,7 +1,4 @@
-"""How the source reads: the beginnings of docstrings and help texts, and one statement for one thing.
-
-These are the parts of the house's style that a program can check. The rest of it is in CONTRIBUTING.md.
-"""
+"""The style of prose and statements, as far as a program can check it. The rest is in CONTRIBUTING.md."""
 
 import ast
 import re
@@ -13,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("fastvae", "kernels", "benchmarks", "tests/attack")
 
-# Words that make a fragment of a sentence: "What the run is", "Of the latents". A verb or a noun phrase says it whole.
+# Words that begin a fragment, such as "What the run is" or "Of the latents", in place of a verb or a noun phrase.
 FRAGMENTS = r"(?:Of|What|Whatever|Whether|Which|Around|How|Where|Who|Whose|Whom)\b"
 BEGINNING = re.compile(rf"\s*{FRAGMENTS}")
 # An entry of a function's "Args:" with a capital letter: the help text of a flag.
@@ -53,16 +50,16 @@ def fragments(source: str) -> list[str]:
 
 
 def genitives(source: str) -> list[str]:
-    """List the lines with a bare "process'", which reads as a plural or as a quotation that is never closed."""
+    """List the lines with a bare genitive, "process'": write "of the process" or "process's"."""
     return [f"{number}: {line.strip()}" for number, line in enumerate(source.splitlines(), 1) if GENITIVE.search(line)]
 
 
 def joined(source: str) -> list[str]:
-    """List the assignments of a tuple to a tuple, ``a, b = f(x), g(y)``, that are two statements in truth.
+    """List the assignments of a tuple to a tuple, ``a, b = f(x), g(y)``, that should be several statements.
 
-    Flagged is every one whose values call, index or look up anything. Allowed are names and constants
-    (``low, high = 0, n``), the unpacking of one value (``a, b = f(x)``), and swaps, in which all targets are also
-    values (``a[i], a[j] = a[j], a[i]``).
+    An assignment is listed if any of its values contains a call, a subscript or an attribute. Allowed are names and
+    constants (``low, high = 0, n``), the unpacking of one value (``a, b = f(x)``), and swaps, in which every target is
+    also a value (``a[i], a[j] = a[j], a[i]``).
     """
     found = []
     for node in ast.walk(ast.parse(source)):

@@ -1,4 +1,4 @@
-"""The `--` that `fastvae._torchrun` puts into torchrun's arguments, and only there."""
+"""`fastvae._torchrun` puts a `--` into torchrun's arguments, and nowhere else."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
-"""Give fastvae what a stranger could, and see that nothing of it runs, reaches out, or takes the machine down.
+"""Feed fastvae hostile input, and check that it runs no code, leaves its folder alone and survives.
 
-`make attack`. Each case makes its input in a private folder, starts a command, and judges: a right result, or status 2
-and one line on stderr. Fuzzers then read mutated files of every format in this suite's own processes.
+`make attack`. Each case makes its input in a private folder, starts a command, and judges its end: right is the correct
+result, or status 2 and one line on stderr. Then fuzzers read mutated files of every format in processes of this suite.
 """
 
 import json
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-# Processes that are forked have none of this one's threads to wait for; what torch.set_num_threads sets, its threads
-# in a forked process would set again, all at once.
+# Forked processes inherit a pool of threads without its threads, and would wait for them forever; torch.set_num_threads
+# would start new ones in each process.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import cases
@@ -31,32 +31,33 @@ from rich.table import Table
 from undisturbed import make
 from watch import end_with_parent
 
-_WHOLE, _SAMPLE = 210_000, 200  # mutations: over all formats, and of each
+_WHOLE = 210_000  # mutations over all formats
+_SAMPLE = 200  # mutations of each format, with --quick
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Attack fastvae. Status 1 if any case is not ok."""
+    """Attack fastvae. The status is 1 if any case is not ok."""
 
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PREFIX ...")] = ()
-    """Only cases whose ids begin so."""
+    """Run only cases whose ids begin with one of these."""
     quick: bool = False
-    """Only the sample that the tests run."""
+    """Run only the sample that the tests run."""
     mutations: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 210,000)")] = None
-    """Mutated files that the fuzzers read, over all formats; of the sample, 200 of each format."""
+    """Number of mutated files over all formats; with --quick, the default is 200 of each format."""
     seed: int = 0
-    """Of the mutations."""
+    """Random seed of the mutations."""
     number: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")] = None
-    """Read this one mutation alone, of each format."""
+    """Read only this mutation of each format, by its number."""
     jobs: int = 2
-    """Cases, or fuzzers, at a time."""
+    """Number of cases or fuzzers that run at once."""
     result: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
-    """Keep the verdicts."""
+    """Write the verdicts to this JSON file."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a case."""
+    """The outcome of a case."""
 
     id: str
     what: str
@@ -66,8 +67,9 @@ class Verdict:
 
 
 def main(settings: Settings) -> int:
-    """Run all cases, and print those that are not ok and a table."""
-    console, began = Console(highlight=False, soft_wrap=True, markup=False), time.monotonic()
+    """Run all cases; print those that are not ok, and a table. Returns 1 if there are any, else 0."""
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    began = time.monotonic()
     wanted = [case for case in cases.ALL if not settings.quick or case.quick]
     wanted = [case for case in wanted if case.id.startswith(settings.only or ("",))]
     formats = [name for name in fuzz.FORMATS if f"FUZ-{name}".startswith(settings.only or ("",))]
@@ -92,7 +94,7 @@ def main(settings: Settings) -> int:
 
 
 def _counts(formats: list[str], settings: Settings) -> dict[str, int]:
-    """How many mutations of each format are read."""
+    """Return the number of mutations to read of each format."""
     if settings.quick and settings.mutations is None:
         return dict.fromkeys(formats, _SAMPLE)
     wanted = _WHOLE if settings.mutations is None else settings.mutations
@@ -111,8 +113,9 @@ def _tell(console: Console, verdict: Verdict) -> None:
 
 
 def _verdicts(wanted: list[Case], folder: Path, templates: Path, jobs: int):
-    """The verdicts, as they come: each case has a process that builds, watches and judges."""
-    todo, running = list(wanted), dict[int, tuple[Case, Path]]()
+    """Yield verdicts as cases end. Each case has a process that builds its input, watches the command and judges it."""
+    todo = list(wanted)
+    running: dict[int, tuple[Case, Path]] = {}
     while todo or running:
         while todo and len(running) < jobs:
             case = todo.pop(0)
@@ -127,7 +130,7 @@ def _verdicts(wanted: list[Case], folder: Path, templates: Path, jobs: int):
             running[pid] = case, root
         if running:
             pid, status = os.wait()
-            if pid not in running:  # left behind by a case whose own process died
+            if pid not in running:  # a process left behind by a case whose own process died
                 continue
             case, root = running.pop(pid)
             judged = root / "verdict.json"

@@ -1,4 +1,4 @@
-"""What a case is, and the verdict on how its command ended."""
+"""An attack case, and the verdict on its outcome."""
 
 import os
 import re
@@ -20,24 +20,25 @@ _ANNOUNCED = re.compile(
     r": its config\.json names the images, in "
     r"|: \d[\d,]* of its (files lies? outside of it|pictures are files of their own), "
 )
-IMPORTS = 25.0  # seconds more for an interpreter of its own, on a busy machine
+IMPORTS = 25.0  # more seconds for a fresh interpreter, on a busy machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One input, and what must become of it.
+    """A hostile input and the outcome that is right for it.
 
     Args:
-        id: as in the report of the attack, where it was there.
-        what: the input, in a few words.
-        build: makes the input in a place, and gives the command: "fastvae" or "python", and arguments.
-        expect: "refused" is status 2 and one line; "right" is status 0; either may do.
-        check: of a command that was not refused: what is wrong, or None.
-        wrong: the verdict where something is, or where what had to be refused was not.
-        during: called again and again while the command runs, until it returns True.
-        quick: one of the sample that the tests run.
+        id: name of the case, the same as in the report of the first attack.
+        what: short description of the input.
+        build: makes the input in a place and returns the command: "fastvae" or "python", and its arguments.
+        expect: "refused" means status 2 and one line, "right" means status 0, and "either" allows both.
+        check: called if the command was not refused; returns a description of what is wrong, or None.
+        wrong: the verdict if ``check`` finds something, or if the outcome is not as expected.
+        during: called repeatedly while the command runs, until it returns True.
+        quick: True if the case belongs to the sample that the tests run.
         needs: a package without which the case is skipped.
-        fresh: start an interpreter, as a shell does; else the command is called in a forked process.
+        fresh: start a new interpreter, as a shell does; otherwise the command runs in a forked process.
+        seconds: time limit of the command.
     """
 
     id: str
@@ -54,11 +55,11 @@ class Case:
 
     @property
     def is_missing(self) -> bool:
-        """Whether its package is not installed."""
+        """True if the case needs a package that is not installed."""
         return bool(self.needs) and find_spec(self.needs) is None
 
     def verdict(self, place: Place) -> tuple[str, str, float]:
-        """Run it: a verdict, what happened, and the seconds that it took."""
+        """Run the case. Returns a verdict, a description of what happened, and the seconds that it took."""
         command = self.build(place)
         before = place.snapshot()
         fresh = self.fresh or command[0] != "fastvae"
@@ -68,7 +69,8 @@ class Case:
 
     def _judged(self, place: Place, outcome: Outcome, before: dict[str, str]) -> tuple[str, str]:
         said = outcome.stdout + outcome.stderr
-        after, status = place.snapshot(), outcome.status
+        after = place.snapshot()
+        status = outcome.status
         for verdict, words in (
             ("code ran", place.ran.exists() and f"it made the file RAN: {_read(place)}"),
             ("deleted", _names(before.keys() - after.keys())),
@@ -77,11 +79,11 @@ class Case:
             ("hang", outcome.stopped == "hang" and f"stopped after {outcome.seconds:.0f} s"),
             ("traceback", "Traceback (most recent call last)" in said and said.rstrip().rpartition("\n")[2]),
             ("killed", status < 0 and f"by {signal.Signals(-status).name}: {outcome.stderr[:300]}"),
-            ("escape sequences", not _is_clean(said) and "characters that cannot be printed reach the terminal"),
+            ("escape sequences", not _is_clean(said) and "unprintable characters reach the terminal"),
         ):
             if words:
                 return verdict, f"status {status}: {words}"
-        # What draws progress may end an empty line; files that a run names are said before they are read.
+        # A progress bar may leave an empty line, and files that a run names are announced before they are read.
         lines = [line for line in outcome.stderr.split("\n") if line and not _ANNOUNCED.search(line)]
         if status == 2 and len(lines) == 1 and lines[0].startswith("fastvae: error: "):
             refused = f"status 2: {lines[0].removeprefix('fastvae: error: ')}"
@@ -89,7 +91,7 @@ class Case:
         if status != 0:
             return "traceback", f"status {status}, {len(lines)} lines: {' | '.join(lines[-2:])}"
         if self.expect == "refused":
-            return self.wrong, "status 0: was not refused"
+            return self.wrong, "status 0: it was not refused"
         complaint = self.check(place, outcome) if self.check is not None else None
         seen = "; ".join(sorted(set(place.notes)))
         return (self.wrong, f"status 0: {complaint}") if complaint else ("ok", f"status 0 {seen}".rstrip())

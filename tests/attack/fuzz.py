@@ -1,7 +1,7 @@
-"""Fuzzers: mutated files, read in processes of this suite, with a watchdog.
+"""Fuzzers: processes of this suite read mutated files under a watchdog.
 
-A reader may succeed, or raise an InputError of one line that can be printed. All else is told with the number of the
-mutation, from which it can be made again: --only FUZ-npy --seed 0 --number 123.
+A reader may succeed, or raise an InputError of one printable line. Anything else is reported with the number of the
+mutation, by which it can be reproduced: --only FUZ-npy --seed 0 --number 123.
 """
 
 import json
@@ -26,15 +26,15 @@ from watch import MEMORY, children, end_with_parent, resident
 
 from fastvae.utils.errors import InputError
 
-_CHUNK = 2500  # mutations that one process reads
-_PATIENCE = 5.0  # seconds for one
-_STATE = struct.Struct("qd")  # the number of the mutation that is read, and since when
-_TOLD = 3  # kinds of failures
+_CHUNK = 2500  # mutations per process
+_PATIENCE = 5.0  # seconds per mutation
+_STATE = struct.Struct("qd")  # the number of the current mutation, and its start time
+_TOLD = 3  # kinds of failures that are listed
 
 
 @dataclass
 class Tally:
-    """What became of one format's mutations: failures by verdict and kind, and the first number of each."""
+    """Results of one format: the failures by verdict and kind, and the first mutation of each."""
 
     format: str
     read: int = 0
@@ -64,10 +64,12 @@ class Tally:
 
 
 class _Worker:
-    """A process that reads some mutations of one format."""
+    """A process that reads a range of mutations of one format."""
 
     def __init__(self, name: str, numbers: range, seed: int, folder: Path) -> None:
-        self.name, self.numbers, self.folder = name, numbers, folder
+        self.name = name
+        self.numbers = numbers
+        self.folder = folder
         self._state = mmap.mmap(-1, _STATE.size)
         self._note(numbers.start)
         self.began = time.monotonic()
@@ -99,13 +101,15 @@ class _Worker:
             for number in (1, 2):
                 os.dup2(terminal.fileno(), number)
             whole = form.make(self.folder)
-            names, contents = list(whole), list(whole.values())
+            names = list(whole)
+            contents = list(whole.values())
             for name in names:
                 Path(name).write_bytes(whole[name])
-                form.read(name)  # which raises what is wrong with the suite itself
-            written, warned = terminal.tell(), list[str]()
+                form.read(name)  # raises if the suite itself is wrong
+            written = terminal.tell()
+            warned: list[str] = []
             warnings.simplefilter("always")
-            warnings.filterwarnings("ignore", "Image size")  # as fastvae has it, whose own limit is another
+            warnings.filterwarnings("ignore", "Image size")  # as fastvae does, which has a limit of its own
             warnings.showwarning = lambda message, *_, **__: warned.append(str(message))
             for number in self.numbers:
                 self._note(number)
@@ -114,38 +118,39 @@ class _Worker:
                 Path(name).write_bytes(form.mutate(dice, whole[name], contents))
                 found = _outcome(form, name, warned)
                 if (size := os.fstat(terminal.fileno()).st_size) > written:
-                    found, written = found or ("silent", "something was written to the terminal"), size
+                    found = found or ("silent", "something was written to the terminal")
+                    written = size
                 if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10 > MEMORY:
                     found = "memory", f"over {MEMORY / 2**30:.1f} GiB"
                 if found:
                     failures.write(json.dumps([*found, number]) + "\n")
                     failures.flush()
                     if found[0] == "memory":
-                        return  # the next mutations are read by a process that has not grown
+                        return  # a fresh process reads the remaining mutations
                 Path(name).write_bytes(whole[name])
 
 
 def _outcome(form: Format, name: str, warned: list[str]) -> tuple[str, str] | None:
-    """What was wrong with how one mutation was read, as a verdict and a kind."""
+    """Read a mutation. Returns a verdict and a kind of failure, or None."""
     warned.clear()
     try:
         form.read(name)
     except InputError as error:
         if not str(error).isprintable():
-            return "escape sequences", "an InputError that cannot be printed"
+            return "escape sequences", "an unprintable InputError"
     except Exception as error:
         return "traceback", f"{type(error).__name__} in {_place(error)}"
     return ("traceback", f"warning: {warned[0][:60]}") if warned else None
 
 
 def _place(error: BaseException) -> str:
-    """The last line of fastvae's own that an error came from."""
+    """Return the innermost line of fastvae in an error's traceback."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/fastvae/" in frame.filename]
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "this suite"
 
 
 def run(counts: dict[str, int], seed: int, jobs: int, folder: Path, number: int | None) -> Iterator[Tally]:
-    """Read so many mutations of some formats; or the one of a number."""
+    """Read the wanted number of mutations of each format, or only the one with a given number."""
     for name, wanted in counts.items():
         first, count = (0, wanted) if number is None else (number, min(wanted, 1))
         tally = Tally(name, count)
@@ -153,7 +158,9 @@ def run(counts: dict[str, int], seed: int, jobs: int, folder: Path, number: int 
             yield tally
             continue
         chunks = deque(range(at, min(at + _CHUNK, first + count)) for at in range(first, first + count, _CHUNK))
-        running, began, made = list[_Worker](), time.monotonic(), 0
+        running: list[_Worker] = []
+        began = time.monotonic()
+        made = 0
         while chunks or running:
             while chunks and len(running) < jobs:
                 made += 1
@@ -169,7 +176,7 @@ def run(counts: dict[str, int], seed: int, jobs: int, folder: Path, number: int 
 
 
 def _look(worker: _Worker, tally: Tally) -> range | None:
-    """None while a worker is at work; else what is left of its mutations, after the one that ended it."""
+    """Return None while a worker runs; once it has ended, the mutations after the one that it ended with."""
     at, since = worker.now()
     ended, status = os.waitpid(worker.pid, os.WNOHANG)
     if not ended:

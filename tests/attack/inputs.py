@@ -1,4 +1,4 @@
-"""Makes inputs: whole ones, for cases to spoil, and commands that read them."""
+"""Valid inputs, which cases then spoil, and the commands that read them."""
 
 import io
 import json
@@ -19,16 +19,16 @@ from undisturbed import TRAIN
 from fastvae.train.checkpoint import checkpoint
 
 COUNT = 40  # images of every input
-ESCAPES = "\x1b]0;owned\x07\x1b[31m\r"  # a window's title, a colour, and a line that is written over
+ESCAPES = "\x1b]0;owned\x07\x1b[31m\r"  # sets a window's title and a colour, and overwrites a line
 
 
 def images() -> np.ndarray:
-    """(COUNT, 8, 8) uint8."""
+    """Return random pixels, (COUNT, 8, 8) uint8."""
     return np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8), dtype=np.uint8)
 
 
 def png(number: int = 0, size: int = 8, kind: str = "PNG") -> bytes:
-    """A picture's file."""
+    """Return an image file of random pixels."""
     pixels = np.random.default_rng(number).integers(0, 256, (size, size, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
@@ -36,7 +36,7 @@ def png(number: int = 0, size: int = 8, kind: str = "PNG") -> bytes:
 
 
 def folder_of_pictures(folder: Path, count: int = COUNT) -> Path:
-    """PNG files."""
+    """Make a folder of PNG files and return it."""
     folder.mkdir()
     for number in range(count):
         (folder / f"{number:02}.png").write_bytes(png(number))
@@ -44,7 +44,7 @@ def folder_of_pictures(folder: Path, count: int = COUNT) -> Path:
 
 
 def train(data: str, *flags: str, steps: int = 3) -> list[str]:
-    """A command that trains on some data, on each image of it once."""
+    """Return a command that trains on some data for a few steps."""
     return [*TRAIN, "--data", data, "--max-steps", str(steps), "--batch-size", "16", "--out", "out", *flags]
 
 
@@ -52,7 +52,7 @@ PICTURES = ("--image-size", "8", "--channels", "1")
 
 
 def config_of(place: Place, changes: Mapping[str, object] | bytes) -> Path:
-    """A run whose config.json has other values, by their dotted names, or other bytes."""
+    """Copy the run and change its config.json: values by dotted names, or all bytes. Returns the file."""
     file = place.copy_run() / "config.json"
     if isinstance(changes, bytes):
         file.write_bytes(changes)
@@ -71,12 +71,13 @@ def config_of(place: Place, changes: Mapping[str, object] | bytes) -> Path:
 def forge(
     run: Path, tensors: Callable[[dict[str, Tensor]], object], values: Callable[[dict[str, Any]], object] | str
 ) -> Path:
-    """Spoil a run's one checkpoint, and give it the checksum of what it is then."""
+    """Forge a run's only checkpoint with a correct checksum, and return its path."""
     (path,) = run.glob("checkpoints/step-*.safetensors")
     found = checkpoint.load(path)
     path.unlink()
     (run / "checkpoints" / "best.safetensors").unlink()
-    changed, kept = dict(found.tensors), dict(found.values)
+    changed = dict(found.tensors)
+    kept = dict(found.values)
     tensors(changed)
     if not isinstance(values, str):
         values(kept)
@@ -91,19 +92,19 @@ def forge(
 
 
 def fifo(path: Path) -> Path:
-    """A named pipe that nobody writes to, in the place of a file."""
+    """Replace a file by a named pipe that nobody writes to."""
     path.unlink(missing_ok=True)
     os.mkfifo(path)
     return path
 
 
 def link(path: Path, target: Path | str) -> Path:
-    """A link in the place of a file."""
+    """Replace a file by a link."""
     path.unlink(missing_ok=True)
     path.symlink_to(target)
     return path
 
 
 def python(code: str, *arguments: str) -> Sequence[str]:
-    """A command of Python, the current folder left out."""
+    """Return a command that runs Python code without the current folder in its search path."""
     return ["python", "-c", f"import sys; sys.path[:1] = []\n{code}", *arguments]

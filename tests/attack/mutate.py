@@ -1,4 +1,4 @@
-"""Damage: of bytes, and of JSON by its fields."""
+"""Random damage to bytes, and to the fields of JSON."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ _DEEP = 5000
 
 
 def damaged(dice: Random, content: bytes, others: list[bytes]) -> bytes:
-    """Bytes with one to four changes."""
+    """Make one to four random changes to bytes."""
     changed = bytearray(content)
     for _ in range(dice.choice((1, 1, 1, 2, 4))):
         _change(dice, changed, others)
@@ -24,7 +24,7 @@ def damaged(dice: Random, content: bytes, others: list[bytes]) -> bytes:
 
 def _change(dice: Random, content: bytearray, others: list[bytes]) -> None:
     size = len(content)
-    # Headers decide most, and are short: half of all changes are made to the first bytes.
+    # Headers matter most and are short: half of all changes hit the first bytes.
     at = dice.randrange(min(size, 128) if dice.random() < 0.5 and size else size or 1)
     end = min(size, at + dice.choice((1, 4, 16, 512)))
     kind = dice.randrange(8)
@@ -49,7 +49,7 @@ def _change(dice: Random, content: bytearray, others: list[bytes]) -> None:
 
 
 def damaged_json(dice: Random, content: bytes, others: list[bytes]) -> bytes:
-    """JSON, of one line or several, with another value, name or number of fields; at times other bytes."""
+    """Change values, names or fields of JSON, of one line or several; in a fifth of cases, change bytes instead."""
     if dice.random() < 0.2:
         return damaged(dice, content, others)
     lines = content.splitlines() if content.count(b"\n{") else [content]
@@ -83,4 +83,4 @@ def _edit(dice: Random, holder: Any, key: Any) -> None:
     elif kind == 2 and isinstance(holder[key], (int, float)) and math.isfinite(holder[key]):
         holder[key] = holder[key] * dice.choice((-1, 2, 1000, 0.5)) + dice.choice((0, 1))
     else:
-        holder[key] = copy.deepcopy(dice.choice(_VALUES))  # which a later change may be made to
+        holder[key] = copy.deepcopy(dice.choice(_VALUES))  # a copy, because later changes may modify it

@@ -1,4 +1,4 @@
-"""The readers that fuzzers call, as commands do, and whole files of each format for them to damage."""
+"""The readers that fuzzers call, as commands do, and valid files of each format to damage."""
 
 import gzip
 import io
@@ -39,12 +39,15 @@ _WORLD = World(0, 0, 1, _CPU)
 
 @dataclass(frozen=True)
 class Format:
-    """What one fuzzer reads, in the current folder.
+    """A format that a fuzzer reads, in the current folder.
 
     Args:
-        share: of all mutations.
-        make: whole files, by what they are called; whatever else the reader needs is made beside them.
-        read: reads what the file of that name is now.
+        what: name of the format.
+        share: weight in the number of all mutations.
+        make: returns valid files by name, and makes everything else that the reader needs beside them.
+        read: reads the file with that name.
+        mutate: damages a file.
+        needs: a package without which the format is skipped.
     """
 
     what: str
@@ -100,7 +103,7 @@ def _idxs(_: Path) -> dict[str, bytes]:
 
 
 def _one(name: str) -> None:
-    """A picture that is in memory."""
+    """Read a single image by way of memory."""
 
     class Held:
         def __len__(self) -> int:
@@ -128,7 +131,7 @@ def _checkpoint(_: Path) -> dict[str, bytes]:
 
 
 def _run(folder: Path) -> Path:
-    """A run on an array of this folder: what it reads is small, and a path that is damaged leads nowhere."""
+    """Copy a run whose data are a small array in this folder, so that a damaged path leads nowhere."""
     run = folder / "run"
     shutil.copytree(folder.parent / "templates" / "run", run)
     np.save(folder / "x.npy", images())
@@ -149,7 +152,7 @@ def _evaluated(_: str) -> None:
 
 
 def _values(folder: Path) -> dict[str, bytes]:
-    """The values in a checkpoint, whose checksum is made right again."""
+    """Return the values of a checkpoint, to be damaged and stored with a correct checksum."""
     run = _run(folder)
     (path,) = run.glob("checkpoints/step-*")
     shutil.copytree(run, folder / "whole")
@@ -203,7 +206,7 @@ def _chosen(name: str) -> None:
 
 
 def _hdf5(folder: Path) -> dict[str, bytes]:
-    import h5py  # noqa: PLC0415 -- of the adapters' environment
+    import h5py  # noqa: PLC0415 -- only in the adapters' environment
 
     made = {}
     for name, options in (("0.h5", {}), ("1.h5", {"chunks": (2, 8, 8), "compression": "gzip"})):

@@ -1,4 +1,4 @@
-"""A sample of `make attack`: cases that are quickly tried, and 200 mutations of each format."""
+"""A sample of `make attack`: its quick cases, and 200 mutations of each format."""
 
 import json
 import subprocess

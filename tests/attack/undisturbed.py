@@ -1,8 +1,8 @@
-"""What nothing happened to: a run, one that went on from it, and one's choice of how to train. Cases spoil copies."""
+"""The undisturbed runs that cases copy and spoil: one of three epochs, and one of four to compare resumed runs with."""
 
 from pathlib import Path
 
-# All that commands import, before processes are forked: each would take seconds over it.
+# Import everything that commands import before forking: otherwise each process would spend seconds on it.
 import torch
 import torch._dynamo
 import torchvision.datasets
@@ -22,7 +22,7 @@ RESUME = (*TRAIN, "--epochs", "4", "--out", "run", "--resume")
 
 
 def make(folder: Path) -> Path:
-    """Train what the cases start from."""
+    """Train the runs that cases start from, and return their folder."""
     (folder / "matplotlib").mkdir(parents=True)
     place = Place(folder / "made", folder)
     for name, command in (
@@ -36,7 +36,7 @@ def make(folder: Path) -> Path:
 
 
 def went_on(place: Place, _: object) -> str | None:
-    """Whether a run that was resumed has the weights of the one that was never stopped."""
+    """Check that a resumed run has the weights of the run that was never stopped."""
     kept = [
         checkpoint.newest(folder / "checkpoints")[1] for folder in (place.work / "run", place.templates / "resumed")
     ]

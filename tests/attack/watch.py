@@ -1,4 +1,4 @@
-"""One command in a process of its own, watched: how long it takes, how much memory, and what is left of it."""
+"""A command in a process of its own, watched for time, memory and processes that it leaves behind."""
 
 import contextlib
 import ctypes
@@ -15,15 +15,15 @@ from typing import NoReturn
 
 from place import Place
 
-MEMORY = int(2.5 * (1 << 30))  # bytes, of any one process
-_PERIOD = 0.03  # seconds between two looks
+MEMORY = int(2.5 * (1 << 30))  # bytes that any single process may use
+_PERIOD = 0.03  # seconds between two checks
 _PR_SET_CHILD_SUBREAPER, _PR_SET_PDEATHSIG = 36, 1
 _LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended. status: -N where signal N killed it. stopped: "hang" or "memory" where we did."""
+    """The end of a command. ``status`` is -N if signal N killed it; ``stopped`` is why we did: "hang" or "memory"."""
 
     status: int
     stdout: str
@@ -34,11 +34,12 @@ class Outcome:
 
 
 class Watched:
-    """A command that runs. It is forked from this process, which has imported all that it needs, unless ``fresh``."""
+    """A running command. Unless ``fresh``, it is forked from this process, which has imported everything it needs."""
 
     def __init__(self, place: Place, command: Sequence[str], *, fresh: bool) -> None:
-        self.place, self.peak = place, 0
-        # What it leaves behind becomes a child of ours, whatever session it chose.
+        self.place = place
+        self.peak = 0
+        # Processes that it leaves behind become children of this one, even in another session.
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -51,16 +52,18 @@ class Watched:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def processes(self) -> list[int]:
-        """It and all that it has started, but for those whose parents have ended."""
-        found, todo = [], [self.pid]
+        """Return the command and its descendants, except those whose parents have ended."""
+        found = []
+        todo = [self.pid]
         while todo:
             found.append(todo.pop())
             todo += children(found[-1])
         return found
 
     def end(self, seconds: float, during: Callable[[Place, "Watched"], bool] | None) -> Outcome:
-        """Wait for it; ``during`` is called again and again until it returns True."""
-        began, stopped = time.monotonic(), ""
+        """Wait for the end of the command. ``during`` is called repeatedly until it returns True."""
+        began = time.monotonic()
+        stopped = ""
         try:
             while not self.is_over() and not stopped:
                 if during is not None and during(self.place, self):
@@ -82,12 +85,12 @@ class Watched:
 
 
 def end_with_parent() -> None:
-    """Be killed when the process that forked this one ends: nothing outlives the suite."""
+    """Have this process killed when its parent ends, so that nothing outlives the suite."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def children(pid: int) -> list[int]:
-    """The processes that one has started, and those that it was given when their parents ended."""
+    """Return the children of a process, including those it inherited when their parents ended."""
     found = []
     with contextlib.suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -101,14 +104,14 @@ def _said(path: Path) -> str:
 
 
 def resident(pid: int) -> int:
-    """Bytes of a process that are in memory."""
+    """Return the resident memory of a process in bytes."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
 
 
 def _become(place: Place, command: Sequence[str], fresh: bool) -> NoReturn:
-    """Be the command, in the forked process."""
+    """Run the command in the forked process, and exit."""
     os.setsid()
     os.chdir(place.work)
     for number, name in enumerate((os.devnull, place.stdout, place.root / "err")):
@@ -119,13 +122,13 @@ def _become(place: Place, command: Sequence[str], fresh: bool) -> NoReturn:
         os.execve(sys.executable, [sys.executable, *arguments], place.environment)
     os.environ.clear()
     os.environ.update(place.environment)
-    tempfile.tempdir = None  # which remembers another TMPDIR
+    tempfile.tempdir = None  # it has cached another TMPDIR
     os._exit(_called(arguments))
 
 
 def _called(arguments: list[str]) -> int:
-    """What an interpreter does around a console script."""
-    from fastvae.cli import main  # noqa: PLC0415 -- imported before the fork; the watcher itself needs none of it
+    """Call fastvae's main as an interpreter would, and return its exit status."""
+    from fastvae.cli import main  # noqa: PLC0415 -- imported before the fork; the watcher itself does not need it
 
     sys.argv[:] = arguments
     try:

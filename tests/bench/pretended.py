@@ -1,4 +1,4 @@
-"""A GPU's captures on a CPU: lists of operators' calls in the place of CUDA graphs."""
+"""Stand-ins on a CPU for captures on a GPU: lists of operators' calls in place of CUDA graphs."""
 
 import time
 import types
@@ -11,7 +11,7 @@ from ..train.recording import Recording
 
 
 def capture(warm_up, *works):
-    """In the place of ``graphs.capture``."""
+    """Stand in for ``graphs.capture``."""
     warm_up()
     captured = [Recording() for _ in works]
     for graph, work in zip(captured, works, strict=True):
@@ -21,14 +21,14 @@ def capture(warm_up, *works):
 
 
 def seconds(graph):
-    """In the place of ``graphs.seconds``."""
+    """Stand in for ``graphs.seconds``."""
     begun = time.perf_counter()
     graph.replay()
     return time.perf_counter() - begun
 
 
 def install(monkeypatch):
-    """For one test."""
+    """Install the stand-ins for one test."""
     monkeypatch.setattr(graphs, "captures", lambda device: True)
     monkeypatch.setattr(graphs, "capture", capture)
     monkeypatch.setattr(graphs, "seconds", seconds)

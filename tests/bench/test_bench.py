@@ -94,7 +94,7 @@ def test_every_contender_trains_an_epoch_of_the_same_length():
 
 
 def replayed(monkeypatch):
-    """As on a GPU; returns the steps that each replay of a graph begins after."""
+    """Pretend to be on a GPU; return the steps after which each replay of a graph begins."""
     begun = []
 
     def on_cuda(engine, loader, sizes):
@@ -140,7 +140,7 @@ def test_compiled_contenders_agree_with_the_eager_ones():
 
 
 class Turn(Contender):
-    """Writes down when it is asked to train."""
+    """A contender that records when it is asked to train."""
 
     def __init__(self, name, seed, log):
         self.name, self.seed, self.log = name, seed, log

@@ -1,4 +1,4 @@
-"""The constants that baselines need are read once, whatever the page cache holds."""
+"""The constants that baselines need are read before the race, whatever the page cache holds."""
 
 import subprocess
 import sys

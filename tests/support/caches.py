@@ -1,4 +1,4 @@
-"""What the tests of the cache on the disk share."""
+"""Helpers of the tests of the decoded cache."""
 
 import time
 
@@ -11,7 +11,7 @@ KEY = {"data": "made", "images": 10}
 
 
 class Made:
-    """A source of random images that counts what is read of it."""
+    """A source of random images that counts the images read."""
 
     def __init__(self, shape=(10, 3, 5, 4), pause=0.0, dtype=torch.uint8):
         self.shape, self.dtype, self.pause = shape, dtype, pause
@@ -28,7 +28,7 @@ class Made:
 
 
 class Failing(Made):
-    """One whose last image is broken."""
+    """A source whose last image cannot be read."""
 
     def __init__(self, error, shape=(200, 3, 5, 4)):
         super().__init__(shape)
@@ -49,6 +49,6 @@ def content(images):
 
 
 def record():
-    """The one record, in the user's own cache, of a file whose checksums were found right."""
+    """Return the only record, in the user's cache, of a file whose checksums were found correct."""
     (file,) = (cache_folder() / "verified").iterdir()
     return file

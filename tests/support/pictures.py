@@ -1,4 +1,4 @@
-"""Pictures made for tests."""
+"""Images made for tests."""
 
 import io
 
@@ -35,7 +35,7 @@ def encoded(picture, form="PNG", **options):
 
 
 def numbered(count):
-    """Pictures of one colour each, of which the number can be read: PNG, of several sizes."""
+    """Return PNGs of several sizes, each in one colour that encodes its number."""
     return Made(
         encoded(Image.new("RGB", (20 + index % 3, 17 + index % 5), (index % 256, index // 256, 77)))
         for index in range(count)
@@ -47,7 +47,7 @@ def numbers(images):
 
 
 def photographs(count, height=90, width=120):
-    """Smooth pictures as cameras make them, as JPEG."""
+    """Return JPEGs as smooth as photographs."""
     made = []
     for index in range(count):
         coarse = np.random.default_rng(index).integers(0, 256, (9, 12, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ import pytest
 from fastvae.utils import files
 
 PACKAGE = Path(files.__file__).parents[1]
-# What opens files without fastvae.utils.files, and why.
+# Files that open files without fastvae.utils.files, and the reason.
 OWN_OPENERS = {
     "fastvae/utils/files.py": "it is the opener",
     "fastvae/data/datasets/cifar.py": "numpy.fromfile of a file that open_regular opened",
@@ -24,7 +24,7 @@ OWN_OPENERS = {
 
 @pytest.fixture
 def odd(tmp_path: Path) -> dict[str, Path]:
-    """Things that are no regular files; of some, a reader would wait for ever."""
+    """Paths that are not regular files; reading some of them would block forever."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("pipe")
@@ -126,7 +126,7 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 
 def calls(path: Path) -> set[str]:
-    """The names of what a file calls, of methods their last part."""
+    """Return the names of all functions and methods that a file calls."""
     nodes = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     return {node.id for node in nodes if isinstance(node, ast.Name)} | {
         f".{node.attr}" for node in nodes if isinstance(node, ast.Attribute)

@@ -1,4 +1,4 @@
-"""Processes that Python starts do not import what lies in the current folder."""
+"""Processes that Python starts import nothing from the current folder."""
 
 import os
 import subprocess

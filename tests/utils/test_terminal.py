@@ -1,4 +1,4 @@
-"""What fastvae prints: as it is, to whatever takes it, and by one class."""
+"""All output goes through one class: shown literally, and to any stream."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What may reach a terminal of a stranger's names."""
+"""Untrusted names are escaped before they reach a terminal."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""All cases, by surface."""
+"""All attack cases, by attack surface."""
 
 from . import (
     archives,
@@ -22,4 +22,4 @@ _SURFACES = (
     environment, processes,
 )  # fmt: skip
 ALL = [case for surface in _SURFACES for case in surface.CASES]
-assert len({case.id for case in ALL}) == len(ALL), "two cases have one id"
+assert len({case.id for case in ALL}) == len(ALL), "two cases have the same id"

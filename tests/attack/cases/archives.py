@@ -1,4 +1,4 @@
-"""Archives of arrays from a stranger: .npz, and torchvision's data sets in bz2."""
+"""Hostile archives of arrays: .npz, and torchvision's data sets in bz2."""
 
 import bz2
 import struct
@@ -32,7 +32,7 @@ def _flip(path: Path, place: int) -> None:
 
 
 def _small(save, place: Place) -> list[str]:
-    """One bit of the pixels flipped: the archive holds their CRC."""
+    """Flip one bit of the pixels, whose CRC the archive holds."""
     path = place.work / "x.npz"
     save(path, images=images())
     with zipfile.ZipFile(path) as archive:
@@ -42,20 +42,22 @@ def _small(save, place: Place) -> list[str]:
 
 
 def _large(place: Place) -> list[str]:
-    """The same in 1.2 GB, which are not read into memory: a sparse file."""
+    """Flip a bit in 1.2 GB of pixels, too large to be read into memory. The file is sparse."""
     count, side = 300, 2000
     content = described(f"({count}, {side}, {side})")
     size = len(content) + count * side * side
-    sum_of, left = zlib.crc32(content), size - len(content)
+    crc = zlib.crc32(content)
+    left = size - len(content)
     part = bytes(1 << 24)
     while left:
-        sum_of, left = zlib.crc32(part[:left], sum_of), left - min(left, len(part))
-    with zipfile.ZipFile(place.work / "y.npz", "w") as archive:  # for the central directory of a member of that size
+        crc = zlib.crc32(part[:left], crc)
+        left -= min(left, len(part))
+    with zipfile.ZipFile(place.work / "y.npz", "w") as archive:  # the template of the central directory
         archive.writestr("images.npy", content)
     whole = bytearray((place.work / "y.npz").read_bytes())
     central = whole.index(b"PK\x01\x02")
     for at in (14, central + 16):  # CRC, compressed size, size
-        whole[at : at + 12] = struct.pack("<III", sum_of, size, size)
+        whole[at : at + 12] = struct.pack("<III", crc, size, size)
     end = whole.index(b"PK\x05\x06")
     offset = central + size - len(content)
     whole[end + 16 : end + 20] = struct.pack("<I", offset)
@@ -69,18 +71,20 @@ def _large(place: Place) -> list[str]:
 
 
 def _bomb(place: Place) -> list[str]:
-    """Some MB whose compressed array is 4 GB of zeros, of which each image is 16 MB."""
+    """Write some MB that unpack to an array of 4 GB of zeros, in images of 16 MB."""
     count, side = 256, 4096
-    head, part = described(f"({count}, {side}, {side})"), bytes(side * side)
+    head = described(f"({count}, {side}, {side})")
+    part = bytes(side * side)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     first = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH)
-    sum_of = zlib.crc32(head)
+    crc = zlib.crc32(head)
     for _ in range(count):
-        sum_of = zlib.crc32(part, sum_of)
-    packed, size = first + block * count + packer.flush(), len(head) + count * side * side
+        crc = zlib.crc32(part, crc)
+    packed = first + block * count + packer.flush()
+    size = len(head) + count * side * side
     extra = struct.pack("<HHQQ", 1, 16, size, len(packed))
-    sizes = struct.pack("<III", sum_of, 0xFFFFFFFF, 0xFFFFFFFF)
+    sizes = struct.pack("<III", crc, 0xFFFFFFFF, 0xFFFFFFFF)
     local = b"PK\x03\x04" + struct.pack("<HHHHH", 45, 0, 8, 0, 33) + sizes + struct.pack("<HH", 10, len(extra))
     central = b"PK\x01\x02" + struct.pack("<HHHHHH", 45, 45, 0, 8, 0, 33) + sizes
     central += struct.pack("<HHHHHII", 10, len(extra), 0, 0, 0, 0, 0) + b"images.npy" + extra
@@ -91,7 +95,7 @@ def _bomb(place: Place) -> list[str]:
 
 
 def _usps(place: Place) -> list[str]:
-    """A few KB that are a line of 4 GB."""
+    """Write a few KB that unpack to a single line of 4 GB."""
     content = bz2.compress(b"0" * (1 << 24)) * 256
     for name in ("usps.bz2", "usps.t.bz2"):
         (place.work / name).write_bytes(content)
@@ -104,7 +108,7 @@ _NAMED = [(f"../../{ESCAPES}a\n", _GOOD), (f"/{ESCAPES}b", _GOOD)]
 _MEMBERS = (
     ("N17", "an array of objects", [("images.npy", _OBJECTS)]),
     ("N18", "control characters in the names of members", [(f"{name}.npy", content) for name, content in _NAMED]),
-    ("N19", "a member that is no array", [("images.npy", b"x")]),
+    ("N19", "a member that is not an array", [("images.npy", b"x")]),
     ("N20", "no member", []),
     ("N21", "a header that announces more", [("images.npy", described("(1073741824, 8, 8)"))]),
     ("N22", "70,000 members", [(f"{number}.npy", b"") for number in range(70_000)]),
@@ -117,6 +121,6 @@ CASES = [
     Case(id="N14", what="npz: 4 GB of zeros", build=_bomb, expect="either", seconds=40),
     Case(id="N23", what="npz, compressed: a bit flipped", build=partial(_small, np.savez_compressed)),
     Case(id="CRC1", what="npz, 1.2 GB uncompressed: a bit flipped in the pixels", build=_large, seconds=30),
-    Case(id="CRC2", what="npz, uncompressed: the same, small", build=partial(_small, np.savez), quick=True),
+    Case(id="CRC2", what="npz, uncompressed and small: a bit flipped", build=partial(_small, np.savez), quick=True),
     Case(id="V01", what="torchvision:USPS: bz2 of 4 GB", build=_usps, expect="either", seconds=60),
 ]

@@ -1,4 +1,4 @@
-"""Arrays from a stranger: .npy files and IDX, as MNIST has it."""
+"""Hostile arrays: .npy, and IDX, the format of MNIST."""
 
 import gzip
 import io
@@ -19,7 +19,7 @@ _HUGE = 1 << 34
 
 
 class Runs:
-    """What a pickle can do."""
+    """An object whose unpickling makes a folder, which shows that code ran."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -29,13 +29,13 @@ class Runs:
 
 
 def header(text: str, content: bytes = b"") -> bytes:
-    """An .npy file with any header."""
+    """Return an .npy file with any header."""
     padded = text + " " * (-(len(text) + 11) % 64) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded.encode("latin1") + content
 
 
 def described(shape: object, descr: object = "|u1", content: bytes = b"") -> bytes:
-    """An .npy file whose header announces something."""
+    """Return an .npy file whose header announces any shape and dtype."""
     return header(f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}", content)
 
 
@@ -50,7 +50,7 @@ def _whole(place: Place) -> list[str]:
 
 
 def _objects(name: str, place: Place) -> list[str]:
-    """An array of objects, which only pickle could read, under a name of any format."""
+    """Write an array of objects, which only pickle could read, under any file name."""
     array = np.array([Runs(place.ran)] * COUNT, dtype=object)
     content = io.BytesIO()
     np.save(content, array, allow_pickle=True)
@@ -64,7 +64,7 @@ def _pickle(name: str, place: Place) -> list[str]:
 
 
 def _sparse(place: Place) -> list[str]:
-    """1 TB that no disk holds, of 2**34 images."""
+    """Write a sparse file of 1 TB, of 2**34 images."""
     with (place.work / "x.npy").open("wb") as file:
         file.write(described(f"({_HUGE}, 8, 8)"))
         file.truncate(file.tell() + _HUGE * 64)
@@ -72,7 +72,7 @@ def _sparse(place: Place) -> list[str]:
 
 
 def _wide(place: Place) -> list[str]:
-    """Few images, of so many pixels that the weights of a network would take 430 GB."""
+    """Write a few images, so large that the weights of a network for them would take 430 GB."""
     with (place.work / "x.npy").open("wb") as file:
         file.write(described("(4, 16384, 16384)"))
         file.truncate(file.tell() + (4 << 28))
@@ -86,7 +86,7 @@ _HEADERS: tuple[tuple[str, str, bytes], ...] = (
     ("N04", "a shape of 10**30", described("(10**30, 8, 8)".replace("10**30", "1" + "0" * 30))),
     ("N05", "a negative shape", described("(-40, 8, 8)")),
     ("N06", "fewer bytes than announced", described("(40, 8, 8)", content=bytes(100))),
-    ("N07", "2**62 images of no pixels", described(f"({1 << 62}, 0, 8)")),
+    ("N07", "2**62 images without pixels", described(f"({1 << 62}, 0, 8)")),
     ("N08", "elements of strings", described("(40, 8, 8)", "<U1", bytes(40 * 64 * 4))),
     ("N09", "elements of a structure", described("(40, 8, 8)", [("a\x1b[31m", "|u1")], bytes(40 * 64))),
     ("N10", "floats that are NaN", described("(40, 8, 8)", "<f4", b"\xff" * 40 * 256)),
@@ -102,32 +102,33 @@ def _idx(place: Place, content: bytes, suffix: str = "") -> list[str]:
 
 
 def idx(count: int, height: int, width: int, content: bytes) -> bytes:
-    """An IDX file."""
+    """Return an IDX file."""
     return struct.pack(">4B3I", 0, 0, 8, 3, count, height, width) + content
 
 
 def _bomb(place: Place) -> list[str]:
-    """A gzip file of some MB, whose 4 GB of zeros are images as its header says."""
+    """Write a gzip file of some MB that unpacks to 4 GB of zeros, as many as its header announces."""
     side, count = 1 << 12, 1 << 8
     head = idx(count, side, side, b"")
     part = bytes(1 << 24)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     first = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH)
-    blocks, sum_of = count * side * side >> 24, zlib.crc32(head)
+    blocks = count * side * side >> 24
+    crc = zlib.crc32(head)
     for _ in range(blocks):
-        sum_of = zlib.crc32(part, sum_of)
+        crc = zlib.crc32(part, crc)
     size = len(head) + count * side * side
-    end = packer.flush() + struct.pack("<II", sum_of, size & 0xFFFFFFFF)
+    end = packer.flush() + struct.pack("<II", crc, size & 0xFFFFFFFF)
     return _idx(place, b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff" + first + block * blocks + end, ".gz")
 
 
 _IDX = (
     ("X01", "an IDX file that announces 2**96 bytes", idx(2**32 - 1, 2**32 - 1, 2**32 - 1, bytes(100)), ""),
-    ("X02", "an IDX file of no pixels", idx(0, 8, 8, b""), ""),
+    ("X02", "an IDX file without pixels", idx(0, 8, 8, b""), ""),
     ("X06", "IDX.gz cut off", gzip.compress(idx(40, 8, 8, bytes(2560)))[:-9], ".gz"),
     ("X07", "IDX.gz that announces more", gzip.compress(idx(2**20, 64, 64, bytes(99))), ".gz"),
-    ("X08", "IDX.gz of rubbish", b"\x1f\x8b\x08\x1f" + b"\xff" * 99, ".gz"),
+    ("X08", "IDX.gz of garbage", b"\x1f\x8b\x08\x1f" + b"\xff" * 99, ".gz"),
 )
 _PICKLED = ("x.npy", "x.npz", "x.tar", "x.h5", "x.txt")
 

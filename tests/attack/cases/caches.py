@@ -1,4 +1,4 @@
-"""Caches in folders that others may write to: of decoded pictures, and of how to train."""
+"""Hostile caches in folders that others may write to: decoded images, autotuning, compiled code."""
 
 import getpass
 import json
@@ -15,7 +15,7 @@ COMMAND = train("d", *PICTURES, "--cache", "kept")
 
 
 def filled(place: Place) -> Path:
-    """A cache that a run has made: the folder of its pictures for training."""
+    """Let a run fill a cache, and return the folder of its training images."""
     folder_of_pictures(place.work / "d")
     _train_first(COMMAND, place)
     (folder,) = (place.work / "kept").glob("train-*")
@@ -23,14 +23,14 @@ def filled(place: Place) -> Path:
 
 
 def _train_first(command: list[str], place: Place) -> None:
-    """Carry out a command that ends in a run's folder, in another one."""
+    """Run a command with another run folder, to fill the caches."""
     outcome = Watched(place, ["first" if word == "out" else word for word in command], fresh=False).end(120.0, None)
     if outcome.status != 0:
         raise RuntimeError(outcome.stderr)
 
 
 def _links(names: tuple[str, ...], gone: tuple[str, ...], place: Place) -> list[str]:
-    """Links in a cache; what is gone is made anew."""
+    """Put links into a cache; the files in ``gone`` are removed and will be made again."""
     folder = filled(place)
     for name in gone:
         (folder / name).unlink(missing_ok=True)
@@ -40,13 +40,13 @@ def _links(names: tuple[str, ...], gone: tuple[str, ...], place: Place) -> list[
 
 
 def _forged(place: Place) -> list[str]:
-    """Other pixels, and a verified.json that says they were found right."""
+    """Replace the pixels, and forge a verified.json that says they were checked."""
     folder = filled(place)
-    pixels, about = folder / "images.bin", folder / "verified.json"
+    pixels = folder / "images.bin"
     pixels.write_bytes(bytes(pixels.stat().st_size))
     status = pixels.stat()
     state = {"size": status.st_size, "inode": status.st_ino, "mtime_ns": status.st_mtime_ns}
-    about.write_text(json.dumps({**state, "ctime_ns": status.st_ctime_ns}))
+    (folder / "verified.json").write_text(json.dumps({**state, "ctime_ns": status.st_ctime_ns}))
     return COMMAND
 
 
@@ -56,7 +56,7 @@ def _spoilt(name: str, content: bytes, place: Place) -> list[str]:
 
 
 def _learnt_alike(place: Place, _: Outcome) -> str | None:
-    """Whether the pixels were the same: so are the losses, then."""
+    """Compare the losses, which are the same if the pixels are."""
     losses = [json.loads((place.work / run / "metrics.jsonl").read_text().splitlines()[0]) for run in ("first", "out")]
     return None if losses[0]["loss"] == losses[1]["loss"] else "trained on other pixels"
 
@@ -66,7 +66,7 @@ _COMPILED = [*_AUTOTUNED, "--no-autotune", "--execution", "compiled"]
 
 
 def _autotune(content: bytes | None, words: object, place: Place) -> list[str]:
-    """A run makes its choice, which is spoilt."""
+    """Spoil autotune.json, either after a run has written it (``words``), or from the start (``content``)."""
     if words is None:
         file = place.root / "cache" / "fastvae" / "autotune.json"
         file.parent.mkdir()
@@ -82,7 +82,7 @@ def _autotune(content: bytes | None, words: object, place: Place) -> list[str]:
 
 
 def _loose(place: Place) -> list[str]:
-    """Another user's folder where compiled steps are kept."""
+    """Make the folder of compiled steps writable for all users."""
     folder = place.root / "cache" / "fastvae" / "inductor"
     folder.mkdir(parents=True)
     os.chmod(folder, 0o777)
@@ -90,7 +90,7 @@ def _loose(place: Place) -> list[str]:
 
 
 def _is_private(place: Place, _: Outcome) -> str | None:
-    """What torch keeps in the shared temporary folder, headers, lies in a folder of this user alone."""
+    """Check that torch keeps only headers in the shared temporary folder, in a folder of mode 0700."""
     for path in (place.root / "tmp").glob("*inductor*"):
         held = sorted(inner.name for inner in path.iterdir())
         if held != ["precompiled_headers"] or path.stat().st_mode & 0o777 != 0o700:
@@ -99,7 +99,7 @@ def _is_private(place: Place, _: Outcome) -> str | None:
 
 
 def _taken(place: Place) -> list[str]:
-    """Another user has taken the name of torch's folder."""
+    """Let another user own the folder that torch would use."""
     folder = place.root / "tmp" / f"torchinductor_{getpass.getuser()}"
     folder.mkdir()
     os.chown(folder, 65534, 65534)
@@ -107,7 +107,7 @@ def _taken(place: Place) -> list[str]:
 
 
 def _is_left(place: Place, outcome: Outcome) -> str | None:
-    """Nothing was loaded from that folder, then, as it holds nothing still."""
+    """Check that the folder is still empty, so that nothing was loaded from it."""
     folder = place.root / "cache" / "fastvae" / "inductor"
     return "the folder is used" if any(folder.iterdir()) else _is_private(place, outcome)
 

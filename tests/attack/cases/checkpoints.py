@@ -1,4 +1,4 @@
-"""A run's folder from a stranger: checkpoints with a right checksum and wrong content, evaluated."""
+"""Hostile run folders: checkpoints with a correct checksum and wrong content, evaluated."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,25 +12,26 @@ from torch import Tensor
 
 from .configs import EVALUATE
 
-Tensors, Values = Callable[[dict[str, Tensor]], object], Callable[[dict[str, Any]], object] | str
+Tensors = Callable[[dict[str, Tensor]], object]
+Values = Callable[[dict[str, Any]], object] | str
 
 
 def same(_: object) -> None:
-    """Leave it as it is."""
+    """Change nothing."""
 
 
 def each(convert: Callable[[Tensor], Tensor]) -> Tensors:
-    """Convert all weights."""
+    """Return a change that converts all weights."""
     return lambda tensors: tensors.update({n: convert(t) for n, t in tensors.items() if n.startswith("model.")})
 
 
 def value(name: str, new: object) -> Values:
-    """Change one value."""
+    """Return a change that sets one value."""
     return lambda values: values.update({name: new})
 
 
 def without(name: str) -> Values:
-    """Leave one value out."""
+    """Return a change that removes one value."""
     return lambda values: values.pop(name)
 
 
@@ -54,7 +55,7 @@ _FORGED: tuple[tuple[str, str, Tensors, Values], ...] = (
 
 
 def build(tensors: Tensors, values: Values, command: tuple[str, ...], place: Place) -> tuple[str, ...]:
-    """A run whose one checkpoint is forged."""
+    """Forge the only checkpoint of a run."""
     forge(place.copy_run(), tensors, values)
     return command
 

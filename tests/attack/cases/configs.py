@@ -1,4 +1,4 @@
-"""A run's folder from a stranger: config.json."""
+"""Hostile run folders: config.json."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -14,7 +14,7 @@ EVALUATE, NLL, SAMPLE = (
 )
 DEEP = b"[" * 200_000
 
-# id, what it is called, what is changed, the command.
+# (id, description, changes, command)
 _CHANGES: tuple[tuple[str, str, Mapping[str, object] | bytes, tuple[str, ...]], ...] = (
     ("C12", "data.shape: 5", {"data.shape": 5}, EVALUATE),
     ("C13", "data.shape of words", {"data.shape": ["a", "b", "c"]}, EVALUATE),
@@ -54,7 +54,7 @@ def _whole(command: tuple[str, ...], place: Place) -> tuple[str, ...]:
     return command
 
 
-# Fields that decide nothing for this run may be refused or left alone.
+# Fields without effect on this run may be refused or ignored.
 _HARMLESS = {"C44", "C45"}
 _QUICK = {"C12", "C24", "C34", "C39"}
 CASES = [

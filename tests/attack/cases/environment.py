@@ -1,4 +1,4 @@
-"""The environment, names of folders, and where the output goes."""
+"""Hostile environment variables, names of folders and output streams."""
 
 import os
 import socket
@@ -14,11 +14,11 @@ from watch import Outcome, Watched
 
 _RANKS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
 _ONE_EPOCH = (*TRAIN, "--epochs", "1", "--out", "out")
-_servers: list[socket.socket] = []  # of this case's process, which keeps them open
+_servers: list[socket.socket] = []  # kept open by the process of the case
 
 
 def _server() -> int:
-    """The port of a server that takes connections and says nothing."""
+    """Start a server that accepts connections and never answers; return its port."""
     server = socket.create_server(("127.0.0.1", 0))
     server.listen(16)
     _servers.append(server)
@@ -45,7 +45,7 @@ def _trained(name: str, place: Place) -> list[str]:
 
 
 def _shows(name: str, _: Place, outcome: Outcome) -> str | None:
-    return None if name in outcome.stdout + outcome.stderr else f"{name!r} is not shown as it is"
+    return None if name in outcome.stdout + outcome.stderr else f"{name!r} is not shown literally"
 
 
 def _shows_losses(_: Place, outcome: Outcome) -> str | None:
@@ -58,14 +58,14 @@ def _no_room(place: Place) -> tuple[str, ...]:
 
 
 def _closes_early(place: Place) -> tuple[str, ...]:
-    """The reader of the output leaves at once."""
+    """Make standard output a pipe whose reader exits at once."""
     os.mkfifo(place.root / "pipe")
     place.stdout = place.root / "pipe"
     return _ONE_EPOCH
 
 
 def _leave(place: Place, _: Watched) -> bool:
-    """Open the pipe, so that the command can, and close it."""
+    """Open the pipe for reading, so that the command can open it, and close it."""
     os.close(os.open(place.stdout, os.O_RDONLY | os.O_NONBLOCK))
     return False
 
@@ -73,8 +73,8 @@ def _leave(place: Place, _: Watched) -> bool:
 _TAG, _RED = "r[/red]", "r[red]"
 CASES = [
     Case(id="E03", what="WORLD_SIZE=10**30", build=partial(_meeting, {"WORLD_SIZE": str(10**30)}), quick=True),
-    Case(id="E04", what="RANK of digits that are none", build=partial(_meeting, {"RANK": "²"})),
-    Case(id="E05", what="MASTER_PORT of a server that is not ours",
+    Case(id="E04", what="RANK of Unicode digits", build=partial(_meeting, {"RANK": "²"})),
+    Case(id="E05", what="MASTER_PORT of another server",
          build=partial(_meeting, {"RANK": "1", "FASTVAE_RENDEZVOUS_TIMEOUT": "5"})),
     Case(id="E06", what="MASTER_PORT in use", build=partial(_meeting, {})),
     Case(id="E07", what="MASTER_ADDR=no.such.host.invalid", seconds=90,
@@ -92,12 +92,12 @@ CASES = [
          build=partial(_with, {"FASTVAE_DATA": "\x1b[31m\n"})),
     Case(id="B01", what=f"evaluate a run whose path reads as a Rich tag: {_TAG}", build=partial(_evaluated, _TAG),
          expect="right", check=partial(_shows, _TAG), quick=True),
-    Case(id="B02", what=f"the same: {_RED}", build=partial(_evaluated, _RED), expect="right",
+    Case(id="B02", what=f"evaluate a run named {_RED}", build=partial(_evaluated, _RED), expect="right",
          check=partial(_shows, _RED)),
     Case(id="B03", what="train into a folder that reads as a Rich tag", build=partial(_trained, _RED), expect="right",
          check=partial(_shows, _RED)),
     Case(id="B04", what="a run's folder with escape sequences", build=partial(_evaluated, "r\x1b[31m\n"),
          expect="either"),
     Case(id="L07", what="stdout is /dev/full", build=_no_room, expect="either", fresh=True),
-    Case(id="L08", what="the reader of stdout leaves", build=_closes_early, during=_leave, expect="either"),
+    Case(id="L08", what="the reader of stdout exits", build=_closes_early, during=_leave, expect="either"),
 ]  # fmt: skip

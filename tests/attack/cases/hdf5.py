@@ -1,4 +1,4 @@
-"""HDF5 files from a stranger; h5py is of the adapters' environment."""
+"""Hostile HDF5 files. h5py is installed in the adapters' environment only."""
 
 import random
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from case import Case
 from inputs import COUNT, images, train
 from place import Place
 
-Fill = Callable[[Any, Any, Place], object]  # of h5py, an open file and where it is
+Fill = Callable[[Any, Any, Place], object]  # called with h5py, the open file and its place
 
 
 def _file(fill: Fill, place: Place) -> list[str]:
@@ -22,7 +22,7 @@ def _file(fill: Fill, place: Place) -> list[str]:
 
 
 def _virtual(h5py: Any, file: Any, place: Place) -> None:
-    """Rows of a file elsewhere."""
+    """Make a virtual data set over a file outside the folder."""
     with h5py.File(place.outside / "secret.h5", "w") as secret:
         secret["images"] = images()
     layout = h5py.VirtualLayout((COUNT, 8, 8), np.uint8)
@@ -31,7 +31,7 @@ def _virtual(h5py: Any, file: Any, place: Place) -> None:
 
 
 def _external(_: Any, file: Any, place: Place) -> None:
-    """Pixels that are bytes of any file."""
+    """Make a data set whose raw data lie in /etc/passwd."""
     file.create_dataset("images", (2, 8, 8), np.uint8, external=[("/etc/passwd", 0, 128)])
 
 
@@ -43,7 +43,8 @@ def _linked(h5py: Any, file: Any, place: Place) -> None:
 
 def _circle(h5py: Any, file: Any, _: Place) -> None:
     group = file.create_group("a")
-    group["b"], group["c"] = h5py.SoftLink("/a"), file["/"]
+    group["b"] = h5py.SoftLink("/a")
+    group["c"] = file["/"]
     file["images"] = images()
 
 
@@ -53,9 +54,10 @@ def _wide(h5py: Any, file: Any, _: Place) -> None:
 
 
 def _damaged(seed: int, place: Place) -> list[str]:
-    """Some random bytes changed."""
+    """Change some random bytes of a valid file."""
     command = _file(lambda _, file, __: file.create_dataset("images", data=images()), place)
-    path, dice = place.work / "x.h5", random.Random(seed)
+    path = place.work / "x.h5"
+    dice = random.Random(seed)
     content = bytearray(path.read_bytes())
     for _ in range(COUNT):
         content[dice.randrange(len(content))] = dice.randrange(256)
@@ -68,7 +70,7 @@ def _declared(_: Any, file: Any, __: Place) -> None:
 
 
 def _packed(_: Any, file: Any, __: Place) -> None:
-    """4 GB of which nothing is stored, as one chunk is the whole of each image."""
+    """Declare 4 GB without storing any, in chunks of a whole image."""
     file.create_dataset("images", (256, 4096, 4096), np.uint8, chunks=(1, 4096, 4096), compression="gzip")
 
 

@@ -1,4 +1,4 @@
-"""Folders from a stranger that Hugging Face's datasets would have saved; it is of the adapters' environment."""
+"""Hostile folders in the format of Hugging Face datasets, which is installed in the adapters' environment only."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ Change = Callable[[Path, Place], object]
 
 
 def save(folder: Path) -> Path:
-    """A data set of pictures."""
+    """Save a data set of images to a folder, and return the folder."""
     import datasets  # noqa: PLC0415
 
     datasets.disable_progress_bars()
@@ -40,7 +40,7 @@ def _json(name: str, edit: Callable[[dict[str, Any]], object]) -> Change:
 
 
 def _climb(folder: Path, place: Place) -> None:
-    """The rows are a file outside of the folder."""
+    """Move the file of rows out of the folder, and point to it."""
     (rows,) = folder.glob("*.arrow")
     shutil.move(rows, place.outside / "x.arrow")
     _json("state.json", lambda state: state.update(_data_files=[{"filename": "../../outside/x.arrow"}]))(folder, place)
@@ -58,11 +58,11 @@ def _bytes(name: str, content: bytes) -> Change:
 _FEATURE = {"image": {"_type": "os.system", "command": "touch RAN"}}
 _FILES: tuple[tuple[str, str, Change, str, str], ...] = (
     ("D00", "a whole folder", lambda *_: None, "right", "silent"),
-    ("D01", "a script in the place of the rows", _script, "refused", "silent"),
+    ("D01", "a script in place of the rows", _script, "refused", "silent"),
     ("D02", "a feature of another type", _json("dataset_info.json", lambda info: info.update(features=_FEATURE)),
      "refused", "silent"),
     ("D05", "state.json: brackets", _bytes("state.json", b"[" * 100_000), "refused", "silent"),
-    ("D06", "rows that are rubbish", lambda folder, _: next(folder.glob("*.arrow")).write_bytes(b"\xff" * 999),
+    ("D06", "garbage in place of the rows", lambda folder, _: next(folder.glob("*.arrow")).write_bytes(b"\xff" * 999),
      "refused", "silent"),
     ("D07", "rows that are cut off",
      lambda folder, _: next(folder.glob("*.arrow")).write_bytes(next(folder.glob("*.arrow")).read_bytes()[:3000]),

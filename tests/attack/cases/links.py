@@ -1,4 +1,4 @@
-"""A run's folder from a stranger: links in it that lead out of it."""
+"""Hostile run folders: links that lead out of them."""
 
 import os
 import shutil
@@ -38,8 +38,9 @@ def _build(name: str, command: tuple[str, ...], hard: bool, place: Place) -> tup
 
 
 def _folder(place: Place) -> tuple[str, ...]:
-    """The folder of checkpoints is somebody else's, with files of his own."""
-    run, there = place.copy_run(), place.outside / "thesis"
+    """Make the checkpoints folder a link to somebody else's folder, with other files in it."""
+    run = place.copy_run()
+    there = place.outside / "thesis"
     shutil.move(run / "checkpoints", there)
     (there / "thesis.partial").write_text("precious\n")
     (newest,) = there.glob("step-*.safetensors")
@@ -50,14 +51,14 @@ def _folder(place: Place) -> tuple[str, ...]:
 
 
 def _events(place: Place) -> tuple[str, ...]:
-    """TensorBoard's files of the run are links."""
+    """Replace the run's TensorBoard files by links."""
     for path in place.copy_run().glob("events.out.*"):
         link(path, place.victim)
     return RESUME
 
 
 def _is_png(name: str, place: Place, _: object) -> str | None:
-    """A picture that is written must be the run's own file."""
+    """Check that a PNG that was written is a file of the run."""
     path = place.work / "run" / name
     return None if path.is_file() and not path.is_symlink() else f"{name} is still a link"
 

@@ -1,4 +1,4 @@
-"""Pictures and lists of them from a stranger."""
+"""Hostile images and lists of images."""
 
 import io
 import os
@@ -16,7 +16,7 @@ _NAME = os.fsencode(f"00{ESCAPES}\n".replace("/", "")) + b"\xff.png"
 
 
 def _bomb(side: int, kind: bytes = b"IDAT") -> bytes:
-    """A PNG that announces a picture of any size, of one colour."""
+    """Return a PNG that announces an image of any size, in one colour."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -29,7 +29,7 @@ def _bomb(side: int, kind: bytes = b"IDAT") -> bytes:
 
 
 def _text_bomb() -> bytes:
-    """A PNG with a compressed text of 100 MB."""
+    """Return a PNG with a compressed text of 100 MB."""
     whole = png()
     content = b"a\0\0" + zlib.compress(bytes(100 << 20), 9)
     chunk = struct.pack(">I", len(content)) + b"zTXt" + content + struct.pack(">I", zlib.crc32(b"zTXt" + content))
@@ -37,7 +37,7 @@ def _text_bomb() -> bytes:
 
 
 def _one(content: bytes, suffix: str, place: Place) -> list[str]:
-    """All pictures of a folder are whole but one."""
+    """Replace one image in a folder of valid ones."""
     folder = folder_of_pictures(place.work / "d")
     (folder / "01.png").unlink()
     (folder / f"01{suffix}").write_bytes(content)
@@ -45,7 +45,7 @@ def _one(content: bytes, suffix: str, place: Place) -> list[str]:
 
 
 def _named(flags: tuple[str, ...], place: Place) -> list[str]:
-    """A bad picture whose name is for the terminal."""
+    """Add an invalid image whose name holds escape sequences."""
     folder = folder_of_pictures(place.work / "d")
     with open(os.fsencode(folder) + b"/" + _NAME, "wb") as file:
         file.write(b"no picture")
@@ -59,7 +59,7 @@ def _list(lines: bytes, place: Place) -> list[str]:
 
 
 def _tells(_: Place, outcome: Outcome) -> str | None:
-    return None if "skipped" in outcome.stderr else "the picture was skipped without a word"
+    return None if "skipped" in outcome.stderr else "the image was skipped silently"
 
 
 def _postscript() -> bytes:
@@ -94,7 +94,7 @@ CASES = [
     Case(id="P09", what="bad picture with escape sequences in its name", build=partial(_named, ()), quick=True),
     Case(
         id="P10",
-        what="the same, skipped",
+        what="bad picture with escape sequences in its name, skipped",
         build=partial(_named, ("--on-bad-image", "skip")),
         expect="right",
         check=_tells,

@@ -1,4 +1,4 @@
-"""Named pipes and devices in the place of files: nothing may wait for them, or read them without end."""
+"""Named pipes and devices in place of files: fastvae must not block on them or read them endlessly."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -71,8 +71,8 @@ def _cache(put: Put, place: Place, name: str) -> list[str]:
 
 
 def _saved_picture(put: Put, place: Place) -> list[str]:
-    """Rows that name files; datasets itself would keep what is in them."""
-    import pyarrow  # noqa: PLC0415 -- of the adapters' environment
+    """Save rows that name files instead of holding images, as datasets itself never does."""
+    import pyarrow  # noqa: PLC0415 -- only in the adapters' environment
 
     folder = huggingface.save(place.work / "saved")
     (rows,) = folder.glob("*.arrow")
@@ -86,7 +86,7 @@ def _saved_picture(put: Put, place: Place) -> list[str]:
 
 
 def _external(put: Put, place: Place) -> list[str]:
-    """An HDF5 data set whose pixels are in another file."""
+    """Write an HDF5 data set whose pixels lie in another file."""
     import h5py  # noqa: PLC0415
 
     raw = place.work / "raw.bin"
@@ -111,7 +111,7 @@ _BUILDS: tuple[tuple[str, str, Callable[[Put, Place], Sequence[str]]], ...] = (
     ("X04", "IDX files", partial(_idx, suffix="")),
     ("X05", "IDX.gz files", partial(_idx, suffix=".gz")),
     ("C36", "config.json", partial(_in_run, name="config.json", command=EVALUATE)),
-    ("C37", "config.json of a run that goes on", partial(_in_run, name="config.json", command=RESUME)),
+    ("C37", "config.json of a run that is resumed", partial(_in_run, name="config.json", command=RESUME)),
     ("K21", "a checkpoint", partial(_in_run, name="checkpoints/*.safetensors", command=EVALUATE)),
     ("S18", "the lock", partial(_in_run, name="lock", command=RESUME)),
     ("S19", "metrics.jsonl; resume", partial(_in_run, name="metrics.jsonl", command=RESUME)),
@@ -122,7 +122,7 @@ _BUILDS: tuple[tuple[str, str, Callable[[Put, Place], Sequence[str]]], ...] = (
     ("D04", "Hugging Face: a picture's path", _saved_picture),
 )
 _NEEDS = {"F05": "h5py", "H04": "h5py", "D04": "datasets"}
-# Which may be made anew, left alone, or left out.
+# These may be replaced, left alone or skipped.
 _KEPT = {"F12", "S18", "S19", "Q01", "Q07", "Q08"}
 _QUICK = {"F01", "F13", "X04", "C36", "Q01"}
 

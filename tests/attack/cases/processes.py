@@ -1,4 +1,4 @@
-"""Processes: what they run, what they listen on, and what becomes of one that is killed or loses its data."""
+"""Attacks on processes: planted modules, listening sockets, killed workers, data that are truncated during a run."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ _LISTEN = "0A"
 
 
 def _planted(names: tuple[str, ...], command: list[str], place: Place) -> list[str]:
-    """Modules in the current folder, as in one of data that somebody downloaded."""
+    """Plant modules in the current folder, as a downloaded data set could."""
     for name in names:
         (place.work / name).write_text(f"open({str(place.ran)!r}, 'a').write({name!r} + ' ')\n")
     np.save(place.root / "x.npy", images())
@@ -32,7 +32,7 @@ def _planted(names: tuple[str, ...], command: list[str], place: Place) -> list[s
 
 
 def listening(pid: int) -> list[str]:
-    """The addresses that a process listens on."""
+    """Return the addresses that a process listens on."""
     try:
         names = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
         lines = [line for kind in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{kind}").read_text().splitlines()]
@@ -44,7 +44,7 @@ def listening(pid: int) -> list[str]:
 
 
 def _address(text: str) -> str:
-    """``0100007F:1F90``, words of the machine's order, as people write it."""
+    """Format an address of /proc/net/tcp, such as ``0100007F:1F90``: 127.0.0.1:8080."""
     digits, _, port = text.partition(":")
     words = b"".join(bytes.fromhex(digits[at : at + 8])[::-1] for at in range(0, len(digits), 8))
     family = socket.AF_INET if len(words) == 4 else socket.AF_INET6
@@ -53,9 +53,9 @@ def _address(text: str) -> str:
 
 def _note_sockets(place: Place, watched: Watched) -> bool:
     for number, pid in enumerate(watched.processes()):
-        who = "the first process" if number == 0 else "a process that it started"
+        who = "the first process" if number == 0 else "a child process"
         place.notes += [f"{who}: {address}" for address in listening(pid)]
-    time.sleep(0.2)  # to look takes a while, of which the command is to have its share
+    time.sleep(0.2)  # leaves the command time to run, because looking is slow
     return False
 
 
@@ -82,7 +82,7 @@ for key in store.list_keys():
 
 
 def _intrude(place: Place, watched: Watched) -> bool:
-    """Connect to each port of the first process, and leave a pickle where the rendezvous is."""
+    """Connect to each port of the first process, and put a pickle into its rendezvous."""
     ports = {address.rpartition(":")[2] for address in listening(watched.pid)}
     if not ports:
         return False
@@ -93,7 +93,7 @@ def _intrude(place: Place, watched: Watched) -> bool:
 
 
 def _kill_worker(place: Place, watched: Watched) -> bool:
-    """Kill a process that reads data, once it does."""
+    """Kill a data worker once there is one."""
     if not (place.work / "out" / "checkpoints").exists():
         return False
     workers = [pid for pid in watched.processes()[1:] if _is_worker(pid)]
@@ -104,7 +104,7 @@ def _kill_worker(place: Place, watched: Watched) -> bool:
 
 
 def _is_worker(pid: int) -> bool:
-    """Whether multiprocessing's server started it: it has its command line."""
+    """Return True if multiprocessing's forkserver started the process: both have the same command line."""
     try:
         parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         lines = [Path(f"/proc/{number}/cmdline").read_bytes() for number in (pid, parent)]
@@ -123,7 +123,7 @@ _LOST = ("--loader", "torch", "--workers", "0", "--epochs", "100000", "--checkpo
 
 
 def _large(place: Place) -> list[str]:
-    """An array that stays in its file."""
+    """Write an array so large that it is mapped rather than read."""
     with (place.work / "x.npy").open("wb") as file:
         file.write(described("(20000, 256, 256)"))
         file.truncate(file.tell() + 20000 * 256 * 256)
@@ -166,20 +166,20 @@ _LOADER = [*train("../x.npy", "--image-size", "16", "--loader", "torch", "--work
 CASES = [
     Case(id="W01", what="train in a folder of modules", build=partial(_planted, _TYRO, train("digits")),
          expect="right", fresh=True),
-    Case(id="W02", what="--nproc 2 in such a folder", build=partial(_planted, _TYRO, train("digits", *_TWO)),
+    Case(id="W02", what="--nproc 2 in a folder of modules", build=partial(_planted, _TYRO, train("digits", *_TWO)),
          expect="right", fresh=True, seconds=40),
-    Case(id="W03", what="--max-restarts 1 in such a folder", expect="right", fresh=True, seconds=40,
+    Case(id="W03", what="--max-restarts 1 in a folder of modules", expect="right", fresh=True, seconds=40,
          build=partial(_planted, _TYRO, train("digits", *_RESTARTS))),
-    Case(id="W04", what="--loader torch --workers 2 in such a folder", expect="right", fresh=True, seconds=40,
+    Case(id="W04", what="--loader torch --workers 2 in a folder of modules", expect="right", fresh=True, seconds=40,
          build=partial(_planted, ("numpy.py", "torch.py", "signal.py"), _LOADER)),
     Case(id="NET1", what="a pickle in the rendezvous of --nproc 2", expect="either", during=_intrude,
          build=lambda _: [*TRAIN, *_TWO, "--epochs", "100000", "--time-budget", "25"], fresh=True, seconds=90),
-    Case(id="NET2", what="which addresses --nproc 2 listens on", build=lambda _: [*TRAIN, *_TWO, *_LONG],
+    Case(id="NET2", what="addresses that --nproc 2 listens on", build=lambda _: [*TRAIN, *_TWO, *_LONG],
          expect="right", during=_note_sockets, check=_only_here, wrong="listening", fresh=True, seconds=60),
-    Case(id="NET3", what="the same of --max-restarts 1", build=lambda _: [*TRAIN, *_RESTARTS, *_LONG],
+    Case(id="NET3", what="addresses that --max-restarts 1 listens on", build=lambda _: [*TRAIN, *_RESTARTS, *_LONG],
          expect="right", during=_note_sockets, check=_only_here, wrong="listening", fresh=True, seconds=60),
-    # Torchrun's own store is torch's to mend: its addresses are told.
-    Case(id="NET4", what="which addresses torchrun's agent listens on", expect="right", during=_note_sockets,
+    # torchrun's store is not ours to fix: its addresses are only reported.
+    Case(id="NET4", what="addresses that torchrun's agent listens on", expect="right", during=_note_sockets,
          build=lambda _: ["python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
                           "fastvae.train", *TRAIN[2:], *_LONG], fresh=True, seconds=60),
     Case(id="Z01", what="kill -9 of a data worker", build=_workers, during=_kill_worker, expect="either", fresh=True,

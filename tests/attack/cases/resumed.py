@@ -1,4 +1,4 @@
-"""A run's folder from a stranger, trained on: forged checkpoints and metrics."""
+"""Hostile run folders, resumed: forged checkpoints and metrics."""
 
 from collections.abc import Callable
 from functools import partial
@@ -62,7 +62,7 @@ _FORGED: tuple[tuple[str, str, Tensors, Values], ...] = (
     ("R27", "optimiser state NaN as int64", lambda t: t.update({"optimizer.0.step": torch.zeros(1, 1).long()}), same),
 )
 
-# What is no line of ours in metrics.jsonl may be dropped, or refused.
+# Lines of metrics.jsonl that fastvae did not write may be dropped or refused.
 _METRICS = (
     ("S20", '5, [] and step "x"', b'5\n[]\n{"epoch": 1, "step": "x", "split": "train"}\n'),
     ("S21", "a line without split", b'{"epoch": 1, "step": 12}\n'),
@@ -83,7 +83,7 @@ def _whole(place: Place) -> tuple[str, ...]:
     return RESUME
 
 
-# What is not read, or changes no weight, may be left alone.
+# Values that are not read, or that change no weight, may be ignored.
 _HARMLESS = {"R06", "R14", "R22", "R23"}
 _QUICK = {"R01", "R05", "R10"}
 CASES = [

@@ -1,4 +1,4 @@
-"""Archives of pictures from a stranger."""
+"""Hostile tar archives of images."""
 
 import io
 import tarfile
@@ -14,9 +14,10 @@ END = bytes(2 * _BLOCK)
 
 
 def block(name: str, size: bytes, kind: bytes = b"0", prefix: bytes = b"") -> bytes:
-    """A header with any 12 bytes for its size."""
+    """Return a member's header with any 12 bytes as its size."""
     made = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
-    made[124:136], made[156:157] = size.ljust(12, b"\0"), kind
+    made[124:136] = size.ljust(12, b"\0")
+    made[156:157] = kind
     made[345 : 345 + len(prefix)] = prefix
     made[148:156] = b" " * 8
     made[148:156] = b"%06o\0 " % sum(made)
@@ -24,7 +25,7 @@ def block(name: str, size: bytes, kind: bytes = b"0", prefix: bytes = b"") -> by
 
 
 def padded(content: bytes) -> bytes:
-    """Content, to whole blocks."""
+    """Pad content to whole blocks."""
     return content + bytes(-len(content) % _BLOCK)
 
 
@@ -33,13 +34,13 @@ def octal(size: int) -> bytes:
 
 
 def base256(size: int) -> bytes:
-    """A size of any sign in 12 bytes; those of negative ones begin with 0xff."""
+    """Encode a size in 12 bytes, of any sign; negative ones begin with 0xff."""
     sign = 0x80 if size >= 0 else 0xFF
     return bytes([sign]) + (size % (1 << 88)).to_bytes(11, "big")
 
 
 def pax(**records: str) -> bytes:
-    """A header of records for what follows."""
+    """Return a pax header with records for the next member."""
     text = b""
     for key, value in records.items():
         line = f" {key.replace('__', '.')}={value}\n".encode()
@@ -49,7 +50,7 @@ def pax(**records: str) -> bytes:
 
 
 def good(count: int = COUNT, name: Callable[[int], str] = "{:02}.png".format) -> bytes:
-    """An archive of pictures, without its end."""
+    """Return an archive of images, without its end marker."""
     parts = ((name(number), png(number)) for number in range(count))
     return b"".join(block(label, octal(len(content))) + padded(content) for label, content in parts)
 
@@ -60,7 +61,7 @@ def _write(content: bytes | Callable[[], bytes], place: Place) -> list[str]:
 
 
 def _sparse(place: Place) -> list[str]:
-    """A picture of 8 GB, which the file has as a hole."""
+    """Write a member of 8 GB, which is a hole in the file."""
     size = 8 << 30
     with (place.work / "x.tar").open("wb") as file:
         file.write(block("big.png", base256(size)))
@@ -70,7 +71,7 @@ def _sparse(place: Place) -> list[str]:
 
 
 def _out(kind: bytes, place: Place) -> list[str]:
-    """Members that are links out of the archive."""
+    """Write members that are links out of the archive."""
     made = bytearray()
     for number in range(COUNT):
         head = bytearray(block(f"{number}.png", octal(0), kind))
@@ -87,8 +88,8 @@ _TARS: tuple[tuple[str, str, bytes | Callable[[], bytes], str], ...] = (
     ("T00", "a whole archive", lambda: good() + END, "right"),
     ("T01", "no end", good, "refused"),
     ("T02", "cut in a picture", lambda: good()[:-700], "refused"),
-    ("T03", "rubbish", b"\xff" * 5000, "refused"),
-    ("T04", "a checksum that is wrong", lambda: b"x" + good() + END, "refused"),
+    ("T03", "garbage", b"\xff" * 5000, "refused"),
+    ("T04", "a wrong checksum", lambda: b"x" + good() + END, "refused"),
     ("T05", "member of size -512 (base-256)", lambda: good() + block("a.png", base256(-512)) + END, "refused"),
     ("T06", "member of size -1024", lambda: good() + block("a.png", base256(-1024)) + END, "refused"),
     ("T07", "pax size=-512", lambda: good() + pax(size="-512") + block("a.png", octal(0)) + END, "refused"),

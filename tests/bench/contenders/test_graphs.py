@@ -1,4 +1,4 @@
-"""What is captured on a GPU: the floor and torch's loop by hand, with lists of calls in the place of CUDA graphs."""
+"""Contenders that are captured on a GPU, the floor and torch's loop, with lists of calls in place of CUDA graphs."""
 
 import pytest
 import torch
