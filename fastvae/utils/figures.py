@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import fresh
+from .files import atomic_write
 from .isolation import safe_path
 
 if TYPE_CHECKING:
@@ -29,5 +29,5 @@ def new_figure(**options: Any) -> Figure:
 
 def write_figure(figure: Figure, path: Path, dpi: int) -> None:
     """Write a figure as a PNG, atomically. Raises OSError."""
-    with fresh(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=dpi)

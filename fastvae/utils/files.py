@@ -91,7 +91,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 @contextmanager
-def fresh(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
     """Open a new file for writing, and rename it to ``path`` at the end, once all of it is on the disk.
 
     A crash leaves the old file or the new one, never a part. Anything that already has the name of the partial file is
@@ -115,8 +115,8 @@ def fresh(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, as :func:`fresh` does. Raises OSError."""
-    with fresh(path) as file:
+    """Write a text file atomically, as :func:`atomic_write` does. Raises OSError."""
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

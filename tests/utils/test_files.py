@@ -74,7 +74,7 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("old")
 
     def interrupted() -> None:
-        with files.fresh(tmp_path / "f") as file:
+        with files.atomic_write(tmp_path / "f") as file:
             file.write(b"half")
             raise KeyboardInterrupt
 

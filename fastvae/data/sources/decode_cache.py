@@ -25,7 +25,7 @@ from rich.text import Text
 from torch import Tensor
 
 from fastvae.utils.errors import InputError
-from fastvae.utils.files import fresh, open_in_place, open_regular, read_json, real_folder, reason, write_text
+from fastvae.utils.files import atomic_write, open_in_place, open_regular, read_json, real_folder, reason, write_text
 from fastvae.utils.terminal import Terminal
 
 from .files import own_cache
@@ -88,7 +88,7 @@ def _make(source: Source, folder: Path, workers: int, show: bool) -> list[str]:
         )
     sums = _Sums()
     with (
-        fresh(folder / _IMAGES) as file,
+        atomic_write(folder / _IMAGES) as file,
         _bar(show, "images") as progress,
         closing(_in_order(source, workers)) as parts,
     ):

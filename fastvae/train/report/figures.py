@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from fastvae.utils.figures import new_figure, write_figure
-from fastvae.utils.files import fresh
+from fastvae.utils.files import atomic_write
 
 _TILE = 56  # pixels: smaller pictures are enlarged to this, smoothly, as the eye reads 8x8 squares badly
 
@@ -32,7 +32,7 @@ def write_image(grid: Tensor, path: Path) -> Path:
     """Write a grid (3, H, W) in [0, 1] as a PNG."""
     from PIL import Image  # noqa: PLC0415
 
-    with fresh(path) as file:
+    with atomic_write(path) as file:
         Image.fromarray((grid * 255).byte().permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
     return path
 
