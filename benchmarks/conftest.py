@@ -55,7 +55,7 @@ def pytest_terminal_summary(terminalreporter, config):
             if "not_captured" not in bench.extra_info
         }
         write("")
-        write(f"{group}")
+        write(group)
         for rotated in dict.fromkeys(bench.extra_info["rotated"] for bench in members if "rotated" in bench.extra_info):
             write(f"  device time, {rotated} in rotation")
         for bench in members:

@@ -129,7 +129,12 @@ def measure(benchmark, call: Calls, *, device: torch.device, **rounds: int) -> N
         replayed = Replayed(call, sets)
     except RuntimeError as error:
         info["not_captured"] = str(error.__context__ or error).partition("\n")[0]
-        benchmark.pedantic(lambda: (call(), wait()), rounds=REPLAYS, warmup_rounds=WARM_UP)
+
+        def called() -> None:
+            call()
+            wait()
+
+        benchmark.pedantic(called, rounds=REPLAYS, warmup_rounds=WARM_UP)
         return
     benchmark._timer = replayed.seconds  # the device's clock, which pedantic takes from its fixture
     benchmark.pedantic(replayed.replay, rounds=REPLAYS, warmup_rounds=WARM_UP)

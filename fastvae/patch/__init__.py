@@ -78,7 +78,7 @@ def diffusers() -> Patch:
       are computed at their first use.
 
     A value assigned to ``std`` or ``var`` has no effect on ``sample`` and ``kl()``. Deterministic posteriors and
-    subclasses of other people are not patched.
+    subclasses are not patched.
 
     Raises:
         ImportError: diffusers is not installed.

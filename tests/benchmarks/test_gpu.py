@@ -1,4 +1,4 @@
-"""`make gpu`: sections that hang, crash or find no time, what is kept of them, and the table for the README."""
+"""`make gpu`: sections that hang, crash or have no time left, their results, and the table for the README."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from fastvae.models import PRESETS
 
 ROOT = Path(__file__).parents[2]
 
-# What a section's process does, in the place of gpu.section.
+# Programs of section processes, in place of gpu.section.
 PIECES = {
     "right": "keep({'a': 1}, 'all is right')",
     "wrong": "keep({'a': 2}, 'one is wrong', ['this one'])",
@@ -40,7 +40,7 @@ def keep(figures, summary, failures=()):
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Run pieces as sections; returns the driver."""
+    """Return a function that runs pieces as sections, and returns the driver."""
     monkeypatch.setattr(driver, "command", lambda order: [sys.executable, "-c", PREAMBLE + PIECES[order.name]])
     monkeypatch.setattr(driver, "NAMES", tuple(PIECES))
 

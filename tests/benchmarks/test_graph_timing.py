@@ -1,4 +1,4 @@
-"""How the benchmarks time a GPU: graphs over rotating inputs, with lists of operators' calls in their place."""
+"""Timing of a GPU by graphs over rotating inputs, with lists of operators' calls in place of graphs."""
 
 import importlib.util
 import itertools

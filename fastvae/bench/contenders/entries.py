@@ -23,20 +23,12 @@ FLOOR = "floor"  # the start of a floor's name
 
 def contenders(workload: Workload, compiled: bool = True) -> list[Entry]:
     """List the tutorial's, torch's and fastvae's loops and the floors. ``compiled`` adds those that torch compiles."""
-    workers = (
-        (0,) if workload.steps is not None else (0, 2)
-    )  # after a slice, workers would go on loading during other turns
-    return [
-        *(
-            Entry(
-                "tutorial" + (f", {count} workers" if count else ""), "tutorial", partial(TutorialLoop, workers=count)
-            )
-            for count in workers
-        ),
-        *_torch(workload.device, compiled),
-        *_fastvae(workload.device, compiled),
-        *floors(workload.device),
-    ]
+    entries = [Entry("tutorial", "tutorial", partial(TutorialLoop, workers=0))]
+    if workload.steps is None:  # after a slice, workers would keep loading while others have their turns
+        entries.append(Entry("tutorial, 2 workers", "tutorial", partial(TutorialLoop, workers=2)))
+    entries += _torch(workload.device, compiled)
+    entries += _fastvae(workload.device, compiled)
+    return entries + floors(workload.device)
 
 
 def against_pythae(workload: Workload, compiled: bool = True) -> list[Entry]:
@@ -61,6 +53,7 @@ def select(patterns: Sequence[str], *fields: list[Entry]) -> list[list[Entry]]:
 
 
 def floors(device: torch.device) -> list[Entry]:
+    """List the floors, one for each precision of the device."""
     return [
         Entry(f"{FLOOR}, {precision}", "floor", partial(Floor, precision=precision))
         for precision in _precisions(device)

@@ -29,6 +29,11 @@ def _train_first(command: list[str], place: Place) -> None:
         raise RuntimeError(outcome.stderr)
 
 
+def _filled(place: Place) -> list[str]:
+    filled(place)
+    return COMMAND
+
+
 def _links(names: tuple[str, ...], gone: tuple[str, ...], place: Place) -> list[str]:
     """Put links into a cache; the files in ``gone`` are removed and will be made again."""
     folder = filled(place)
@@ -114,7 +119,7 @@ def _is_left(place: Place, outcome: Outcome) -> str | None:
 
 _ESCAPED = {"a\x1b[31m\n": 1.0}
 CASES = [
-    Case(id="Q00", what="--cache, made by a run", build=lambda place: [filled(place), COMMAND][1], expect="right",
+    Case(id="Q00", what="--cache, made by a run", build=_filled, expect="right",
          check=_learnt_alike),
     Case(id="Q04", what="--cache: pixels replaced, verified.json forged to match", build=_forged, expect="either",
          check=_learnt_alike),
