@@ -9,12 +9,11 @@ from fnmatch import fnmatch
 import torch
 from rich.table import Table
 
+from fastvae import ops
 from fastvae.backends import capability, has_native, has_triton, multiplies_bf16
 from fastvae.utils.machine import device_name
+from fastvae.utils.terminal import Terminal
 from fastvae.utils.version import __version__
-
-from . import ops
-from .utils.terminal import Terminal
 
 # The extras that pip installs, and the package of each. DALI has a package for each version of CUDA.
 _OPTIONAL = {"dali": "nvidia-dali-cuda*", "hdf5": "h5py", "hf": "datasets"}

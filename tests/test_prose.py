@@ -65,12 +65,11 @@ def joined(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Assign) and isinstance(node.value, (ast.Tuple, ast.List))):
             continue
-        values = node.value.elts
-        targets = [target for target in node.targets if isinstance(target, (ast.Tuple, ast.List))]
-        if not targets or any(isinstance(value, ast.Starred) for value in values):
+        tuples = [target for target in node.targets if isinstance(target, (ast.Tuple, ast.List))]
+        if not tuples:
             continue
-        texts = {ast.unparse(value) for value in values}
-        is_swap = all(ast.unparse(target) in texts for targets_ in targets for target in targets_.elts)
+        targets = {ast.unparse(target) for each in tuples for target in each.elts}
+        is_swap = targets <= {ast.unparse(value) for value in node.value.elts}
         computes = any(isinstance(part, (ast.Call, ast.Subscript, ast.Attribute)) for part in ast.walk(node.value))
         if computes and not is_swap:
             found.append(f"{node.lineno}: {ast.unparse(node)}")

@@ -6,6 +6,8 @@ from functools import partial
 
 from rich.progress import track
 
+from fastvae.bench.contenders import pythae
+from fastvae.bench.contenders.entries import against_pythae, contenders, select
 from fastvae.bench.contenders.workload import Entry, Workload
 from fastvae.data import load
 from fastvae.models import PRESETS
@@ -17,8 +19,6 @@ from fastvae.utils.errors import InputError
 from fastvae.utils.terminal import Terminal
 
 from .config import Bench
-from .contenders import pythae
-from .contenders.entries import against_pythae, contenders, select
 from .race import disagreements, race
 from .report import content, plot, show, write_json
 

@@ -6,7 +6,6 @@ from functools import partial
 
 import torch
 
-from fastvae.bench.contenders.workload import Contender, Entry, Workload
 from fastvae.train.measure.autotune import has_fast_bf16
 from fastvae.utils.errors import InputError
 
@@ -17,6 +16,7 @@ from .pythae import PythaeLoop
 from .torch_loop import TorchLoop
 from .torch_one_graph import TorchOneGraph
 from .tutorial import TutorialLoop
+from .workload import Contender, Entry, Workload
 
 FLOOR = "floor"  # the start of a floor's name
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from fastvae.bench.contenders.workload import Contender, Workload
 from fastvae.data import ResidentLoader
 from fastvae.train.config import Execution, Precision, TrainConfig, resolve
 from fastvae.train.cuda_graph import Replay
@@ -10,6 +9,8 @@ from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.loop import LOG_EVERY
 from fastvae.train.measure import autotune
+
+from .workload import Contender, Workload
 
 
 class FastvaeLoop(Contender):

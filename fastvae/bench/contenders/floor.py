@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastvae.bench.contenders.workload import Contender, Workload
 from fastvae.models import VAE
 
 from . import graphs
 from .torch_loop import LOW, fast_optimizer
+from .workload import Contender, Workload
 
 _Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastvae.bench.contenders.workload import Contender, Workload, as_floats
 from fastvae.data import in_memory
 from fastvae.models import VAE, Preset
+
+from .workload import Contender, Workload, as_floats
 
 # The defaults of pythae's VAEConfig and BaseTrainerConfig: 784-512-(10, 10), 10-512-784, a sigmoid, squared error.
 RECIPE = Preset(

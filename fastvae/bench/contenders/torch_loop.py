@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastvae.bench.contenders.workload import Contender, Workload, training_loss
 from fastvae.models import VAE, Preset
+
+from .workload import Contender, Workload, training_loss
 
 LOW = {"bf16": torch.bfloat16}
 

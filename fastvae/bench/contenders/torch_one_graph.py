@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import torch
 
-from fastvae.bench.contenders.workload import Workload
-
 from . import graphs
 from .torch_loop import TorchLoop
+from .workload import Workload
 
 
 class TorchOneGraph(TorchLoop):

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from fastvae.bench.contenders.workload import Contender, Workload, training_loss
 from fastvae.data import in_memory
+
+from .workload import Contender, Workload, training_loss
 
 
 class TutorialImages(Dataset[Any]):
