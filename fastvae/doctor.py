@@ -69,8 +69,8 @@ def _devices() -> list[tuple[str, str, str]]:
 
 def _backends() -> list[tuple[str, str, str]]:
     if has_native():
-        products = ", its own bf16 products" if multiplies_bf16() else ""
-        native = ("native (C++)", f"ready, {capability()} code{products}", "")
+        matmuls = ", its own bf16 matmuls" if multiplies_bf16() else ""
+        native = ("native (C++)", f"ready, {capability()} code{matmuls}", "")
     else:
         native = ("native (C++)", "not built: the CPU runs the eager reference", "install g++, then `make setup`")
     if not has_triton():

@@ -17,12 +17,12 @@ import importlib.metadata, os, pathlib, platform, sys
 import torch
 
 import fastvae
-from fastvae.ops import _library
+from fastvae import backends
 
 root, env, wheel, lowest = sys.argv[1:]
 versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "triton", "numpy")}
 print("Python", platform.python_version(), *(f"{name} {version}" for name, version in versions.items()))
-print(os.path.basename(wheel), "in", os.path.relpath(fastvae.__file__, root), "runs", _library.capability())
+print(os.path.basename(wheel), "in", os.path.relpath(fastvae.__file__, root), "runs", backends.capability())
 assert pathlib.Path(fastvae.__file__).is_relative_to(env), fastvae.__file__
 assert torch.__version__.split("+")[0] == versions["torch"].split("+")[0], torch.__file__
 for line in pathlib.Path(lowest).read_text().splitlines() if lowest else ():

@@ -36,8 +36,7 @@ class Bench:
     contenders: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="[PATTERN [PATTERN ...]]", help_behavior_hint="(default: all)")
     ] = ()
-    """Race only contenders whose full name in the table matches one of these shell patterns, such as 'torch*' 'fastvae
-    train' 'floor*'. Ratios then refer to the chosen contenders."""
+    """Race only contenders whose name in the table matches a shell pattern ('torch*'). Ratios are among these."""
     device: str = "auto"
     """Device: auto, cpu or cuda."""
     json: _File = None
