@@ -169,7 +169,8 @@ void adam_step_(std::vector<Tensor> weights, std::vector<Tensor> exp_avgs, std::
     gradients[k] = arranged(gradients[k], weight);
 
     AdamTensor& tensor = tensors[k];
-    tensor.weight = data_like(weight, weight), tensor.exp_avg = data_like(exp_avgs[k], weight);
+    tensor.weight = data_like(weight, weight);
+    tensor.exp_avg = data_like(exp_avgs[k], weight);
     tensor.exp_avg_sq = data_like(exp_avg_sqs[k], weight);
     tensor.dtype = dtype;
     tensor.gradient = {gradients[k].data_ptr(), dtype_of(gradients[k]), 1, 1};
@@ -178,7 +179,8 @@ void adam_step_(std::vector<Tensor> weights, std::vector<Tensor> exp_avgs, std::
       STD_TORCH_CHECK(dtype == Dtype::f32 && (tensor.working.dtype == Dtype::bf16 || tensor.working.dtype == Dtype::f16),
                       "expected bf16 or fp16 copies of fp32 weights");
     }
-    tensor.first = units, tensor.count = weight.numel();
+    tensor.first = units;
+    tensor.count = weight.numel();
     units += (tensor.count + kAdamUnit - 1) / kAdamUnit;
 
     // sqrt(v / c2) + eps is (sqrt(v) + eps sqrt(c2)) / sqrt(c2): corrected here once, it costs no element a division.
@@ -187,7 +189,8 @@ void adam_step_(std::vector<Tensor> weights, std::vector<Tensor> exp_avgs, std::
       root_correction = std::sqrt(1.0 - std::pow(beta2, step));
       size = lr / (1.0 - std::pow(beta1, step)) * root_correction;
     }
-    tensor.size = size, tensor.eps = eps * root_correction;
+    tensor.size = size;
+    tensor.eps = eps * root_correction;
   }
 
   // All is checked by now: a call does all of its work, or none.

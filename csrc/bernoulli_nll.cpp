@@ -118,7 +118,7 @@ Pixels inputs(const Tensor& logits, const Tensor& target, const std::optional<Te
   if (state) {
     STD_TORCH_CHECK(op.target.dtype == Dtype::u8 && target.is_contiguous(), "expected a dense uint8 target to binarize");
     op.binarize = true;
-    op.noise = noise_of_key(*state, row_offset * event_of(logits), stream);
+    op.noise = make_noise(logits, std::nullopt, state, row_offset, stream);
   }
   return op;
 }

@@ -132,7 +132,8 @@ Tensor bias_gradient_(Tensor gradient, std::optional<Tensor> output, double slop
   }
   const Tensor bias = dense(&op.columns, 1, gradient.scalar_type());
   const std::unique_ptr<float[]> sums(new float[static_cast<size_t>(op.blocks() * op.columns)]);
-  op.sums = sums.get(), op.bias = bias.data_ptr();
+  op.sums = sums.get();
+  op.bias = bias.data_ptr();
   const Isa chosen = isa();
   const auto run = [&](int64_t begin, int64_t end) { FASTVAE_RUN(chosen, bias_gradient_sums, op, begin, end); };
   const int64_t size = kBlockRows * op.columns;

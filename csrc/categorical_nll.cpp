@@ -1,5 +1,5 @@
 // Cross-entropy of class logits: loss and gradient while a tile of pixels, with all its classes, is in the cache.
-#include "planes.h"
+#include "pixel_planes.h"
 
 namespace fastvae {
 
@@ -154,7 +154,7 @@ double categorical_nll(const Categorical& op, int64_t begin, int64_t end, Want w
 }  // namespace fastvae::FASTVAE_ISA
 
 #ifdef FASTVAE_REGISTER
-#include "planes_operator.h"
+#include "pixel_planes_operator.h"
 
 namespace fastvae {
 namespace {

@@ -1,6 +1,6 @@
 // Mixture of discretized logistics: loss and the gradient of all parameters while a tile of pixels is in the cache.
 #include "logistic.h"
-#include "planes.h"
+#include "pixel_planes.h"
 
 namespace fastvae {
 
@@ -71,7 +71,7 @@ FASTVAE_INLINE void channel(const Mixture& op, const Tile<A>& tile, const Pixels
   }
 }
 
-// What a plane of `values` is at most, pixel by pixel.
+// Raise `highest` to `values`, pixel by pixel.
 template <typename A>
 FASTVAE_INLINE void raise(const A* values, int count, A* __restrict highest) {
 #pragma omp simd
@@ -92,7 +92,10 @@ double mixture(const Mixture& op, int64_t begin, int64_t end, A scale, A* scratc
       load(Source{data, Dtype::u8, pixels, op.channels * pixels}, at, count, p.x[c]);
     }
     for (int64_t plane = 0; plane < planes; ++plane) tile.load(plane);
-    for (int i = 0; i < count; ++i) prior_top[i] = top[i] = -__builtin_inf(), prior_sum[i] = sum[i] = 0;
+    for (int i = 0; i < count; ++i) {
+      prior_top[i] = top[i] = -__builtin_inf();
+      prior_sum[i] = sum[i] = 0;
+    }
     for (int k = 0; k < m; ++k) raise(tile.in(k), count, prior_top);
 
     // joint: the logarithm of a component's share and of what it gives to the pixel.
@@ -176,7 +179,7 @@ double discretized_logistic_mixture_nll(const Mixture& op, int64_t begin, int64_
 }  // namespace fastvae::FASTVAE_ISA
 
 #ifdef FASTVAE_REGISTER
-#include "planes_operator.h"
+#include "pixel_planes_operator.h"
 
 namespace fastvae {
 namespace {

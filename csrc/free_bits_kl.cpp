@@ -47,7 +47,10 @@ template <typename A>
 template <typename A>
 void columns(const GroupKl& op, int64_t begin, int64_t end, int64_t first, int count, double* totals) {
   alignas(64) A mu_buffer[kBlock], logvar_buffer[kBlock], sums[kBlock];
-  for (int i = 0; i < count; ++i) sums[i] = 0, totals[i] = 0;
+  for (int i = 0; i < count; ++i) {
+    sums[i] = 0;
+    totals[i] = 0;
+  }
   for (int64_t panel = begin; panel < end; ++panel) {
     const int64_t at = panel * op.panel + first, left = op.elements - at;  // the last panel may be short
     const int here = left >= count ? count : left > 0 ? static_cast<int>(left) : 0;
@@ -108,7 +111,8 @@ constexpr int64_t kChunks = 64;  // at most
 GroupKl group_kl(const Tensor& mu, const Tensor& logvar, int64_t groups) {
   STD_TORCH_CHECK(mu.scalar_type() == logvar.scalar_type(), "expected mu and logvar of one dtype");
   GroupKl op{};
-  op.mu = source(mu, mu), op.logvar = source(logvar, mu);
+  op.mu = source(mu, mu);
+  op.logvar = source(logvar, mu);
   const int64_t event = op.mu.event;
   STD_TORCH_CHECK(groups >= 0 && (groups == 0 ? event == 0 : event % groups == 0), "expected groups of one size");
   op.elements = batch_of(mu) * event;
@@ -194,15 +198,21 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& sum
   const auto kernel = FASTVAE_CHOSEN(isa(), gaussian_kl_columns_backward);
   const Tensor grad_mu = dense_like(mu), grad_logvar = dense_like(mu);
   GroupKl op = group_kl(mu, logvar, groups);
-  op.grad_mu = sink(grad_mu), op.grad_logvar = sink(grad_logvar);
+  op.grad_mu = sink(grad_mu);
+  op.grad_logvar = sink(grad_logvar);
   const bool wide = mu.scalar_type() == ScalarType::Double;
   STD_TORCH_CHECK(sums.is_contiguous() && sums.numel() == groups, "expected one sum a group");
   const double scale = value_at(grad_output, 0) * charge.factor;
   if (op.elements == 0) return {grad_mu, grad_logvar};
   std::unique_ptr<double[]> doubles;
   std::unique_ptr<float[]> floats;
-  if (wide) doubles = factors_of<double>(sums, op, groups, charge.allowance, scale), op.factors = doubles.get();
-  else floats = factors_of<float>(sums, op, groups, charge.allowance, scale), op.factors = floats.get();
+  if (wide) {
+    doubles = factors_of<double>(sums, op, groups, charge.allowance, scale);
+    op.factors = doubles.get();
+  } else {
+    floats = factors_of<float>(sums, op, groups, charge.allowance, scale);
+    op.factors = floats.get();
+  }
   const auto run = [&](int64_t begin, int64_t end) { kernel(op, begin, end); };
   if (op.elements <= kGrain) run(0, op.elements);
   else torch::stable::parallel_for(0, op.elements, kGrain, run);

@@ -12,8 +12,8 @@ struct Bound {
 
 }  // namespace fastvae
 
-// Of rows [begin, end): the sum of the losses (each also into losses[row] where that is given), and the gradients times
-// `factor` (of each row times outputs[row] where those, of the type that is computed in, are given).
+// The sum of the losses of rows [begin, end), and their gradients times `factor`. If `losses` is given, each loss is
+// also written there. If `outputs` is given, in the type of the computation, a row's gradients are also times its own.
 FASTVAE_KERNEL(double, importance_weighted_nll, const fastvae::Bound& op, int64_t begin, int64_t end,
                fastvae::Want want, double factor, const void* outputs, double* losses)
 
@@ -23,7 +23,7 @@ namespace {
 template <typename A>
 constexpr A kInfinity = static_cast<A>(__builtin_inf());
 
-// Where the log-weights of all samples are infinite, they are not measured from the largest: inf - inf is no number.
+// Log-weights are measured from the largest, unless that is infinite: inf - inf would be NaN.
 template <typename A>
 FASTVAE_INLINE A origin(A least) {
   return least == kInfinity<A> || least == -kInfinity<A> ? A(0) : least;
@@ -86,7 +86,10 @@ double rows(const Bound& op, int64_t begin, int64_t end, A factor, const A* outp
     if constexpr (kGrad) {
       const A scale = (outputs ? factor * outputs[row] : factor) / sum;
       for_blocks(first, last, [&](int64_t at, int count) {
-        if (!whole) values(op, at, count, buffers, value), exponentials(count, from, value);
+        if (!whole) {
+          values(op, at, count, buffers, value);
+          exponentials(count, from, value);
+        }
         write(op.grad_nll, at, count, scale, value, buffers);
         write(op.grad_log_ratio, at, count, scale, value, buffers);
       });

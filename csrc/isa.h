@@ -18,7 +18,7 @@ enum class Isa { portable, avx2, avx512 };
 // Throws std::runtime_error where that variable asks for something that is not there.
 Isa isa();
 
-// Whether products of bf16 matrices have instructions that may be used: those of AVX-512 BF16, which are not AVX-512's.
+// True if the machine has AVX-512 BF16, an extension of AVX-512, and FASTVAE_CPU_CAPABILITY allows it.
 bool multiplies_bf16();
 
 }  // namespace fastvae

@@ -29,13 +29,13 @@ FASTVAE_INLINE void logistic_bin(A mean, A log_scale, A x, A& log_prob, A& d_mea
   const A decay = side != 0 ? A(0) : gap.exp, rest = side != 0 ? A(1) : -gap.expm1;  // exp(b - a), and 1 less it
   const A near = exp(b > 0 ? -b : b);
   const A far = decay * (b > 0 ? near : 1 / (near > A(1e-30) ? near : A(1e-30)));  // exp(-a)
-  // Of a wide scale, the ratio is over the width; then nothing underflows before its logarithm is taken.
+  // For a wide scale the ratio is divided by the width, so that nothing underflows before its logarithm is taken.
   const A span = side != 0 ? A(2) : width, divisor = span < 1 ? span : A(1);
   const A excess = fma(far, near, far + near);
   const A shared = 1 / (divisor * (1 + excess));
   const A ratio = rest * shared, quotient = divisor * shared;  // quotient: 1 / ((1 + far) * (1 + near))
   const A offset = span < 1 ? -log_scale - A(5.541263545158426) : A(0);  // log(width); log 255 is 5.54
-  // Of a probability near 1, the digits that the ratio has rounded away.
+  // The digits that the ratio of a probability near 1 has rounded away.
   const A digits = (1 - ratio) - (decay + excess) * quotient;
   const A certain = span < 1 ? A(2) : A(0.5);
   const A lost = ratio > certain ? digits : A(0);

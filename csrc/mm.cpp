@@ -4,7 +4,7 @@
 // Each thread packs what its tiles read into such pairs, in their order, and so into its own caches: 7 % of the time at
 // 100 x 784 x 400. Every element of the product is one chain of sums along the contraction: it depends on its row, its
 // column and nothing else, neither on the threads nor on how many rows there are.
-#include "strips.h"
+#include "pack_bf16.h"
 
 namespace fastvae {
 
@@ -99,7 +99,8 @@ void mm(const Product& op, int64_t begin, int64_t end, uint32_t* scratch) {
       }
     }
     if (strip != packed_strip || block != packed_block) pack(op.right, strip * kColumns, kColumns, right);
-    packed_block = block, packed_strip = strip;
+    packed_block = block;
+    packed_strip = strip;
     const int64_t row = op.first_row(tile);
     tile_of(op.first_row(tile + 1) - row, op, left + (row - top) * op.pairs(), right, row, strip * kColumns);
   }
@@ -122,7 +123,10 @@ void multiply(const Product& op, int64_t begin, int64_t end, uint32_t* scratch) 
 #ifdef FASTVAE_X86
   if (begin < end) avx512_bf16::mm(op, begin, end, scratch);
 #else
-  (void)op, (void)begin, (void)end, (void)scratch;
+  (void)op;
+  (void)begin;
+  (void)end;
+  (void)scratch;
 #endif
 }
 
@@ -134,7 +138,7 @@ Lines lines_of(const Tensor& matrix, bool rows) {
           matrix.stride(line), matrix.stride(1 - line)};
 }
 
-// Of this thread, kept from call to call: a fresh one would be handed out in pages at every call.
+// This thread's scratch memory, kept from call to call: a fresh buffer would fault in its pages at every call.
 uint32_t* scratch(int64_t count) {
   struct Free {
     void operator()(uint32_t* data) const { ::operator delete[](data, std::align_val_t{64}); }

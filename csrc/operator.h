@@ -1,4 +1,4 @@
-// What every operator's entry point shares: its view of torch's tensors, and how work and sums are split.
+// Shared by the entry points of all operators: views of torch's tensors, and the split of work and sums.
 #pragma once
 
 #if defined(__linux__)
@@ -70,7 +70,8 @@ inline void prefer_huge_pages(void* data, int64_t bytes) {
   const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) & ~(kHuge - 1);
   if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #else
-  (void)data, (void)bytes;
+  (void)data;
+  (void)bytes;
 #endif
 }
 
@@ -109,7 +110,7 @@ inline double value_at(const Tensor& tensor, int64_t index) {
   return static_cast<const float*>(tensor.data_ptr())[index];
 }
 
-// How a loss over (B, event) is reduced. Chunks depend on the shape alone, never on the number of threads, and their
+// The reduction of a loss over (B, event). Chunks depend on the shape alone, never on the number of threads, and their
 // sums are added in order: the same call gives the same bits.
 struct Reduce {
   int64_t code, batch, event;
@@ -178,14 +179,18 @@ struct Reduce {
   }
 };
 
-// Whether its elements fill a range of memory, in any order of the dimensions.
+// True if the elements fill a range of memory without gaps, in any order of the dimensions.
 inline bool fills_memory(const Tensor& tensor) {
   if (tensor.is_contiguous()) return true;
   const auto sizes = tensor.sizes(), strides = tensor.strides();
   int64_t filled = 1;
   for (size_t d = 0; d < sizes.size();) {
-    if (sizes[d] > 1 && strides[d] == filled) filled *= sizes[d], d = 0;
-    else ++d;
+    if (sizes[d] > 1 && strides[d] == filled) {
+      filled *= sizes[d];
+      d = 0;
+    } else {
+      ++d;
+    }
   }
   return filled == tensor.numel();
 }

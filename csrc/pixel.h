@@ -34,7 +34,7 @@ struct Pixels {
 namespace fastvae::FASTVAE_ISA {
 namespace {
 
-// Whether the terms take two predictions.
+// Terms that take two predictions.
 template <typename Terms, typename A>
 concept Pair = requires(A a) { Terms::terms(a, a, a, a, a, a); };
 

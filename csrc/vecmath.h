@@ -27,7 +27,7 @@ FASTVAE_INLINE double fma(double a, double b, double c) { return a * b + c; }
 constexpr float kRound = 12582912.0f;
 constexpr uint32_t kRoundBits = 0x4b400000;
 
-// What the latent terms need of one argument.
+// The functions of one argument that the latent terms need.
 template <typename A>
 struct Exponential {
   A exp;     // inf over 88.73, 0 where it would be under 2**-125

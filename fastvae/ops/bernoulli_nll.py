@@ -6,9 +6,9 @@ from torch import Tensor
 from .. import reference
 from . import _check, _library
 from ._autograd import Reduce, define_loss, fused_loss
-from .noise import Noise
+from .noise import KEY_SCHEMA, Noise, key_arguments
 
-define_loss("bernoulli_nll", "logits", "Tensor target, Tensor? state, SymInt row_offset, int stream")
+define_loss("bernoulli_nll", "logits", f"Tensor target, {KEY_SCHEMA}")
 
 
 def bernoulli_nll(
@@ -65,7 +65,5 @@ def bernoulli_nll(
     if operators is None:
         target = target if binarize is None else binarize.binarize(target)
         return reference.bernoulli_nll(logits, target, reduction=reduction, weight=weight)
-    if binarize is None:
-        return fused_loss(operators, "bernoulli_nll", (logits, target, None), (0, 0), reduce)
-    state, constants = binarize.state.to(logits.device), (binarize.row_offset, binarize.stream)
-    return fused_loss(operators, "bernoulli_nll", (logits, target, state), constants, reduce)
+    state, *place = (None, 0, 0) if binarize is None else key_arguments(binarize, logits)
+    return fused_loss(operators, "bernoulli_nll", (logits, target, state), tuple(place), reduce)

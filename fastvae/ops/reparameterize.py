@@ -1,55 +1,13 @@
 """The reparameterisation step."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import first_order
-from .noise import Noise, noise_arguments
+from ._latent import CLAMP_SCHEMA, define_latent, fused_latent
+from .noise import Noise, explicit, noise_arguments
 
-_library.define(
-    "reparameterize(Tensor mu, Tensor logvar, Tensor? eps, Tensor? state, SymInt row_offset, int stream,"
-    " float low, float high) -> Tensor",
-    lambda mu, *_: mu.new_empty(mu.shape),
-    module="reparameterize",
-)
-_library.define(
-    "reparameterize_backward(Tensor grad_z, Tensor logvar, Tensor? eps, Tensor? state, SymInt row_offset, int stream,"
-    " float low, float high) -> Tensor",
-    lambda grad_z, logvar, *_: logvar.new_empty(logvar.shape),
-    module="reparameterize",
-)
-
-
-class _Reparameterize(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        forward: Any,
-        backward: Any,
-        mu: Tensor,
-        logvar: Tensor,
-        eps: Tensor | None,
-        state: Tensor | None,
-        row_offset: int,
-        stream: int,
-        low: float,
-        high: float,
-    ) -> Tensor:
-        ctx.save_for_backward(logvar, eps, state)
-        ctx.operator, ctx.constants = backward, (row_offset, stream, low, high)
-        z: Tensor = forward(mu, logvar, eps, state, row_offset, stream, low, high)
-        return z
-
-    @staticmethod
-    @first_order
-    def backward(ctx: Any, grad_z: Tensor) -> tuple[Tensor | None, ...]:
-        logvar, eps, state = ctx.saved_tensors
-        grad_logvar = ctx.operator(grad_z.contiguous(), logvar, eps, state, *ctx.constants)
-        return (None, None, grad_z, grad_logvar, *(None,) * 6)
+define_latent("reparameterize", "z", CLAMP_SCHEMA, lambda mu, *_: mu.new_empty(mu.shape))
 
 
 def reparameterize(
@@ -94,11 +52,6 @@ def reparameterize(
     arguments = noise_arguments(noise, mu)
     operators = _library.resolve(backend, mu)
     if operators is None:
-        return reference.reparameterize(mu, logvar, arguments.draw(mu), clamp=clamp)
-    if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
-        z: Tensor = _Reparameterize.apply(
-            operators.reparameterize, operators.reparameterize_backward, mu, logvar, *arguments, *interval
-        )
-    else:
-        z = operators.reparameterize(mu, logvar, *arguments, *interval)
+        return reference.reparameterize(mu, logvar, explicit(arguments, mu), clamp=clamp)
+    z: Tensor = fused_latent(operators, "reparameterize", mu, logvar, arguments, interval)
     return z

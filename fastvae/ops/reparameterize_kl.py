@@ -1,67 +1,19 @@
 """The latent term of the ELBO: the reparameterisation step and its KL in one pass."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import Reduce, first_order, loss_shape
-from .noise import Noise, noise_arguments
+from ._autograd import Reduce, loss_shape
+from ._latent import CLAMP_SCHEMA, REDUCE_SCHEMA, define_latent, fused_latent
+from .noise import Noise, explicit, noise_arguments
 
-_library.define(
-    "reparameterize_kl(Tensor mu, Tensor logvar, Tensor? eps, Tensor? state, SymInt row_offset, int stream,"
-    " float low, float high, int reduction, float weight, Tensor? weight_tensor) -> (Tensor, Tensor)",
-    lambda mu, logvar, eps, state, row_offset, stream, low, high, reduction, *_: (
-        mu.new_empty(mu.shape),
-        loss_shape(mu, reduction),
-    ),
-    module="reparameterize_kl",
+define_latent(
+    "reparameterize_kl",
+    "z kl",
+    f"{CLAMP_SCHEMA}, {REDUCE_SCHEMA}",
+    lambda mu, low, high, reduction, *_: (mu.new_empty(mu.shape), loss_shape(mu, reduction)),
 )
-_library.define(
-    "reparameterize_kl_backward(Tensor? grad_z, Tensor? grad_kl, Tensor mu, Tensor logvar, Tensor? eps, Tensor? state,"
-    " SymInt row_offset, int stream, float low, float high, int reduction, float weight, Tensor? weight_tensor)"
-    " -> (Tensor, Tensor)",
-    lambda grad_z, grad_kl, mu, *_: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
-    module="reparameterize_kl",
-)
-
-
-class _ReparameterizeKL(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        forward: Any,
-        backward: Any,
-        mu: Tensor,
-        logvar: Tensor,
-        eps: Tensor | None,
-        state: Tensor | None,
-        row_offset: int,
-        stream: int,
-        low: float,
-        high: float,
-        code: int,
-        weight: float,
-        weight_tensor: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(mu, logvar, eps, state, weight_tensor)
-        ctx.operator, ctx.constants = backward, (row_offset, stream, low, high, code, weight)
-        z, kl = forward(mu, logvar, eps, state, row_offset, stream, low, high, code, weight, weight_tensor)
-        return z, kl
-
-    @staticmethod
-    @first_order
-    def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> tuple[Tensor | None, ...]:
-        mu, logvar, eps, state, weight_tensor = ctx.saved_tensors
-        gradients = ctx.operator(
-            None if grad_z is None else grad_z.contiguous(),
-            None if grad_kl is None else grad_kl.contiguous(),
-            mu, logvar, eps, state, *ctx.constants, weight_tensor,
-        )  # fmt: skip
-        return (None, None, *gradients, *(None,) * 9)
 
 
 def reparameterize_kl(
@@ -114,13 +66,7 @@ def reparameterize_kl(
     reduce = Reduce.of(reduction, weight, mu)
     operators = _library.resolve(backend, mu)
     if operators is None:
-        eps = arguments.draw(mu)
+        eps = explicit(arguments, mu)
         return reference.reparameterize_kl(mu, logvar, eps, clamp=clamp, reduction=reduction, weight=weight)
-    if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
-        z, kl = _ReparameterizeKL.apply(
-            operators.reparameterize_kl, operators.reparameterize_kl_backward,
-            mu, logvar, *arguments, *interval, *reduce,
-        )  # fmt: skip
-    else:
-        z, kl = operators.reparameterize_kl(mu, logvar, *arguments, *interval, *reduce)
+    z, kl = fused_latent(operators, "reparameterize_kl", mu, logvar, arguments, interval, reduce=reduce)
     return z, kl

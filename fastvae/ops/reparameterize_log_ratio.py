@@ -1,73 +1,32 @@
 """Samples of the posterior for the importance-weighted bound, with the log ratio that weighs each."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .. import reference
 from . import _check, _library
-from ._autograd import first_order
-from .noise import Noise, noise_arguments
+from ._latent import define_latent, fused_latent
+from .noise import Noise, explicit, noise_arguments
 
 Estimator = Literal["iwae", "stl", "dreg"]
 ESTIMATORS = {"iwae": 0, "stl": 1, "dreg": 2}  # the codes that the kernels know
 
-_library.define(
-    "reparameterize_log_ratio(Tensor mu, Tensor logvar, Tensor? eps, Tensor? state, SymInt row_offset, int stream,"
-    " SymInt samples) -> (Tensor, Tensor)",
-    lambda mu, logvar, eps, state, row_offset, stream, samples: (
+define_latent(
+    "reparameterize_log_ratio",
+    "z ratio",
+    "SymInt samples",
+    lambda mu, samples: (
         mu.new_empty((mu.shape[0], samples, *mu.shape[1:])),
         mu.new_empty((mu.shape[0], samples), dtype=torch.float64 if mu.dtype == torch.float64 else torch.float32),
     ),
-    module="reparameterize_log_ratio",
+    backward_settings="int estimator",
 )
-_library.define(
-    "reparameterize_log_ratio_backward(Tensor? grad_z, Tensor? grad_ratio, Tensor mu, Tensor logvar, Tensor? eps,"
-    " Tensor? state, SymInt row_offset, int stream, SymInt samples, int estimator) -> (Tensor, Tensor)",
-    lambda grad_z, grad_ratio, mu, *_: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
-    module="reparameterize_log_ratio",
+_DREG_WITHOUT_RATIO = (
+    "estimator='dreg' takes its weights from the gradient of log_ratio, but log_ratio has none: "
+    "use it in importance_weighted_nll, or take estimator='iwae'"
 )
-
-
-class _ReparameterizeLogRatio(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        forward: Any,
-        backward: Any,
-        estimator: int,
-        mu: Tensor,
-        logvar: Tensor,
-        eps: Tensor | None,
-        state: Tensor | None,
-        row_offset: int,
-        stream: int,
-        samples: int,
-    ) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(mu, logvar, eps, state)
-        ctx.operator, ctx.constants = backward, (row_offset, stream, samples, estimator)
-        z, log_ratio = forward(mu, logvar, eps, state, row_offset, stream, samples)
-        return z, log_ratio
-
-    @staticmethod
-    @first_order
-    def backward(ctx: Any, grad_z: Tensor | None, grad_ratio: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grad_z is None and grad_ratio is None:  # autograd asks for nothing then, but gradcheck does
-            return (None,) * 10
-        if grad_ratio is None and ctx.constants[-1] == ESTIMATORS["dreg"]:
-            raise RuntimeError(
-                "estimator='dreg' takes its weights from the gradient of log_ratio, but log_ratio has none: "
-                "use it in importance_weighted_nll, or take estimator='iwae'"
-            )
-        gradients = ctx.operator(
-            None if grad_z is None else grad_z.contiguous(),
-            None if grad_ratio is None else grad_ratio.contiguous(),
-            *ctx.saved_tensors,
-            *ctx.constants,
-        )
-        return (None, None, None, *gradients, *(None,) * 5)
 
 
 def reparameterize_log_ratio(
@@ -140,12 +99,16 @@ def reparameterize_log_ratio(
     arguments = noise_arguments(noise, mu, shape)
     operators = _library.resolve(backend, mu)
     if operators is None:
-        return reference.reparameterize_log_ratio(mu, logvar, arguments.draw(mu, shape), estimator=estimator)
-    if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
-        z, log_ratio = _ReparameterizeLogRatio.apply(
-            operators.reparameterize_log_ratio, operators.reparameterize_log_ratio_backward, ESTIMATORS[estimator],
-            mu, logvar, *arguments, samples,
-        )  # fmt: skip
-    else:
-        z, log_ratio = operators.reparameterize_log_ratio(mu, logvar, *arguments, samples)
+        eps = explicit(arguments, mu, shape)
+        return reference.reparameterize_log_ratio(mu, logvar, eps, estimator=estimator)
+    z, log_ratio = fused_latent(
+        operators,
+        "reparameterize_log_ratio",
+        mu,
+        logvar,
+        arguments,
+        (samples,),
+        backward_settings=(ESTIMATORS[estimator],),
+        error_without_second=_DREG_WITHOUT_RATIO if estimator == "dreg" else "",
+    )
     return z, log_ratio

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "operator.h"
-#include "planes.h"
+#include "pixel_planes.h"
 
 namespace fastvae {
 

@@ -41,14 +41,17 @@ class Tile {
     count = left < width ? static_cast<int>(left) : width;
     offset_[0] = row * planes.count * planes.pixels + column;
     for (int i = 1; !dense_ && i < count; ++i) {
-      if (++column == planes.pixels) column = 0, ++row;
+      if (++column == planes.pixels) {
+        column = 0;
+        ++row;
+      }
       offset_[i] = row * planes.count * planes.pixels + column;
     }
   }
 
   bool in_place() const { return dense_ && planes_.dtype == kOwn<A>; }
 
-  // Where a plane's pixels are once loaded, and where its gradients go: the same place, unless in_place().
+  // The place of a plane's pixels once they are loaded, and of its gradients: the same, unless in_place().
   const A* in(int64_t plane) const {
     return in_place() ? static_cast<const A*>(planes_.data) + offset_[0] + plane * planes_.pixels : spare(plane);
   }
