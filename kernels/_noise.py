@@ -3,10 +3,25 @@
 fastvae/reference/noise.py is the specification. Words and uniforms are equal to it to the bit.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from ._math import sincos_turns
+
+
+class Noise(NamedTuple):
+    """The noise arguments of a schema: an explicit ``eps``, or the key and the place of a draw."""
+
+    eps: Tensor | None
+    state: Tensor | None  # (2,) int64 [seed, step]
+    row_offset: int
+    stream: int
+
+
+NO_NOISE = Noise(None, None, 0, 0)
 
 
 @triton.jit
@@ -58,7 +73,7 @@ def normals(state, stream, first, TILE: tl.constexpr, VECTOR: tl.constexpr, dtyp
 
 @triton.jit
 def quads(state, stream, quad, TILE: tl.constexpr, VECTOR: tl.constexpr, dtype: tl.constexpr):
-    """The same for vectors that start at any quads, (TILE, 1) int64."""
+    """A tile of noise whose vectors start at any quads, (TILE, 1) int64."""
     n0, n1, n2, n3 = _lanes(state, stream, quad, dtype)
     if VECTOR == 8:
         m0, m1, m2, m3 = _lanes(state, stream, quad + 1, dtype)

@@ -1,7 +1,17 @@
-"""Where the elements of a tile are: shared by all kernels (see _launch.py for what a tile is)."""
+"""The places of a tile's elements, and the accesses to them, shared by all kernels. _launch.py says what a tile is."""
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def program_segment(
+    length, chunks,
+    TILE: tl.constexpr, VECTOR: tl.constexpr, ALIGNED: tl.constexpr, INDEX: tl.constexpr,
+):  # fmt: skip
+    """The program's segment and its number in it, the segment's length, and the elements from one tile to its next."""
+    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(INDEX)
+    return row, chunk, multiple_of_vector(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (TILE * VECTOR)
 
 
 @triton.jit
@@ -29,8 +39,8 @@ def rows_and_columns(start, event, VECTOR: tl.constexpr, TILE: tl.constexpr, ALI
 
 
 @triton.jit
-def multiple(value, dtype: tl.constexpr, VECTOR: tl.constexpr, ALIGNED: tl.constexpr):
-    """A size as an index. Where the launcher found it a multiple of VECTOR, say so to the compiler (it folds)."""
+def multiple_of_vector(value, dtype: tl.constexpr, VECTOR: tl.constexpr, ALIGNED: tl.constexpr):
+    """A size as an index. If the launcher found it a multiple of VECTOR, tell the compiler, as tl.multiple_of does."""
     value = tl.cast(value, dtype)
     if ALIGNED:
         value = value // VECTOR * VECTOR
@@ -46,3 +56,19 @@ def strided(start, event, stride, VECTOR: tl.constexpr, TILE: tl.constexpr, ALIG
         row, column = rows_and_columns(start, event, VECTOR, TILE, ALIGNED)
         offset = row * stride + column
     return offset
+
+
+@triton.jit
+def load_rows(
+    pointer, row, start, event, stride, mask,
+    VECTOR: tl.constexpr, TILE: tl.constexpr, ALIGNED: tl.constexpr, DENSE: tl.constexpr, COMPUTE: tl.constexpr,
+):  # fmt: skip
+    """A tile of a segment of a tensor whose rows are ``stride`` apart, in the type of the computation."""
+    offset = strided(start, event, stride, VECTOR, TILE, ALIGNED, DENSE)
+    return tl.load(pointer + row * stride + offset, mask=mask, other=0.0).to(COMPUTE)
+
+
+@triton.jit
+def store(pointer, offset, value, mask):
+    """Store a tile in the type of the tensor."""
+    tl.store(pointer + offset, value.to(pointer.dtype.element_ty), mask=mask)

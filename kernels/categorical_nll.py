@@ -4,9 +4,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import empty_gradient, folded_weight, on_device_of, scalar, settle, summation
-from ._planes import locate, plan_planes
-from ._tile import multiple, span
+from ._launch import empty_gradient, folded_weight, last_block_reduction, on_device_of, row_factor, summation
+from ._planes import locate, plane_launch_config
+from ._tile import multiple_of_vector, program_segment, span, store
 
 
 @triton.jit
@@ -26,7 +26,7 @@ def _nll(
     gradient,  # (B, planes, inner) or None
     loss_sum,  # (rows,) or None: the gradient alone
     partials,  # (rows, chunks) or None
-    tickets,  # (rows,) or None
+    semaphores,  # (rows,) or None
     weight_tensor,  # () or None
     length: tl.int64,
     chunks: tl.int64,
@@ -41,12 +41,9 @@ def _nll(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(INDEX)
-    length, step = multiple(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (PIXELS * VECTOR)
-    inner, planes = multiple(inner, INDEX, VECTOR, ALIGNED), tl.cast(planes, INDEX)
-    factor = scalar(weight, weight_tensor, COMPUTE)
-    if grad_output is not None:
-        factor *= tl.load(grad_output + row).to(COMPUTE)
+    row, chunk, length, step = program_segment(length, chunks, PIXELS, VECTOR, ALIGNED, INDEX)
+    inner, planes = multiple_of_vector(inner, INDEX, VECTOR, ALIGNED), tl.cast(planes, INDEX)
+    factor = row_factor(grad_output, row, weight, weight_tensor, COMPUTE)
     total = tl.zeros((PIXELS, VECTOR), COMPUTE)
     for start in range(chunk * (PIXELS * VECTOR), length, step):
         at, _ = locate(start, row, length, inner, planes, PIXELS, VECTOR, ALIGNED, DENSE, INDEX)
@@ -80,10 +77,10 @@ def _nll(
             for first in range(0, planes, CLASSES):
                 k, place_k, there, logit = _classes(logits, at, mask, first, inner, planes, CLASSES, COMPUTE)
                 slope = share * tl.where(k == index, rest, tl.exp(logit - highest))
-                tl.store(gradient + place_k, slope.to(gradient.dtype.element_ty), mask=there)
+                store(gradient, place_k, slope, there)
     if loss_sum is not None:
         partial = tl.sum(tl.sum(total, axis=1), axis=0)
-        settle(partial, loss_sum, partials, tickets, weight_tensor, weight, row, chunk, chunks)
+        last_block_reduction(partial, loss_sum, partials, semaphores, weight_tensor, weight, row, chunk, chunks)
 
 
 # Elements a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. Each thread of 4 warps holds one 128-bit
@@ -100,15 +97,15 @@ def categorical_nll(
     logits: Tensor, target: Tensor, reduction: int, weight: float, weight_tensor: Tensor | None, with_grad: bool
 ) -> tuple[Tensor, Tensor]:
     tile = _tile(logits.shape[1])
-    cut, sizes = plan_planes(logits, reduction, tile, _ELEMENTS[logits.itemsize], warps=4)
-    total = summation(logits, reduction, cut)
+    config, sizes = plane_launch_config(logits, reduction, tile, _ELEMENTS[logits.itemsize], warps=4)
+    total = summation(logits, reduction, config)
     gradient = empty_gradient(logits, reduction, with_grad)
-    if not cut.empty:
+    if not config.empty:
         weight = folded_weight(weight, reduction, logits.shape[0])
         with on_device_of(logits):
-            _nll[cut.grid](
+            _nll[config.grid](
                 None, logits, target, gradient if gradient.numel() else None, *total, weight_tensor,
-                cut.length, cut.chunks, **sizes, weight=weight, CLASSES=tile, **cut.meta,
+                config.length, config.chunks, **sizes, weight=weight, CLASSES=tile, **config.meta,
             )  # fmt: skip
     return total.loss, gradient
 
@@ -117,13 +114,13 @@ def categorical_nll_backward(
     grad_output: Tensor, logits: Tensor, target: Tensor, reduction: int, weight: float, weight_tensor: Tensor | None
 ) -> Tensor:
     tile = _tile(logits.shape[1])
-    cut, sizes = plan_planes(logits, reduction, tile, _ELEMENTS[logits.itemsize], warps=4)
+    config, sizes = plane_launch_config(logits, reduction, tile, _ELEMENTS[logits.itemsize], warps=4)
     gradient = logits.new_empty(logits.shape)
-    if not cut.empty:
+    if not config.empty:
         weight = folded_weight(weight, reduction, logits.shape[0])
         with on_device_of(logits):
-            _nll[cut.grid](
+            _nll[config.grid](
                 grad_output, logits, target, gradient, None, None, None, weight_tensor,
-                cut.length, cut.chunks, **sizes, weight=weight, CLASSES=tile, **cut.meta,
+                config.length, config.chunks, **sizes, weight=weight, CLASSES=tile, **config.meta,
             )  # fmt: skip
     return gradient

@@ -11,7 +11,7 @@ from ._pixel import Likelihood, backward, forward
 
 
 @triton.jit
-def _terms(mean, log_scale, x, _p, _q):
+def _terms(mean, log_scale, x, _constant0, _constant1):
     log_prob, d_mean, d_log_scale = logistic_bin(mean, log_scale, x)
     return -log_prob, -d_mean, -d_log_scale
 

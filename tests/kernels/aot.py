@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pretended import compiled as compiled_by_jit
 
 # An operator's kernel, and the optional pointers that are absent: noise comes from the key, weights from the device.
-_NO_KL = ("kl", "partials", "tickets")
-_NO_SUM = ("loss_sum", "partials", "tickets")
+_NO_KL = ("kl", "partials", "semaphores")
+_NO_SUM = ("loss_sum", "partials", "semaphores")
 _ONE = ("second", "second_gradient", "state")  # one prediction a pixel, the target as it is
 KERNELS = {
     "bernoulli_nll": ("_pixel._forward", _ONE),
@@ -53,12 +53,15 @@ KERNELS = {
     "gaussian_kl": ("_latent._forward", ("z", "eps", "state")),
     "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
     "importance_weighted_nll": ("importance_weighted_nll._bound", ("bounds", "grad_output")),
-    "importance_weighted_nll_backward": ("importance_weighted_nll._bound", ("bounds", "loss", "partials", "tickets")),
+    "importance_weighted_nll_backward": (
+        "importance_weighted_nll._bound",
+        ("bounds", "loss", "partials", "semaphores"),
+    ),
     "gaussian_prior_kl": ("gaussian_prior_kl._pass", ("grad_output",)),
     "gaussian_prior_kl_backward": ("gaussian_prior_kl._pass", _NO_SUM),
     "reparameterize": (
         "_latent._forward",
-        ("kl", "partials", "tickets", "grad_mu", "grad_logvar", "eps", "weight_tensor"),
+        ("kl", "partials", "semaphores", "grad_mu", "grad_logvar", "eps", "weight_tensor"),
     ),
     "reparameterize_backward": ("_latent._backward", ("grad_kl", "mu", "grad_mu", "eps", "weight_tensor")),
     "reparameterize_kl": ("_latent._forward", ("grad_mu", "grad_logvar", "eps")),
@@ -86,7 +89,7 @@ RECORDED = [f"sm_{arch} {dtype} dense" for arch in (80, 90, 100) for dtype in ("
 _STRIDES = {"stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"}
 _INTEGERS = {"length", "chunks", "event", "first", "stream", *_STRIDES}
 _INTEGERS |= {"batch", "samples", "stride_output", "inner", "planes", "mixtures", "count", "rows", "images"}
-_FLOATS = {"allowance", "weight", "p", "q", "log_samples", "low", "high"}
+_FLOATS = {"allowance", "weight", "constant0", "constant1", "log_samples", "low", "high"}
 
 
 def member(module: str, name: str) -> Any:
@@ -99,7 +102,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
     own = _TYPES[dtype]
     wide = torch.float64 if dtype == "fp64" else torch.float32
     types = {"target": torch.uint8, "drawn": torch.uint8, "state": torch.int64, "weight_tensor": torch.float32}
-    types |= {"tickets": torch.int32, "found": torch.float32, "record": torch.float64, "total": torch.float64}
+    types |= {"semaphores": torch.int32, "found": torch.float32, "record": torch.float64, "total": torch.float64}
     types |= dict.fromkeys(
         ("parts", "partials", "loss", "loss_sum", "kl", "bounds", "sums", "grad_output", "grad_kl", "grad_ratio"), wide
     )
@@ -121,7 +124,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         "COLUMNS": 256,
         "WHOLE": True,
         "CONSTANT": True,
-        "AGAIN": True,
+        "WEIGHTED": True,
         "LASTING": True,
     }
     if "TERMS" in function.arg_names:
