@@ -34,11 +34,11 @@ def define_latent(
     """Declare a latent operator and its backward, implemented in the module of that name.
 
     Args:
-        name: that of the operator.
+        name: the operator's name.
         outputs: "z", or "z" and the name of the second output: "z kl".
         settings: the schema of the arguments that follow the noise: "float low, float high".
         shapes: the fake outputs; called with mu and the settings.
-        backward_settings: the schema of the arguments that end backward's.
+        backward_settings: the schema of the arguments that only backward takes, after the others.
     """
     names = outputs.split()
     inputs = f"Tensor logvar, {NOISE_SCHEMA}, {settings}"
@@ -52,13 +52,14 @@ def define_latent(
         return _like(values[2]), _like(values[3])
 
     if len(names) == 1:
-        forward_returns, backward_inputs, backward_returns = "Tensor", f"Tensor grad_z, {inputs}", "Tensor"
+        returns = "Tensor"
+        backward_inputs = f"Tensor grad_z, {inputs}"
     else:
-        forward_returns = backward_returns = "(Tensor, Tensor)"
+        returns = "(Tensor, Tensor)"
         gradients = ", ".join(f"Tensor? grad_{output}" for output in names)
         backward_inputs = ", ".join(filter(None, [gradients, "Tensor mu", inputs, backward_settings]))
-    _library.define(f"{name}(Tensor mu, {inputs}) -> {forward_returns}", fake, module=name)
-    _library.define(f"{name}_backward({backward_inputs}) -> {backward_returns}", fake_backward, module=name)
+    _library.define(f"{name}(Tensor mu, {inputs}) -> {returns}", fake, module=name)
+    _library.define(f"{name}_backward({backward_inputs}) -> {returns}", fake_backward, module=name)
 
 
 def _like(tensor: Tensor) -> Tensor:
@@ -77,19 +78,19 @@ def fused_latent(
     backward_settings: tuple[int, ...] = (),
     error_without_second: str = "",
 ) -> Any:
-    """Run a latent operator; record it for autograd if mu or logvar asks for that.
+    """Run a latent operator; record it for autograd if mu or logvar requires a gradient.
 
     Args:
-        operators: those of a backend.
-        name: that of the operator.
+        operators: a backend's operators, from :func:`fastvae.ops._library.resolve`.
+        name: the operator's name.
         mu: (B, ...) with dense rows.
         logvar: same shape.
         noise: from :func:`fastvae.ops.noise.noise_arguments`.
-        settings: the values of the schema's settings, without those of a reduction.
-        reduce: the end of the settings, where they end in a reduction.
-        backward_settings: the values of those of backward.
-        error_without_second: the message of the RuntimeError that backward raises if the second output was not used.
-            Empty: it may be left unused.
+        settings: values for the schema's settings, up to the reduction.
+        reduce: values for the reduction that ends the settings, if one does.
+        backward_settings: values for the arguments that only backward takes.
+        error_without_second: if not empty, backward raises a RuntimeError with this message when the second output was
+            not used.
 
     Returns:
         z, or z and the second output.
@@ -125,7 +126,8 @@ class _FusedLatent(torch.autograd.Function):
         weight = (weight_tensor,) if reduced else ()
         outputs = calls[0](mu, logvar, eps, state, *constants, *weight)
         alone = isinstance(outputs, Tensor)
-        ctx.backward_call, ctx.options = calls[1], options
+        ctx.backward_call = calls[1]
+        ctx.options = options
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(None if alone else mu, logvar, eps, state, weight_tensor)
         return outputs if alone else tuple(outputs)

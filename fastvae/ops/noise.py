@@ -33,8 +33,8 @@ class Noise:
         step: 0 <= step < 2**32; a new step draws fresh noise.
         row_offset: the place of this tensor's first row in the global batch.
         stream: 0 <= stream < 2**31; separates draws that share a seed and a step (two latent levels, say).
-        device: where ``state`` lives. Put it where the latents are, and no call copies anything. To make one copies
-            from the host: in a loop on a GPU, make it once and :meth:`advance` it.
+        device: the device of ``state``. On the device of the latents, no call copies anything. Making a key copies
+            from the host: in a loop on a GPU, make one key and :meth:`advance` it.
 
     ``state`` is the int64 tensor ``[seed, step]``. Kernels read it on the device when they run, so a CUDA graph or a
     compiled step that advances it in place (:meth:`advance`) replays with fresh noise.
@@ -72,7 +72,7 @@ class Noise:
 
     @classmethod
     def from_state(cls, state: Tensor, row_offset: int = 0, *, stream: int = 0) -> Noise:
-        """A key that shares an existing ``[seed, step]`` tensor, for another place in the batch or another stream."""
+        """Make a key that shares an existing ``[seed, step]`` tensor, for another place in the batch or stream."""
         if state.dtype != torch.int64 or state.shape != (2,):
             raise ValueError(f"state must be int64 of shape (2,), not {state.dtype} of {tuple(state.shape)}")
         _check_place(row_offset, stream)
@@ -87,11 +87,11 @@ class Noise:
         self.state[1] += steps
 
     def draw(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        """The noise itself, shape (B, ...), from the eager reference: what the fused operators use and never store."""
+        """Return the noise that fused operators draw and never store: (B, ...), from the eager reference."""
         return reference.standard_normal(self.state, shape, self.row_offset, self.stream, dtype)
 
     def binarize(self, target: Tensor, *, backend: _library.Backend = "auto") -> Tensor:
-        """Black-and-white pixels drawn from grey ones, (B, ...) uint8: 255 with probability ``x / 255``, else 0.
+        """Draw black-and-white pixels from grey ones, (B, ...) uint8: 255 with probability ``x / 255``, else 0.
 
         The pixels that ``bernoulli_nll(..., binarize=noise)`` draws in registers, as a tensor: for an encoder that
         has to see the same picture, say.
@@ -127,9 +127,9 @@ def _refuse_under_vmap(remedy: str) -> None:
 def noise_arguments(noise: Noise | Tensor | None, mu: Tensor, shape: Sequence[int] | None = None) -> NoiseArguments:
     """Check what a caller passed as ``noise``, and unpack it into the arguments of :data:`NOISE_SCHEMA`.
 
-    ``shape`` is that of the noise where it is not mu's. None draws a fresh key from torch's default generator of the
-    device, so that ``torch.manual_seed`` rules it and gradient checkpointing, which restores that generator, recomputes
-    with the same noise. Under torch.func.vmap only an eps will do.
+    ``shape`` is that of the noise if it is not mu's. None draws a fresh key from the device's default generator:
+    ``torch.manual_seed`` seeds it, and gradient checkpointing, which restores that generator, recomputes with the same
+    noise. Under torch.func.vmap the noise must be an eps.
     """
     if not isinstance(noise, Tensor):
         _refuse_under_vmap("pass a tensor eps that is mapped too")
@@ -159,7 +159,7 @@ def key_arguments(key: Noise, like: Tensor) -> tuple[Tensor, int, int]:
 
 
 def explicit(arguments: NoiseArguments, mu: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-    """``eps`` as a tensor, for the eager reference; ``shape`` is that of the noise where it is not mu's."""
+    """Return the noise as a tensor, for the eager reference; ``shape`` is that of the noise if it is not mu's."""
     eps, state, row_offset, stream = arguments
     if eps is not None:
         return eps

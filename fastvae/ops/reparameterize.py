@@ -28,16 +28,16 @@ def reparameterize(
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
         noise: a :class:`fastvae.Noise` key; a tensor ``eps`` of the same shape; or None for a fresh key from torch's
-            default generator, which ``torch.manual_seed`` rules.
-        clamp: (low, high): logvar is clamped to it first, in the kernel; it has a gradient on the bounds, none outside,
-            and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
+            default generator, which ``torch.manual_seed`` seeds.
+        clamp: (low, high), to which the kernel first clamps logvar. logvar has a gradient on the bounds and none
+            outside; NaN stays NaN. Latent diffusion's autoencoders use (-30.0, 20.0) (Rombach et al. 2022).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
         z, dense, in the shape and type of ``mu``.
 
     Raises:
-        ValueError: shapes or devices differ, the clamp is no interval, or an option is unknown.
+        ValueError: shapes or devices differ, the clamp is not an interval, or an option is unknown.
         TypeError: an unsupported dtype.
 
     Computed in fp32 or better: a logvar over 177.4 overflows to an infinite z. Differentiating twice raises a

@@ -26,22 +26,22 @@ def reparameterize_kl(
     weight: float | Tensor = 1.0,
     backend: _library.Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
-    r"""Draw ``z ~ N(mu, exp(logvar))`` and count KL(N(mu, exp(logvar)) || N(0, I)), in one pass each way.
+    r"""Draw ``z ~ N(mu, exp(logvar))`` and compute KL(N(mu, exp(logvar)) || N(0, I)), in one pass each way.
 
-    The same values as :func:`reparameterize` and :func:`gaussian_kl`, for the bytes of one of them: forward reads mu
-    and logvar and writes z, backward reads them again with the gradient of z and writes both gradients. The noise is
-    drawn twice and stored never.
+    The values are those of :func:`reparameterize` and :func:`gaussian_kl`, for the memory traffic of one of them:
+    forward reads mu and logvar and writes z; backward reads them again with the gradient of z and writes both
+    gradients. The noise is never stored: backward draws it again.
 
     Args:
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
         noise: a :class:`fastvae.Noise` key; a tensor ``eps`` of the same shape; or None for a fresh key from torch's
-            default generator, which ``torch.manual_seed`` rules.
-        clamp: (low, high): logvar is clamped to it first, in the kernel; it has a gradient on the bounds, none outside,
-            and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
+            default generator, which ``torch.manual_seed`` seeds.
+        clamp: (low, high), to which the kernel first clamps logvar. logvar has a gradient on the bounds and none
+            outside; NaN stays NaN. Latent diffusion's autoencoders use (-30.0, 20.0) (Rombach et al. 2022).
         reduction: of the KL: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into the KL and its gradients (beta); a number, or a 0-d tensor read on the device
-            (which torch.compile does not compile anew when it changes).
+            (torch.compile does not recompile when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
@@ -49,7 +49,7 @@ def reparameterize_kl(
         order: the same call gives the same bits.
 
     Raises:
-        ValueError: shapes or devices differ, the clamp is no interval, or an option is unknown.
+        ValueError: shapes or devices differ, the clamp is not an interval, or an option is unknown.
         TypeError: an unsupported dtype.
 
     Computed in fp32 or better; a logvar over 88.7 gives an infinite KL. Differentiating twice raises a RuntimeError;

@@ -43,27 +43,27 @@ def reparameterize_log_ratio(
     .. math:: z_k = \mu + e^{\log\sigma^2 / 2} \, \epsilon_k, \qquad
         \log q(z_k \mid x) - \log p(z_k) = \tfrac12 \sum_j z_{kj}^2 - \epsilon_{kj}^2 - \log\sigma_j^2
 
-    What :func:`importance_weighted_nll` needs beside the likelihood of each sample. mu and logvar are read once for
-    all samples; the noise is never stored: backward draws it again.
+    :func:`importance_weighted_nll` takes the log ratio beside the likelihood of each sample. mu and logvar are read
+    once for all samples. The noise is never stored: backward draws it again.
 
     Args:
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
         noise: a :class:`fastvae.Noise` key, which draws ``noise.draw((B, K, ...))``, so that a row's K samples are
             the same however the batch is split; a tensor ``eps`` (B, K, ...); or None for a fresh key from torch's
-            default generator, which ``torch.manual_seed`` rules.
+            default generator, which ``torch.manual_seed`` seeds.
         samples: K, at least 1.
-        estimator: of the gradient in mu and logvar; values and the decoder's gradient are the same for all three.
+        estimator: the estimator of the gradients of mu and logvar. It does not change values or other gradients.
 
-            - "iwae": the gradient as it is (Burda et al. 2016, "Importance weighted autoencoders").
+            - "iwae": the gradient itself (Burda et al. 2016, "Importance weighted autoencoders").
             - "stl": mu and logvar are constants in log q, which leaves out its score: a term of mean 0 for K = 1,
               and a bias for more (Roeder et al. 2017, "Sticking the landing").
             - "dreg": "stl" with each sample's gradient, that of z and that of log_ratio, times its normalised weight
               w: unbiased, and its signal does not fade as K grows (Tucker et al. 2019, "Doubly reparameterized
               gradient estimators for Monte Carlo objectives"). The weights are read off the gradient of log_ratio,
-              ``w[b, k] = g[b, k] / g[b].sum()`` (0 where the sum is 0). **The condition:** log_ratio goes into
-              ``importance_weighted_nll`` and nowhere else, whose gradient is a factor of the row times w; whatever
-              reaches z by another way is multiplied by w too.
+              ``w[b, k] = g[b, k] / g[b].sum()`` (0 where the sum is 0). **The condition:** log_ratio must only be used
+              in ``importance_weighted_nll``, whose gradient is w times a factor of the row. Gradients that reach z by
+              another way are multiplied by w too.
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
@@ -77,7 +77,7 @@ def reparameterize_log_ratio(
 
     Computed in fp32 or better, from z before it is rounded to its type. In fp32, a logvar over 87 may overflow to an
     infinite log ratio; under -175 the gradients of "stl" and "dreg", which divide by the deviation, are not finite.
-    What is infinite or NaN comes out so. Differentiating twice raises a RuntimeError; the "reference" backend can.
+    Infinities and NaNs are passed on. Differentiating twice raises a RuntimeError; the "reference" backend can.
 
     >>> import torch
     >>> eps = torch.tensor([[[0.5, -1.0], [0.0, 2.0]]])
