@@ -9,7 +9,7 @@ struct Numbers {
   int64_t first, count;  // its first unit among those of all tensors, its elements
 };
 
-// Threads share the tensors as Adam's do: what a core has read here, it has at hand there.
+// Threads share the tensors as Adam's do, so that a core finds in its cache there what it has read here.
 constexpr int64_t kFiniteUnit = 32;
 
 }  // namespace fastvae

@@ -111,7 +111,7 @@ FASTVAE_INLINE void copy_in(Dtype dtype, const void* data, int64_t offset, int c
 
 template <typename A> constexpr Dtype kOwn = sizeof(A) == 8 ? Dtype::f64 : Dtype::f32;
 
-// Elements [at, at + count) of a tensor: where they lie, or gathered into the buffer.
+// Elements [at, at + count) of a tensor: in place, or gathered into the buffer.
 template <typename A>
 [[gnu::noinline]] static const A* load(const Source& source, int64_t at, int count, A* buffer) {
   if (source.row_stride == source.event) {

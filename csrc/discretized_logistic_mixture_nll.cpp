@@ -5,7 +5,8 @@
 namespace fastvae {
 
 struct Mixture {
-  Planes parameters;  // mixtures logits; channels * mixtures means, then log-scales; for colour 3 * mixtures coefficients
+  // `mixtures` logits; channels * mixtures means, then as many log-scales; for colour, 3 * mixtures coefficients
+  Planes parameters;
   const void* target;  // uint8 (B, channels, pixels)
   int channels, mixtures;
   int width;  // pixels a tile
@@ -40,8 +41,8 @@ FASTVAE_INLINE void couple(const A* coefficient, int count, A* __restrict value,
   }
 }
 
-// Adds the log-probability of channel kC in component k to `joint`; its derivatives go where the parameters' gradients
-// go.
+// Adds the log-probability of channel kC in component k to `joint`. Its derivatives are written in the place of the
+// parameters' gradients.
 template <typename A, int kC, bool kGrad>
 FASTVAE_INLINE void channel(const Mixture& op, const Tile<A>& tile, const Pixels3<A>& p, int k, A* __restrict joint) {
   constexpr A floor = A(-7.693147180559945);  // -7 - log 2
@@ -98,7 +99,7 @@ double mixture(const Mixture& op, int64_t begin, int64_t end, A scale, A* scratc
     }
     for (int k = 0; k < m; ++k) raise(tile.in(k), count, prior_top);
 
-    // joint: the logarithm of a component's share and of what it gives to the pixel.
+    // joint: the logarithm of a component's share times the probability that it gives the pixel.
     for (int k = 0; k < m; ++k) {
       A* __restrict joint = tile.spare(planes + k);
       const A* logit = tile.in(k);
@@ -185,7 +186,8 @@ namespace fastvae {
 namespace {
 
 PlaneKernel<Mixture> kernel(const Tensor& parameters, const Tensor& target, int64_t mixtures, const Tensor& grad) {
-  STD_TORCH_CHECK(target.scalar_type() == ScalarType::Byte && target.dim() > 1, "expected a target (B, C, ...) in uint8");
+  STD_TORCH_CHECK(target.scalar_type() == ScalarType::Byte && target.dim() > 1,
+                  "expected a target (B, C, ...) in uint8");
   const int64_t channels = target.size(1);
   STD_TORCH_CHECK(channels == 1 || channels == 3, "expected 1 or 3 channels");
   const Planes planes = planes_of(parameters, target, channels, grad);

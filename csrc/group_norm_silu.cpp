@@ -172,7 +172,8 @@ GroupNormSilu operands(const Tensor& x, const Tensor& weight, const Tensor& bias
   op.channels = x.size(1);
   op.places = x.size(2) * x.size(3);
   op.groups = groups;
-  STD_TORCH_CHECK(groups > 0 && op.channels > 0 && op.channels % groups == 0, "expected groups that divide the channels");
+  STD_TORCH_CHECK(groups > 0 && op.channels > 0 && op.channels % groups == 0,
+                  "expected groups that divide the channels");
   op.weight = channel_values(weight, op.channels);
   op.bias = channel_values(bias, op.channels);
   return op;

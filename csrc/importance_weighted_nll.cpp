@@ -74,7 +74,7 @@ double rows(const Bound& op, int64_t begin, int64_t end, A factor, const A* outp
     for_blocks(first, last, [&](int64_t at, int count) {
       const A before = least, block = values(op, at, count, buffers, value);
       least = block < least ? block : least;
-      // Samples of no weight at all leave a sum of 0 (or NaN), wherever it is measured from.
+      // Samples without weight leave the sum 0 (or NaN), wherever it is measured from.
       if (before != kInfinity<A>) sum *= exp(origin(least) - origin(before));
       sum += exponentials(count, origin(least), value);
     });
@@ -135,7 +135,7 @@ Bound bound(const Tensor& nll, const Tensor& log_ratio, const Tensor& grad_nll, 
           std::log(static_cast<double>(nll.size(1)))};
 }
 
-// Calls body(begin, end, chunk) for chunks of whole rows, cut by the shape alone; returns how many there are.
+// Calls body(begin, end, chunk) for chunks of whole rows, which depend on the shape alone; returns their number.
 template <typename F>
 int64_t for_rows(const Tensor& nll, const F& body) {
   const int64_t batch = nll.size(0), samples = nll.size(1), size = samples < kChunk ? kChunk / samples : 1;
@@ -160,7 +160,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& nll, const Tensor& log_
   const Tensor grad_nll = dense_like(nll, want == Want::both), grad_log_ratio = dense_like(nll, want == Want::both);
   const Bound op = bound(nll, log_ratio, grad_nll, grad_log_ratio);
   const bool per_row = reduction == kNone;
-  // Sums of chunks, of which there are no more than rows; or the rows themselves.
+  // The sums of chunks, no more than rows, or the losses of the rows themselves.
   const std::unique_ptr<double[]> parts(new double[reduce.batch]);
   const int64_t chunks = for_rows(nll, [&](int64_t begin, int64_t end, int64_t chunk) {
     const double sum = FASTVAE_RUN(chosen, importance_weighted_nll, op, begin, end, want, reduce.factor(), nullptr,

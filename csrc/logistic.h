@@ -1,8 +1,8 @@
 // The probability of a bin of 8-bit pixels under a logistic distribution, as its logarithm and derivatives.
 //
 // Salimans et al. 2017, eq. 2, in units of pixels read as x / 255: the bin of x is x +- 1/510, and those of 0 and 1
-// reach to infinity. Exact where the paper's code clamps at 1e-12 and takes the density for the bin: with a and b the
-// far and near ends of the bin in scales from the mean, sigmoid(a) - sigmoid(b) is
+// reach to infinity. This is exact; the paper's code clamps at 1e-12, and there takes the density for the bin. With a
+// and b the far and near ends of the bin in scales from the mean, sigmoid(a) - sigmoid(b) is
 // sigmoid(a) * sigmoid(-b) * (1 - exp(b - a)), in which nothing cancels.
 #pragma once
 
@@ -10,13 +10,14 @@
 
 namespace fastvae::FASTVAE_ISA {
 
-// `x` is a pixel over 255. The derivatives are those of the log-probability. Any scale goes, but exp(-log_scale) has to
-// be finite; a mean or a log-scale that is not gives NaN. (Outputs by reference, not a struct: see kl_of in latent.h.)
+// `x` is a pixel over 255. The derivatives are those of the log-probability. Any scale will do, but exp(-log_scale) has
+// to be finite. A mean or log-scale that is not finite gives NaN. (Outputs by reference, not a struct: see kl_of in
+// latent.h.)
 template <typename A>
 FASTVAE_INLINE void logistic_bin(A mean, A log_scale, A x, A& log_prob, A& d_mean, A& d_log_scale) {
   const A half = A(1) / A(510);
-  // Conditions are kept as numbers: one that is a part of another leaves the loop scalar in GCC 12, 8 times slower
-  // (4096 bins, AVX-512, Zen 4).
+  // Conditions are kept as numbers: GCC 12 does not vectorise a loop with a condition inside another, which makes it 8
+  // times slower (4096 bins, AVX-512, Zen 4).
   const A side = x < half ? A(-1) : x > 1 - half ? A(1) : A(0);
   const A inverse = exp(-log_scale);
   // Mirrored so that a >= 0; the bin of 0 reaches to infinity on the side that a is on, as that of 1 does.

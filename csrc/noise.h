@@ -28,7 +28,7 @@ FASTVAE_INLINE Words philox_round(Words c, uint32_t k0, uint32_t k1) {
           static_cast<uint32_t>(p0 >> 32) ^ c.w3 ^ k1, static_cast<uint32_t>(p0)};
 }
 
-// Recursion, for a loop of ten inside the loop over quads would have to be unrolled before it can be vectorised.
+// A recursion, because a loop of ten rounds would keep the loop over quads from being vectorised.
 template <int kRounds>
 FASTVAE_INLINE Words philox(Words c, uint32_t k0, uint32_t k1) {
   if constexpr (kRounds == 0) return c;
@@ -52,7 +52,7 @@ struct WordBlock {
   // For elements [at, at + count).
   void draw(const Noise& noise, int64_t at, int count) {
     const uint64_t element = noise.first + static_cast<uint64_t>(at), quad = element / 4;
-    // Whole vectors, a few words too many: cheaper than the remainder of a loop this heavy.
+    // Whole vectors: drawing a few words too many is cheaper than the remainder of a loop this heavy.
     skip = static_cast<int>(element % 4);
     quads = ((skip + count + 3) / 4 + 15) / 16 * 16;
     const uint32_t low = static_cast<uint32_t>(quad), high = static_cast<uint32_t>(quad >> 32);
@@ -98,7 +98,7 @@ struct Draw {
   }
 };
 
-// Pixels drawn from their intensities: white with probability x / 255, which is exact but for x / 255 * 2**-32.
+// Pixels drawn from their intensities: white with probability x / 255, to within x / 255 * 2**-32.
 template <typename A, int kWhite = 1>
 struct Binarized {
   WordBlock block;

@@ -1,6 +1,6 @@
 // The loop of every pixel likelihood: loss and gradients in one pass over one or two predictions and a target.
 //
-// A likelihood is its terms, in float or double; what is not asked for, the compiler leaves out:
+// A likelihood is defined by its terms, in float or double. The compiler leaves out results that are not used:
 //   terms(prediction, x, loss, slope)                          one prediction a pixel
 //   terms(first, second, x, loss, first_slope, second_slope)   two (a mean and a scale, say)
 // They set the loss of one element and its derivatives. (References, not a struct: see kl_of in latent.h.)

@@ -6,8 +6,8 @@
 
 namespace fastvae {
 
-// A likelihood's kernel for this machine, and the loss in its terms: loss_scale * terms + constant an element, of
-// which the slopes are those of the terms over `divisor`.
+// A likelihood's kernel for this machine. The loss of an element is loss_scale * terms + constant, and its slopes are
+// those of the terms divided by `divisor`.
 struct Likelihood {
   double (*kernel)(const Pixels& op, int64_t begin, int64_t end, Want want, double scale);
   int64_t grain;  // elements a thread, at least

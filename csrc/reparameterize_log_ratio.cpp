@@ -33,7 +33,7 @@ namespace fastvae::FASTVAE_ISA {
 namespace {
 
 // Calls body(k, take, first) for the samples k .. k + take of `count` columns from `at`, which are the elements from
-// `first` on: many samples at a time where an event is short, for a draw of a few numbers costs as much as of 64.
+// `first` on. Short events take many samples at a time, because a draw of a few numbers costs as much as one of 64.
 template <typename F>
 FASTVAE_INLINE void for_samples(const Samples& op, int64_t row, int64_t at, int count, F body) {
   const int64_t most = count == op.event ? kBlock / count : 1;
@@ -102,7 +102,8 @@ void backward(const Samples& op, int64_t row, int64_t begin, int64_t end, bool w
       const A* block_eps = draw(op.noise, first, take * count);
       const A* block_grad = kZ ? load(op.grad_z, first, take * count, grad_z_buffer) : nullptr;
       for (int j = 0; j < take; ++j) {
-        const A f = !weighted ? A(1) : total == 0.0 ? A(0) : static_cast<A>(static_cast<double>(grad_ratio[k + j]) / total);
+        A f = 1;
+        if (weighted) f = total == 0.0 ? A(0) : static_cast<A>(static_cast<double>(grad_ratio[k + j]) / total);
         const A h = kRatio ? f * grad_ratio[k + j] : A(0);
         const A* __restrict eps = block_eps + j * count;
         const A* __restrict grad_z = kZ ? block_grad + j * count : nullptr;
