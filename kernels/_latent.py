@@ -92,8 +92,8 @@ def _forward(
         mean = load_rows(mu, row, start, event, stride_mu, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE)
         raw = load_rows(logvar, row, start, event, stride_logvar, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE)
         log = _clamped(raw, low, high, COMPUTE) if CLAMP else raw
-        outside = (raw < log) | (raw > log)  # no gradient there; one on the bounds, and a NaN's stays NaN
-        # Noise first, z last: in other orders sample and KL need more registers (58, not 40: sm_90, fp32).
+        outside = (raw < log) | (raw > log)  # no gradient here, but on the bounds; that of a NaN stays NaN
+        # Noise first, z last: in other orders sample and KL take more registers (58, not 40: sm_90, fp32).
         if eps is not None:
             noise = tl.load(eps + base + place, mask=mask, other=0.0).to(COMPUTE)
         elif z is not None:
@@ -102,7 +102,8 @@ def _forward(
         if kl is not None:
             total += tl.where(mask, 0.5 * (mean * mean + (variance_less_one - log)), 0.0)
             if grad_mu is not None:
-                to_mu, to_logvar = factor * mean, factor * (0.5 * variance_less_one)
+                to_mu = factor * mean
+                to_logvar = factor * (0.5 * variance_less_one)
                 if CLAMP:
                     to_logvar = tl.where(outside, 0.0, to_logvar)
                 store(grad_mu + base, place, to_mu, mask)
@@ -157,8 +158,8 @@ def _backward(
         place, mask = span(start, length, VECTOR, TILE, ALIGNED)
         raw = load_rows(logvar, row, start, event, stride_logvar, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE)
         log = _clamped(raw, low, high, COMPUTE) if CLAMP else raw
-        outside = (raw < log) | (raw > log)  # no gradient there; one on the bounds, and a NaN's stays NaN
-        # Noise first again: after the KL's terms, it takes more registers in bf16.
+        outside = (raw < log) | (raw > log)  # no gradient here, but on the bounds; that of a NaN stays NaN
+        # Noise first: after the KL's terms, it takes more registers in bf16.
         if eps is not None:
             noise = tl.load(eps + base + place, mask=mask, other=0.0).to(COMPUTE)
         elif grad_z is not None:
@@ -170,7 +171,8 @@ def _backward(
         deviation, variance_less_one = _spread(log)
         to_mu, to_logvar = tl.zeros((TILE, VECTOR), COMPUTE), tl.zeros((TILE, VECTOR), COMPUTE)
         if grad_kl is not None:
-            to_mu, to_logvar = factor * mean, factor * (0.5 * variance_less_one)
+            to_mu = factor * mean
+            to_logvar = factor * (0.5 * variance_less_one)
         if grad_z is not None:
             to_mu += of_z
             to_logvar += 0.5 * of_z * deviation * noise

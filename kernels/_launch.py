@@ -63,7 +63,8 @@ def launch_config(
     ALIGNED says that vectors never straddle the end of a segment, a row or a quad of noise. Then one comparison masks a
     whole vector, and accesses are wide whatever the batch size.
     """
-    batch, numel = like.shape[0], like.numel()
+    batch = like.shape[0]
+    numel = like.numel()
     event = math.prod(like.shape[1:])
     first = row_offset * event  # the global index of element 0, from which the noise counts
     rows, length = (batch, event) if per_row else (1, numel)

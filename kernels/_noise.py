@@ -29,7 +29,8 @@ def words(state, stream, quad):
     """The four Philox4x32-10 words of each quad (int64, any shape). ``state``: (2,) int64, ``[seed, step]``."""
     seed = tl.load(state).to(tl.uint64)
     step = tl.load(state + 1).to(tl.uint32)
-    low, high = quad.to(tl.uint32), (quad >> 32).to(tl.uint32)
+    low = quad.to(tl.uint32)
+    high = (quad >> 32).to(tl.uint32)
     return tl.philox(seed, low, high, low * 0 + step, low * 0 + tl.cast(stream, tl.uint32))
 
 

@@ -10,13 +10,14 @@ def program_segment(
     TILE: tl.constexpr, VECTOR: tl.constexpr, ALIGNED: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
     """The program's segment and its number in it, the segment's length, and the elements from one tile to its next."""
-    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(INDEX)
+    row = tl.program_id(0).to(tl.int64)
+    chunk = tl.program_id(1).to(INDEX)
     return row, chunk, multiple_of_vector(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (TILE * VECTOR)
 
 
 @triton.jit
 def span(start, length, VECTOR: tl.constexpr, TILE: tl.constexpr, ALIGNED: tl.constexpr):
-    """Places within a dense segment, (TILE, VECTOR), and their mask; the mask is one a vector if ALIGNED."""
+    """The places of a tile in a dense segment, (TILE, VECTOR), and their mask: (TILE, 1) if ALIGNED."""
     head = start + tl.arange(0, TILE)[:, None] * VECTOR
     place = head + tl.arange(0, VECTOR)[None, :]
     # A segment that starts inside a quad is read from the quad's start, where place is negative.
@@ -26,7 +27,7 @@ def span(start, length, VECTOR: tl.constexpr, TILE: tl.constexpr, ALIGNED: tl.co
 
 @triton.jit
 def rows_and_columns(start, event, VECTOR: tl.constexpr, TILE: tl.constexpr, ALIGNED: tl.constexpr):
-    """The same places as (row, column) of rows of ``event`` elements: one division a vector if ALIGNED."""
+    """The places of a tile as (row, column) of rows of ``event`` elements: one division a vector if ALIGNED."""
     head = start + tl.arange(0, TILE)[:, None] * VECTOR
     lane = tl.arange(0, VECTOR)[None, :]
     if ALIGNED:
@@ -49,7 +50,7 @@ def multiple_of_vector(value, dtype: tl.constexpr, VECTOR: tl.constexpr, ALIGNED
 
 @triton.jit
 def strided(start, event, stride, VECTOR: tl.constexpr, TILE: tl.constexpr, ALIGNED: tl.constexpr, DENSE: tl.constexpr):
-    """Offsets, (TILE, VECTOR), into a tensor whose rows of ``event`` elements are ``stride`` apart."""
+    """The offsets of a tile, (TILE, VECTOR), in a tensor whose rows of ``event`` elements are ``stride`` apart."""
     if DENSE:
         offset = start + tl.arange(0, TILE)[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
     else:

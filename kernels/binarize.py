@@ -1,4 +1,4 @@
-"""Black-and-white pixels drawn from grey ones: a byte read and a byte written, and a quad of words for each four."""
+"""Black-and-white pixels drawn from grey ones: one byte read and written a pixel, and one Philox call for four."""
 
 import triton
 import triton.language as tl

@@ -1,4 +1,4 @@
-"""Cross-entropy of class logits. Memory is read once: a tile of pixels, with all its classes, stays in the cache."""
+"""Cross-entropy of class logits. Memory is read once: all classes of a tile of pixels stay in the cache."""
 
 import triton
 import triton.language as tl
@@ -11,9 +11,10 @@ from ._tile import multiple_of_vector, program_segment, span, store
 
 @triton.jit
 def _classes(logits, at, mask, first, inner, classes, CLASSES: tl.constexpr, COMPUTE: tl.constexpr):
-    """A tile of classes from ``first``: their numbers, where they lie, which are there, and their logits."""
+    """A tile of classes from ``first``: their numbers, places, mask and logits."""
     k = first + tl.arange(0, CLASSES)[:, None, None]
-    place, there = at[None, :, :] + k * inner, (k < classes) & mask[None, :, :]
+    place = at[None, :, :] + k * inner
+    there = (k < classes) & mask[None, :, :]
     logit = tl.load(logits + place, mask=there, other=float("-inf")).to(COMPUTE)
     return k, place, there, tl.where(mask[None, :, :], logit, 0.0)
 
@@ -42,7 +43,8 @@ def _nll(
     COMPUTE: tl.constexpr,
 ):
     row, chunk, length, step = program_segment(length, chunks, PIXELS, VECTOR, ALIGNED, INDEX)
-    inner, planes = multiple_of_vector(inner, INDEX, VECTOR, ALIGNED), tl.cast(planes, INDEX)
+    inner = multiple_of_vector(inner, INDEX, VECTOR, ALIGNED)
+    planes = tl.cast(planes, INDEX)
     factor = row_factor(grad_output, row, weight, weight_tensor, COMPUTE)
     total = tl.zeros((PIXELS, VECTOR), COMPUTE)
     for start in range(chunk * (PIXELS * VECTOR), length, step):
@@ -73,7 +75,8 @@ def _nll(
             lost = (others - (whole - own)) * reciprocal  # by the rounding of the whole
             total += tl.where(mask, (tl.log(whole) + lost) - chosen, 0.0)
         if gradient is not None:
-            share, rest = (factor * reciprocal)[None, :, :], -others[None, :, :]
+            share = (factor * reciprocal)[None, :, :]
+            rest = -others[None, :, :]
             for first in range(0, planes, CLASSES):
                 k, place_k, there, logit = _classes(logits, at, mask, first, inner, planes, CLASSES, COMPUTE)
                 slope = share * tl.where(k == index, rest, tl.exp(logit - highest))
@@ -83,8 +86,8 @@ def _nll(
         last_block_reduction(partial, loss_sum, partials, semaphores, weight_tensor, weight, row, chunk, chunks)
 
 
-# Elements a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. Each thread of 4 warps holds one 128-bit
-# vector (two of fp64); of 8 warps it needs a third more registers, and spills (sm_80).
+# Elements a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. With 4 warps each thread holds one
+# 128-bit vector (two of fp64); with 8 it needs a third more registers, and spills (sm_80).
 _ELEMENTS = {2: 1024, 4: 512, 8: 512}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ._math import exp_expm1, horner
 from ._pixel import Likelihood, backward, forward
 
-# Of log(sinh(a / 2) / (a / 2)), and of its derivative, in a**2.
+# Series of log(sinh(a / 2) / (a / 2)), and of its derivative, in a**2.
 _EVEN = tl.constexpr((1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600))
 _ODD = tl.constexpr((1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160))
 

@@ -14,15 +14,15 @@ from ._tile import multiple_of_vector, program_segment, store
 
 _FLOOR = tl.constexpr(-7 - math.log(2))
 
-# Elements of one parameter a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. A thread of 8 warps holds 4
-# of each (2 of fp64), which with their derivatives are 182 registers (sm_90, fp32, colour): twice as many spill. So
-# 16-bit types are accessed 64 bits at a time.
+# Elements of one parameter a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. With 8 warps a thread
+# holds 4 of each (2 of fp64), which with their derivatives take 182 registers (sm_90, fp32, colour). Twice as many
+# would spill, so 16-bit types are accessed 64 bits at a time.
 _ELEMENTS = {2: 1024, 4: 1024, 8: 512}
 
 
 @triton.jit
 def _planes(parameters, at, there, first, inner, OTHER: tl.constexpr, COMPUTE: tl.constexpr):
-    """A parameter of all components, whose planes start at ``first``."""
+    """Load a parameter of all components, whose planes start at ``first``."""
     return tl.load(parameters + at + first * inner, mask=there, other=OTHER).to(COMPUTE)
 
 
@@ -88,7 +88,8 @@ def _nll(
     for start in range(chunk * (PIXELS * VECTOR), length, step):
         at, mask = locate(start, row, length, inner, planes, PIXELS, VECTOR, ALIGNED, DENSE, INDEX)
         of_target, _ = locate(start, row, length, inner, channels, PIXELS, VECTOR, ALIGNED, DENSE, INDEX)
-        at, there = at[None, :, :] + k * inner, (k < m) & mask[None, :, :]
+        at = at[None, :, :] + k * inner
+        there = (k < m) & mask[None, :, :]
         x = pixel(tl.load(target + of_target, mask=mask, other=0), COMPUTE)[None, :, :]
 
         logit = _planes(parameters, at, there, 0, inner, float("-inf"), COMPUTE)
@@ -115,7 +116,8 @@ def _nll(
                 parameters, at, there, 3 * m, scales + 2 * m, inner, from_red * red + from_green * green, x, COMPUTE
             )
             joint += log_prob
-            d_from_red, d_from_green = d_blue * red * slope_red, d_blue * green * slope_green
+            d_from_red = d_blue * red * slope_red
+            d_from_green = d_blue * green * slope_green
 
         best = tl.max(joint, axis=0)[None, :, :]
         joint = tl.exp(joint - best)

@@ -16,7 +16,7 @@ def _terms(mean, log_scale, x, _constant0, _constant1):
     return -log_prob, -d_mean, -d_log_scale
 
 
-# One vector a thread, for registers: two spill in bf16 (sm_90). Of 150 registers, 4 warps a program leave 12 an SM.
+# One vector a thread: two spill in bf16 (sm_90). With 150 registers a thread, programs of 4 warps leave 12 warps an SM.
 _LIKELIHOOD = Likelihood(_terms, max_tile=128)
 
 

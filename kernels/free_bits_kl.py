@@ -21,7 +21,9 @@ _INTEGERS = ["batch", "chunks", "event", "inner", "stride_mu", "stride_logvar"]
 
 # Reasoned, NOT YET MEASURED ON A GPU: 8 elements a thread of 4 warps, or 2 vectors in fp32; up to 1024 programs, 8 of
 # them on each SM of an H100, and as many partials of a column.
-_TILE, _MAX_COLUMNS, _PROGRAMS = 1024, 256, 1024
+_TILE = 1024
+_MAX_COLUMNS = 256
+_PROGRAMS = 1024
 _INT32_REACH = 2**30  # elements up to which offsets are int32, with headroom for the last step of a loop over tiles
 
 
@@ -50,11 +52,13 @@ def _columns(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    block, chunk = tl.program_id(0).to(INDEX), tl.program_id(1).to(INDEX)
+    block = tl.program_id(0).to(INDEX)
+    chunk = tl.program_id(1).to(INDEX)
     event = multiple_of_vector(event, INDEX, VECTOR, ALIGNED)
     stride_mu = multiple_of_vector(stride_mu, INDEX, VECTOR, ALIGNED)
     stride_logvar = multiple_of_vector(stride_logvar, INDEX, VECTOR, ALIGNED)
-    batch, step = tl.cast(batch, INDEX), tl.cast(chunks, INDEX) * ROWS
+    batch = tl.cast(batch, INDEX)
+    step = tl.cast(chunks, INDEX) * ROWS
     column = (block * COLUMNS + tl.arange(0, COLUMNS))[None, :]
     inside = column < event
     if grad_output is not None:
@@ -72,7 +76,8 @@ def _columns(
         if grad_output is None:
             total += tl.where(mask, 0.5 * (mean * mean + (variance_less_one - log)), 0.0)
         else:
-            to_mu, to_logvar = factor * mean, factor * (0.5 * variance_less_one)
+            to_mu = factor * mean
+            to_logvar = factor * (0.5 * variance_less_one)
             store(grad_mu + row * event, column, to_mu, mask)
             store(grad_logvar + row * event, column, to_logvar, mask)
     if grad_output is None:
@@ -119,7 +124,8 @@ def _launch(
     weight: float,
     groups: int,
 ) -> None:
-    batch, event = mu.shape[0], math.prod(mu.shape[1:])
+    batch = mu.shape[0]
+    event = math.prod(mu.shape[1:])
     strides = row_stride(mu), row_stride(logvar)
     vector = 8 if mu.dtype in (torch.bfloat16, torch.float16) else 4
     columns = _columns_of(event)

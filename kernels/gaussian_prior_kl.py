@@ -18,7 +18,7 @@ from ._launch import (
 from ._math import exp_expm1
 from ._tile import load_rows, multiple_of_vector, program_segment, span, store
 
-_MAX_TILE = 256  # one vector a thread: four loads in flight already, and two spill where rows are strided
+_MAX_TILE = 256  # one vector a thread: it has four loads in flight already, and two spill if rows are strided
 _INTEGERS = ["length", "chunks", "event", "stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"]
 
 
@@ -71,7 +71,7 @@ def _pass(
         prior_log = load_rows(
             prior_logvar, row, start, event, stride_prior_logvar, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE
         )
-        # Halves of the exponents, for range: what is squared here need not overflow where its factor would.
+        # Half the exponent, for range: the square of this product need not overflow where exp(-prior_logvar) would.
         precision, _ = exp_expm1(-0.5 * prior_log)
         error = (mean - prior_mean) * precision
         difference = log - prior_log
@@ -80,7 +80,8 @@ def _pass(
         if loss_sum is not None:
             total += tl.where(mask, 0.5 * (error * error + (ratio_less_one - difference)), 0.0)
         if grad_mu is not None:
-            to_mu, to_logvar = factor * (error * precision), factor * (0.5 * ratio_less_one)
+            to_mu = factor * (error * precision)
+            to_logvar = factor * (0.5 * ratio_less_one)
             to_prior_logvar = -factor * (0.5 * (error * error + ratio_less_one))
             store(grad_mu + base, place, to_mu, mask)
             store(grad_logvar + base, place, to_logvar, mask)

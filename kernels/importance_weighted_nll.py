@@ -24,7 +24,9 @@ from ._launch import (
 from ._tile import multiple_of_vector, store
 
 # Samples a tile: eight a thread, NOT YET MEASURED ON A GPU. Programs: what the second stage adds in one tile.
-_TILE, _WARPS, _MAX_PROGRAMS = 1024, 4, 4096
+_TILE = 1024
+_WARPS = 4
+_MAX_PROGRAMS = 4096
 _INTEGERS = ["batch", "samples", "chunks", "stride_output"]
 _INFINITY = tl.constexpr(math.inf)
 _NO_SUM = Sum(None, None, None)
@@ -35,9 +37,10 @@ def _values(
     nll, log_ratio, row, start, batch, samples,
     COLUMNS: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """Minus the log-weights of a tile, (ROWS, COLUMNS), infinite past the last sample; their places and mask."""
+    """Minus the log-weights of a tile, (ROWS, COLUMNS), infinite after the last sample; their places and mask."""
     column = start + tl.arange(0, COLUMNS)[None, :]
-    place, mask = row[:, None] * samples + column, (row[:, None] < batch) & (column < samples)
+    place = row[:, None] * samples + column
+    mask = (row[:, None] < batch) & (column < samples)
     value = tl.load(nll + place, mask=mask, other=tl.where(column < samples, 0.0, _INFINITY)).to(COMPUTE)
     value += tl.load(log_ratio + place, mask=mask, other=0.0).to(COMPUTE)
     return value, place, mask
@@ -75,8 +78,10 @@ def _bound(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    program, step = tl.program_id(0).to(INDEX), tl.cast(chunks, INDEX)
-    batch, samples = tl.cast(batch, INDEX), multiple_of_vector(samples, INDEX, VECTOR, ALIGNED)
+    program = tl.program_id(0).to(INDEX)
+    step = tl.cast(chunks, INDEX)
+    batch = tl.cast(batch, INDEX)
+    samples = multiple_of_vector(samples, INDEX, VECTOR, ALIGNED)
     factor, constant = scalar(weight, weight_tensor, COMPUTE), scalar(log_samples, None, COMPUTE)
     total = tl.zeros((ROWS,), COMPUTE)
     for block in range(program, tl.cdiv(batch, ROWS), step):
@@ -88,10 +93,12 @@ def _bound(
             value = tl.exp(origin[:, None] - value)
             weights = tl.sum(value, axis=1)
         else:
-            least, weights = tl.full((ROWS,), _INFINITY, COMPUTE), tl.zeros((ROWS,), COMPUTE)
+            least = tl.full((ROWS,), _INFINITY, COMPUTE)
+            weights = tl.zeros((ROWS,), COMPUTE)
             for start in range(0, samples, COLUMNS):
                 value, place, mask = _values(nll, log_ratio, row, start, batch, samples, COLUMNS, COMPUTE)
-                before, least = least, tl.minimum(least, tl.min(value, axis=1))
+                before = least
+                least = tl.minimum(least, tl.min(value, axis=1))
                 # Samples of no weight at all leave a sum of 0 (or NaN), wherever it is measured from.
                 before = tl.where(before == _INFINITY, least, before)
                 weights *= tl.exp(_origin(least) - _origin(before))
@@ -123,7 +130,7 @@ def _bound(
 
 
 def _launch_config(nll: Tensor, per_row: bool) -> LaunchConfig:
-    """Programs over blocks of rows; a loss for each row has no second stage, and a program for each block."""
+    """Split the rows into blocks, shared by programs. A loss for each row has one program for each block."""
     batch, samples = nll.shape
     vector = 8 if nll.element_size() == 2 else 4
     span = min(triton.next_power_of_2(samples), _TILE)

@@ -15,9 +15,13 @@ from ._launch import _MAX_CHUNKS, LaunchConfig, on_device_of, row_stride
 from ._noise import quads
 from ._tile import multiple_of_vector, store
 
-# Vectors a program: a warp while that makes no more than a few waves of programs, then four. NOT YET MEASURED ON A GPU.
-_SMALL, _FEW, _MANY = 2**16, 32, 128
-_IWAE, _DREG = 0, 2  # the codes of fastvae/ops/reparameterize_log_ratio.py
+# Vectors a program: one warp's, or four where one would make more than a few waves. NOT YET MEASURED ON A GPU.
+_SMALL = 2**16
+_FEW = 32
+_MANY = 128
+# Codes of fastvae/ops/reparameterize_log_ratio.py.
+_IWAE = 0
+_DREG = 2
 _INTEGERS = ["batch", "event", "samples", "chunks", "stride_mu", "stride_logvar", "first", "stream"]
 
 
@@ -148,7 +152,7 @@ def _backward(
         total = tl.zeros((ROWS * SPAN, 1), COMPUTE)
         for k in range(samples):
             total += tl.load(grad_ratio + row * samples + k, mask=row < batch, other=0.0)
-        total = tl.where(total == 0.0, float("inf"), total)  # a row of no weight: shares of 0, not of 0 / 0
+        total = tl.where(total == 0.0, float("inf"), total)  # a row without weight has shares of 0, not 0 / 0
     past = tl.zeros((ROWS * SPAN, 1), COMPUTE)
     to_mu, to_logvar = tl.zeros((ROWS * SPAN, VECTOR), COMPUTE), tl.zeros((ROWS * SPAN, VECTOR), COMPUTE)
     for k in range(samples):
@@ -194,7 +198,8 @@ def _launch_config(
     mu: Tensor, logvar: Tensor, samples: int, row_offset: int
 ) -> tuple[LaunchConfig, tuple[int, int], tuple[int, int]]:
     """The split of z, the grid, and the row strides of mu and logvar."""
-    batch, event = mu.shape[0], math.prod(mu.shape[1:])
+    batch = mu.shape[0]
+    event = math.prod(mu.shape[1:])
     strides = row_stride(mu), row_stride(logvar)
     # A row is whole quads of noise or ragged; whole quads take the widest access that fits.
     widest = 8 if mu.element_size() == 2 and all(width % 8 == 0 for width in (event, *strides)) else 4

@@ -1,4 +1,4 @@
-"""Scale a gradient in place, for nothing where the factor is 1, as it is below ``loss.backward()``."""
+"""Scale a gradient in place. A factor of 1, as in ``loss.backward()``, costs only the launch."""
 
 import triton
 import triton.language as tl
@@ -7,7 +7,7 @@ from torch import Tensor
 from ._launch import launch_config, on_device_of
 from ._tile import program_segment, span, store
 
-# Few programs that loop: an early exit costs the launch, not a wave of blocks. Not yet measured on a GPU.
+# Few programs, which loop: an early exit costs only the launch, not waves of blocks. NOT YET MEASURED ON A GPU.
 _MAX_PROGRAMS = 1024
 
 

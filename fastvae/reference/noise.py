@@ -51,7 +51,10 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor
         # The product wraps modulo 2**64, which leaves all 64 bits right; the mask undoes the sign extension.
         p0 = c0 * _MULTIPLIERS[0]
         p1 = c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (p1 >> 32 & _LOW) ^ c1 ^ k0, p1 & _LOW, (p0 >> 32 & _LOW) ^ c3 ^ k1, p0 & _LOW
+        c0 = (p1 >> 32 & _LOW) ^ c1 ^ k0
+        c1 = p1 & _LOW
+        c2 = (p0 >> 32 & _LOW) ^ c3 ^ k1
+        c3 = p0 & _LOW
         k0 = k0 + _WEYL[0] & _LOW
         k1 = k1 + _WEYL[1] & _LOW
     return c0, c1, c2, c3

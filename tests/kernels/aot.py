@@ -1,10 +1,10 @@
-"""Compile the Triton kernels of every operator ahead of time, with no GPU, and print what it needs as JSON.
+"""Compile the Triton kernels of every operator ahead of time, with no GPU, and print their resources as JSON.
 
     python tests/kernels/aot.py "sm_90 bf16 dense" ...   these combinations, on standard output
     python tests/kernels/aot.py --record                 the committed table, resources.json
 
-Arguments are what a launch on real tensors gives, and Triton's own binder decides what becomes of them, as at a launch:
-pointers divisible by 16, no sizes known. VARIANT: "dense";
+Arguments are those of a launch on real tensors, and Triton's own binder specializes them, as at a launch: pointers are
+divisible by 16, and sizes are not known. VARIANT: "dense";
 "packed" (mu and logvar are halves of one head); "ragged" (nothing aligned); "int64" (packed, over 2**30 elements).
 """
 
@@ -144,8 +144,8 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
 
 
 def resources(binary: Any) -> dict[str, Any]:
-    """Registers, bytes of stack and local memory (spills), of shared memory, counts of the memory instructions, and the
-    types of the host's numbers.
+    """Registers, bytes of stack, local memory (spills) and shared memory, counts of the memory instructions, and types
+    of the host's numbers.
     """
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -162,7 +162,7 @@ def resources(binary: Any) -> dict[str, Any]:
 
 
 def table(combination: str) -> dict[str, Any]:
-    """What every kernel needs in one combination, such as "sm_90 bf16 dense"."""
+    """The resources of every kernel in one combination, such as "sm_90 bf16 dense"."""
     arch, dtype, variant = combination.split()
     return {operator: resources(compiled(operator, int(arch[3:]), dtype, variant)) for operator in KERNELS}
 

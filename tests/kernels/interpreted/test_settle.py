@@ -12,7 +12,8 @@ from fastvae import ops
 @triton.jit
 def _keep(values, loss, partials, semaphores, weight, chunks, first, step: tl.constexpr):
     """Programs whose partials are given, and which arrive in an order that is not theirs."""
-    row, chunk = tl.program_id(0), (tl.program_id(1) * step + first) % chunks
+    row = tl.program_id(0)
+    chunk = (tl.program_id(1) * step + first) % chunks
     launch.last_block_reduction(
         tl.load(values + row * chunks + chunk), loss, partials, semaphores, weight, 0.5, row, chunk, chunks
     )
@@ -27,7 +28,8 @@ def test_every_partial_is_added_once_in_any_order_of_arrival(monkeypatch: pytest
     expected = (values.double().sum(1) * 1.5).float()
     semaphores = torch.zeros(rows, dtype=torch.int32)
     for first in (0, 1):
-        loss, partials = torch.empty(rows), torch.full((rows, chunks), torch.nan)
+        loss = torch.empty(rows)
+        partials = torch.full((rows, chunks), torch.nan)
         _keep[rows, chunks](values, loss, partials, semaphores, torch.tensor(3.0), chunks, first, step=7)
         assert torch.equal(loss, expected)
         assert torch.equal(partials, values)
