@@ -125,25 +125,34 @@ class _FusedLatent(torch.autograd.Function):
         constants, reduced, _, _ = options
         weight = (weight_tensor,) if reduced else ()
         outputs = calls[0](mu, logvar, eps, state, *constants, *weight)
-        alone = isinstance(outputs, Tensor)
         ctx.backward_call = calls[1]
         ctx.options = options
+        if isinstance(outputs, Tensor):
+            ctx.save_for_backward(logvar, eps, state)
+            return outputs
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(None if alone else mu, logvar, eps, state, weight_tensor)
-        return outputs if alone else tuple(outputs)
+        ctx.save_for_backward(mu, logvar, eps, state, weight_tensor)
+        return tuple(outputs)
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, *incoming: Tensor | None) -> Gradients:
-        if all(gradient is None for gradient in incoming):  # autograd does not call backward then, but gradcheck does
-            return (*_WITHOUT, None, None)
+    def backward(ctx: Any, grad_z: Tensor | None, *grad_second: Tensor | None) -> Gradients:
         constants, reduced, backward_settings, error_without_second = ctx.options
-        mu, logvar, eps, state, weight_tensor = ctx.saved_tensors
-        weight = (weight_tensor,) if reduced else ()
-        dense = [None if gradient is None else gradient.contiguous() for gradient in incoming]
-        if len(incoming) == 1:
-            return (*_WITHOUT, incoming[0], ctx.backward_call(dense[0], logvar, eps, state, *constants, *weight))
-        if incoming[1] is None and error_without_second:
+        if not grad_second:
+            assert grad_z is not None
+            return (*_WITHOUT, grad_z, ctx.backward_call(grad_z.contiguous(), *ctx.saved_tensors, *constants))
+        (second,) = grad_second
+        if grad_z is None and second is None:  # autograd does not call backward then, but gradcheck does
+            return (*_WITHOUT, None, None)
+        if second is None and error_without_second:
             raise RuntimeError(error_without_second)
-        gradients = ctx.backward_call(*dense, mu, logvar, eps, state, *constants, *weight, *backward_settings)
+        *tensors, weight_tensor = ctx.saved_tensors
+        gradients = ctx.backward_call(
+            None if grad_z is None else grad_z.contiguous(),
+            None if second is None else second.contiguous(),
+            *tensors,
+            *constants,
+            *((weight_tensor,) if reduced else ()),
+            *backward_settings,
+        )
         return (*_WITHOUT, *gradients)
