@@ -31,7 +31,9 @@ class ThreePasses:
 
     def __init__(self, weights, gradients, working):
         self.optimizer = torch.optim.Adam(weights, fused=True)
-        self.weights, self.gradients, self.working = weights, gradients, working
+        self.weights = weights
+        self.gradients = gradients
+        self.working = working
         for weight in weights:
             weight.grad = torch.empty_like(weight)
 
