@@ -57,9 +57,12 @@ def genitives(source: str) -> list[str]:
 def joined(source: str) -> list[str]:
     """List the assignments of a tuple to a tuple, ``a, b = f(x), g(y)``, that should be several statements.
 
-    An assignment is listed if any of its values contains a call, a subscript or an attribute. Allowed are names and
-    constants (``low, high = 0, n``), the unpacking of one value (``a, b = f(x)``), and swaps, in which every target is
-    also a value (``a[i], a[j] = a[j], a[i]``).
+    An assignment is listed if any of its values contains a call, a subscript or an attribute. Allowed are
+
+    - names and constants: ``low, high = 0, n``;
+    - the unpacking of one value: ``a, b = f(x)``;
+    - swaps, in which every target is also a value: ``a[i], a[j] = a[j], a[i]``;
+    - the same function on each: ``low, high = f(low), f(high)`` (kernels in Triton have no generators for that).
     """
     found = []
     for node in ast.walk(ast.parse(source)):
@@ -70,8 +73,10 @@ def joined(source: str) -> list[str]:
             continue
         targets = {ast.unparse(target) for each in tuples for target in each.elts}
         is_swap = targets <= {ast.unparse(value) for value in node.value.elts}
+        functions = {ast.unparse(value.func) if isinstance(value, ast.Call) else None for value in node.value.elts}
+        is_one_function = len(functions) == 1 and None not in functions
         computes = any(isinstance(part, (ast.Call, ast.Subscript, ast.Attribute)) for part in ast.walk(node.value))
-        if computes and not is_swap:
+        if computes and not is_swap and not is_one_function:
             found.append(f"{node.lineno}: {ast.unparse(node)}")
     return found
 
@@ -86,6 +91,8 @@ def test_the_checks_find_what_they_are_for() -> None:
     assert genitives("# the process's 'process'") == []
     assert joined("a, b = f(x), 1") == ["1: a, b = (f(x), 1)"]
     assert joined("a, b = x.y, 1")
+    assert joined("a, b = f(x), g(y)")
+    assert joined("a, b = f(x), f(y)") == []
     assert joined("a, b = 0, n\na, b = f(x)\na[i], a[j] = a[j], a[i]\na, b = (f(v) for v in w)") == []
     assert COMMA.match("    op.prediction = p, op.target = t;")
     assert COMMA.match("  filled *= sizes[d], d = 0;")

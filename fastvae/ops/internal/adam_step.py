@@ -102,7 +102,7 @@ def _fault(
     steps: Sequence[Tensor],
     numbers: dict[str, Tensor | None],
 ) -> Exception | None:
-    """What is wrong with the arguments of a step, as an error to raise."""
+    """Return the error to raise for the arguments of a step, or None if they are right."""
     for name, tensors in {**lists, "step": steps}.items():
         if len(tensors) != len(weights) and (tensors or name != "working"):
             return ValueError(f"there are {len(weights)} weights, but {len(tensors)} of {name}: pass one each")

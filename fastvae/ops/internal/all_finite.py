@@ -1,6 +1,6 @@
-"""Whether gradients are finite, on the CPU, in one pass over memory.
+"""A check of gradients for infinities and NaN, on the CPU, in one pass over memory.
 
-There is no Triton kernel: a GPU is not asked, as nobody may wait for its answer.
+There is no Triton kernel: on a GPU, the host would have to wait for the answer.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _library.define_of_cpu("all_finite(Tensor[] tensors) -> bool", lambda tensors: T
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether there is no infinity and no NaN among all numbers of some tensors.
+    """Return True if all elements of all tensors are finite.
 
     Args:
         tensors: fp64, fp32, bf16 or fp16 on the CPU, of any shapes and strides; there may be none.
