@@ -35,32 +35,32 @@ def adam_step_(
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
 ) -> None:
-    r"""Adam for many weights at once, in place; with ``working``, each weight's low-precision copy in the same pass.
+    r"""Update many weights by Adam, in place; with ``working``, write their low-precision copies in the same pass.
 
     .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
         w \leftarrow w - \eta \, \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
-    (Kingma & Ba 2015, algorithm 1), where decay :math:`\lambda` first makes the gradient :math:`g + \lambda w`, or,
-    decoupled, the weight :math:`w - \eta \lambda w` (AdamW: Loshchilov & Hutter 2019, algorithm 2). These are the
-    semantics of ``torch.optim.Adam(fused=True)``, but that scaled gradients are left as they came.
+    (Kingma & Ba 2015, algorithm 1). Weight decay :math:`\lambda` first changes the gradient to :math:`g + \lambda w`,
+    or, if decoupled, the weight to :math:`w - \eta \lambda w` (AdamW: Loshchilov & Hutter 2019, algorithm 2). These are
+    the semantics of ``torch.optim.Adam(fused=True)``, except that scaled gradients are not modified.
 
-    Lists belong together item by item. The result does not depend on the number of threads.
+    All lists have one item per weight. The result does not depend on the number of threads.
 
     Args:
         weights: fp32 or fp64 tensors on the CPU, of any shapes, without gaps in memory.
-        exp_avgs: m, and
-        exp_avg_sqs: v, in the types, shapes and strides of the weights.
-        working: bf16 or fp16 tensors of the same shapes and strides, which become the new (fp32) weights, rounded to
+        exp_avgs: m, in the dtypes, shapes and strides of the weights.
+        exp_avg_sqs: v, in the dtypes, shapes and strides of the weights.
+        working: bf16 or fp16 tensors of the same shapes and strides, which receive the new fp32 weights, rounded to
             nearest; or an empty list.
-        gradients: g, of any strides, in the weight's type; those of fp32 weights may be bf16 or fp16.
-        steps: t - 1, one fp32 or fp64 number each, which become t.
+        gradients: g, of any strides, in the weight's dtype; for fp32 weights also bf16 or fp16.
+        steps: t - 1, tensors of one fp32 or fp64 number each, which become t.
         lr: the learning rate; a number, or one fp32 or fp64 number in a tensor.
         betas: the coefficients of m and v.
-        eps: added to the corrected root.
-        weight_decay: lambda; 0 reads no weight for it.
-        decoupled: AdamW's decay.
-        grad_scale: one number that the gradients are divided by, or None.
-        found_inf: one number; unless it is 0, nothing changes, the steps included.
+        eps: added to the bias-corrected root.
+        weight_decay: lambda; with 0, weights are not read for it.
+        decoupled: decay weights as AdamW does.
+        grad_scale: a tensor of one number that divides the gradients, or None.
+        found_inf: a tensor of one number, or None; unless it is 0, nothing changes, not even the steps.
 
     Raises:
         ValueError: lengths, shapes or strides differ, weights have gaps, or the extension is not built.
@@ -85,11 +85,11 @@ def adam_step_(
             decoupled, grad_scale, found_inf,
         )  # fmt: skip
     except (RuntimeError, NotImplementedError) as error:
-        # The operator checks all of it before it writes: what it refused is only then looked for, in words.
+        # The operator checks everything before it writes. Only after it has refused, find the reason to report.
         lists = {"exp_avg": exp_avgs, "exp_avg_sq": exp_avg_sqs, "working": working, "gradient": gradients}
         numbers = {"lr": lr_tensor, "grad_scale": grad_scale, "found_inf": found_inf}
         raise (_fault(weights, lists, steps, numbers) or error) from None
-    # So that a backward through what has changed is refused, as after any other write in place.
+    # So that a backward pass through the changed tensors is refused, as after any write in place.
     torch.autograd.graph.increment_version([*weights, *working])
 
 

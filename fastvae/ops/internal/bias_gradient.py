@@ -1,16 +1,16 @@
-"""The gradient of a layer's bias, and before it that of the (leaky) ReLU behind the layer, in one pass on the CPU.
+"""The gradients of a layer's bias and of the (leaky) ReLU after the layer, in one pass on the CPU.
 
-The traced step calls it (:mod:`fastvae.train.step.passes.fuse_activations`). It checks only what the safety of memory
-needs, has no derivative, and overwrites the gradient that it is given.
+The traced step calls it (:mod:`fastvae.train.step.passes.fuse_activations`). It checks only what memory safety
+requires, has no derivative, and overwrites the gradient that it is given.
 """
 
 import torch
 
 from fastvae.ops import _library
 
-# ``bias_gradient_(gradient, output, slope)``: gradient (B, N) of the activation's output (B, N) becomes that of its
-# input; the sums of its columns are returned, summed in fp32 and rounded once. slope 0 is ReLU; without an output there
-# is no activation, and nothing is written.
+# ``bias_gradient_(gradient, output, slope)``: turns the gradient (B, N) of the activation's output (B, N) into that of
+# its input, and returns the sums of its columns (N), summed in fp32 and rounded once. slope 0 is ReLU. Without an
+# output there is no activation, and the gradient is not changed.
 _library.define_of_cpu(
     "bias_gradient_(Tensor(a!) gradient, Tensor? output, float slope) -> Tensor",
     lambda gradient, *_: gradient.new_empty(gradient.shape[1]),

@@ -1,7 +1,7 @@
 """SiLU of a group norm in channels_last, and its gradient, each in one pass on the CPU.
 
-The traced step calls it (:mod:`fastvae.train.step.passes.fuse_group_norm`). It checks only what the safety of memory
-needs, and has no derivative.
+The traced step calls it (:mod:`fastvae.train.step.passes.fuse_group_norm`). It checks only what memory safety requires,
+and has no derivative.
 """
 
 import torch
@@ -14,9 +14,10 @@ def _statistics(x: Tensor, groups: int) -> Tensor:
     return x.new_empty((x.shape[0], groups), dtype=torch.float32)
 
 
-# ``group_norm_silu(x, weight, bias, groups, eps)``: x (N, C, H, W) in channels_last, fp32 or bf16; weight and bias (C)
-# fp32. Output as x; mean and 1/deviation of each image's groups, (N, groups) fp32, for the backward:
-# ``group_norm_silu_backward(gradient, x, mean, rstd, weight, bias, groups)`` gives those of x, of weight and of bias.
+# ``group_norm_silu(x, weight, bias, groups, eps)``: x is (N, C, H, W) in channels_last, fp32 or bf16; weight and bias
+# are (C) fp32. It returns the output, like x, and mean and reciprocal standard deviation of each image's groups,
+# (N, groups) fp32. ``group_norm_silu_backward(gradient, x, mean, rstd, weight, bias, groups)`` returns the gradients of
+# x, weight and bias.
 _library.define_of_cpu(
     "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, float eps) -> (Tensor, Tensor, Tensor)",
     lambda x, weight, bias, groups, eps: (

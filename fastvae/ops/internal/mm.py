@@ -1,7 +1,7 @@
-"""Products of bf16 matrices on the CPU, for the layers of small networks.
+"""Matmuls in bf16 on the CPU, for the layers of small networks.
 
-There is no Triton kernel: on a GPU cuBLAS is used, and on a CPU without AVX-512 BF16 oneDNN. What replaces torch's
-products in a recorded step is :mod:`fastvae.train.step.passes.batch_matmuls`.
+There is no Triton kernel: a GPU uses cuBLAS, and a CPU without AVX-512 BF16 uses oneDNN. In a traced step,
+:mod:`fastvae.train.step.passes.batch_matmuls` replaces torch's matmuls by these.
 """
 
 import torch
@@ -13,34 +13,34 @@ _library.define_of_cpu(
     "mm(Tensor[] lefts, Tensor[] rights, Tensor[] biases) -> Tensor[]",
     lambda lefts, rights, _: [a.new_empty((a.shape[0], b.shape[1])) for a, b in zip(lefts, rights, strict=True)],
 )
-# Of lists, and without the checks of `mm`: for programs that have made theirs.
+# Takes lists, and skips the checks of `mm`: for callers that make their own.
 mm_of_lists = torch.ops.fastvae.mm.default
 
 
 def mm(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    r"""The product of two matrices, and a bias added to each of its rows, summed in fp32 and rounded once.
+    r"""Multiply two matrices and add a bias to each row, summing in fp32 and rounding once.
 
     .. math:: y_{mn} = b_n + \sum_k l_{mk} \, r_{kn}
 
-    Sums begin at the bias and go along k in pairs, by the instruction VDPBF16PS, to which subnormal numbers are zeros:
-    in what comes in (an infinity times one is NaN), in the sums and in the result (Intel 64 and IA-32 Architectures
-    Software Developer's Manual, volume 2). A row of the result depends on that row of ``left`` alone: not on the other
-    rows, their number, or the number of threads.
+    Sums start with the bias and proceed along k in pairs, by the instruction VDPBF16PS. It treats subnormal numbers as
+    zeros, in operands (so that infinity times a subnormal is NaN), sums and results (Intel 64 and IA-32 Architectures
+    Software Developer's Manual, volume 2). A row of the result depends only on that row of ``left``: not on other rows,
+    their number, or the number of threads.
 
-    It has no derivative: it is what a recorded forward and backward is made of. ``mm_of_lists`` takes matrices that do
-    not depend on one another, and computes their products at once.
+    It has no derivative, because traced forward and backward passes are built from it. ``mm_of_lists`` computes several
+    independent products at once.
 
     Args:
         left: (M, K) bf16 on the CPU, of any strides.
-        right: (K, N), the same.
+        right: (K, N) bf16 on the CPU, of any strides.
         bias: (N,) bf16, dense, or None.
 
     Returns:
         (M, N) bf16, dense.
 
     Raises:
-        ValueError: the extension is not built or the machine lacks AVX-512 BF16, shapes differ, or a gradient is asked
-            for.
+        ValueError: the extension is not built, the machine lacks AVX-512 BF16, shapes do not match, or an argument
+            requires a gradient.
         TypeError: an unsupported dtype or device.
 
     >>> from fastvae.ops._library import multiplies_bf16

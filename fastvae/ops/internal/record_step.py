@@ -1,4 +1,4 @@
-"""The bookkeeping of a training step that nobody waits for: one launch on a GPU."""
+"""The bookkeeping of a training step without a wait for the device: one launch on a GPU."""
 
 from torch import Tensor
 
@@ -26,21 +26,22 @@ def record_step_(
     lasting: bool,
     backend: _library.Backend = "auto",
 ) -> None:
-    """Find out whether a step is finite, add it to the sums of the epoch, and count it. All in place.
+    """Check that a step is finite, add its losses to the epoch's sums, and advance the step count, all in place.
 
-    A step is not finite if the sum of ``sums`` and ``sizes`` is not or, where ``lasting``, if the one before was not.
+    A step is non-finite if the sum of ``sums`` and ``sizes`` is, or, with ``lasting``, if the previous step was.
 
     Args:
-        found: (1,) fp32; becomes 1 for a step that is not finite, else 0.
-        record: (5,) fp64, ``[count, step, loss, nll, kl]``: how many such steps there were, and of the first of them
-            ``state``'s step and the means of the terms, in nats per sample.
-        total: (4,) fp64; its first three get ``sums`` or, of such a step, its fourth gets ``images``.
-        state: (2,) int64, ``[seed, step]``; the step goes on by one.
+        found: (1,) fp32; becomes 1 for a non-finite step, else 0.
+        record: (5,) fp64, ``[count, step, loss, nll, kl]``: the number of non-finite steps, and for the first of them
+            its step in ``state`` and the means of its losses, in nats per sample.
+        total: (4,) fp64; its first three elements are increased by ``sums``, or, for a non-finite step, its fourth by
+            ``images``.
+        state: (2,) int64, ``[seed, step]``; the step is increased by one.
         sums: (3,) fp32 or fp64: loss, nll and KL, summed over the rows.
-        sizes: (n,) floating point; not finite in sum where a gradient is not: 1-norms, say.
-        rows: what ``record`` divides ``sums`` by.
-        images: of this step, in this process.
-        lasting: whether all steps after one that is not finite are such too.
+        sizes: (n,) floating point; its sum must be non-finite if a gradient is: 1-norms, for example.
+        rows: number of rows, by which ``record`` divides ``sums``.
+        images: number of images of this step on this rank.
+        lasting: treat all steps after a non-finite one as non-finite.
         backend: triton needs a GPU (or its interpreter); on a CPU "auto" is the reference.
 
     >>> import torch
@@ -52,6 +53,6 @@ def record_step_(
     (1.0, [1.0, 7.0, 0.5, 0.5, 0.5], [0.0, 0.0, 0.0, 2.0], [0, 8])
     """
     arguments = found, record, total, state, sums, sizes, rows, images, lasting
-    # No operator of the extension's: a CPU looks at the step on the host.
+    # The extension has no such operator: for a CPU, the reference runs on the host.
     operators = None if backend == "auto" and not found.is_cuda else _library.resolve(backend, found)
     (reference if operators is None else operators).record_step_(*arguments)
