@@ -9,7 +9,6 @@ from rich.progress import track
 from fastvae.bench.contenders.workload import Entry, Task
 from fastvae.data import load
 from fastvae.models import PRESETS
-from fastvae.train.config import TrainConfig
 from fastvae.train.distributed.world import resolve_device
 from fastvae.train.inputs import check_pixels
 from fastvae.train.step.inductor import compiling
@@ -37,7 +36,7 @@ def bench(config: Bench) -> int:
     device = resolve_device(config.device)
     recipe = PRESETS[config.preset]
     dataset = load(config.data, config.data_dir, size=recipe.image_size)
-    check_pixels(TrainConfig(preset=config.preset), dataset)
+    check_pixels(config.preset, dataset)
     task = Task(config.preset, recipe, dataset, config.batch_size or recipe.batch_size, device, config.steps)
     tasks = [(task, contenders(task, config.compile))]
     if pythae.installed():

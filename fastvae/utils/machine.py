@@ -1,4 +1,4 @@
-"""What of the machine this process may use."""
+"""Facts about the machine: the cores and memory that this process may use, its cache folder, the name of a device."""
 
 import math
 import os
@@ -12,29 +12,30 @@ from .errors import InputError
 if TYPE_CHECKING:
     import torch
 
-# A container's limit of processor time, as (time, period): of cgroup v2 in one file, of v1 in two.
+# A container's limit on CPU time, as (time, period): in one file for cgroup v2, in two for v1.
 _LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 
 
 def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Processor cores: those that the process may run on, or as many as its container's share of time is worth.
+    """Return the number of cores that the process may use: its CPU affinity, or its container's limit if that is lower.
 
-    With ``docker run --cpus=2`` on 64 cores torch would start 64 threads, to fight for the time of two.
+    With ``docker run --cpus=2`` on 64 cores, torch would otherwise start 64 threads that compete for the time of two.
     """
-    return max(1, math.ceil(min(len(os.sched_getaffinity(0)), *(_share(cgroup, names) for names in _LIMITS))))
+    limits = [_limit_of_cores(cgroup, names) for names in _LIMITS]
+    return max(1, math.ceil(min(len(os.sched_getaffinity(0)), *limits)))
 
 
 def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory: the machine's, or as many as its container may have, of cgroup v2 or v1."""
+    """Return the bytes of memory: the machine's, or its container's limit (cgroup v2 or v1) if that is lower."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):  # "max" is no number
+        with suppress(OSError, ValueError):  # "max" means no limit
             limits.append(int((cgroup / name).read_text()))
     return min(limits)
 
 
 def check_fits(size: int, what: str, remedy: str = "use a machine with more, or give fewer or smaller images") -> None:
-    """Refuse to allocate what a file or a flag asks for, where this machine could never hold it.
+    """Refuse an allocation that this machine could never hold, before a file or a flag causes it.
 
     Raises:
         InputError: ``size`` is more than all of :func:`memory`.
@@ -43,22 +44,35 @@ def check_fits(size: int, what: str, remedy: str = "use a machine with more, or 
     Traceback (most recent call last):
     fastvae.utils.errors.InputError: x.npy: an index of its images takes 1,000,000,000 GB of memory, ...
     """
-    if size > (held := memory()):
+    held = memory()
+    if size > held:
         raise InputError(f"{what} takes {size / 1e9:,.0f} GB of memory, this machine has {held / 1e9:,.0f}: {remedy}")
 
 
-def _share(cgroup: Path, names: tuple[str, ...]) -> float:
+def _limit_of_cores(cgroup: Path, names: tuple[str, ...]) -> float:
+    """Return the cores that a cgroup's limit amounts to, CPU time over period; infinity if there is no limit."""
     try:
         time, period = map(int, " ".join((cgroup / name).read_text() for name in names).split())
-    except (OSError, ValueError):  # "max" is no number
+    except (OSError, ValueError):  # "max" means no limit
         return math.inf
-    return time / period if time > 0 < period else math.inf  # v1 has -1 for no limit
+    if time <= 0 or period <= 0:  # cgroup v1 has -1 for no limit
+        return math.inf
+    return time / period
+
+
+def cache_folder() -> Path:
+    """Return fastvae's folder for downloads, timings and compiled code: $XDG_CACHE_HOME/fastvae, or ~/.cache/fastvae.
+
+    A relative XDG_CACHE_HOME is ignored, as the XDG specification asks.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "fastvae"
 
 
 def device_name(device: "torch.device") -> str:
-    """The device as people know it: the GPU's name, or the processor's."""
+    """Return the name of the GPU, or that of the processor with the number of its cores."""
     if device.type == "cuda":
-        import torch  # noqa: PLC0415 -- who asks has loaded it
+        import torch  # noqa: PLC0415 -- the caller has a torch.device, so torch is loaded
 
         return torch.cuda.get_device_name(device)
     try:

@@ -1,11 +1,12 @@
-"""How many cores and how much memory there are for this process."""
+"""The cores and the memory that this process may use, and the folder of its cache."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from fastvae.utils.errors import InputError
-from fastvae.utils.machine import check_fits, cores, memory
+from fastvae.utils.machine import cache_folder, check_fits, cores, memory
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,12 @@ def test_what_never_fits_is_refused():
     check_fits(memory(), "all of it")
     with pytest.raises(InputError, match=r"^an index takes .* GB of memory, this machine has .*: give less$"):
         check_fits(memory() + 1, "an index", "give less")
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [("/elsewhere", "/elsewhere/fastvae"), ("", "~/.cache/fastvae"), ("relative", "~/.cache/fastvae")],
+)
+def test_the_cache_is_where_the_xdg_specification_says(variable, expected, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", variable)
+    assert cache_folder() == Path(expected).expanduser()

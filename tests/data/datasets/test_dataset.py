@@ -14,7 +14,7 @@ import torchvision
 from sklearn.datasets import load_digits
 
 from fastvae.data import Dataset, load
-from fastvae.data.datasets import dataset
+from fastvae.data.datasets import digits
 
 COUNTING = torch.arange(7 * 15).view(7, 1, 5, 3).byte()
 
@@ -22,8 +22,8 @@ COUNTING = torch.arange(7 * 15).view(7, 1, 5, 3).byte()
 def test_digits_are_scikit_learns(tmp_path):
     data = load("digits", tmp_path / "ignored")
     images = torch.from_numpy(np.round(load_digits().images * 255 / 16)).byte()[:, None]
-    assert torch.equal(data.test, images[::6])
-    assert torch.equal(data.train, images[torch.arange(1797) % 6 != 0])
+    assert torch.equal(data.test.images, images[::6])
+    assert torch.equal(data.train.images, images[torch.arange(1797) % 6 != 0])
     assert data.name == "digits"
     assert data.shape == (1, 8, 8)
     assert data.span == (0.0, 1.0)
@@ -31,8 +31,8 @@ def test_digits_are_scikit_learns(tmp_path):
 
 def test_digits_may_lie_elsewhere_in_scikit_learn(monkeypatch):
     there = load("digits")
-    monkeypatch.setattr(dataset, "find_spec", lambda name: None)
-    assert torch.equal(load("digits").train, there.train)
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    assert torch.equal(load("digits").train.images, there.train.images)
 
 
 def test_span_is_of_both_splits_as_read_and_kept():
@@ -51,11 +51,11 @@ def test_span_is_of_both_splits_as_read_and_kept():
 def test_reads_idx_folders(idx_folder, monkeypatch, name, layout, packed):
     folder = idx_folder(layout=layout, packed=packed)
     data = load(name, folder)
-    assert torch.equal(data.train, COUNTING)
-    assert torch.equal(data.test, COUNTING[:2])
+    assert torch.equal(data.train.images, COUNTING)
+    assert torch.equal(data.test.images, COUNTING[:2])
     assert (data.name, data.shape) == (name, (1, 5, 3))
     monkeypatch.setenv("FASTVAE_DATA", str(folder))
-    assert torch.equal(load(name).train, COUNTING)
+    assert torch.equal(load(name).train.images, COUNTING)
 
 
 def test_which_folder_and_which_file_win(idx_folder, monkeypatch):
@@ -145,13 +145,13 @@ def test_downloads_once_into_the_cache(tmp_path, mirror, monkeypatch, home):
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         cache = tmp_path / "home/.cache"
     monkeypatch.setenv("FASTVAE_DATA", "")
-    assert torch.equal(load("mnist").train, COUNTING)
+    assert torch.equal(load("mnist").train.images, COUNTING)
     raw = cache / "fastvae/MNIST/raw"
     assert sorted(path.name for path in raw.glob("*images*")) == ["t10k-images-idx3-ubyte", "train-images-idx3-ubyte"]
     assert [path.name for path in (cache / "fastvae").iterdir()] == ["MNIST"]
     for path in mirror.iterdir():
         path.unlink()
-    assert torch.equal(load("mnist").test, COUNTING[:2])
+    assert torch.equal(load("mnist").test.images, COUNTING[:2])
 
 
 def test_a_tampered_download_is_refused(tmp_path, mirror, refuses):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastvae.data.sources import decode_cache
-from fastvae.data.sources.files import cache_folder
 from fastvae.utils.errors import InputError
+from fastvae.utils.machine import cache_folder
 
 
 def test_refuses_other_images(made, refuses):
