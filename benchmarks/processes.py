@@ -120,7 +120,7 @@ def work(file):
 
     DistributedDataParallel sums within backward, where no clock of ours is: None.
     """
-    images = load("mnist").train
+    images = load("mnist").train[:]
     with open_world("cpu") as world:
         if world.size == 1:
             torch.set_num_threads(len(os.sched_getaffinity(0)))
