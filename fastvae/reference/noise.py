@@ -43,11 +43,12 @@ def uniform(word: Tensor) -> Tensor:
 
 
 def _words(state: Tensor, shape: Sequence[int], row_offset: int, stream: int) -> tuple[tuple[Tensor, ...], slice]:
-    """The four words of each quad that holds an element of ``shape``, and the elements' place among all lanes."""
+    """Return the four words of each quad that holds an element of ``shape``, and the slice of these elements' lanes."""
     event = math.prod(shape[1:])
-    first, count = row_offset * event, shape[0] * event
+    first = row_offset * event
+    count = shape[0] * event
     quad = torch.arange(first // 4, (first + count + 3) // 4, dtype=torch.int64, device=state.device)
-    seed, step = state[0], state[1]
+    seed, step = state.unbind()
     counter = (quad & _LOW, quad >> 32 & _LOW, step & _LOW, torch.full_like(step, stream))
     return philox4x32(counter, (seed & _LOW, seed >> 32 & _LOW)), slice(first % 4, first % 4 + count)
 
@@ -61,7 +62,7 @@ def standard_normal(
 ) -> Tensor:
     """Draw ``eps`` of ``shape`` (B, ...) from ``state``, an int64 tensor ``[seed, step]``, on its device.
 
-    Evaluated in fp64 and rounded once to ``dtype``.
+    The normals are evaluated in fp64 and rounded once to ``dtype``.
     """
     (w0, w1, w2, w3), place = _words(state, shape, row_offset, stream)
 
@@ -77,7 +78,7 @@ def standard_normal(
 def binarize(target: Tensor, state: Tensor, row_offset: int = 0, stream: int = 0) -> Tensor:
     """Draw black-and-white pixels from grey ones: 255 with probability ``x / 255``, else 0.
 
-    ``target``: (B, ...) uint8. Element ``e`` is decided by its own word ``w``, lane ``e % 4`` of its quad:
+    ``target``: (B, ...) uint8. Element ``e`` is 255 if its word ``w``, lane ``e % 4`` of its quad, has
     ``min(w, 2**32 - 2) < x * (2**32 - 1) / 255``, in integers. So 0 stays 0 and 255 stays 255.
     """
     words, place = _words(state, target.shape, row_offset, stream)
