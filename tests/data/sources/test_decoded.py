@@ -7,7 +7,7 @@ from pictures import Made, encoded, numbered, numbers
 from PIL import Image
 
 from fastvae.data.sources.decoded import DecodedSource, begins_as_picture
-from fastvae.data.sources.resize import ResizedSource, resized
+from fastvae.data.sources.resize import ResizedSource
 from fastvae.data.sources.tensor import TensorSource, read_all
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -137,15 +137,6 @@ def test_arrays_are_cut_and_resized_alike():
     assert (floats - small.read([0]) / 255).abs().max() < 1 / 255
 
 
-def test_a_vector_has_no_square(refuses):
-    with refuses("1 x 7", "leave out --image-size"):
-        ResizedSource(TensorSource(torch.zeros(2, 1, 1, 7)), 4)
-
-
 def test_a_size_that_memory_cannot_hold_is_refused(refuses):
     with refuses("1000000 x 1000000", "GB of memory", "--image-size"):
         DecodedSource(numbered(3), 10**6)
-    with refuses("1000000 x 1000000", "GB of memory", "--image-size"):
-        resized(TensorSource(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)), 10**6)
-    with refuses("read into memory", "GB of memory"):
-        resized(TensorSource(torch.zeros(10**6, 1, 2, 2, dtype=torch.uint8)), 10**4)

@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from fastvae.data.datasets.download import download_folder
 from fastvae.data.sources import limits
 from fastvae.data.sources.limits import as_input_error, check_unpacked, read_picture
 from fastvae.utils.errors import InputError
@@ -60,11 +59,3 @@ def test_a_limit_that_is_no_number_is_refused(monkeypatch, given):
     monkeypatch.setenv("FASTVAE_MAX_UNPACKED", given)
     with pytest.raises(InputError, match=r"^FASTVAE_MAX_UNPACKED is .*: write 4G, say$"):
         check_unpacked("x", 1, 1)
-
-
-def test_downloads_are_read_from_a_folder_of_ones_own_alone(tmp_path, monkeypatch, refuses):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert download_folder("mnist").stat().st_mode & 0o777 == 0o700
-    (tmp_path / "fastvae").chmod(0o777)
-    with refuses("mnist", tmp_path / "fastvae", "can be written by others"):
-        download_folder("mnist")
