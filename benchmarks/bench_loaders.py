@@ -18,14 +18,13 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
 from fastvae.bench.contenders.tutorial import TutorialImages
-from fastvae.data import Batch, ResidentLoader, in_memory, load
+from fastvae.data import Batch, ResidentLoader, TensorSource, in_memory, load
 from fastvae.data.formats import open_images
 from fastvae.data.loaders.choose import has_dali
 from fastvae.data.loaders.dali import DaliLoader
-from fastvae.data.loaders.dataloader import TorchLoader
-from fastvae.data.sources.decode_cache import cached
-from fastvae.data.sources.decoded import Pictures
-from fastvae.data.sources.source import Held
+from fastvae.data.loaders.torch_loader import TorchLoader
+from fastvae.data.sources.decode_cache import open_cache
+from fastvae.data.sources.decoded import DecodedSource
 from fastvae.models import build
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.distributed.world import World
@@ -81,11 +80,11 @@ def usual(dataset, batch, workers):
 
 def pictures(folder):
     train, _ = open_images(str(folder), None)
-    return Pictures(train, SIZE)
+    return DecodedSource(train, SIZE)
 
 
 def mapped(folder):
-    return cached(pictures(folder), folder.parent / f"{folder.name}-cache", {}, workers=2, show_progress=False)
+    return open_cache(pictures(folder), folder.parent / f"{folder.name}-cache", {}, workers=2, show_progress=False)
 
 
 def by_tutorial(images, workers):
@@ -106,7 +105,7 @@ OF_GREY = {
     "tutorial's DataLoader, 2 workers": partial(by_tutorial, workers=2),
     "DataLoader over a tensor": lambda images: usual(TensorDataset(images.float() / 255), 100, 0),
     "resident": lambda images: ResidentLoader(images, batch_size=100, **OPTIONS),
-    "torch": lambda images: TorchLoader(Held(images), batch_size=100, **OPTIONS),
+    "torch": lambda images: TorchLoader(TensorSource(images), batch_size=100, **OPTIONS),
 }
 OF_FOLDERS = {
     **{f"DataLoader + torchvision, {n} workers": partial(by_torchvision, workers=n) for n in (0, 1, 2)},

@@ -122,7 +122,7 @@ def work(file):
 
     The share is None for DistributedDataParallel, which sums inside backward, where this script has no clock.
     """
-    images = load("mnist").train
+    images = load("mnist").train[:]
     with open_world("cpu") as world:
         if world.size == 1:
             torch.set_num_threads(len(os.sched_getaffinity(0)))

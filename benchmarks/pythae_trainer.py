@@ -102,7 +102,7 @@ def measure(images, loss):
 
 def main(path: tyro.conf.Positional[Path]) -> None:
     logging.disable(logging.INFO)
-    images = fastvae.data.load("mnist").train.float() / 255
+    images = fastvae.data.load("mnist").train[:].float() / 255
     names = ("fastvae", "torch", "pythae")
     runs = [measure(images, loss) for loss in ("bce", "mse")]
     content = {

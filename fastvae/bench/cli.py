@@ -11,7 +11,6 @@ from fastvae.bench.contenders.entries import against_pythae, contenders, select
 from fastvae.bench.contenders.workload import Entry, Workload
 from fastvae.data import load
 from fastvae.models import PRESETS
-from fastvae.train.config import TrainConfig
 from fastvae.train.distributed.world import resolve_device
 from fastvae.train.inputs import check_pixels
 from fastvae.train.step.inductor import compiling
@@ -37,7 +36,7 @@ def bench(config: Bench) -> int:
     device = resolve_device(config.device)
     recipe = PRESETS[config.preset]
     dataset = load(config.data, config.data_dir, size=recipe.image_size)
-    check_pixels(TrainConfig(preset=config.preset), dataset)
+    check_pixels(config.preset, dataset)
     workload = Workload(config.preset, recipe, dataset, config.batch_size or recipe.batch_size, device, config.steps)
     workloads = [(workload, contenders(workload, config.compile))]
     if pythae.installed():

@@ -1,15 +1,37 @@
-"""Data sets as tensors, and loaders whose batches are a pure function of (seed, epoch, step).
+"""Images, from where they are to batches on the device.
 
-Importing this does not load torchvision; :func:`load` does, for the data sets that need it.
+Source -> Dataset -> Loader -> Batch. A source (``sources/``, found by ``formats/``) reads images of one size by index.
+A data set (``datasets/``) is a source for training and one for testing. A loader (``loaders/``) delivers batches in an
+order that is a pure function of (seed, epoch). :func:`open_dataset` and :func:`make_loaders` do all of it by a
+:class:`DataConfig`; ``docs/data.md`` has the whole picture. Importing this does not load torchvision.
 """
 
+from .config import DataConfig as DataConfig
 from .datasets.dataset import Dataset as Dataset
-from .datasets.dataset import load as load
-from .loaders.base import OrderedLoader as OrderedLoader
+from .datasets.load import load as load
+from .deliver import Loaders as Loaders
+from .deliver import make_loaders as make_loaders
+from .loaders.base import Loader as Loader
 from .loaders.batch import Batch as Batch
-from .loaders.batch import Loader as Loader
 from .loaders.resident import ResidentLoader as ResidentLoader
 from .loaders.shuffle import permutation as permutation
-from .sources.source import in_memory as in_memory
+from .open import open_dataset as open_dataset
+from .sources.source import Source as Source
+from .sources.tensor import TensorSource as TensorSource
+from .sources.tensor import in_memory as in_memory
 
-__all__ = ["Batch", "Dataset", "Loader", "OrderedLoader", "ResidentLoader", "in_memory", "load", "permutation"]
+__all__ = [
+    "Batch",
+    "DataConfig",
+    "Dataset",
+    "Loader",
+    "Loaders",
+    "ResidentLoader",
+    "Source",
+    "TensorSource",
+    "in_memory",
+    "load",
+    "make_loaders",
+    "open_dataset",
+    "permutation",
+]

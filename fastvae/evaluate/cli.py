@@ -10,7 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from fastvae.data import OrderedLoader
+from fastvae.data import Loader
 from fastvae.ops import Noise, bits_per_dimension
 from fastvae.train.distributed.world import resolve_device
 from fastvae.train.report.figures import reconstruction_grid, sample_grid, write_image
@@ -102,7 +102,7 @@ def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None,
     )
 
 
-def _test_loader(run: SavedRun, data_dir: Path | None) -> OrderedLoader:
+def _test_loader(run: SavedRun, data_dir: Path | None) -> Loader:
     """Return a loader of the run's test images. First, name the files that its config.json points to."""
     named = run.named_files(data_dir)
     if named is not None:

@@ -8,29 +8,26 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fastvae.data import Dataset, OrderedLoader, ResidentLoader, in_memory
-from fastvae.data.datasets.dataset import NAMES
-from fastvae.data.loaders.augment import Augment
-from fastvae.data.loaders.base import Options
-from fastvae.data.loaders.dataloader import TorchLoader
+from fastvae.data import DataConfig, Dataset, Loader, TensorSource, open_dataset
+from fastvae.data.datasets.load import NAMES
+from fastvae.data.deliver import make_test_loader
+from fastvae.data.loaders.choose import LoaderName
 from fastvae.models import PRESETS, VAE, build
 from fastvae.ops import Noise, gaussian_kl
-from fastvae.train.binarize import drawn_for_testing
+from fastvae.train.binarize import with_test_drawn
 from fastvae.train.checkpoint import checkpoint
 from fastvae.train.checkpoint.best import FILE
 from fastvae.train.checkpoint.checkpoint import Checkpoint
 from fastvae.train.checkpoint.load_weights import fitting
 from fastvae.train.checkpoint.schema import Mark, check
-from fastvae.train.config import TrainConfig
-from fastvae.train.inputs import eval_batch, read_data
 from fastvae.train.report.metrics import Terms
 from fastvae.train.report.run_folder import CONFIG, read_config
 from fastvae.train.step.loss import EVAL_STREAM
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
 
-# What decides which images are read.
-_READ = ("preset", "data", "image_size", "channels", "crop", "on_bad_image")
+# The settings that decide which images a run read, and how it cropped those for testing.
+_READ = ("data", "image_size", "channels", "crop", "flip", "on_bad_image")
 _ACTIVE = 0.01  # the variance over the data of a unit's posterior mean, above which it is called active
 
 Which = Literal["last", "best"]
@@ -54,7 +51,8 @@ class SavedRun:
     def open(cls, path: Path, device: torch.device, which: Which = "last") -> "SavedRun":
         """Raises InputError if the folder holds no run, or no such checkpoint that is whole."""
         config = read_config(path)
-        settings, shape = config["settings"], tuple(config["data"]["shape"])
+        settings = config["settings"]
+        shape = tuple(config["data"]["shape"])
         file = path / CONFIG
         if len(shape) != 3 or min(shape) < 1 or any(isinstance(size, bool) for size in shape):
             raise InputError(f"{file} has images of shape {shape}, not (C, H, W): use another run")
@@ -80,8 +78,9 @@ class SavedRun:
         return cls(path, model.float().to(device).eval(), settings, shape, mark["epoch"])
 
     def named_files(self, data_dir: Path | None) -> str | None:
-        """The file or folder of images that the run's settings name and the caller has not, if there is one."""
-        data, folder = self.settings["data"], None if data_dir is not None else self.settings.get("data_dir")
+        """Return the file or folder of images that the run's settings name and the caller does not, if there is one."""
+        data = self.settings["data"]
+        folder = None if data_dir is not None else self.settings.get("data_dir")
         if data in NAMES:
             return folder
         return data if folder is None else f"{data} of {folder}"
@@ -90,10 +89,13 @@ class SavedRun:
         kept = self.settings.get("data_dir")
         return data_dir or (Path(kept) if kept else None)
 
-    def data(self, data_dir: Path | None) -> Dataset:
-        """The data set that the run was trained on, opened again."""
+    def _data_config(self, data_dir: Path | None) -> DataConfig:
         settings = {name: self.settings[name] for name in _READ if name in self.settings}  # older versions had fewer
-        dataset = read_data(TrainConfig(**settings, data_dir=self._data_dir(data_dir)))
+        return DataConfig(**settings, data_dir=self._data_dir(data_dir), workers=0)
+
+    def data(self, data_dir: Path | None) -> Dataset:
+        """Open the data set that the run was trained on again."""
+        dataset = open_dataset(self._data_config(data_dir))
         if dataset.shape != self.shape:
             raise InputError(
                 f"{dataset.name} has images of shape {dataset.shape}, but {self.path} was trained on {self.shape}: "
@@ -101,18 +103,14 @@ class SavedRun:
             )
         return dataset
 
-    def test_loader(self, data_dir: Path | None) -> OrderedLoader:
-        """The images that the run was evaluated on, read again, and drawn black or white again where they were."""
+    def test_loader(self, data_dir: Path | None) -> Loader:
+        """Make the loader of the images that the run was evaluated on: the same images, drawn and cropped the same."""
         dataset = self.data(data_dir)
-        images, device = dataset.test, next(self.model.parameters()).device
         if self.settings.get("binarize"):
-            images = drawn_for_testing(in_memory(images), self.settings["seed"])
-        options: Options = {"batch_size": eval_batch(dataset.shape), "seed": 0, "shuffle": False, "device": device}
-        side = images.shape[-1]
-        cut = None if dataset.crop is None else Augment(dataset.crop, side, flip=False, random_crop=False, seed=0)
-        if isinstance(images, Tensor):
-            return ResidentLoader(images, augment=cut, **options)
-        return TorchLoader(images, augment=cut, **options)
+            dataset = with_test_drawn(dataset, self.settings["seed"])
+        name: LoaderName = "resident" if isinstance(dataset.test, TensorSource) else "torch"
+        device = next(self.model.parameters()).device
+        return make_test_loader(self._data_config(data_dir), dataset, name, device=device)
 
 
 def _build(settings: dict[str, Any], shape: tuple[int, ...]) -> VAE:
@@ -153,7 +151,7 @@ def _spread(means: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(run: SavedRun, loader: OrderedLoader) -> Evaluation:
+def evaluate(run: SavedRun, loader: Loader) -> Evaluation:
     """Evaluate on a loader's images: with the noise of the run's last epoch, so that its own figure comes again."""
     device = loader.device
     noise = Noise(run.settings["seed"], run.epoch, device=device)

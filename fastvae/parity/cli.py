@@ -65,7 +65,7 @@ def compare(config: ParityConfig) -> int:
     device = resolve_device(config.device)
     settings = resolve(TrainConfig(preset=config.preset, seed=config.seed, beta=BETA, data=config.data))
     dataset = load(config.data, config.data_dir)
-    check_pixels(settings, dataset)
+    check_pixels(settings.preset, dataset)
     if settings.binarize:
         check_binarize(dataset, as_likelihood(settings.recipe.likelihood))
     setting = Setting(settings, in_memory(dataset.train), config.steps, device)

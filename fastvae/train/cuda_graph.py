@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fastvae.data import Batch, OrderedLoader, ResidentLoader
+from fastvae.data import Batch, Loader, ResidentLoader
 
 from .engine import Engine
 from .optim.build import takes_device_rate
@@ -124,7 +124,7 @@ class Replay:
             torch.cuda.current_stream().wait_stream(stream)
 
     @classmethod
-    def where_possible(cls, engine: Engine, loader: OrderedLoader, tell: Callable[[str], None]) -> "Replay | None":
+    def where_possible(cls, engine: Engine, loader: Loader, tell: Callable[[str], None]) -> "Replay | None":
         """A replay on CUDA, or None where steps have to be taken one by one; ``tell`` is told why a step cannot be."""
         if not isinstance(loader, ResidentLoader) or not can_replay(engine, loader):
             return None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from fastvae.data import Batch, OrderedLoader
+from fastvae.data import Batch, Loader
 from fastvae.models import VAE
 from fastvae.utils.errors import InputError
 from fastvae.utils.terminal import Terminal
@@ -66,8 +66,8 @@ class Loop:
         self,
         config: TrainConfig,
         model: VAE,
-        loader: OrderedLoader,
-        test_loader: OrderedLoader,
+        loader: Loader,
+        test_loader: Loader,
         world: World,
         folder: RunFolder | None,
         console: Terminal,

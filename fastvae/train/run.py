@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastvae.data import Dataset, OrderedLoader
-from fastvae.data.loaders.dataloader import killed_readers_told
+from fastvae.data import Dataset, Loader
+from fastvae.data.loaders.reader_processes import killed_readers_told
 from fastvae.models import VAE, build
 from fastvae.ops import Noise, bits_per_dimension
 from fastvae.utils.errors import InputError
@@ -31,7 +31,7 @@ from .checkpoint.write_errors import quiet_writers, writing
 from .config import TrainConfig
 from .config.validate import check_parallel
 from .distributed.world import World, open_world
-from .inputs import check_pixels, make_loaders, open_data
+from .inputs import check_pixels, deliver, open_data
 from .loop import Callback, Loop
 from .measure import autotune
 from .measure.profile import profiled
@@ -91,11 +91,11 @@ def run(
         config, found = _begin(config, world, console)
         own = model is not None
         if model is None:
-            check_pixels(config, dataset)
+            check_pixels(config.preset, dataset)
             model = _build(config, dataset, world.device)
         if config.binarize:
             check_binarize(dataset, model.likelihood)
-        loaders = make_loaders(config, dataset, world)
+        loaders = deliver(config, dataset, world)
         config, choice = _settle(config, model, loaders.train, world)
         path = config.out or default_path(config)
         with world.raise_together():
@@ -153,9 +153,7 @@ def _build(config: TrainConfig, dataset: Dataset, device: torch.device) -> VAE:
         ) from error
 
 
-def _settle(
-    config: TrainConfig, model: VAE, loader: OrderedLoader, world: World
-) -> tuple[TrainConfig, autotune.Choice]:
+def _settle(config: TrainConfig, model: VAE, loader: Loader, world: World) -> tuple[TrainConfig, autotune.Choice]:
     """Precision and execution where the settings leave them open: by trial, or the fixed ones."""
     if config.autotune and not config.deterministic:
         choice = autotune.choose(config, model, config.recipe, loader, config.steps(len(loader)), world)

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from fastvae.data import OrderedLoader
+from fastvae.data import Loader
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
 
@@ -23,7 +23,7 @@ class Run(Protocol):
     config: TrainConfig
     world: World
     engine: Engine
-    loader: OrderedLoader
+    loader: Loader
     folder: RunFolder | None
     best: Best
     meter: Throughput

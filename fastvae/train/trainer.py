@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from fastvae.data import Dataset
+from fastvae.data import Dataset, Source
+from fastvae.data.datasets.dataset import dataset_of_tensors
 from fastvae.models import VAE
 from fastvae.utils.errors import InputError
 
 from .config import TrainConfig, resolve
 from .loop import Callback
 from .run import Outcome, run
-
-_EVERY = 10  # of images in one tensor, every tenth is for testing
 
 
 class Trainer:
@@ -57,7 +55,7 @@ class Trainer:
     def __init__(
         self,
         model: VAE,
-        data: Dataset | Tensor | tuple[Tensor, Tensor] | str,
+        data: Dataset | Tensor | Source | tuple[Tensor | Source, Tensor | Source] | str,
         config: TrainConfig | None = None,
         *,
         callbacks: Sequence[Callback] = (),
@@ -72,28 +70,9 @@ class Trainer:
         if isinstance(data, str):
             self.config = replace(self.config, data=data)
         else:
-            self._dataset = data if isinstance(data, Dataset) else _dataset(data)
+            self._dataset = data if isinstance(data, Dataset) else dataset_of_tensors(data)
             self.config = replace(self.config, data=self._dataset.name)
 
     def fit(self) -> Outcome:
         """Train to the end of the epochs, or to what ends the run before. Returns how it ended, and the test loss."""
         return run(self.config, model=self.model, dataset=self._dataset, callbacks=self.callbacks, quiet=self.quiet)
-
-
-def _dataset(data: Tensor | tuple[Tensor, Tensor]) -> Dataset:
-    if isinstance(data, Tensor):
-        testing = torch.arange(len(data)) % _EVERY == 0
-        data = (data[~testing], data[testing])
-    for name, images in zip(("training", "testing"), data, strict=True):
-        if images.ndim != 4 or len(images) == 0 or images.dtype not in (torch.uint8, torch.float32):
-            raise InputError(
-                f"the images for {name} are {images.dtype} of shape {tuple(images.shape)}, but must be uint8 or "
-                "float32 of shape (N, C, H, W) with N >= 1"
-            )
-    train, test = data
-    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
-        raise InputError(
-            f"the images for training are {train.dtype} of shape {tuple(train.shape)}, those for testing {test.dtype} "
-            f"of {tuple(test.shape)}: both need one type and one (C, H, W)"
-        )
-    return Dataset("your images", train, test)

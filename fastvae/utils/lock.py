@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 from pathlib import Path
+from typing import IO, Any
 
 from .errors import InputError
 from .files import open_in_place
@@ -40,3 +41,15 @@ class Lock:
     def release(self) -> None:
         """Release the lock. Further calls do nothing."""
         self._file.close()
+
+
+def take_lock(file: IO[Any], *, wait: bool = False) -> bool:
+    """Take an exclusive ``flock`` on an open file, held until the file is closed or the process ends in any way.
+
+    Returns False if another process holds it, unless ``wait``. Raises OSError on a file system without locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True

@@ -19,11 +19,10 @@ from cases.tars import END, good
 from inputs import forge, images, png
 from mutate import damaged, damaged_json
 
-from fastvae.data import Dataset, load
-from fastvae.data.datasets.dataset import Held
+from fastvae.data import Dataset, TensorSource, load
 from fastvae.data.datasets.idx import read_images
-from fastvae.data.sources.decode_cache import cached
-from fastvae.data.sources.decoded import Pictures
+from fastvae.data.sources.decode_cache import open_cache
+from fastvae.data.sources.decoded import DecodedSource
 from fastvae.evaluate.saved_run import SavedRun, evaluate
 from fastvae.train import TrainConfig
 from fastvae.train.checkpoint import checkpoint
@@ -65,7 +64,7 @@ class Format:
 def _ends(dataset: Dataset) -> None:
     """Read the first and the last image of both splits."""
     for split in (dataset.train, dataset.test):
-        if not isinstance(split, torch.Tensor):
+        if not isinstance(split, TensorSource):
             split.read([0, len(split) - 1])
 
 
@@ -115,7 +114,7 @@ def _one(name: str) -> None:
         def name(self, _: int) -> str:
             return name
 
-    Pictures(Held(), 8).read([0])
+    DecodedSource(Held(), 8).read([0])
 
 
 def _list(folder: Path) -> dict[str, bytes]:
@@ -191,8 +190,8 @@ def _cache(folder: Path) -> dict[str, bytes]:
 
 
 def _cached(_: str) -> None:
-    source = Held(torch.from_numpy(images()[:4, None]))
-    cached(source, Path("kept"), {"data": "x"}, workers=1, show_progress=False).read([0, 3])
+    source = TensorSource(torch.from_numpy(images()[:4, None]))
+    open_cache(source, Path("kept"), {"data": "x"}, workers=1, show_progress=False).read([0, 3])
 
 
 def _autotune(_: Path) -> dict[str, bytes]:

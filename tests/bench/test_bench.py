@@ -53,7 +53,7 @@ def test_all_loops_minimise_what_the_reference_does(preset, monkeypatch):
     kind = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[recipe.optimizer]
     optimizer = kind(model.parameters(), lr=recipe.lr, **recipe.optimizer_options)
     options = {"likelihood": recipe.likelihood, "reduction": recipe.reduction, "loss_weight": recipe.loss_weight}
-    steps = reference.train(model.encode, model.decoder, optimizer, [whole.dataset.train], seed=0, **options)
+    steps = reference.train(model.encode, model.decoder, optimizer, [whole.dataset.train[:]], seed=0, **options)
     assert len(list(steps)) == 1
     for contender in (TutorialLoop(whole, 3, workers=0), TorchLoop(whole, 3, "fp32", None)):
         assert len(list(contender.epoch(0))) == 1

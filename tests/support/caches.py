@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from fastvae.data.sources.decode_cache import cached
+from fastvae.data.sources.decode_cache import open_cache
 from fastvae.utils.machine import cache_folder
 
 KEY = {"data": "made", "images": 10}
@@ -41,7 +41,7 @@ class Failing(Made):
 
 
 def opened(source, folder, key=KEY, workers=2, show=False):
-    return cached(source, folder, key, workers=workers, show_progress=show)
+    return open_cache(source, folder, key, workers=workers, show_progress=show)
 
 
 def content(images):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -9,7 +10,13 @@ from pictures import photographs
 from safetensors.torch import load_file
 
 from fastvae.cli import run as fastvae
+from fastvae.evaluate.saved_run import SavedRun
+from fastvae.models import build
 from fastvae.train.cli import main
+from fastvae.train.config import TrainConfig, resolve
+from fastvae.train.distributed.world import World
+from fastvae.train.inputs import deliver, open_data
+from fastvae.utils.errors import InputError
 
 FLAGS = (
     "--preset", "conv64", "--image-size", "16", "--width", "8", "--latent-dim", "2", "--epochs", "2",
@@ -108,3 +115,24 @@ def test_the_presets_train_on_the_embedded_data(preset, tmp_path):
     assert fastvae(["evaluate", str(tmp_path / "run")]) == 0
     status = 2 if preset == "ladder" else 0  # which has two levels
     assert fastvae(["nll", str(tmp_path / "run"), "--samples", "2", "--images", "3"]) == status
+
+
+@pytest.mark.parametrize("flags", [{"crop": "random", "flip": True}, {"flip": True}, {"binarize": True}, {}])
+def test_a_saved_run_has_the_test_images_of_the_run_to_the_bit(folder, flags):
+    config = resolve(TrainConfig(preset="conv64", data=str(folder), image_size=16, loader="torch", workers=0, **flags))
+    world = World(0, 0, 1, torch.device("cpu"))
+    dataset = open_data(config, world)
+    model = build(config.recipe, dataset.shape, 2, 8)
+    run = SavedRun(folder, model, asdict(config), dataset.shape, epoch=1)
+    loaders = deliver(config, dataset, world)
+    for ours, theirs in zip(loaders.test, run.test_loader(None), strict=True):
+        assert torch.equal(ours.images, theirs.images)
+        assert ours.images.stride() == theirs.images.stride()
+        assert (ours.row_offset, ours.rows) == (theirs.row_offset, theirs.rows)
+
+
+def test_a_loader_that_cannot_be_is_one_line_in_every_process(folder):
+    config = resolve(TrainConfig(preset="conv64", data="digits", image_size=16, loader="dali"))
+    world = World(0, 0, 1, torch.device("cpu"))
+    with pytest.raises(InputError, match="--loader dali decodes"):
+        deliver(config, open_data(config, world), world)

@@ -10,18 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastvae.data.sources.files import download, download_folder, user_folder
+from fastvae.data.sources.folders import user_folder
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_regular, reason
 
-_BINARY, _PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
+from .download import download, download_folder
+
+_BINARY = "cifar-10-batches-bin"
+_PYTHON = "cifar-10-batches-py"
 _BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _IMAGES = 10_000  # in each file
 _RECORD = 1 + 3 * 32 * 32  # bytes: the label 0..9, then the pixels in (C, H, W) order
 
 
 def read(data_dir: Path | None) -> tuple[Tensor, Tensor]:
-    """Training and test images: (50000, 3, 32, 32) and (10000, 3, 32, 32), uint8.
+    """Read training and test images: (50000, 3, 32, 32) and (10000, 3, 32, 32), uint8.
 
     Raises:
         InputError: files are missing, damaged or not the published ones, or the download failed.
@@ -83,7 +86,7 @@ def _python_version(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def _torchvision(folder: Path, *, train: bool, download: bool = False) -> Tensor:
-    """The images, by torchvision: it checks the MD5 sum of every file before it unpickles one."""
+    """Read the images by torchvision, which checks the MD5 sum of every file before it unpickles one."""
     datasets = import_module("torchvision.datasets")  # slow to import, so only where it is needed
     images: NDArray[Any] = datasets.CIFAR10(folder, train=train, download=download).data  # (N, 32, 32, 3) uint8
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 import torch
 from torch import Tensor
 
-from fastvae.data.sources.files import check_unpacked
+from fastvae.data.sources.limits import check_unpacked
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_regular, reason, stored_size
 from fastvae.utils.machine import check_fits
@@ -74,7 +74,8 @@ def _sizes(path: Path, header: bytes) -> tuple[int, int, int]:
     if header[:2] != b"\0\0" or len(header) < 4:
         remedy = "add .gz to its name, for it is gzipped" if header[:2] == b"\x1f\x8b" else "give an IDX file of images"
         raise InputError(f"{path}: its magic number is 0x{header[:4].hex()}, not 0x00000803: {remedy}")
-    code, dimensions = header[2], header[3]
+    code = header[2]
+    dimensions = header[3]
     if code != 0x08:
         found = _ELEMENTS.get(code, "unknown")
         raise InputError(

@@ -1,13 +1,14 @@
-"""MNIST and the two data sets that took over its format, Fashion-MNIST and KMNIST."""
+"""MNIST and the two data sets that have its format, Fashion-MNIST and KMNIST."""
 
 from importlib import import_module
 from pathlib import Path
 
 from torch import Tensor
 
-from fastvae.data.sources.files import download, download_folder, find, user_folder
+from fastvae.data.sources.folders import find, user_folder
 from fastvae.utils.errors import InputError
 
+from .download import download, download_folder
 from .idx import read_images
 
 CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST"}  # torchvision's names for them
@@ -15,7 +16,7 @@ _STEMS = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
 
 
 def read(name: str, data_dir: Path | None) -> tuple[Tensor, Tensor]:
-    """Training and test images, each (N, 1, H, W) uint8. Of two layouts in one folder, torchvision's wins.
+    """Read training and test images, each (N, 1, H, W) uint8. If a folder has both layouts, torchvision's is read.
 
     Raises:
         InputError: a file is missing or damaged, the two differ in image size, or the download failed.
@@ -27,7 +28,7 @@ def read(name: str, data_dir: Path | None) -> tuple[Tensor, Tensor]:
             download(name, folder, lambda fresh: _fetch(CLASSES[name], fresh))
     paths = zip(_STEMS, _locate(folder, CLASSES[name]), strict=True)
     train, test = (_present(name, folder, stem, path) for stem, path in paths)
-    train_images, test_images = read_images(train), read_images(test)
+    train_images, test_images = (read_images(path) for path in (train, test))
     if train_images.shape[2:] != test_images.shape[2:]:
         sizes = [" x ".join(map(str, images.shape[2:])) for images in (train_images, test_images)]
         raise InputError(

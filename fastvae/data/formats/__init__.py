@@ -1,27 +1,27 @@
-"""The formats that images come in, and the one door to all of them: :func:`open_images`."""
+"""The formats that images come in, and the door to all of them: :func:`open_images`."""
 
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from fastvae.data.sources.files import path_of
-from fastvae.data.sources.source import Encoded, Images
+from fastvae.data.sources.folders import path_of
+from fastvae.data.sources.source import EncodedPictures, Source
 from fastvae.utils.errors import InputError
 
 from .arrays import read_npy
+from .file_names import SUFFIXES
 from .folder import read_folder
 from .hdf5 import read_hdf5
 from .huggingface import is_saved, read_saved
 from .listing import read_list
-from .names import SUFFIXES
 from .npz import read_npz
 from .tar import numbered, read_tars
 from .torchvision import PREFIX, read_torchvision
 
 __all__ = ["Splits", "open_images"]
 
-Splits = tuple[Encoded, Encoded] | tuple[Images, Images]
+Splits = tuple[EncodedPictures, EncodedPictures] | tuple[Source, Source]
 
 _FILES: dict[str, Callable[[Path], Splits]] = {".npy": read_npy, ".npz": read_npz, ".txt": read_list, ".lst": read_list}
 _HDF5 = re.compile(r"(.+\.(?:h5|hdf5))(?::(.+))?", re.IGNORECASE)
@@ -29,7 +29,7 @@ _PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
 def open_images(name: str, data_dir: Path | None) -> Splits | None:
-    """Training and test images by the name of where they are; None where that is no name of any format.
+    """Find training and test images by their path or name; None for a name that no format takes.
 
     Args:
         name: an array in an .npy, .npz, .h5 or .hdf5 file ('FILE.h5:KEY' for one of several); a folder of pictures, a
@@ -41,7 +41,7 @@ def open_images(name: str, data_dir: Path | None) -> Splits | None:
         Pictures of any size, as their files have them; or images (N, C, H, W), uint8 or fp32, of one size.
 
     Raises:
-        InputError: it is missing, damaged, empty, or exists but fits nothing of these.
+        InputError: the images are missing, damaged or empty, or the path exists but fits none of these.
 
     >>> open_images("mnist", None)
     """
@@ -77,14 +77,14 @@ def _unknown(path: Path, suffix: str) -> InputError:
     )
 
 
-def _read_any_folder(path: Path) -> tuple[Encoded, Encoded]:
+def _read_any_folder(path: Path) -> tuple[EncodedPictures, EncodedPictures]:
     if is_saved(path):
         return read_saved(path)
     return read_tars(tars, str(path)) if (tars := _tars(path)) else read_folder(path)
 
 
 def _tars(path: Path) -> list[Path]:
-    """The archives in a folder, where it has neither pictures nor folders: else none."""
+    """Return the archives in a folder that has neither pictures nor folders; else none."""
     found = []
     try:
         with os.scandir(path) as entries:
@@ -96,6 +96,6 @@ def _tars(path: Path) -> list[Path]:
                     return []
                 if suffix == ".tar":
                     found.append(path / entry.name)
-    except OSError:  # which the folder's reader tells
+    except OSError:  # the reader of the folder reports it
         return []
     return sorted(found)

@@ -1,4 +1,4 @@
-"""Images that are rows of one array: small ones as tensors, large ones read from their file when they are needed."""
+"""Images that are rows of an array: a small array is read into memory, a large one is read from its file by rows."""
 
 import copy
 import math
@@ -14,28 +14,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from fastvae.data.sources import npy
 from fastvae.data.sources.memmap import check_length, check_whole
-from fastvae.data.sources.source import Images
+from fastvae.data.sources.source import Source
+from fastvae.data.sources.split import Index, numbers, train_test_indices
+from fastvae.data.sources.tensor import TensorSource
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import descriptor_of
 
-from .split import Index, numbers, tenths
+from . import npy
 
-IN_MEMORY = 1 << 30  # bytes of both splits that are read into memory; what is larger stays in its file
+IN_MEMORY = (
+    1 << 30
+)  # bytes of both splits together, up to which they are read into memory; larger ones stay in their file
 
 
-class Rows(ABC):
-    """Some rows of an array in any of the layouts of :func:`fastvae.data.sources.npy.check_images`, as a Source.
+class ArraySource(ABC):
+    """A :class:`.Source` of some rows of an array, in any of the layouts of :func:`.npy.check_images`.
 
     Args:
         label: what the array is called, for people.
-        shape, dtype: of the whole array.
+        shape, dtype: those of the whole array.
 
     Raises:
-        InputError: these are no images, or so many that their numbers alone do not fit into memory.
+        InputError: the array cannot hold images, or so many that their indices alone do not fit into memory.
 
-    Images come in the memory format that they lie in: those of (N, H, W, C) are channels_last.
+    Images come in the memory format of the array: those of (N, H, W, C) are channels_last.
     """
 
     def __init__(self, label: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -54,10 +57,10 @@ class Rows(ABC):
 
     @abstractmethod
     def _take(self, rows: Index) -> NDArray[Any]:
-        """Rows of the array, copied."""
+        """Copy rows out of the array."""
 
     def only(self, index: Index) -> Self:
-        """Some of these rows."""
+        """Return a source of some of these rows."""
         part = copy.copy(self)
         part._index = self._index[index]
         part.shape = (len(index), *self.shape[1:])
@@ -65,12 +68,12 @@ class Rows(ABC):
 
     @property
     def bytes(self) -> int:
-        """What they take in memory."""
+        """Bytes that these rows take in memory."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-class Array(Rows):
-    """Rows of an array of numpy; of one that is mapped, a pickle has the file's path and not the data."""
+class NumpySource(ArraySource):
+    """A source of rows of a numpy array. The pickle of a memory-mapped one has the file's path, not the data."""
 
     def __init__(self, label: str, array: NDArray[Any]) -> None:
         super().__init__(label, array.shape, array.dtype)
@@ -99,50 +102,54 @@ class Array(Rows):
 
 
 def _read_rows(array: np.memmap[Any, Any], rows: Index) -> NDArray[Any]:
-    """Rows of a mapped array by system calls: a file that is cut short is an error to them, and SIGBUS to a map."""
+    """Read rows of a memory-mapped array by system calls: a file cut short is an error to them, but SIGBUS to a map."""
     taken = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    content, size = taken.reshape(-1).view(np.uint8).data, array[:1].nbytes
-    begins = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()  # of rows that follow one another
+    content = taken.reshape(-1).view(np.uint8).data
+    size = array[:1].nbytes
+    begins = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()  # where a run of consecutive rows begins
     file = descriptor_of(str(array.filename))
     try:
         check_length(array.filename, os.fstat(file).st_size, array.offset + array.nbytes)
         for begin, end in zip(begins, [*begins[1:], len(rows)][: len(begins)], strict=True):
-            place, part = array.offset + int(rows[begin]) * size, content[begin * size : end * size]
+            place = array.offset + int(rows[begin]) * size
+            part = content[begin * size : end * size]
             while len(part):
                 count = os.preadv(file, [part], place)
-                check_length(array.filename, place + count, place + 1)  # where the file ends, nothing is read
-                place, part = place + count, part[count:]
+                check_length(array.filename, place + count, place + 1)  # at the end of the file, nothing is read
+                place += count
+                part = part[count:]
     finally:
         os.close(file)
     return taken
 
 
-def in_memory(train: Rows, test: Rows) -> tuple[Images, Images]:
-    """Both splits as contiguous tensors, where they are small; else as they are."""
+def _read_if_small(train: ArraySource, test: ArraySource) -> tuple[Source, Source]:
+    """Read both splits into contiguous tensors if they are small together; else return them as they are."""
     if train.bytes + test.bytes > IN_MEMORY:
         return train, test
-    return train.read(range(len(train))).contiguous(), test.read(range(len(test))).contiguous()
+    whole_train, whole_test = (TensorSource(split.read(range(len(split))).contiguous()) for split in (train, test))
+    return whole_train, whole_test
 
 
-def halved(rows: Rows) -> tuple[Images, Images]:
-    """Images for training and for testing. Raises InputError where there are fewer than two."""
-    train, test = tenths(len(rows), rows.label)
-    return in_memory(rows.only(train), rows.only(test))
+def split_array(rows: ArraySource) -> tuple[Source, Source]:
+    """Split an array's images into training and testing. Raises InputError where there are fewer than two."""
+    train, test = train_test_indices(len(rows), rows.label)
+    return _read_if_small(rows.only(train), rows.only(test))
 
 
-def paired(train: Rows, test: Rows) -> tuple[Images, Images]:
-    """Two arrays, for training and for testing. Raises InputError where their images differ in size or in type."""
+def pair_arrays(train: ArraySource, test: ArraySource) -> tuple[Source, Source]:
+    """Take one array for training and one for testing. Raises InputError where their images differ in size or type."""
     kinds = [(*rows.shape[1:], str(rows.dtype).removeprefix("torch.")) for rows in (train, test)]
     if kinds[0] != kinds[1]:
         raise InputError(f"{train.label} has images of {kinds[0]}, but {test.label} has {kinds[1]}: make them alike")
-    return in_memory(train, test)
+    return _read_if_small(train, test)
 
 
-def read_npy(path: Path) -> tuple[Images, Images]:
-    """Training and test images of an .npy file, each (N, C, H, W), uint8 or fp32; every tenth is for testing.
+def read_npy(path: Path) -> tuple[Source, Source]:
+    """Read training and test images of an .npy file, each (N, C, H, W), uint8 or fp32; every tenth is for testing.
 
     Raises:
-        InputError: the file is missing, no .npy file, truncated, of another type or shape, empty, has fewer than two
-            images, or has pixels that are NaN or infinite.
+        InputError: the file is missing, not an .npy file, truncated, of another type or shape, empty, has fewer than
+            two images, or has pixels that are NaN or infinite.
     """
-    return halved(Array(str(path), npy.mapped(path)))
+    return split_array(NumpySource(str(path), npy.open_npy(path)))

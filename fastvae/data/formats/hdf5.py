@@ -8,37 +8,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvae.data.sources.files import check_unpacked, told
-from fastvae.data.sources.npy import check_images
-from fastvae.data.sources.source import Images
+from fastvae.data.sources.limits import as_input_error, check_unpacked
+from fastvae.data.sources.source import Source
+from fastvae.data.sources.split import Index
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import check_regular
 from fastvae.utils.machine import check_fits
 
-from .arrays import IN_MEMORY, Array, Rows, halved, paired
+from .arrays import IN_MEMORY, ArraySource, NumpySource, pair_arrays, split_array
 from .checks.hdf5 import Chunks, arrays_of, check_inside, load_h5py
+from .npy import check_images
 from .pick import pick
-from .split import Index
 
 
-class Hdf5(Rows):
-    """Rows of a data set in an HDF5 file. Each process opens the file for itself, at its first read.
+class Hdf5Source(ArraySource):
+    """A source of rows of a data set in an HDF5 file. Each process opens the file for itself, at its first read.
 
     Args:
         path: the file. key: the name of the data set in it.
-        shape, dtype: of it.
+        shape, dtype: those of the data set.
 
     Raises:
-        InputError: these are no images.
+        InputError: the data set cannot hold images.
     """
 
     def __init__(self, path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         super().__init__(f"{path}:{key}", shape, dtype)
-        self._path, self._key = path, key
-        self._opened: tuple[int, Any, Chunks] | None = None  # by which process
+        self._path = path
+        self._key = key
+        self._opened: tuple[int, Any, Chunks] | None = None  # the process that opened it, the data set, its chunks
 
     def _take(self, rows: Index) -> NDArray[Any]:
-        with told(lambda why: f"{self.label}: can't be read ({why}): give a complete HDF5 file, and leave it as it is"):
+        with as_input_error(
+            lambda why: f"{self.label}: can't be read ({why}): give a complete HDF5 file, and leave it as it is"
+        ):
             if self._opened is None or self._opened[0] != os.getpid():
                 check_regular(self._path)
                 dataset = load_h5py(self._path).File(self._path, "r")[self._key]
@@ -46,8 +49,8 @@ class Hdf5(Rows):
             _, dataset, chunks = self._opened
             chunks.check(rows)
             taken = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
-            # One by one: for rows out of chunks that is many times faster than h5py's own selection of several.
-            # Ascending, so that what a chunk holds is unpacked once.
+            # One by one, which for chunked rows is many times faster than h5py's own selection of several. Ascending,
+            # so that each chunk is unpacked once.
             for place in np.argsort(rows):
                 taken[place] = dataset[rows[place]]
         return taken
@@ -56,18 +59,18 @@ class Hdf5(Rows):
         return {**self.__dict__, "_opened": None}
 
 
-def read_hdf5(path: Path, key: str | None) -> tuple[Images, Images]:
-    """Training and test images of an HDF5 file: the data set ``key``, or those that pick() finds.
+def read_hdf5(path: Path, key: str | None) -> tuple[Source, Source]:
+    """Open training and test images of an HDF5 file: the data set ``key``, or those that :func:`.pick` finds.
 
-    One array is split: every tenth image is for testing.
+    If there is one array, every tenth image is for testing.
 
     Raises:
-        InputError: h5py is not installed, the file cannot be read, or has no such data set, or none of images that
-            could be told from others; or it has its bytes in other files.
+        InputError: h5py is not installed; the file cannot be read, has no such data set, or none or several that could
+            hold images; or its bytes are in other files.
     """
     h5py = load_h5py(path)
     # Damage ends in OSError, RuntimeError, KeyError, TypeError, UnicodeDecodeError, ...
-    with told(lambda why: f"{path}: can't be read as HDF5 ({why}): give a complete HDF5 file"):
+    with as_input_error(lambda why: f"{path}: can't be read as HDF5 ({why}): give a complete HDF5 file"):
         check_regular(path)
         with h5py.File(path, "r") as file:
             found = arrays_of(file)
@@ -79,10 +82,10 @@ def read_hdf5(path: Path, key: str | None) -> tuple[Images, Images]:
                 else pick(str(path), found, f"name one, as {path}:{next(iter(found), 'KEY')}")
             )
             arrays = [_rows(path, name, found) for name in names]
-    return paired(*arrays) if len(arrays) == 2 else halved(*arrays)
+    return pair_arrays(*arrays) if len(arrays) == 2 else split_array(*arrays)
 
 
-def _rows(path: Path, key: str, found: dict[str, Any]) -> Rows:
+def _rows(path: Path, key: str, found: dict[str, Any]) -> ArraySource:
     dataset = found[key]
     check_images(f"{path}:{key}", dataset.shape, dataset.dtype)
     check_inside(path, key, found)
@@ -91,5 +94,5 @@ def _rows(path: Path, key: str, found: dict[str, Any]) -> Rows:
     check_unpacked(f"{path}:{key}", dataset.id.get_storage_size(), dataset.nbytes)
     if dataset.nbytes <= IN_MEMORY:
         Chunks(dataset, f"{path}:{key}").check(range(len(dataset)))
-        return Array(f"{path}:{key}", dataset[()])
-    return Hdf5(path, key, dataset.shape, dataset.dtype)
+        return NumpySource(f"{path}:{key}", dataset[()])
+    return Hdf5Source(path, key, dataset.shape, dataset.dtype)

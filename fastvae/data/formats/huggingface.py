@@ -5,22 +5,23 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastvae.data.sources.files import picture as read_picture
-from fastvae.data.sources.files import told
-from fastvae.data.sources.source import Encoded
+from fastvae.data.sources.limits import as_input_error, read_picture
+from fastvae.data.sources.source import EncodedPictures
+from fastvae.data.sources.split import split_pictures
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import check_regular, read_json
 
 from .checks.arrow import check_arrow
-from .names import warn
-from .split import halved
+from .file_names import warn
 
-_DICT, _INFO, _STATE = "dataset_dict.json", "dataset_info.json", "state.json"
+_DICT = "dataset_dict.json"
+_INFO = "dataset_info.json"
+_STATE = "state.json"
 _TESTS = ("test", "validation", "valid", "val")
 
 
-class Column:
-    """A column of pictures as an :class:`Encoded`.
+class HuggingFacePictures:
+    """A column of pictures, as :class:`.EncodedPictures`.
 
     Args:
         dataset: a ``datasets.Dataset`` of this one column, whose pictures are not decoded.
@@ -28,7 +29,8 @@ class Column:
     """
 
     def __init__(self, dataset: Any, label: str) -> None:
-        self._dataset, self._label = dataset, label
+        self._dataset = dataset
+        self._label = label
         (self._column,) = dataset.column_names
 
     def __len__(self) -> int:
@@ -47,19 +49,19 @@ class Column:
         return f"{self._label} row {index}"
 
     def file(self, index: int) -> bytes:  # noqa: ARG002 -- the same for all
-        return os.fsencode(os.path.join(self._label, _STATE))  # which save_to_disk writes anew
+        return os.fsencode(os.path.join(self._label, _STATE))  # save_to_disk writes it every time
 
 
 def is_saved(path: Path) -> bool:
-    """Whether ``save_to_disk`` wrote a folder."""
+    """Return whether ``save_to_disk`` wrote a folder."""
     return os.path.exists(path / _DICT) or all(os.path.exists(path / name) for name in (_INFO, _STATE))
 
 
-def read_saved(path: Path) -> tuple[Encoded, Encoded]:
-    """Training and test pictures of a folder by ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk``.
+def read_saved(path: Path) -> tuple[EncodedPictures, EncodedPictures]:
+    """Open training and test pictures in a folder that ``save_to_disk`` of a Dataset or a DatasetDict wrote.
 
-    The splits are ``train`` and one of ``test``, ``validation``, ``valid``, ``val``; of a single set every tenth
-    picture is for testing. Only Arrow files are read: no loading script is ever run.
+    The splits are ``train`` and one of ``test``, ``validation``, ``valid``, ``val``; if there is one set alone, every
+    tenth picture is for testing. Only Arrow files are read: no loading script is ever run.
 
     Raises:
         InputError: ``datasets`` is not installed, the folder is damaged, or has no such splits or no pictures.
@@ -71,15 +73,15 @@ def read_saved(path: Path) -> tuple[Encoded, Encoded]:
             f"{path}: folders of Hugging Face need datasets, which is not installed: pip install fastvae[hf]"
         ) from error
     # pyarrow, json and datasets have errors of their own for damage
-    with told(lambda why: f"{path}: can't be read as a saved data set ({why}): save it again"):
+    with as_input_error(lambda why: f"{path}: can't be read as a saved data set ({why}): save it again"):
         names = _checked(path)
         splits = {split: datasets.Dataset.load_from_disk(os.fspath(path / split)) for split in names}
         return _splits(datasets, path, splits)
 
 
-def _splits(datasets: Any, path: Path, splits: dict[str, Any]) -> tuple[Encoded, Encoded]:
+def _splits(datasets: Any, path: Path, splits: dict[str, Any]) -> tuple[EncodedPictures, EncodedPictures]:
     if len(splits) == 1:
-        return halved(_column(datasets, path, *splits.popitem()), str(path))
+        return split_pictures(_column(datasets, path, *splits.popitem()), str(path))
     test = next((name for name in _TESTS if name in splits), None)
     if "train" not in splits or test is None:
         raise InputError(
@@ -90,11 +92,11 @@ def _splits(datasets: Any, path: Path, splits: dict[str, Any]) -> tuple[Encoded,
 
 
 def _checked(path: Path) -> list[str]:
-    """The names of the splits, "" for a single set. A folder that names files elsewhere is refused unopened.
+    """Return the names of the splits, "" for a single set. A folder that names files elsewhere is refused unopened.
 
-    Which of the two it is decides here, and what is looked at is what is opened.
+    It is decided here alone which of the two a folder is, so that the files that are checked are those that are opened.
     """
-    if "::" in str(path) or "://" in str(path):  # for datasets, that is an address
+    if "::" in str(path) or "://" in str(path):  # datasets takes such a name for an address
         raise InputError(f"{path}: has :: or :// in its name, which datasets takes for an address: rename it")
     splits = [""]
     if os.path.exists(path / _DICT):
@@ -117,7 +119,7 @@ def _plain(where: Path, name: Any) -> str:
     return name
 
 
-def _column(datasets: Any, path: Path, split: str, dataset: Any) -> Column:
+def _column(datasets: Any, path: Path, split: str, dataset: Any) -> HuggingFacePictures:
     names = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     name = "image" if "image" in names else names[0] if len(names) == 1 else None
     if name is None:
@@ -127,9 +129,9 @@ def _column(datasets: Any, path: Path, split: str, dataset: Any) -> Column:
         )
     pictures = dataset.with_format(None).select_columns([name]).cast_column(name, datasets.Image(decode=False))
     column = pictures.data.column(name)
-    column.validate(full=True)  # offsets that lead out of the file would end the process
+    column.validate(full=True)  # offsets out of the file would end the process
     _tell_files(path / split, column)
-    return Column(pictures, str(path / split))
+    return HuggingFacePictures(pictures, str(path / split))
 
 
 def _tell_files(label: Path, column: Any) -> None:

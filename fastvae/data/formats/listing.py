@@ -4,22 +4,22 @@ import os
 from io import BytesIO
 from pathlib import Path
 
-from fastvae.data.sources.source import Encoded
+from fastvae.data.sources.source import EncodedPictures
+from fastvae.data.sources.split import split_pictures
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import read_bytes, reason
 
-from .folder import Files
-from .names import Counting, Names, Outside, shown
-from .split import halved
+from .file_names import Counting, NameList, OutsideFiles, shown
+from .folder import FilePictures
 
 _LIMIT = 1 << 30  # bytes of a list
 
 
-def read_list(path: Path) -> tuple[Encoded, Encoded]:
-    """Training and test pictures of a text file with one path a line, in that order; every tenth is for testing.
+def read_list(path: Path) -> tuple[EncodedPictures, EncodedPictures]:
+    """Find the pictures that a text file lists, one path a line, in that order; every tenth is for testing.
 
-    Paths are relative to the file's folder; one line of the log tells of those that leave it. Lines that are blank or
-    begin with # are left out.
+    Paths are relative to the file's folder; one line of the log names those outside of it. Blank lines and lines
+    that begin with # are left out.
 
     Raises:
         InputError: the file cannot be read, lists files that are not there, or lists fewer than two.
@@ -30,9 +30,11 @@ def read_list(path: Path) -> tuple[Encoded, Encoded]:
         raise InputError(
             f"{path}: can't be read ({reason(error)}): give the path of a list of pictures, one path a line"
         ) from error
-    names = Names(line for line in map(bytes.strip, BytesIO(content)) if line and not line.startswith(b"#"))
+    names = NameList(line for line in map(bytes.strip, BytesIO(content)) if line and not line.startswith(b"#"))
     root = os.fsencode(path.parent)
-    outside, missing, first = Outside(root), 0, b""
+    outside = OutsideFiles(root)
+    missing = 0
+    first = b""
     with Counting(f"files of {path}") as counting:
         for index in counting(range(len(names))):
             file = os.path.join(root, names[index])
@@ -48,4 +50,4 @@ def read_list(path: Path) -> tuple[Encoded, Encoded]:
             f"list paths relative to {path.parent}, one a line"
         )
     outside.tell(str(path))
-    return halved(Files(path.parent, names), str(path))
+    return split_pictures(FilePictures(path.parent, names), str(path))

@@ -1,4 +1,4 @@
-"""Arrays in an .npz archive. Those that are stored as they are can be mapped, as an .npy file is."""
+"""Arrays in an .npz archive. Uncompressed ones can be memory-mapped, as an .npy file is."""
 
 import math
 import struct
@@ -10,14 +10,14 @@ from typing import IO, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvae.data.sources.files import check_unpacked, told
-from fastvae.data.sources.npy import Header, check_images, header
-from fastvae.data.sources.source import Images
+from fastvae.data.sources.limits import as_input_error, check_unpacked
+from fastvae.data.sources.source import Source
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_regular, reason, stored_size
 
-from .arrays import Array, halved, paired
-from .names import Counting
+from .arrays import NumpySource, pair_arrays, split_array
+from .file_names import Counting
+from .npy import Header, check_images, header
 from .pick import pick
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: the lengths of its name and of its extra field
@@ -41,21 +41,21 @@ class _Member(NamedTuple):
         return self.header.dtype
 
 
-def read_npz(path: Path) -> tuple[Images, Images]:
-    """Training and test images of an .npz file: the arrays that :func:`fastvae.data.formats.pick.pick` finds.
+def read_npz(path: Path) -> tuple[Source, Source]:
+    """Read training and test images of an .npz file: the arrays that :func:`.pick` finds.
 
-    One array is split: every tenth image is for testing. Arrays that are compressed are read into memory. The checksum
-    of each array is compared.
+    If there is one array, every tenth image is for testing. Compressed arrays are read into memory. The checksum of
+    each array is verified.
 
     Raises:
-        InputError: the file cannot be read, is damaged, or has no arrays of images that could be told from others; or
-            it unpacks to far more than its size.
+        InputError: the file cannot be read, is damaged, unpacks to far more than its size, or has no array or several
+            that could hold images.
     """
     try:
         with (
             open_regular(path) as file,
             # Damage ends in BadZipFile, zlib.error, ValueError, SyntaxError, EOFError, ...
-            told(lambda why: f"{path}: is no usable .npz file ({why}): {_REMEDY}"),
+            as_input_error(lambda why: f"{path}: is no usable .npz file ({why}): {_REMEDY}"),
             zipfile.ZipFile(file) as archive,
         ):
             members = {
@@ -64,23 +64,24 @@ def read_npz(path: Path) -> tuple[Images, Images]:
                 if info.filename.endswith(".npy")
             }
             arrays = [
-                Array(f"{path}:{name}", _array(path, file, archive, members[name], f"{path}:{name}"))
+                NumpySource(f"{path}:{name}", _array(path, file, archive, members[name], f"{path}:{name}"))
                 for name in pick(str(path), members, _REMEDY)
             ]
     except OSError as error:
         raise InputError(f"{path}: can't be read ({reason(error)}): give the path of an .npz file") from error
-    return paired(*arrays) if len(arrays) == 2 else halved(*arrays)
+    return pair_arrays(*arrays) if len(arrays) == 2 else split_array(*arrays)
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
-    if info.compress_type not in _METHODS:  # whose readers unpack any amount at once
+    if info.compress_type not in _METHODS:  # the readers of other methods unpack any amount at once
         raise InputError(f"{path}:{info.filename}: is packed by method {info.compress_type}, not numpy's: {_REMEDY}")
     with archive.open(info) as file:
         return _Member(info, header(file))
 
 
 def _array(path: Path, file: BinaryIO, archive: zipfile.ZipFile, member: _Member, label: str) -> NDArray[Any]:
-    (shape, is_fortran, dtype, start), info = member.header, member.info
+    shape, is_fortran, dtype, start = member.header
+    info = member.info
     check_images(label, shape, dtype)  # refuses objects, which only pickle could read
     size = start + math.prod(shape) * dtype.itemsize
     if size != info.file_size:  # so that no header makes us allocate more than the file could hold
@@ -90,7 +91,7 @@ def _array(path: Path, file: BinaryIO, archive: zipfile.ZipFile, member: _Member
         )
     with archive.open(info) as content:
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            # The directory may say that it takes more of the file than there is.
+            # The archive's directory may claim more bytes than the file has.
             check_unpacked(label, min(info.compress_size, stored_size(file.fileno())), info.file_size)
             array: NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
             return array
@@ -101,7 +102,7 @@ def _array(path: Path, file: BinaryIO, archive: zipfile.ZipFile, member: _Member
 
 
 def _data(file: IO[bytes], info: zipfile.ZipInfo) -> int:
-    """Where a member's data begin."""
+    """Return where a member's data begin."""
     file.seek(info.header_offset)
     name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     return int(info.header_offset + _LOCAL_HEADER.size + name + extra)

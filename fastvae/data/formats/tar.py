@@ -1,4 +1,4 @@
-"""Pictures in tar archives, as WebDataset has them: found once, then each is read from its place in the archive."""
+"""Pictures in tar archives, as WebDataset writes them: found once, then each is read from its place in the archive."""
 
 import os
 import re
@@ -10,29 +10,29 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from fastvae.data.sources.files import check_picture, told
-from fastvae.data.sources.source import Encoded
+from fastvae.data.sources.limits import as_input_error, check_picture
+from fastvae.data.sources.source import EncodedPictures
+from fastvae.data.sources.split import split_pictures
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import descriptor_of, open_regular
 
+from .file_names import SUFFIXES, Counting, NameList, is_picture, shown
 from .folder import TESTS
-from .names import SUFFIXES, Counting, Names, is_picture, shown
-from .split import halved
 
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_RANGES = 8  # in one pattern
 _BLOCK = 512  # bytes; archives consist of blocks
-# Bytes of the headers before one member, extended ones included: a name has 4 KiB at most. Python's tarfile takes a
-# time that grows with the square of a header of digits (CVE-2024-6232): half a second for this one.
+# Bytes of the headers before one member, extended ones included: a name has 4 KiB at most. The time that Python's
+# tarfile takes grows with the square of a header of digits (CVE-2024-6232): half a second for this limit.
 _HEADERS = 32 << 10
 
 
-class Tars:
-    """The pictures in tar archives as an :class:`Encoded`.
+class TarPictures:
+    """The pictures in tar archives, as :class:`.EncodedPictures`.
 
-    An archive is opened for every picture, as a file of its own would be, so that any number of threads and processes
-    read any number of archives.
+    An archive is opened anew for every picture, so that any number of threads and processes can read any number of
+    archives.
 
     Args:
         paths: the archives.
@@ -52,7 +52,7 @@ class Tars:
                         where.extend((number, offset, size))
                         yield name
 
-        self._names = Names(names())
+        self._names = NameList(names())
         self._where = np.array(where).reshape(-1, 3)
         if len(self) == 0:
             more = f" and {len(paths) - 1} more archives hold" if len(paths) > 1 else ": holds"
@@ -77,11 +77,11 @@ class Tars:
         return os.fsencode(self._paths[self._where[index, 0]])
 
 
-def read_tars(paths: Sequence[Path], label: str) -> tuple[Encoded, Encoded]:
-    """Training and test pictures of archives, in the order of the archives and in theirs.
+def read_tars(paths: Sequence[Path], label: str) -> tuple[EncodedPictures, EncodedPictures]:
+    """Find training and test pictures in archives, in the order of the archives and of their members.
 
-    Archives with the words ``train`` and one of ``test``, ``val``, ``valid`` in their names are the splits, where each
-    archive has one; else every tenth picture is for testing.
+    If each archive has a word ``train``, or one of ``test``, ``val`` and ``valid``, in its name, that is its split;
+    else every tenth picture is for testing.
 
     Raises:
         InputError: an archive cannot be read, or there are too few pictures.
@@ -92,12 +92,12 @@ def read_tars(paths: Sequence[Path], label: str) -> tuple[Encoded, Encoded]:
             [path for path, names in zip(paths, words, strict=True) if split in names] for split in ("train", test)
         ]
         if all(splits) and sum(map(len, splits)) == len(paths):
-            return Tars(splits[0]), Tars(splits[1])
-    return halved(Tars(paths), label)
+            return TarPictures(splits[0]), TarPictures(splits[1])
+    return split_pictures(TarPictures(paths), label)
 
 
 def numbered(pattern: str) -> Iterator[Path]:
-    """The files of a pattern with a range in braces.
+    """Yield the files of a pattern with a range in braces.
 
     Raises:
         InputError: the pattern has no such range, or a file is missing.
@@ -126,7 +126,7 @@ def numbered(pattern: str) -> Iterator[Path]:
 
 
 def _members(path: Path) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place and size of each picture in an archive."""
+    """Yield the name, the place and the size of each picture in an archive."""
     place = 0
     remedy = "copy or download it again"
 
@@ -134,7 +134,7 @@ def _members(path: Path) -> Iterator[tuple[bytes, int, int]]:
         return f"{path}: is no complete tar archive ({why}, at byte {place:,}): {remedy}"
 
     # tarfile raises what its parts do: OverflowError, ValueError, RecursionError, ... of a header that claims anything.
-    with told(line), open_regular(path) as file:
+    with as_input_error(line), open_regular(path) as file:
         total = os.fstat(file.fileno()).st_size
         magic = file.read(8)
         for begin, kind in _PACKED.items():
@@ -149,7 +149,7 @@ def _members(path: Path) -> Iterator[tuple[bytes, int, int]]:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep a million of them
                 headers.left = _HEADERS
-                if archive.offset <= place:  # a negative size goes back, for ever
+                if archive.offset <= place:  # a negative size would go back, for ever
                     raise tarfile.ReadError(f"a member of {member.size:,} bytes")
                 place = archive.offset
                 name = os.fsencode(member.name)
@@ -159,16 +159,18 @@ def _members(path: Path) -> Iterator[tuple[bytes, int, int]]:
                     yield name, member.offset_data, member.size
             end = archive.offset
         file.seek(end)
-        if file.read(_BLOCK) != bytes(_BLOCK):  # the end's mark; tarfile takes any end for one
+        if file.read(_BLOCK) != bytes(_BLOCK):  # the mark of the end; tarfile accepts any end
             raise InputError(f"{path}: is truncated or damaged at byte {end}: {remedy}")
 
 
 class _Headers:
-    """An archive as tarfile reads it: headers alone, and of one member no more than ``left`` bytes."""
+    """An archive as tarfile reads it: headers alone, and no more than ``left`` bytes of them for one member."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self.left = file, _HEADERS
-        self.seek, self.tell = file.seek, file.tell
+        self._file = file
+        self.left = _HEADERS
+        self.seek = file.seek
+        self.tell = file.tell
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= self.left:

@@ -9,27 +9,28 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from fastvae.data.sources.files import user_folder
-from fastvae.data.sources.source import Encoded
+from fastvae.data.sources.folders import user_folder
+from fastvae.data.sources.source import EncodedPictures
 from fastvae.utils.errors import InputError
 
 from .checks.packed import check_packed
-from .checks.regular_files import regular_alone
+from .checks.regular_files import only_regular_files
 
 PREFIX = "torchvision:"
 _TESTS = ("test", "val", "valid")  # names of the split for testing; the first that the class knows
 
 
-class Drawn:
-    """A data set of torchvision as an :class:`Encoded`: each picture as a PNG, which loses nothing.
+class TorchvisionPictures:
+    """A data set of torchvision as :class:`.EncodedPictures`: each picture as a PNG, which loses nothing.
 
     Args:
-        dataset: gives (picture, ...) by index, with a picture of PIL.
+        dataset: gives (picture, ...) by index, with one of PIL's pictures.
         label: what it is called, for people.
     """
 
     def __init__(self, dataset: Any, label: str) -> None:
-        self._dataset, self._label = dataset, label
+        self._dataset = dataset
+        self._label = label
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -37,7 +38,7 @@ class Drawn:
     def encoded(self, index: int) -> bytes:
         from PIL import ImageOps  # noqa: PLC0415 -- few data sets need it
 
-        with regular_alone():
+        with only_regular_files():
             picture = ImageOps.exif_transpose(self._dataset[index][0])
         if picture.mode not in ("L", "RGB"):
             picture = picture.convert("RGB")
@@ -52,8 +53,8 @@ class Drawn:
         return os.fsencode(self._dataset.root)
 
 
-def read_torchvision(name: str, data_dir: Path | None) -> tuple[Encoded, Encoded]:
-    """Training and test pictures of ``torchvision:NAME``, a class of torchvision.datasets with these two splits.
+def read_torchvision(name: str, data_dir: Path | None) -> tuple[EncodedPictures, EncodedPictures]:
+    """Open ``torchvision:NAME``, a class of torchvision.datasets with splits for training and testing.
 
     Nothing is downloaded.
 
@@ -81,18 +82,18 @@ def read_torchvision(name: str, data_dir: Path | None) -> tuple[Encoded, Encoded
     return _open(name, make, folder, "split", ["train"]), _open(name, make, folder, "split", _TESTS)
 
 
-def _open(name: str, make: Any, folder: Path, keyword: str, values: Sequence[str | bool]) -> Drawn:
-    """The split by the first of the values that the class knows."""
+def _open(name: str, make: Any, folder: Path, keyword: str, values: Sequence[str | bool]) -> TorchvisionPictures:
+    """Open a split by the first of the values that the class knows."""
     failure: Exception | None = None
     for value in values:
         try:
-            with regular_alone():
+            with only_regular_files():
                 return _checked(f"{name} {keyword}={value}", make(folder, **{keyword: value}))
         except (InputError, MemoryError):
             raise
         except Exception as error:  # each class has errors of its own
             failure = error
-            if not isinstance(error, ValueError):  # which says that it has no split of this name
+            if not isinstance(error, ValueError):  # it means that the class has no split of this name
                 break
     raise InputError(
         f"{name}: {keyword}={value} can't be opened in {folder} ({' '.join(str(failure).split())}): "
@@ -109,13 +110,13 @@ def _remedy(make: Any, folder: Path, split: str, failure: Exception | None) -> s
     return f"put its files there, as {call} does"
 
 
-def _checked(label: str, dataset: Any) -> Drawn:
+def _checked(label: str, dataset: Any) -> TorchvisionPictures:
     from PIL import Image  # noqa: PLC0415 -- few data sets need it
 
-    drawn = Drawn(dataset, label)
+    drawn = TorchvisionPictures(dataset, label)
     if len(drawn) == 0:
         raise InputError(f"{label}: holds no picture: put its files there again")
-    with suppress(OSError):  # a broken picture is the reader's to tell
+    with suppress(OSError):  # the reader reports a broken picture
         sample = dataset[0]
         first = sample[0] if isinstance(sample, tuple) else sample
         if not isinstance(first, Image.Image):

@@ -1,4 +1,4 @@
-"""What is cut and mirrored of a training image: a pure function of (seed, epoch, image)."""
+"""Augmentation: where training images are cropped and which are mirrored, a pure function of (seed, epoch, image)."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -6,14 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastvae.reference.noise import philox4x32
 from fastvae.utils.errors import InputError
+from fastvae.utils.philox import philox4x32
 
-PLACE_STREAM = 2**31 + 2  # the fourth counter word: no other draw of a run has it
+PLACE_STREAM = 2**31 + 2  # the fourth counter word, which no other draw of a run uses
 
 
 class Places(NamedTuple):
-    """Where images are cut, and which are mirrored.
+    """Where images are cropped, and which are mirrored.
 
     top, left: int64 (n,), in pixels. flip: bool (n,).
     """
@@ -25,18 +25,18 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class Augment:
-    """Cuts ``size`` x ``size`` pixels out of images of ``resized`` x ``resized``, and mirrors some.
+    """Crops images of ``resized`` x ``resized`` pixels to ``size`` x ``size``, and mirrors some.
 
     Image i in an epoch has the words (w0, w1, w2) of Philox4x32-10 with key = (seed mod 2**32, seed div 2**32) and
     counter = (i mod 2**32, i div 2**32, epoch, PLACE_STREAM). With d = resized - size + 1 places to choose from, it is
-    cut at top = w0 * d div 2**32 and left = w1 * d div 2**32, and mirrored left to right where w2 >= 2**31. So all
-    loaders cut alike, and a run that goes on does.
+    cropped at top = w0 * d div 2**32 and left = w1 * d div 2**32, and mirrored left to right where w2 >= 2**31. So all
+    loaders crop alike, and so does a resumed run.
 
     Args:
         size, resized: sides in pixels, size <= resized.
         flip: whether to mirror.
         random_crop: whether to draw the place; else it is the middle, (resized - size) div 2.
-        seed: the run's.
+        seed: that of the run.
 
     Raises:
         InputError: a size out of its range.
@@ -59,11 +59,11 @@ class Augment:
             raise InputError(f"no {self.size} x {self.size} pixels can be cut out of {self.resized} x {self.resized}")
 
     def centred(self) -> "Augment":
-        """For evaluation: the middle, not mirrored."""
+        """Return the augmentation for evaluation: the middle, not mirrored."""
         return replace(self, flip=False, random_crop=False)
 
     def places(self, epoch: int, indices: Tensor) -> Places:
-        """For images ``indices`` int64 (n,) in an epoch, on their device."""
+        """Return the places of the images ``indices`` int64 (n,) in an epoch, on the same device."""
         if not (self.flip or self.random_crop):
             middle = torch.full_like(indices, (self.resized - self.size) // 2)
             return Places(middle, middle, torch.zeros_like(indices, dtype=torch.bool))
@@ -79,20 +79,20 @@ class Augment:
         return Places(top, left, third >= 2**31 if self.flip else torch.zeros_like(third, dtype=torch.bool))
 
     def __call__(self, images: Tensor, epoch: int, indices: Tensor) -> Tensor:
-        """Images (n, C, resized, resized) to (n, C, size, size), in their type, device and memory format.
+        """Crop images (n, C, resized, resized) to (n, C, size, size), in their type, device and memory format.
 
-        ``indices`` int64 (n,) says which of the data set they are.
+        ``indices`` int64 (n,): their places in the data set.
         """
         top, left, flip = self.places(epoch, indices.to(images.device))
         along = torch.arange(self.size, device=images.device)
         rows = top[:, None] + along
         columns = left[:, None] + torch.where(flip[:, None], self.size - 1 - along, along)
-        # Pixels are gathered with their channels, so that images in channels_last are read, and stay, as they are.
+        # Pixels are gathered with their channels, so that images in channels_last are read in order, and stay so.
         each = torch.arange(len(images), device=images.device)[:, None, None]
         cut = images.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         return cut if images.is_contiguous(memory_format=torch.channels_last) else cut.contiguous()
 
     def in_middle(self, images: Tensor) -> Tensor:
-        """Images as :meth:`centred` cuts them, a view."""
+        """Crop images as :meth:`centred` does, to a view."""
         begin = (self.resized - self.size) // 2
         return images[:, :, begin : begin + self.size, begin : begin + self.size]

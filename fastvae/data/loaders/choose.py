@@ -1,30 +1,31 @@
-"""Which loader a data set gets: by what was asked for, its size, and what is installed."""
+"""The choice of a loader: by the setting, the size of the images, and what is installed."""
 
 import importlib.util
+import math
 import os
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 from typing_extensions import Unpack
 
-from fastvae.data.sources.decoded import Pictures
-from fastvae.data.sources.source import Held, Images, read_all
+from fastvae.data.sources.decoded import DecodedSource
+from fastvae.data.sources.source import Source
+from fastvae.data.sources.tensor import TensorSource, in_memory
 from fastvae.utils.errors import InputError
 
 from .augment import Augment
-from .base import Options, OrderedLoader
+from .base import Loader, LoaderOptions
 from .dali import MISSING, DaliLoader
 from .resident import ResidentLoader
 
 LoaderName = Literal["resident", "dali", "torch"]
-_SHARE = {"cuda": 2, "cpu": 4}  # a resident data set takes at most the device's free memory over this
+_SHARE = {"cuda": 2, "cpu": 4}  # a resident training set takes at most the device's free memory over this
 
 
 @dataclass(frozen=True)
 class LoaderChoice:
-    """How batches are fetched, and why so, for people."""
+    """The loader that was chosen, and why, for people."""
 
     name: LoaderName
     reason: str
@@ -32,35 +33,42 @@ class LoaderChoice:
     def __str__(self) -> str:
         return f"{self.name} ({self.reason})"
 
-    def loader(
-        self, images: Images, *, augment: Augment | None, workers: int, show: bool, **options: Unpack[Options]
-    ) -> OrderedLoader:
-        """The loader of a split. ``show`` draws a bar where all of it is read first."""
-        if self.name == "resident":
-            held = images if isinstance(images, Tensor) else read_all(images, show=show)
-            return ResidentLoader(held, augment=augment, **options)
-        if self.name == "dali":
-            assert isinstance(images, Pictures)
-            return DaliLoader(images, augment=augment, **options)
-        from .dataloader import TorchLoader  # noqa: PLC0415 -- torch.utils.data takes a moment
 
-        source = Held(images) if isinstance(images, Tensor) else images
-        return TorchLoader(source, augment=augment, workers=workers, **options)
+def loader_of(
+    name: LoaderName,
+    source: Source,
+    *,
+    augment: Augment | None,
+    workers: int,
+    show_progress: bool,
+    **options: Unpack[LoaderOptions],
+) -> Loader:
+    """Make the loader of this name for a source. ``show_progress`` draws a bar where all images are read first."""
+    if name == "resident":
+        return ResidentLoader(in_memory(source, show=show_progress), augment=augment, **options)
+    if name == "dali":
+        assert isinstance(source, DecodedSource)
+        return DaliLoader(source, augment=augment, **options)
+    from .torch_loader import TorchLoader  # noqa: PLC0415 -- torch.utils.data takes a moment
+
+    return TorchLoader(source, augment=augment, workers=workers, **options)
 
 
-def choose_loader(wanted: LoaderName | Literal["auto"], images: Images, device: torch.device) -> LoaderChoice:
-    """The loader for a data set on a device.
+def choose_loader(wanted: LoaderName | Literal["auto"], source: Source, device: torch.device) -> LoaderChoice:
+    """Choose the loader for images on a device.
 
-    "auto" keeps it resident where it fits into a share of the memory that is free; else DALI reads pictures, where it
-    is installed, and torch's DataLoader all else.
+    "auto" keeps images resident if they are in memory already, or fit into a share of the device's free memory. Else
+    DALI reads pictures where it is installed, and torch's DataLoader reads everything else.
 
     Raises:
-        InputError: DALI was asked for, and is not there or cannot read this; or what should be resident does not fit.
+        InputError: DALI was asked for, but is not installed or cannot read the images; or "resident" was asked for,
+            but they do not fit.
     """
-    size, free = _bytes(images), _free(device)
+    size = math.prod(source.shape) * source.dtype.itemsize
+    free = _free(device)
     sizes = f"{_gigabytes(size)} of images, {_gigabytes(free)} free on {device}"
     if wanted == "dali":
-        if not isinstance(images, Pictures):
+        if not isinstance(source, DecodedSource):
             raise InputError(
                 "--loader dali decodes JPEG, PNG and WebP pictures, but these images are an array: use --loader auto"
             )
@@ -71,27 +79,20 @@ def choose_loader(wanted: LoaderName | Literal["auto"], images: Images, device: 
         raise InputError(f"--loader resident does not fit: {sizes}: use --loader auto, or --cache DIR with it")
     if wanted != "auto":
         return LoaderChoice(wanted, "asked for")
-    if isinstance(images, Tensor) or size <= free // _SHARE[device.type]:
+    if isinstance(source, TensorSource) or size <= free // _SHARE[device.type]:
         return LoaderChoice("resident", sizes)
-    if isinstance(images, Pictures) and has_dali():
+    if isinstance(source, DecodedSource) and has_dali():
         return LoaderChoice("dali", sizes)
-    missing = ", DALI is not installed" if isinstance(images, Pictures) else ""
+    missing = ", DALI is not installed" if isinstance(source, DecodedSource) else ""
     return LoaderChoice("torch", sizes + missing)
 
 
 def has_dali() -> bool:
-    """Whether NVIDIA DALI is installed; does not import it."""
+    """Return whether NVIDIA DALI is installed, without importing it."""
     try:
         return importlib.util.find_spec("nvidia.dali") is not None
     except ModuleNotFoundError:
         return False
-
-
-def _bytes(images: Images) -> int:
-    count = 1
-    for length in images.shape:
-        count *= length
-    return count * images.dtype.itemsize
 
 
 def _free(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Batches fetched before they are asked for, and copied to the device beside the step that is running."""
+"""Prefetching: batches are fetched by a thread and copied to the device while the previous step runs."""
 
 import queue
 import threading
@@ -10,27 +10,29 @@ import torch
 
 from .batch import Batch
 
-_DEPTH = 2  # batches fetched ahead: one is used, one is on its way
+_DEPTH = 2  # batches fetched ahead: one in use, one on its way
 _End = BaseException | None
 
 
-class Ahead:
-    """Iterates over ``fetch(step)`` for some steps; a thread is ahead by a few.
+class Prefetcher:
+    """Iterates over ``fetch(step)`` for some steps, which a thread calls a few steps ahead.
 
-    On a GPU ``fetch`` has a stream of its own, on which what it gives on the host is copied from pinned memory; the
-    step's stream waits for it, not the host. What ``fetch`` raises is raised at that step. :meth:`close` ends the
-    thread.
+    On a GPU the thread has a stream of its own, on which images on the host are copied from pinned memory; the step's
+    stream waits for the copy, not the host. An error of ``fetch`` is raised when the caller reaches that step.
+    :meth:`close` ends the thread.
 
-    waited: seconds in which the caller had to wait.
+    waited: seconds that the caller waited for batches.
     """
 
     def __init__(self, fetch: Callable[[int], Batch], steps: Sequence[int], device: torch.device) -> None:
         self.waited = 0.0
-        self._fetch, self._steps, self._device = fetch, steps, device
+        self._fetch = fetch
+        self._steps = steps
+        self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._queue: queue.Queue[tuple[Batch, torch.cuda.Event | None] | _End] = queue.Queue(_DEPTH)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fastvae-ahead", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="fastvae-prefetch", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -45,7 +47,7 @@ class Ahead:
                     try:
                         raise item
                     finally:
-                        del item  # whose traceback holds this frame, and so the loader and its processes
+                        del item  # its traceback holds this frame, and so the loader and its processes
                 batch, copied = item
                 if copied is not None:
                     stream = torch.cuda.current_stream(self._device)
@@ -56,11 +58,11 @@ class Ahead:
             self.close()
 
     def close(self) -> None:
-        """End the thread, and let go what it fetched; who still iterates finds the end."""
+        """End the thread and drop the batches that it fetched; an iteration that is still running ends."""
         self._closed.set()
         while self._thread.is_alive():
             try:
-                self._queue.get_nowait()  # so that it can put what it has, and see
+                self._queue.get_nowait()  # makes room, so that the thread can put its batch and see the flag
             except queue.Empty:
                 self._thread.join(0.01)
         while not self._queue.empty():
@@ -73,15 +75,15 @@ class Ahead:
                 if self._closed.is_set():
                     return
                 with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
-                    item = self._there(self._fetch(step))
+                    item = self._on_device(self._fetch(step))
                 self._queue.put(item)
         except BaseException as error:
             self._queue.put(error)
         else:
             self._queue.put(None)
 
-    def _there(self, batch: Batch) -> tuple[Batch, torch.cuda.Event | None]:
-        """The batch on the device, and what tells when it has arrived."""
+    def _on_device(self, batch: Batch) -> tuple[Batch, torch.cuda.Event | None]:
+        """Copy a batch to the device; the event tells when it has arrived."""
         if self._stream is None:
             return batch, None
         images = batch.images

@@ -1,23 +1,26 @@
-"""The loader for data that fits on the device: no workers, no copies, one gather a step."""
+"""The loader for images that fit on the device: no workers, no copies, one gather a step."""
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from fastvae.data.sources.source import Source
+from fastvae.data.sources.tensor import in_memory
 from fastvae.utils.errors import InputError
 
 from .augment import Augment
-from .base import Options, OrderedLoader
+from .base import Loader, LoaderOptions
 from .batch import Batch
 
 
-class ResidentLoader(OrderedLoader):
-    """A :class:`fastvae.data.Loader` over images that live on the device, as its order does.
+class ResidentLoader(Loader):
+    """A :class:`.Loader` over images that live on the device, as its order does.
 
     Args:
-        images: (N, C, H, W), uint8 or fp32, N >= 1; kept in their type, and channels_last where they are.
-        augment: cuts and flips what is delivered; None delivers it as it is.
-        options: of :class:`OrderedLoader`.
+        images: (N, C, H, W), uint8 or fp32, N >= 1; kept in their type, and in channels_last if they are. A source is
+            read into memory.
+        augment: crops and mirrors the images of each batch; None delivers them as they are.
+        options: those of :class:`.Loader`.
 
     Raises:
         InputError: a number out of its range, or no images.
@@ -30,7 +33,10 @@ class ResidentLoader(OrderedLoader):
     [[0, 1], [2, 3], [4]]
     """
 
-    def __init__(self, images: Tensor, *, augment: Augment | None = None, **options: Unpack[Options]) -> None:
+    def __init__(
+        self, images: Tensor | Source, *, augment: Augment | None = None, **options: Unpack[LoaderOptions]
+    ) -> None:
+        images = in_memory(images)
         if images.ndim != 4 or len(images) == 0:
             raise InputError(f"images must be (N, C, H, W) with N >= 1, but have shape {tuple(images.shape)}")
         device = options.get("device", "cpu")
@@ -39,11 +45,12 @@ class ResidentLoader(OrderedLoader):
         self.images = images if self._is_channels_last else images.contiguous()
         self._rows = self.images.permute(0, 2, 3, 1) if self._is_channels_last else self.images  # contiguous
         self.augment = augment
-        # Where the next batch begins in the order, for `follow`: an address that a CUDA graph may keep, as the order's.
+        # Where the next batch begins in the order, for `follow`: CUDA graphs keep its address, and that of the order.
         self.place = torch.zeros((), dtype=torch.int64, device=device)
         super().__init__(len(images), **options)
-        first, end = self._part(self.batch_size)
-        self._row_offset, self._places = first, torch.arange(first, end, device=device)  # of a full batch, for `follow`
+        first, end = self._part(self.batch_size)  # in a full batch, for `follow`
+        self._row_offset = first
+        self._places = torch.arange(first, end, device=device)
 
     @property
     def _order_device(self) -> torch.device | str:
@@ -53,7 +60,8 @@ class ResidentLoader(OrderedLoader):
         self.place.fill_(self._step * self.batch_size)
 
     def fetch(self, step: int) -> Batch:
-        share, indices = self.share(step), self.indices(step)
+        share = self.share(step)
+        indices = self.indices(step)
         images = self._gather(indices)
         if self.augment is not None:
             images = self.augment(images, self._epoch, indices)
@@ -68,13 +76,13 @@ class ResidentLoader(OrderedLoader):
         return rows.permute(0, 3, 1, 2) if self._is_channels_last else rows
 
     def full_steps_left(self) -> int:
-        """How many batches of full size are left in the epoch."""
+        """Return how many batches of full size are left in the epoch."""
         return max(0, self.count // self.batch_size - self._step)
 
     def follow(self) -> Batch:
-        """The full batch at ``place``, which moves on: on the device alone, so that a CUDA graph can replay it.
+        """Return the full batch at ``place`` and advance it, on the device alone, so that a CUDA graph can replay it.
 
-        The place in the epoch that the host knows stays: :meth:`skip` moves it. Nothing is cut or flipped.
+        The host's place in the epoch stays: :meth:`skip` moves it. Nothing is cropped or mirrored.
         """
         assert self.augment is None
         index = self._order.index_select(0, self.place + self._places)
@@ -82,6 +90,6 @@ class ResidentLoader(OrderedLoader):
         return Batch(self._gather(index), row_offset=self._row_offset, rows=self.batch_size)
 
     def skip(self, steps: int) -> None:
-        """Move on by steps that were taken by :meth:`follow`."""
+        """Advance by the steps that :meth:`follow` took."""
         self._step += steps
-        self._resumed = True  # where that ended the epoch, the next iteration delivers nothing of it again
+        self._resumed = True  # if that ended the epoch, the next iteration must not deliver it again

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from fastvae.reference.noise import philox4x32
 from fastvae.utils.errors import InputError
+from fastvae.utils.philox import philox4x32
 
 ORDER_STREAM = 2**31 + 1  # the fourth counter word; the noise uses streams below 2**31, so no word is drawn twice
 
@@ -17,10 +17,10 @@ def permutation(n: int, seed: int, epoch: int, device: torch.device | str = "cpu
     counter = (i mod 2**32, i div 2**32, epoch, ORDER_STREAM); equal keys keep the order of their indices.
 
     Args:
-        n: how many, >= 0.
+        n: length of the order, >= 0.
         seed: 0 <= seed < 2**63, as for :class:`fastvae.Noise`.
         epoch: 0 <= epoch < 2**32.
-        device: where the result lives. Nothing is copied there from the host, and nothing waits for it.
+        device: where the result lives. Nothing is copied from the host, and nothing waits for the device.
 
     Raises:
         InputError: a number out of its range.

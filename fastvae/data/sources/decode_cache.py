@@ -1,11 +1,10 @@
-"""Images decoded once, into a folder of the disk, for data that is trained on often.
+"""A cache of decoded images on the disk, for data that is trained on often.
 
-A folder has ``images.bin``, the pixels as :class:`Mapped` has them, and ``cache.json``, which says what they are and is
-written last. Who else may write there cannot vouch for the pixels: which file's checksums were last found right is kept
-in the user's own ``~/.cache/fastvae/verified``.
+Its folder has ``images.bin``, the pixels as :class:`.MemmapSource` reads them, and ``cache.json``, which describes them
+and is written last. Others may be able to write to that folder, so the record of the checksums that were last verified
+is kept in the user's own ``~/.cache/fastvae/verified``.
 """
 
-import fcntl
 import json
 import math
 import os
@@ -25,35 +24,47 @@ from rich.text import Text
 from torch import Tensor
 
 from fastvae.utils.errors import InputError
-from fastvae.utils.files import atomic_write, open_in_place, open_regular, read_json, real_folder, reason, write_text
+from fastvae.utils.files import (
+    atomic_write,
+    open_in_place,
+    open_regular,
+    own_folder,
+    read_json,
+    real_folder,
+    reason,
+    write_text,
+)
+from fastvae.utils.lock import take_lock
+from fastvae.utils.machine import cache_folder
 from fastvae.utils.terminal import Terminal
 
-from .files import own_cache
-from .memmap import Mapped
+from .memmap import MemmapSource
 from .source import Source
 
 _FORMAT = 1
 _CHUNK = 1 << 26  # bytes of one checksum
-_PART = 64, 1 << 22  # images that one thread decodes together, and their bytes: at most that
-_IMAGES, _ABOUT, _LOCK = "images.bin", "cache.json", ".lock"
+_PART = 64, 1 << 22  # at most so many images, and bytes of them, are decoded together by one thread
+_IMAGES = "images.bin"
+_ABOUT = "cache.json"
+_LOCK = ".lock"
 Key = Mapping[str, str | int]
 
 
-def cached(source: Source, folder: Path, key: Key, *, workers: int, show_progress: bool) -> Mapped:
-    """The images of a source from a folder, which is made if it is not there.
+def open_cache(source: Source, folder: Path, key: Key, *, workers: int, show_progress: bool) -> MemmapSource:
+    """Open the cache of a source's images, which is made if it is not there.
 
     Args:
-        source: uint8 images, of which one at least.
-        folder: of these images alone. Of several processes one makes it, the others wait.
-        key: what the images were made from: a folder with another one is refused.
+        source: at least one uint8 image.
+        folder: the folder of these images alone. If several processes open it, one makes it and the others wait.
+        key: what the images were made from: a folder with another key is refused.
         workers: threads that read the source, >= 1.
         show_progress: draw a bar on stderr.
 
-    The checksums of the file are compared unless they were since it last changed: also right after it was made.
+    The checksums of the file are verified once after every change of it, and so right after it was made.
 
     Raises:
-        InputError: the disk has no room or refuses it, the folder holds something else or is damaged, or what the
-            source raises. Nothing is left that looks whole.
+        InputError: the disk has no room or refuses the file, the folder holds something else or is damaged, or the
+            source raises it. Nothing is left that looks whole.
     """
     if source.dtype != torch.uint8:
         raise InputError(f"--cache keeps images of uint8, but these are {source.dtype}: leave out --cache")
@@ -66,7 +77,7 @@ def cached(source: Source, folder: Path, key: Key, *, workers: int, show_progres
                 about = {"format": _FORMAT, "shape": source.shape, "key": dict(key), "xxh3_128": sums}
                 write_text(folder / _ABOUT, json.dumps(about, indent=1) + "\n")
             sums = _sums(folder, {**key, "shape": list(source.shape)})
-            images = Mapped(folder / _IMAGES, source.shape)
+            images = MemmapSource(folder / _IMAGES, source.shape)
             _verify(folder, sums, show_progress)
     except OSError as error:
         raise InputError(
@@ -77,10 +88,11 @@ def cached(source: Source, folder: Path, key: Key, *, workers: int, show_progres
 
 
 def _make(source: Source, folder: Path, workers: int, show: bool) -> list[str]:
-    """Write the images, and give their checksums."""
-    for name in (_IMAGES, _IMAGES + ".partial"):  # of a process that was killed, as nothing says what is in it
+    """Write the images, and return their checksums."""
+    for name in (_IMAGES, _IMAGES + ".partial"):  # left by a process that was killed
         (folder / name).unlink(missing_ok=True)
-    needed, free = math.prod(source.shape), shutil.disk_usage(folder).free
+    needed = math.prod(source.shape)
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
             f"{folder} has {free / 1e9:.2f} GB free, but {len(source):,} decoded images need {needed / 1e9:.2f} GB: "
@@ -102,34 +114,36 @@ def _make(source: Source, folder: Path, workers: int, show: bool) -> list[str]:
 
 
 def _in_order(source: Source, workers: int) -> Generator[Tensor, None, None]:
-    """All images, read by threads that are ahead by a few parts: no more, for a disk may be slower than they are."""
+    """Yield all images, read by threads a few parts ahead: a slow disk must not let the parts pile up in memory."""
     size = max(1, min(_PART[0], _PART[1] // math.prod(source.shape[1:])))
     parts = (range(start, min(start + size, len(source))) for start in range(0, len(source), size))
-    ahead: deque[Future[Tensor]] = deque()
+    pending: deque[Future[Tensor]] = deque()
     with ThreadPoolExecutor(workers) as threads:
         try:
-            ahead.extend(threads.submit(source.read, part) for part in islice(parts, 2 * workers))
-            while ahead:
-                images = ahead.popleft().result()
-                ahead.extend(threads.submit(source.read, part) for part in islice(parts, 1))
+            pending.extend(threads.submit(source.read, part) for part in islice(parts, 2 * workers))
+            while pending:
+                images = pending.popleft().result()
+                pending.extend(threads.submit(source.read, part) for part in islice(parts, 1))
                 yield images
         finally:
-            for future in ahead:
+            for future in pending:
                 future.cancel()
 
 
 class _Sums:
-    """The checksums of the chunks of what is added."""
+    """The checksums of all that is added, one for each chunk."""
 
     def __init__(self) -> None:
         self._sums: list[str] = []
-        self._digest, self._filled = xxhash.xxh3_128(), 0
+        self._digest = xxhash.xxh3_128()
+        self._filled = 0
 
     def add(self, content: memoryview) -> None:
         while len(content):
             taken = content[: _CHUNK - self._filled]
             self._digest.update(taken)
-            self._filled, content = self._filled + len(taken), content[len(taken) :]
+            self._filled += len(taken)
+            content = content[len(taken) :]
             if self._filled == _CHUNK:
                 self._next()
 
@@ -140,13 +154,16 @@ class _Sums:
 
     def _next(self) -> None:
         self._sums.append(self._digest.hexdigest())
-        self._digest, self._filled = xxhash.xxh3_128(), 0
+        self._digest = xxhash.xxh3_128()
+        self._filled = 0
 
 
 def _sums(folder: Path, wanted: Mapping[str, object]) -> list[str]:
-    """The checksums of what the folder holds, if that is what is wanted."""
-    about, remedy = _read(folder / _ABOUT), f"remove the folder {folder}, and it is made anew"
-    key, sums = about.get("key"), about.get("xxh3_128")
+    """Return the checksums of the images in the folder, if these are the images that are wanted."""
+    about = _read(folder / _ABOUT)
+    remedy = f"remove the folder {folder}, and it is made anew"
+    key = about.get("key")
+    sums = about.get("xxh3_128")
     if not isinstance(key, dict) or not isinstance(sums, list):
         raise InputError(f"{folder / _ABOUT} describes no cache of images: {remedy}")
     if about.get("format") != _FORMAT:
@@ -162,12 +179,13 @@ def _sums(folder: Path, wanted: Mapping[str, object]) -> list[str]:
 
 
 def _verify(folder: Path, sums: list[str], show: bool) -> None:
-    """Compare the checksums, unless that was done since the file last changed."""
+    """Verify the checksums, unless that was done since the file last changed."""
     path = folder / _IMAGES
     state: dict[str, object] = {**_state(path), "sums": sums}
     known: Path | None = None
-    with suppress(OSError):  # no folder of one's own, say: then it is verified each time
-        known = own_cache("verified") / f"{xxhash.xxh3_64_hexdigest(os.fsencode(path.absolute()))}.json"
+    with suppress(OSError):  # without a folder of the user's own, the file is verified each time
+        records = own_folder(own_folder(cache_folder()) / "verified")
+        known = records / f"{xxhash.xxh3_64_hexdigest(os.fsencode(path.absolute()))}.json"
         if _read(known) == state:
             return
     with open_regular(path) as file, _bar(show, "bytes") as progress:
@@ -186,7 +204,7 @@ def _verify(folder: Path, sums: list[str], show: bool) -> None:
 
 
 def _state(path: Path) -> dict[str, int]:
-    """What changes when a file is written, copied or replaced; bits that rot change none of it."""
+    """Return what changes when a file is written, copied or replaced; bit rot changes none of it."""
     status = path.stat()
     return {
         "size": status.st_size, "inode": status.st_ino, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns
@@ -195,17 +213,15 @@ def _state(path: Path) -> dict[str, int]:
 
 @contextmanager
 def _alone(folder: Path, show: bool) -> Iterator[None]:
-    """Hold the folder's lock, which the system lets go of when its holder dies."""
+    """Hold the folder's lock, which the system releases when its holder dies."""
     with ExitStack() as held:
         try:
             file = held.enter_context(open_in_place(folder / _LOCK, os.O_RDWR | os.O_CREAT, "r+"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not take_lock(file):
                 if show:
                     Terminal(stderr=True).print(f"waiting for the process that makes {folder}")
-                fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a folder that may only be read, or a disk without locks
+                take_lock(file, wait=True)
+        except OSError:  # a folder that may only be read, or a file system without locks
             if not (folder / _ABOUT).exists():
                 raise
         yield
@@ -221,12 +237,12 @@ class _Speed(ProgressColumn):
 
 
 def _bar(show: bool, unit: str) -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), _Speed(unit), TimeRemainingColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), _Speed(unit), TimeRemainingColumn())
     return Progress(*columns, console=Terminal(stderr=True), transient=True, disable=not show)
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where there is none."""
+    """Read a JSON object; an empty one if the file has none."""
     with suppress(OSError, ValueError):
         content = read_json(path)
         if isinstance(content, dict):

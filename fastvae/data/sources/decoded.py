@@ -1,4 +1,4 @@
-"""Pictures of any size as images of one: decoded, cut to the middle square, resized."""
+"""Pictures of any size as images of one size: decoded, cut to the middle square, resized."""
 
 import io
 import logging
@@ -19,33 +19,34 @@ from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
 from fastvae.utils.machine import check_fits
 
-from .files import check_unpacked
-from .source import Encoded, Source
+from .limits import check_unpacked
+from .resize import middle_square
+from .source import EncodedPictures
 
-OnBad = Literal["stop", "skip"]
+OnBadImage = Literal["stop", "skip"]
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _BYTES = {"1": 1, "L": 1, "P": 1, "LA": 2, "I;16": 2, "RGB": 3}  # of a pixel, by Pillow's mode
 _LOG = logging.getLogger("fastvae")
 
 
-class Pictures:
+class DecodedSource:
     """A :class:`Source` of pictures, decoded each time that they are read: uint8 in channels_last.
 
-    A picture is turned as its EXIF tag says, read as RGB or grey, cut to the square of side s = min(height, width) at
-    ((height - s) div 2, (width - s) div 2), and resized by bilinear interpolation with antialiasing.
+    A picture is turned as its EXIF tag says, read as RGB or grey, then cut and resized by
+    :func:`.resize.middle_square`.
 
     Args:
-        encoded: where they are.
+        encoded: the pictures as their files have them.
         size: the side in pixels that they are resized to.
-        channels: 3 or 1.
-        on_bad: what one does that cannot be decoded. "stop" raises InputError; "skip" logs its name, once, and has the
-            next one in its place: the batch keeps its size, and all who read it find the same.
+        channels: 3 (RGB) or 1 (grey).
+        on_bad: what to do with a picture that cannot be decoded. "stop" raises InputError; "skip" logs its name once
+            and reads the next one in its place, so the batch keeps its size, and every process reads the same.
 
     Raises:
         InputError: a size or a number of channels out of its range.
     """
 
-    def __init__(self, encoded: Encoded, size: int, channels: int = 3, on_bad: OnBad = "stop") -> None:
+    def __init__(self, encoded: EncodedPictures, size: int, channels: int = 3, on_bad: OnBadImage = "stop") -> None:
         if size < 1:
             raise InputError(f"the size of pictures must be at least 1 pixel, not {size}")
         if channels not in (1, 3):
@@ -57,7 +58,7 @@ class Pictures:
         self.on_bad = on_bad
         self.shape = (len(encoded), channels, size, size)
         self.dtype = torch.uint8
-        self.bad: dict[int, int] = {}  # those known so far, and the thread that found each
+        self.bad: dict[int, int] = {}  # the bad pictures known so far, and the thread that found each
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -69,17 +70,17 @@ class Pictures:
         return images
 
     def empty(self, count: int) -> Tensor:
-        """Room for some images."""
+        """Allocate ``count`` images: (count, C, size, size) uint8 in channels_last."""
         return torch.empty((count, self.size, self.size, self.channels), dtype=torch.uint8).permute(0, 3, 1, 2)
 
     def stand_in(self, index: int) -> int:
-        """Which picture is read for one: the first from it on that is not known to be bad."""
+        """Return the picture that is read for ``index``: the first from there on that is not known to be bad."""
         while index in self.bad and len(self.bad) < len(self):
             index = (index + 1) % len(self)
         return index
 
     def _read(self, index: int) -> Tensor:
-        """One picture, or the first after it that is whole."""
+        """Decode one picture, or the first whole one after it."""
         while len(self.bad) < len(self):
             index = self.stand_in(index)
             try:
@@ -88,12 +89,12 @@ class Pictures:
                 if self.on_bad == "stop":
                     raise
                 thread = threading.get_ident()
-                if self.bad.setdefault(index, thread) == thread:  # of several threads one tells
+                if self.bad.setdefault(index, thread) == thread:  # one of several threads tells
                     _LOG.warning("skipped: %s", error)
         raise InputError(f"none of {len(self)} pictures can be decoded, {self.encoded.name(index)} for one")
 
     def decode(self, index: int) -> Tensor:
-        """One picture, (C, size, size) uint8. Raises InputError, with its name, if it cannot be decoded."""
+        """Decode one picture to (C, size, size) uint8. Raises InputError with its name if it cannot be decoded."""
         image, operations = _pillow()
         try:
             content = self.encoded.encoded(index)
@@ -101,74 +102,42 @@ class Pictures:
                 check_unpacked("it", len(content), math.prod(opened.size) * _BYTES.get(opened.mode, 4))
                 operations.exif_transpose(opened, in_place=True)
                 pixels = _pixels(opened, "RGB" if self.channels == 3 else "L")
-        except Exception as error:  # of as many kinds as Pillow has decoders
+        except Exception as error:  # each of Pillow's decoders has errors of its own
             raise InputError(
                 f"{self.encoded.name(index)}: cannot be decoded ({_words(error)}): "
                 f"mend or remove it{'' if self.on_bad == 'skip' else ', or use --on-bad-image skip'}"
             ) from error
         picture = torch.from_numpy(pixels).view(1, *pixels.shape[:2], self.channels).permute(0, 3, 1, 2)
-        return square(picture, self.size)[0]
+        return middle_square(picture, self.size)[0]
 
 
 @cache
 def _pillow() -> tuple[Any, Any]:
-    """Pillow's modules for images and for operations on them. :func:`check_unpacked` says what its warning would."""
+    """Return Pillow's modules for images and for operations on them.
+
+    Its warning of a bomb is off: :func:`check_unpacked` refuses one.
+    """
     image = import_module("PIL.Image")
     warnings.filterwarnings("ignore", category=image.DecompressionBombWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of labels that are damaged, say
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about damaged metadata, say
     return image, import_module("PIL.ImageOps")
 
 
-def is_known(content: bytes) -> bool:
-    """Whether bytes begin as a JPEG, PNG or WebP does: all that is read, whatever else a decoder may know."""
+def begins_as_picture(content: bytes) -> bool:
+    """Return whether bytes begin as a JPEG, PNG or WebP does: no other format is read, whatever a decoder knows."""
     return content.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (
         content[:4] == b"RIFF" and content[8:12] == b"WEBP"
     )
 
 
-class Resized:
-    """A :class:`Source` of images of another size, cut and resized as :class:`Pictures` are, in their own type."""
-
-    def __init__(self, source: Source, size: int) -> None:
-        count, channels, height, width = source.shape
-        if height < 2 or width < 2:
-            raise InputError(f"images of {height} x {width} have no square to resize to {size}: leave out --image-size")
-        check_fits(
-            size**2 * channels * source.dtype.itemsize,
-            f"one image of {size} x {size} pixels",
-            "give a smaller --image-size",
-        )
-        self._source, self._size = source, size
-        self.shape, self.dtype = (count, channels, size, size), source.dtype
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def read(self, indices: Sequence[int]) -> Tensor:
-        return square(self._source.read(indices), self._size)
-
-
 def _pixels(picture: Any, mode: str) -> NDArray[np.uint8]:
-    """A Pillow image as (H, W, 3) or (H, W) of 8 bits; those of 16 bits lose their lower half."""
+    """Return a Pillow image as (H, W, 3) or (H, W) of 8 bits; 16 bits lose their lower half."""
     if picture.mode.startswith("I"):
         picture = import_module("PIL.Image").fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     picture.info.pop("transparency", None)  # what is transparent keeps its colour; Pillow would warn
     return np.array(picture if picture.mode == mode else picture.convert(mode))
 
 
-def square(images: Tensor, size: int) -> Tensor:
-    """The middle square of images (B, C, H, W), resized."""
-    functional = import_module("torchvision.transforms.v2.functional")  # slow to import, so only where it is needed
-    height, width = images.shape[-2:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    cut = images[..., top : top + side, left : left + side]
-    if images.is_contiguous(memory_format=torch.channels_last):  # torch would take the channels of a part of it apart
-        cut = cut.contiguous(memory_format=torch.channels_last)
-    resized: Tensor = functional.resize(cut, [size, size], antialias=True)
-    return resized
-
-
 def _words(error: Exception) -> str:
-    """What is wrong with a picture; Pillow's words for what it does not know at all name an object in memory."""
+    """Say what is wrong with a picture; Pillow's own words for an unknown format name an object in memory."""
     return "it is no JPEG, PNG or WebP" if type(error).__name__ == "UnidentifiedImageError" else reason(error)

@@ -1,4 +1,4 @@
-"""Images in a file of the disk, mapped into memory: what the system keeps of it is shared by all who read it."""
+"""Images in a file that is mapped into memory: all processes share the parts that the system keeps in memory."""
 
 import math
 import mmap
@@ -16,35 +16,37 @@ from fastvae.utils.files import open_regular, reason
 from fastvae.utils.machine import memory
 
 
-class Mapped:
-    """A :class:`.Source` over a file of nothing but uint8 images, one after the other, (H, W, C).
+class MemmapSource:
+    """A :class:`.Source` over a file of nothing but uint8 images, one after the other, each (H, W, C).
 
-    It is mapped anew in each process that it is handed to; a pickle has the path alone. Nothing is ever written.
+    Each process that gets it maps the file for itself: a pickle has the path alone. Nothing is ever written.
 
     Args:
-        file: of N * H * W * C bytes.
+        file: the path of a file of N * H * W * C bytes.
         shape: (N, C, H, W).
 
     Raises:
-        InputError: the file cannot be read, or has another size; while it is used, it was cut short.
+        InputError: the file cannot be read, or has another size; in use, it was cut short.
     """
 
     def __init__(self, file: Path, shape: tuple[int, int, int, int]) -> None:
-        self.file, self.shape, self.dtype = file.absolute(), shape, torch.uint8
+        self.file = file.absolute()
+        self.shape = shape
+        self.dtype = torch.uint8
         count, channels, height, width = shape
         self._row_bytes = channels * height * width
         try:
-            # Not torch.from_file, whose private map counts as memory: it is refused for a file larger than that.
+            # torch.from_file makes a private map, which counts as memory and is refused for a file larger than that.
             with open_regular(file) as opened:
                 _check_size(file, os.fstat(opened.fileno()).st_size, math.prod(shape))
                 self._map = mmap.mmap(opened.fileno(), math.prod(shape), prot=mmap.PROT_READ)
         except OSError as error:
             raise InputError(f"{file}: can't be read ({reason(error)}): give the path of a cache") from error
-        with warnings.catch_warnings():  # that it may not be written, which nobody does
+        with warnings.catch_warnings():  # torch warns that the map is read-only
             warnings.simplefilter("ignore", UserWarning)
             self._rows = torch.frombuffer(self._map, dtype=torch.uint8).view(count, height, width, channels)
-        # The system reads ahead what comes next in the file. That fills the memory with all of a small file soon; of a
-        # large one it would read much again and again that is not asked for, so there it is told what is.
+        # The system reads ahead in the file. So a small file is in memory soon; but a large one is read in random
+        # order, and most of that would be in vain. There, `read` says what it needs.
         self._is_large = math.prod(shape) > memory() // 2
         if self._is_large:
             self._map.madvise(mmap.MADV_RANDOM)
@@ -53,24 +55,24 @@ class Mapped:
         return self.shape[0]
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        """Copies, in channels_last; other threads run meanwhile."""
+        """Copy images, in channels_last; other threads run meanwhile."""
         check_whole(self.file, self._map, len(self._map))
         if self._is_large:
-            for index in indices:  # all at once, before the first is waited for
+            for index in indices:  # asks for all of them before it waits for the first
                 start = index * self._row_bytes
                 page = start // mmap.PAGESIZE * mmap.PAGESIZE
                 self._map.madvise(mmap.MADV_WILLNEED, page, start + self._row_bytes - page)
         return self._rows.index_select(0, torch.as_tensor(indices, dtype=torch.int64)).permute(0, 3, 1, 2)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Mapped, (self.file, self.shape)
+        return MemmapSource, (self.file, self.shape)
 
 
 def check_whole(file: object, mapped: mmap.mmap, end: int) -> None:
-    """Refuse to read of a file that was cut short since it was mapped: the system would end the process, by SIGBUS.
+    """Refuse to read a file that was cut short since it was mapped: the system would end the process, by SIGBUS.
 
     Args:
-        mapped: all or a part of it, which keeps the file open. end: where its last byte is in the file.
+        mapped: the map of all or a part of the file, which keeps it open. end: the bytes that the file must have.
     """
     check_length(file, mapped.size(), end)
 

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 import torch
 
-from fastvae.data import Batch, OrderedLoader, ResidentLoader
+from fastvae.data import Batch, Loader, ResidentLoader
 from fastvae.models import VAE, Preset
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import Execution, Precision, TrainConfig
@@ -80,7 +80,7 @@ def _executions(config: TrainConfig) -> list[Execution]:
     return ["eager", "traced"]  # compiled is tried where the run is long enough to earn what it takes
 
 
-def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: OrderedLoader, steps: int, world: World) -> Choice:
+def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: Loader, steps: int, world: World) -> Choice:
     """The fastest candidate for a run of so many steps: from the cache, or by a trial that leaves no trace."""
     has_bf16 = world.broadcast_object(has_fast_bf16(world.device))  # machines, and their caches, may differ
     precisions: list[Precision] = ["fp32", "bf16"] if has_bf16 else ["fp32"]
@@ -218,7 +218,7 @@ def _in_turns(turns: dict[_Candidate, _Turn], wait: Callable[[], None], world: W
     return dict(zip(times, (fastest / world.size).tolist(), strict=True))
 
 
-def _key(config: TrainConfig, model: VAE, batch: Batch, loader: OrderedLoader, steps: int, world: World) -> str:
+def _key(config: TrainConfig, model: VAE, batch: Batch, loader: Loader, steps: int, world: World) -> str:
     what = (
         device_name(world.device), torch.get_num_threads(), torch.__version__, __version__, world.size,
         repr(model), batch.images.dtype, tuple(batch.images.shape[1:]), config.batch_size, config.precision,

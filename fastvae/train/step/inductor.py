@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastvae.data.sources.files import own_cache
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import own_folder, reason
 from fastvae.utils.isolation import safe_path
+from fastvae.utils.machine import cache_folder
 
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -40,7 +40,7 @@ def keep_compiled() -> None:
             ) from error
         return
     try:
-        folder = own_cache("inductor")
+        folder = own_folder(own_folder(cache_folder()) / "inductor")
     except OSError:
         folder = Path(tempfile.mkdtemp(prefix="fastvae-inductor-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -1,9 +1,8 @@
-"""How the images of a model of one's own lie in memory, and the weights of its convolutions."""
+"""The memory format of the images and of the convolutions' weights, for a model of the user's own."""
 
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +22,11 @@ from .loss import StepLoss, StepScalars
 def laid_out(
     model: VAE, dataset: Dataset, config: TrainConfig, device: torch.device
 ) -> Iterator[tuple[Dataset, str | None]]:
-    """The data in channels_last where the model has convolutions, whose weights are then moved, too, in place.
+    """A context with the data in channels_last if the model has convolutions; their weights are converted in place.
 
-    A model that cannot take that, one with a ``.view`` behind a convolution say, has its weights in NCHW, and inside
-    of this context its encoder sees all images so, however their files have them; a line for people says why. Without
-    convolutions nothing changes, nor where the model can take neither: the run tells that.
+    A model that refuses channels_last, because of a ``.view`` behind a convolution say, gets its weights in NCHW;
+    inside of this context its encoder gets all images in NCHW, too, and a line for people says why. Nothing changes for
+    a model without convolutions, nor for one that refuses both formats: the run itself will say why.
     """
     if not has_convolutions(model):
         yield dataset, None
@@ -35,7 +34,7 @@ def laid_out(
     refused = _refusal(torch.channels_last, model, dataset, config, device)
     if refused is None:
         lie_in(torch.channels_last, model)
-        yield _in_channels_last(dataset), None
+        yield dataset.in_channels_last(), None
         return
     hook = model.encoder.register_forward_pre_hook(_in_nchw)
     try:
@@ -52,29 +51,22 @@ def _in_nchw(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
     return inputs[0].contiguous()
 
 
-def _in_channels_last(dataset: Dataset) -> Dataset:
-    """What is in memory; what is read comes as its files have it."""
-    train, test = (
-        images.contiguous(memory_format=torch.channels_last) if isinstance(images, Tensor) else images
-        for images in (dataset.train, dataset.test)
-    )
-    return replace(dataset, train=train, test=test)
-
-
 def _refusal(
     layout: torch.memory_format, model: VAE, dataset: Dataset, config: TrainConfig, device: torch.device
 ) -> str | None:
-    """What a copy of the model whose weights lie so raises, if anything, in a step with two images in channels_last.
+    """Try a step of a copy of the model with weights in ``layout``, on two images in channels_last.
 
-    In one line. The step is on the run's device, whose convolutions have rules of their own.
+    Returns what it raises, in one line, or None. The step is on the run's device, whose convolutions have rules of
+    their own.
     """
     images = torch.zeros((2, *dataset.shape), dtype=dataset.train.dtype, device=device)
-    # Evaluation is eager; a trace has the strides that torch foretells, which can be others than come.
+    # Evaluation is eager; a trace has the strides that torch predicts, which can differ from the real ones.
     executions: tuple[Execution, ...] = ("eager",) if config.execution == "eager" else ("eager", "traced")
     try:
         with preserve_rng_state(device):  # a model may draw from torch's generator
             trial = StepLoss(lie_in(layout, copy.deepcopy(model).to(device)).float(), config.backend)
-            noise, one = Noise(0, 0, device=device), torch.ones((), device=device)
+            noise = Noise(0, 0, device=device)
+            one = torch.ones((), device=device)
             for execution in executions:
                 step = Step(trial, execution, nullcontext)
                 step(images.contiguous(memory_format=torch.channels_last), noise.state, 0, StepScalars(one, one, one))

@@ -43,7 +43,7 @@ def test_reads_the_binary_version(binary):
     data = load("cifar10", binary.parent)
     assert data.train.shape == (50_000, 3, 32, 32)
     assert data.test.shape == (10_000, 3, 32, 32)
-    both = torch.cat([data.train, data.test])
+    both = torch.cat([data.train.images, data.test.images])
     for number in range(6):
         assert torch.equal(both[10_000 * number], image(2 * number))
         assert torch.equal(both[10_000 * number + 9_999], image(2 * number + 1))
@@ -86,9 +86,9 @@ def python(tmp_path, monkeypatch):
 
 
 def check_python_version(data):
-    assert torch.equal(data.train, torch.stack([image(number) for number in range(10)]))
-    assert torch.equal(data.test, torch.stack([image(10), image(11)]))
-    assert data.train.is_contiguous()
+    assert torch.equal(data.train.images, torch.stack([image(number) for number in range(10)]))
+    assert torch.equal(data.test.images, torch.stack([image(10), image(11)]))
+    assert data.train.images.is_contiguous()
 
 
 def test_reads_the_python_version(python):

@@ -1,38 +1,13 @@
-"""The door: names, folders, downloads."""
+"""The doors of the data layer take tensors, and what is behind them is a source."""
 
-import gzip
-import hashlib
-import socket
-import subprocess
-import sys
-import time
-
-import numpy as np
 import pytest
 import torch
-import torchvision
-from sklearn.datasets import load_digits
+from caches import Made
 
-from fastvae.data import Dataset, load
-from fastvae.data.datasets import dataset
+from fastvae.data import Dataset, ResidentLoader, TensorSource, in_memory, load
+from fastvae.data.datasets.dataset import dataset_of_tensors
 
-COUNTING = torch.arange(7 * 15).view(7, 1, 5, 3).byte()
-
-
-def test_digits_are_scikit_learns(tmp_path):
-    data = load("digits", tmp_path / "ignored")
-    images = torch.from_numpy(np.round(load_digits().images * 255 / 16)).byte()[:, None]
-    assert torch.equal(data.test, images[::6])
-    assert torch.equal(data.train, images[torch.arange(1797) % 6 != 0])
-    assert data.name == "digits"
-    assert data.shape == (1, 8, 8)
-    assert data.span == (0.0, 1.0)
-
-
-def test_digits_may_lie_elsewhere_in_scikit_learn(monkeypatch):
-    there = load("digits")
-    monkeypatch.setattr(dataset, "find_spec", lambda name: None)
-    assert torch.equal(load("digits").train, there.train)
+IMAGES = torch.arange(21 * 12).byte().view(21, 1, 3, 4)
 
 
 def test_span_is_of_both_splits_as_read_and_kept():
@@ -43,127 +18,60 @@ def test_span_is_of_both_splits_as_read_and_kept():
     assert Dataset("x", images * 2 - 5.0, images.float()).span == (51.0, 199.0)
 
 
-@pytest.mark.parametrize(
-    ("name", "layout"),
-    [("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw"), ("kmnist", "KMNIST/raw"), ("mnist", "")],
-)
-@pytest.mark.parametrize("packed", [False, True])
-def test_reads_idx_folders(idx_folder, monkeypatch, name, layout, packed):
-    folder = idx_folder(layout=layout, packed=packed)
-    data = load(name, folder)
-    assert torch.equal(data.train, COUNTING)
-    assert torch.equal(data.test, COUNTING[:2])
-    assert (data.name, data.shape) == (name, (1, 5, 3))
-    monkeypatch.setenv("FASTVAE_DATA", str(folder))
-    assert torch.equal(load(name).train, COUNTING)
+def test_a_tensor_becomes_a_source_without_a_copy():
+    data = Dataset("mine", IMAGES, Made((2, 1, 3, 4)))
+    assert isinstance(data.train, TensorSource)
+    assert data.train.images is IMAGES
+    assert isinstance(data.test, Made)
+    assert in_memory(data.train) is IMAGES
+    assert in_memory(IMAGES) is IMAGES
+    assert torch.equal(in_memory(data.test), data.test.images)
 
 
-def test_which_folder_and_which_file_win(idx_folder, monkeypatch):
-    folder = idx_folder(start=1)
-    monkeypatch.setenv("FASTVAE_DATA", str(idx_folder("other", start=2)))
-    assert load("mnist", folder).train[0, 0, 0, 0] == 1
-    assert load("mnist").train[0, 0, 0, 0] == 2
-    idx_folder(layout="MNIST/raw", packed=True, start=3)  # torchvision's layout says which data set it is
-    assert load("mnist", folder).train[0, 0, 0, 0] == 3
-    (folder / "MNIST/raw/train-images-idx3-ubyte").mkdir()  # as one archive unpacks; the .gz beside it is the file
-    assert load("mnist", folder).train[0, 0, 0, 0] == 3
+def test_pixels_of_files_are_not_all_read_for_the_span():
+    source = Made()
+    assert Dataset("mine", source, source).span == (0.0, 1.0)
+    assert source.reads == 0
 
 
-def test_names_the_missing_file(idx_folder, refuses, monkeypatch):
-    folder = idx_folder()
-    (folder / "t10k-images-idx3-ubyte").unlink()
-    for name, kind in (("mnist", "MNIST"), ("kmnist", "KMNIST")):
-        with refuses(name, "no t10k-images-idx3-ubyte", folder / kind / "raw", "FASTVAE_DATA"):
-            load(name, folder)
-    monkeypatch.setattr(torchvision.datasets.MNIST, "download", lambda _: pytest.fail("downloaded unasked"))
-    assert sorted(path.name for path in folder.rglob("*")) == ["train-images-idx3-ubyte"]
+def test_channels_last_is_for_what_is_in_memory():
+    data = Dataset("mine", torch.zeros(3, 2, 4, 4), Made()).in_channels_last()
+    assert data.train.images.is_contiguous(memory_format=torch.channels_last)
+    assert isinstance(data.test, Made)
 
 
-def test_refuses_folders_that_are_none(tmp_path, refuses, monkeypatch):
-    (tmp_path / "file").touch()
-    with refuses(tmp_path / "none", "no such folder", "--data-dir"):
-        load("mnist", tmp_path / "none")
-    monkeypatch.setenv("FASTVAE_DATA", str(tmp_path / "file"))
-    for name in ("mnist", "cifar10"):
-        with refuses(tmp_path / "file", "is a file, not a folder", "FASTVAE_DATA"):
-            load(name)
-    monkeypatch.setattr("os.access", lambda *_: False)
-    with refuses(tmp_path, "may not be read"):
-        load("mnist", tmp_path)
+def test_loaders_take_tensors_and_sources():
+    expected = [batch.images for batch in ResidentLoader(IMAGES, batch_size=4, seed=0)]
+    for images in (TensorSource(IMAGES), load_again()):
+        found = [batch.images for batch in ResidentLoader(images, batch_size=4, seed=0)]
+        assert all(map(torch.equal, found, expected))
 
 
-def test_refuses_two_image_sizes(idx_folder, idx_bytes, refuses):
-    folder = idx_folder()
-    (folder / "t10k-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((2, 5, 4), np.uint8)))
-    with refuses(folder / "train-images", "5 x 3", folder / "t10k-images", "5 x 4"):
-        load("mnist", folder)
+def load_again():
+    """The images as a source that is not in memory."""
+    source = Made((21, 1, 3, 4))
+    source.images = IMAGES
+    return source
 
 
-@pytest.mark.parametrize("name", ["mnsit", "", "MNIST", "images.png", "cifar-10"])
-def test_unknown_names_list_the_known(refuses, name):
-    with refuses(repr(name), "digits", "mnist", "fashion-mnist", "kmnist", "cifar10", "a folder of pictures"):
-        load(name)
+@pytest.mark.parametrize("whole", [IMAGES, TensorSource(IMAGES)])
+def test_one_set_is_split_by_tenths_and_a_pair_is_not(whole):
+    data = dataset_of_tensors(whole)
+    assert torch.equal(data.test.images, IMAGES[::10])
+    assert torch.equal(data.train.images, IMAGES[torch.arange(21) % 10 != 0])
+    pair = dataset_of_tensors((IMAGES, IMAGES[:2]))
+    assert (len(pair.train), len(pair.test), pair.name) == (21, 2, "your images")
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "cifar10"])
-def test_a_failed_download_is_one_line(tmp_path, refuses, monkeypatch, name):
-    kind = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10"}[name]
-    monkeypatch.setattr(getattr(torchvision.datasets, kind), "mirrors", ["http://127.0.0.1:9/"], raising=False)
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
-    start = time.perf_counter()
-    with refuses(name, tmp_path / "cache/fastvae", "Connection refused", "FASTVAE_DATA"):
-        load(name)
-    assert time.perf_counter() - start < 5
-    assert list((tmp_path / "cache/fastvae").iterdir()) == []
-    assert socket.getdefaulttimeout() is None
-
-
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, refuses):
-    (tmp_path / "cache").touch()
-    with refuses("mnist", tmp_path / "cache/fastvae", "Not a directory", "FASTVAE_DATA"):
-        load("mnist")
-
-
-@pytest.fixture
-def mirror(idx_folder, serve, monkeypatch):
-    """A mirror of MNIST on this machine."""
-    folder = idx_folder("mirror", packed=True)
-    for stem in ("train", "t10k"):
-        labels = folder / f"{stem}-labels-idx1-ubyte.gz"
-        labels.write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 1, 5])))
-    sums = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in sorted(folder.iterdir())]
-    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [serve(folder)])
-    return folder
-
-
-@pytest.mark.parametrize("home", [False, True])
-def test_downloads_once_into_the_cache(tmp_path, mirror, monkeypatch, home):
-    cache = tmp_path / "cache"
-    if home:
-        monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which the XDG specification has ignored
-        monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        cache = tmp_path / "home/.cache"
-    monkeypatch.setenv("FASTVAE_DATA", "")
-    assert torch.equal(load("mnist").train, COUNTING)
-    raw = cache / "fastvae/MNIST/raw"
-    assert sorted(path.name for path in raw.glob("*images*")) == ["t10k-images-idx3-ubyte", "train-images-idx3-ubyte"]
-    assert [path.name for path in (cache / "fastvae").iterdir()] == ["MNIST"]
-    for path in mirror.iterdir():
-        path.unlink()
-    assert torch.equal(load("mnist").test, COUNTING[:2])
-
-
-def test_a_tampered_download_is_refused(tmp_path, mirror, refuses):
-    (mirror / "train-images-idx3-ubyte.gz").write_bytes((mirror / "t10k-images-idx3-ubyte.gz").read_bytes())
-    with refuses("mnist", "corrupted", "FASTVAE_DATA"):
-        load("mnist")
-    assert list((tmp_path / "cache/fastvae").iterdir()) == []
-
-
-def test_importing_and_the_digits_are_light():
-    code = (
-        "import sys, torch, fastvae.data; fastvae.data.load('digits'); "
-        "sys.exit(sorted({'sklearn', 'torchvision', 'matplotlib', 'scipy'} & sys.modules.keys()) or 0)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_refuses_what_are_no_images(refuses):
+    with refuses("the images are", "int64", "N >= 1"):
+        dataset_of_tensors(IMAGES.long())
+    with refuses("the images for testing", "(21, 3, 4)"):
+        dataset_of_tensors((IMAGES, IMAGES[:, 0]))
+    with refuses("one type and one (C, H, W)"):
+        dataset_of_tensors((IMAGES, IMAGES.float()))
+    with refuses("your images", "1 image", "at least 2"):
+        dataset_of_tensors(IMAGES[:1])
+    with refuses("(N, C, H, W)", "(3, 4)"):
+        TensorSource(IMAGES[0, 0])
+    assert load("digits").train[:2].shape == (2, 1, 8, 8)

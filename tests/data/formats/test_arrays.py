@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastvae.data.formats import arrays
-from fastvae.data.formats.arrays import Array, halved, paired, read_npy
-from fastvae.data.sources.npy import as_images
+from fastvae.data.formats.arrays import NumpySource, pair_arrays, read_npy, split_array
+from fastvae.data.formats.npy import as_images
+from fastvae.data.sources.tensor import TensorSource
 
 LAYOUTS = [(21, 5, 6), (21, 3, 5, 6), (21, 5, 6, 3), (21, 5, 6, 1), (21, 17)]
 
@@ -39,10 +40,10 @@ def test_small_and_large_files_hold_the_same(tmp_path, monkeypatch, shape, order
     small = read_npy(path)
     monkeypatch.setattr(arrays, "IN_MEMORY", 0)
     for held, source in zip(small, read_npy(path), strict=True):
-        assert isinstance(held, torch.Tensor)
-        assert isinstance(source, Array)
+        assert isinstance(held, TensorSource)
+        assert isinstance(source, NumpySource)
         assert (source.shape, source.dtype, len(source)) == (held.shape, held.dtype, len(held))
-        assert torch.equal(source.read(range(len(source))), held)
+        assert torch.equal(source.read(range(len(source))), held.images)
         again = pickle.loads(pickle.dumps(source))
         assert torch.equal(again.read([1, 0, 1]), held[[1, 0, 1]])
         assert source.read([]).shape == (0, *held.shape[1:])
@@ -52,7 +53,7 @@ def test_small_and_large_files_hold_the_same(tmp_path, monkeypatch, shape, order
 def test_reads_rows_in_any_order(tmp_path_factory, indices):
     array = numbers((12, 6, 5, 3))
     path = saved(tmp_path_factory.getbasetemp(), array)
-    source = Array("x", np.load(path, mmap_mode="r"))
+    source = NumpySource("x", np.load(path, mmap_mode="r"))
     read = source.read(indices)
     assert torch.equal(read, torch.from_numpy(as_images(array)[np.array(indices, dtype=int)]))
     part = source.only(np.array([7, 2, 3]))
@@ -87,13 +88,13 @@ def test_broken_numbers_are_refused_when_they_are_read(tmp_path, large, refuses)
 
 
 def test_refuses_few_and_differing_images(refuses):
-    one = Array("x.npy", np.zeros((1, 4, 4), np.uint8))
+    one = NumpySource("x.npy", np.zeros((1, 4, 4), np.uint8))
     with refuses("x.npy", "1 image"):
-        halved(one)
+        split_array(one)
     with refuses("x.npy has images of (1, 4, 4, 'uint8')", "y.npy has (1, 4, 5, 'uint8')"):
-        paired(one, Array("y.npy", np.zeros((1, 4, 5), np.uint8)))
+        pair_arrays(one, NumpySource("y.npy", np.zeros((1, 4, 5), np.uint8)))
     with refuses("'uint8'", "'float32'"):
-        paired(one, Array("y.npy", np.zeros((1, 4, 4), np.float64)))
+        pair_arrays(one, NumpySource("y.npy", np.zeros((1, 4, 4), np.float64)))
 
 
 def test_a_file_cut_short_is_told_of(tmp_path, large, refuses):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastvae.data.formats.folder import Files, read_folder
-from fastvae.data.formats.names import Names
+from fastvae.data.formats.file_names import NameList
+from fastvae.data.formats.folder import FilePictures, read_folder
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_another_process_can_read_them(filled):
 
 
 def test_what_is_gone_is_an_os_error(tmp_path):
-    files = Files(tmp_path, Names([b"gone.jpg"]))
+    files = FilePictures(tmp_path, NameList([b"gone.jpg"]))
     with pytest.raises(OSError, match="No such file"):
         files.encoded(0)
     with pytest.raises(IndexError):

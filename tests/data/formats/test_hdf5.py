@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastvae.data.formats import arrays, hdf5, open_images
-from fastvae.data.formats.hdf5 import Hdf5, read_hdf5
+from fastvae.data.formats.hdf5 import Hdf5Source, read_hdf5
 from fastvae.utils.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 5, 6, 3), dtype=np.uint8)
@@ -41,13 +41,13 @@ def large(monkeypatch):
 
 def test_small_files_are_read_into_memory(write):
     train, test = read_hdf5(write(labels=np.arange(21), anything=IMAGES), None)
-    assert torch.equal(test, EXPECTED[::10])
-    assert torch.equal(train, EXPECTED[torch.arange(21) % 10 != 0])
+    assert torch.equal(test.images, EXPECTED[::10])
+    assert torch.equal(train.images, EXPECTED[torch.arange(21) % 10 != 0])
 
 
 def test_large_files_are_read_by_rows(write, large):
     train, test = read_hdf5(write(x_train=IMAGES[:15], x_test=IMAGES[15:]), None)
-    assert isinstance(train, Hdf5)
+    assert isinstance(train, Hdf5Source)
     assert (train.shape, train.dtype) == ((15, 3, 5, 6), torch.uint8)
     assert torch.equal(train.read([14, 0, 3, 0]), EXPECTED[[14, 0, 3, 0]])
     assert torch.equal(test.read(range(6)), EXPECTED[15:])
@@ -60,7 +60,7 @@ def test_reads_rows_in_any_order(tmp_path_factory, indices):
     path = tmp_path_factory.getbasetemp() / "any.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("images", data=IMAGES, chunks=(4, 5, 6, 3), compression="gzip")
-    source = Hdf5(path, "images", IMAGES.shape, IMAGES.dtype).only(np.arange(20, 1, -1))
+    source = Hdf5Source(path, "images", IMAGES.shape, IMAGES.dtype).only(np.arange(20, 1, -1))
     assert torch.equal(source.read(indices), EXPECTED[[20 - index for index in indices]])
 
 

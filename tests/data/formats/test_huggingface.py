@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fastvae.data.formats.huggingface import Column, is_saved, read_saved
+from fastvae.data.formats.huggingface import HuggingFacePictures, is_saved, read_saved
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_pictures_may_lie_in_files(datasets, tmp_path):
     (tmp_path / "a.png").write_bytes(png(7))
     paths = [{"bytes": None, "path": str(tmp_path / "a.png")}, None, {"bytes": None, "path": str(tmp_path / "no.png")}]
     dataset = built(datasets, {"image": paths}, {"image": datasets.Image(decode=False)})
-    column = Column(dataset, "x")
+    column = HuggingFacePictures(dataset, "x")
     assert column.encoded(0) == png(7)
     for index in (1, 2):
         with pytest.raises(OSError, match=r"holds no picture|No such file"):

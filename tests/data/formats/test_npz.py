@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastvae.data.formats import arrays
-from fastvae.data.formats.arrays import Array
+from fastvae.data.formats.arrays import NumpySource
 from fastvae.data.formats.npz import read_npz
 from fastvae.utils.errors import InputError
 
@@ -31,15 +31,15 @@ def save(request, tmp_path):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_one_array_is_split(save, order):
     train, test = read_npz(save(labels=np.arange(21), images=np.asarray(IMAGES, order=order)))
-    assert torch.equal(test, EXPECTED[::10])
-    assert torch.equal(train, EXPECTED[torch.arange(21) % 10 != 0])
-    assert train.is_contiguous()
+    assert torch.equal(test.images, EXPECTED[::10])
+    assert torch.equal(train.images, EXPECTED[torch.arange(21) % 10 != 0])
+    assert train.images.is_contiguous()
 
 
 def test_two_arrays_are_the_splits(save):
     train, test = read_npz(save(x_train=IMAGES[:5], x_test=IMAGES[5:], y_train=np.arange(5)))
-    assert torch.equal(train, EXPECTED[:5])
-    assert torch.equal(test, EXPECTED[5:])
+    assert torch.equal(train.images, EXPECTED[:5])
+    assert torch.equal(test.images, EXPECTED[5:])
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -47,7 +47,7 @@ def test_stored_arrays_stay_in_the_file(tmp_path, monkeypatch, order):
     monkeypatch.setattr(arrays, "IN_MEMORY", 0)
     np.savez(tmp_path / "x.npz", first=np.arange(999), images=np.asarray(IMAGES, order=order))
     train, test = read_npz(tmp_path / "x.npz")
-    assert isinstance(train, Array)
+    assert isinstance(train, NumpySource)
     assert isinstance(train._array, np.memmap)
     assert torch.equal(pickle.loads(pickle.dumps(test)).read([2, 0]), EXPECTED[[20, 0]])
     assert torch.equal(train.read(range(18)), EXPECTED[torch.arange(21) % 10 != 0])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastvae.data.formats.tar import Tars, numbered, read_tars
+from fastvae.data.formats.tar import TarPictures, numbered, read_tars
 from fastvae.utils.errors import InputError
 
 
@@ -37,7 +37,7 @@ def test_reads_every_picture_of_every_shard(tmp_path, form):
     long = f"{'folder/' * 12}{'x' * 60}.png"
     shards = [pictures(0, 7), {long: b"long", "a/Ü.WEBP": b"", "b.JPEG": b"b" * 512}, {"a.json": b"{}", "c.cls": b"1"}]
     paths = [pack(tmp_path / f"{number}.tar", members, form) for number, members in enumerate(shards)]
-    tars = Tars(paths)
+    tars = TarPictures(paths)
     assert read(tars) == [*shards[0].values(), *shards[1].values()]
     assert tars.name(3) == f"{paths[0]}/0003.jpg"
     assert tars.name(7) == f"{paths[1]}/{long}"
@@ -55,7 +55,7 @@ def test_leaves_out_what_is_no_picture(tmp_path):
             info.type = kind
             archive.addfile(info)
     with refuses_no_picture(path):
-        Tars([path])
+        TarPictures([path])
 
 
 def refuses_no_picture(path):
@@ -85,7 +85,7 @@ def read_one(tars):
 
 
 def test_another_process_can_read_them(tmp_path):
-    tars = Tars([pack(tmp_path / "a.tar", pictures(0, 5))])
+    tars = TarPictures([pack(tmp_path / "a.tar", pictures(0, 5))])
     assert pickle.loads(pickle.dumps(tars)).encoded(2) == tars.encoded(2)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply(read_one, [tars]) == tars.encoded(2)
@@ -128,7 +128,7 @@ def test_refuses_damaged_archives(tmp_path, refuses, damage, words):
     path = pack(tmp_path / "x.tar", {"a.jpg": b"a", "b.jpg": b"b", "c.jpg": b"c"})
     path.write_bytes(damage(path.read_bytes()))
     with refuses(path, *words):
-        Tars([path])
+        TarPictures([path])
 
 
 @settings(max_examples=40)
@@ -139,7 +139,7 @@ def test_any_damage_is_read_or_refused(tmp_path_factory, place, value, cut):
     data[place] = value
     path.write_bytes(data[: len(data) - cut])
     try:
-        read(Tars([path]))
+        read(TarPictures([path]))
         message = str(path)
     except InputError as error:
         message = str(error)
@@ -149,10 +149,10 @@ def test_any_damage_is_read_or_refused(tmp_path_factory, place, value, cut):
 
 def test_refuses_what_is_not_there(tmp_path, refuses):
     with refuses(tmp_path / "none.tar", "No such file"):
-        Tars([Path(tmp_path / "none.tar")])
+        TarPictures([Path(tmp_path / "none.tar")])
     paths = [pack(tmp_path / f"{number}.tar", {}) for number in range(3)]
     with refuses(paths[0], "2 more archives", "no picture"):
-        Tars(paths)
+        TarPictures(paths)
 
 
 def crafted(path, **fields):
@@ -178,7 +178,7 @@ def base_256(number):
 def test_sizes_that_cannot_be_are_refused(tmp_path, refuses, size, kind):
     path = crafted(tmp_path / "x.tar", size=base_256(size), type=kind)
     with refuses(path, "at byte"):
-        Tars([path])
+        TarPictures([path])
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_extended_headers_that_cannot_be_are_refused(tmp_path, refuses, records)
         info.size, info.pax_headers = 5, records
         archive.addfile(info, io.BytesIO(b"\x89PNG\r"))
     with refuses(tmp_path / "x.tar", "at byte"):
-        Tars([tmp_path / "x.tar"])
+        TarPictures([tmp_path / "x.tar"])
 
 
 def test_headers_without_end_are_refused(tmp_path, refuses):
@@ -200,13 +200,13 @@ def test_headers_without_end_are_refused(tmp_path, refuses):
     header.type, header.size = tarfile.XHDTYPE, len(record)
     path.write_bytes((header.tobuf(tarfile.USTAR_FORMAT) + record.ljust(512, b"\0")) * 2000)
     with refuses(path, "at byte"):
-        Tars([path])
+        TarPictures([path])
     header.size = 1 << 32
     path.write_bytes(header.tobuf(tarfile.USTAR_FORMAT))
     with path.open("r+b") as file:
         file.truncate(1 << 33)
     with refuses(path, "more than 32,768 bytes"):
-        Tars([path])
+        TarPictures([path])
 
 
 def test_a_picture_as_large_as_none_is_an_os_error(tmp_path):
@@ -215,6 +215,6 @@ def test_a_picture_as_large_as_none_is_an_os_error(tmp_path):
     (tmp_path / "x.tar").write_bytes(info.tobuf())
     with (tmp_path / "x.tar").open("r+b") as file:
         file.truncate(257 << 20)
-    tars = Tars([tmp_path / "x.tar"])
+    tars = TarPictures([tmp_path / "x.tar"])
     with pytest.raises(OSError, match="of a picture"):
         tars.encoded(0)

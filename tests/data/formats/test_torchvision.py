@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastvae.data.formats.torchvision import Drawn, read_torchvision
+from fastvae.data.formats.torchvision import TorchvisionPictures, read_torchvision
 
 
 def pixels(data):
@@ -61,21 +61,21 @@ def test_a_broken_picture_is_an_os_error(country):
     ("mode", "kept"), [("L", "L"), ("RGB", "RGB"), ("1", "RGB"), ("P", "RGB"), ("CMYK", "RGB"), ("RGBA", "RGB")]
 )
 def test_pictures_of_any_mode_are_grey_or_rgb(mode, kept):
-    with Image.open(io.BytesIO(Drawn([(Image.new(mode, (3, 2)), 0)], "x").encoded(0))) as picture:
+    with Image.open(io.BytesIO(TorchvisionPictures([(Image.new(mode, (3, 2)), 0)], "x").encoded(0))) as picture:
         assert (picture.mode, picture.size) == (kept, (3, 2))
 
 
 def test_pictures_are_turned_as_their_cameras_say():
     picture = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
     picture.getexif()[0x0112] = 6  # turned by a quarter
-    assert pixels(Drawn([(picture, 0)], "x").encoded(0)).tolist() == [[3, 0], [4, 1], [5, 2]]
+    assert pixels(TorchvisionPictures([(picture, 0)], "x").encoded(0)).tolist() == [[3, 0], [4, 1], [5, 2]]
 
 
 def test_fake_data_are_the_same_pictures():
     from torchvision.datasets import FakeData  # noqa: PLC0415
 
     fake = FakeData(2, (3, 5, 6))
-    assert np.array_equal(pixels(Drawn(fake, "x").encoded(1)), np.asarray(fake[1][0]))
+    assert np.array_equal(pixels(TorchvisionPictures(fake, "x").encoded(1)), np.asarray(fake[1][0]))
 
 
 @pytest.mark.parametrize("kind", ["FakeData", "LSUN", "ImageFolder", "Caltech101"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastvae.data.loaders.augment import Augment
-from fastvae.reference.noise import philox4x32
+from fastvae.utils.philox import philox4x32
 
 SEED = 2**40 + 11
 

@@ -2,21 +2,21 @@
 
 import pytest
 import torch
+from caches import Made
 from pictures import numbered
 
-from fastvae.data import ResidentLoader
+from fastvae.data import ResidentLoader, TensorSource
 from fastvae.data.loaders import choose
-from fastvae.data.loaders.choose import choose_loader
-from fastvae.data.loaders.dataloader import TorchLoader
-from fastvae.data.sources.decoded import Pictures
-from fastvae.data.sources.source import Held
+from fastvae.data.loaders.choose import choose_loader, loader_of
+from fastvae.data.loaders.torch_loader import TorchLoader
+from fastvae.data.sources.decoded import DecodedSource
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def pictures():
-    return Pictures(numbered(5), 8)
+    return DecodedSource(numbered(5), 8)
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,10 @@ def test_by_size_and_by_what_is_installed(monkeypatch, pictures, free, dali, pic
     monkeypatch.setattr(choose, "_free", lambda device: free)
     monkeypatch.setattr(choose, "has_dali", lambda: dali)
     assert choose_loader("auto", pictures, CPU).name == pictures_get
-    assert choose_loader("auto", Held(torch.zeros(5, 3, 8, 8)), CPU).name == arrays_get
-    assert choose_loader("auto", torch.zeros(5, 3, 8, 8), CPU).name == "resident"  # it is in memory already
+    assert choose_loader("auto", Made((5, 3, 8, 8)), CPU).name == arrays_get
+    assert (
+        choose_loader("auto", TensorSource(torch.zeros(5, 3, 8, 8)), CPU).name == "resident"
+    )  # it is in memory already
     assert ("DALI is not installed" in str(choose_loader("auto", pictures, CPU))) == (pictures_get == "torch")
 
 
@@ -43,16 +45,16 @@ def test_what_cannot_be_is_refused(monkeypatch, pictures, refuses):
     with refuses("--loader resident does not fit", "use --loader auto"):
         choose_loader("resident", pictures, CPU)
     with refuses("--loader dali decodes", "an array", "use --loader auto"):
-        choose_loader("dali", torch.zeros(5, 3, 8, 8), CPU)
+        choose_loader("dali", TensorSource(torch.zeros(5, 3, 8, 8)), CPU)
     monkeypatch.setattr(choose, "has_dali", lambda: False)
     with refuses("not installed", "pip install fastvae[dali]"):
         choose_loader("dali", pictures, CPU)
 
 
 def test_it_makes_what_it_chose(pictures):
-    options = {"augment": None, "workers": 0, "show": False, "batch_size": 2, "seed": 0}
-    resident = choose_loader("resident", pictures, CPU).loader(pictures, **options)
-    by_torch = choose_loader("torch", torch.zeros(5, 3, 8, 8), CPU).loader(torch.zeros(5, 3, 8, 8), **options)
+    options = {"augment": None, "workers": 0, "show_progress": False, "batch_size": 2, "seed": 0}
+    resident = loader_of("resident", pictures, **options)
+    by_torch = loader_of("torch", TensorSource(torch.zeros(5, 3, 8, 8)), **options)
     assert isinstance(resident, ResidentLoader)
     assert isinstance(by_torch, TorchLoader)
     assert (resident.count, by_torch.count) == (5, 5)

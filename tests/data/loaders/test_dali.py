@@ -11,7 +11,7 @@ from pictures import Made, encoded, numbered, numbers, photographs
 from PIL import Image
 
 from fastvae.data.loaders.dali import MISSING, DaliLoader, _Reader
-from fastvae.data.sources.decoded import Pictures
+from fastvae.data.sources.decoded import DecodedSource
 
 
 @pytest.fixture
@@ -52,12 +52,12 @@ MOST = {3: 4, 1: 8} if torch.cuda.is_available() else {3: 0, 1: 4}
 def test_without_dali_it_says_what_to_install(monkeypatch, refuses):
     monkeypatch.setitem(sys.modules, "nvidia.dali.fn", None)
     with refuses(MISSING, "pip install fastvae[dali]"):
-        DaliLoader(Pictures(numbered(2), 8), batch_size=1, seed=0)
+        DaliLoader(DecodedSource(numbered(2), 8), batch_size=1, seed=0)
 
 
 @pytest.mark.parametrize("channels", [3, 1])
 def test_every_kind_of_picture_is_as_pillow_reads_it(dali, caplog, channels):
-    pictures = Pictures(Made(KINDS.values()), 40, channels)
+    pictures = DecodedSource(Made(KINDS.values()), 40, channels)
     loader = dali(pictures, batch_size=len(KINDS), seed=0, shuffle=False)
     (batch,) = loader
     for name, left, right in zip(KINDS, batch.images.int().cpu(), pictures.read(range(len(KINDS))).int(), strict=True):
@@ -80,13 +80,13 @@ def test_every_kind_of_picture_is_as_pillow_reads_it(dali, caplog, channels):
 def test_a_broken_one_is_named_or_skipped_in_its_batch(dali, refuses, caplog, content):
     made = numbered(12)
     made.contents[7] = content
-    loader = dali(Pictures(made, 8), batch_size=2, seed=0, shuffle=False)
+    loader = dali(DecodedSource(made, 8), batch_size=2, seed=0, shuffle=False)
     found = []
     with refuses("made/7: cannot be decoded"):
         for batch in loader:
             found += numbers(batch.images)
     assert found == list(range(6))
-    loader = dali(Pictures(made, 8, on_bad="skip"), batch_size=2, seed=0, shuffle=False)
+    loader = dali(DecodedSource(made, 8, on_bad="skip"), batch_size=2, seed=0, shuffle=False)
     for _ in range(2):
         assert [number for batch in loader for number in numbers(batch.images)] == [*range(7), 8, *range(8, 12)]
     assert [record.getMessage().split(":")[1].strip() for record in caplog.records] == ["made/7"]
@@ -106,7 +106,7 @@ def failing(monkeypatch, loader, *steps):
 
 
 def test_what_only_dali_cannot_read_is_read(dali, caplog, monkeypatch):
-    loader = failing(monkeypatch, dali(Pictures(numbered(20), 8), batch_size=2, seed=0, shuffle=False), 0, 3, 4)
+    loader = failing(monkeypatch, dali(DecodedSource(numbered(20), 8), batch_size=2, seed=0, shuffle=False), 0, 3, 4)
     assert [number for batch in loader for number in numbers(batch.images)] == list(range(20))
     assert [record.getMessage() for record in caplog.records] == [
         f"DALI could not decode the batch of step {step}, Pillow did (Error in CPU operator: no memory)"
@@ -115,7 +115,7 @@ def test_what_only_dali_cannot_read_is_read(dali, caplog, monkeypatch):
 
 
 def test_it_is_not_used_where_it_fails_always(dali, monkeypatch, refuses):
-    loader = failing(monkeypatch, dali(Pictures(numbered(20), 8), batch_size=2, seed=0), *range(10))
+    loader = failing(monkeypatch, dali(DecodedSource(numbered(20), 8), batch_size=2, seed=0), *range(10))
     with refuses("DALI fails where pictures are whole", "no memory", "use --loader torch"):
         list(loader)
 
@@ -124,20 +124,20 @@ def test_many_broken_pictures_are_no_failure_of_dali(dali):
     made = numbered(30)
     for index in range(0, 30, 2):
         made.contents[index] = b"x"
-    loader = dali(Pictures(made, 8, on_bad="skip"), batch_size=2, seed=0, shuffle=False)
+    loader = dali(DecodedSource(made, 8, on_bad="skip"), batch_size=2, seed=0, shuffle=False)
     assert [number for batch in loader for number in numbers(batch.images)] == [index | 1 for index in range(30)]
 
 
 def test_the_place_is_that_of_what_was_delivered(dali):
-    loader = dali(Pictures(numbered(40), 8), batch_size=4, seed=0)
+    loader = dali(DecodedSource(numbered(40), 8), batch_size=4, seed=0)
     for step, _ in enumerate(loader):
         time.sleep(0.02)  # in which it is ahead
         assert loader.state_dict() == {"epoch": 0, "step": step + 1}
-    assert [thread for thread in threading.enumerate() if thread.name == "fastvae-ahead"] == []
+    assert [thread for thread in threading.enumerate() if thread.name == "fastvae-prefetch"] == []
 
 
 def test_an_iteration_that_is_still_held_takes_nothing_from_the_next(dali):
-    loader = dali(Pictures(numbered(40), 8), batch_size=4, seed=0)
+    loader = dali(DecodedSource(numbered(40), 8), batch_size=4, seed=0)
     held = iter(loader)
     next(held)
     for epoch in (1, 2):
@@ -148,6 +148,6 @@ def test_an_iteration_that_is_still_held_takes_nothing_from_the_next(dali):
 
 
 def test_what_was_delivered_is_not_written_over(dali):
-    pictures = Pictures(photographs(24), size=40)
+    pictures = DecodedSource(photographs(24), size=40)
     batches = [batch.images for batch in dali(pictures, batch_size=2, seed=0, shuffle=False)]
     assert (torch.cat(batches).cpu().int() - pictures.read(range(24)).int()).abs().max() <= MOST[3]

@@ -9,9 +9,9 @@ from pictures import numbered, numbers, photographs
 from fastvae.data import ResidentLoader
 from fastvae.data.loaders.augment import Augment
 from fastvae.data.loaders.dali import DaliLoader
-from fastvae.data.loaders.dataloader import TorchLoader
-from fastvae.data.sources.decoded import Pictures
-from fastvae.data.sources.source import read_all
+from fastvae.data.loaders.torch_loader import TorchLoader
+from fastvae.data.sources.decoded import DecodedSource
+from fastvae.data.sources.tensor import read_all
 
 COUNT, BATCH = 103, 8  # 13 steps, the last of 7
 WORLDS = (1, 3)
@@ -40,7 +40,7 @@ LOADERS = [
 
 @pytest.fixture(scope="module")
 def pictures():
-    return Pictures(numbered(COUNT), size=8)
+    return DecodedSource(numbered(COUNT), size=8)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_stop_in_an_epoch_leaves_out_nothing_and_repeats_nothing(pictures, exp
 
 @pytest.mark.parametrize("make", LOADERS)
 def test_a_share_may_be_empty(make):
-    pictures = Pictures(numbered(5), size=8)
+    pictures = DecodedSource(numbered(5), size=8)
     loader = make(pictures, batch_size=4, seed=0, rank=0, world_size=3)
     assert [len(batch.images) for batch in loader] == [1, 0]
     assert [tuple(batch.images.shape[1:]) for batch in loader] == [(3, 8, 8)] * 2
@@ -117,7 +117,7 @@ def test_a_share_may_be_empty(make):
 @pytest.mark.parametrize("make", LOADERS)
 @pytest.mark.parametrize("channels", [3, 1])
 def test_pixels_are_the_same(make, channels):
-    pictures = Pictures(photographs(24), size=40, channels=channels)
+    pictures = DecodedSource(photographs(24), size=40, channels=channels)
     augment = Augment(35, 40, flip=True, random_crop=True, seed=7)
     options = {"augment": augment, "batch_size": 10, "seed": 7}
     most, mean = 0, 0.0
@@ -133,7 +133,7 @@ def test_pixels_are_the_same(make, channels):
 
 @pytest.mark.parametrize("make", LOADERS)
 def test_the_first_are_the_middle_of_the_first(make):
-    pictures = Pictures(photographs(5), size=40)
+    pictures = DecodedSource(photographs(5), size=40)
     augment = Augment(35, 40, flip=True, random_crop=True, seed=7)
     first = make(pictures, augment=augment, batch_size=2, seed=7).first(3)
     assert torch.equal(first, pictures.read(range(3))[:, :, 2:37, 2:37])
@@ -144,9 +144,9 @@ def test_a_bad_picture_ends_it_or_is_replaced_by_the_next(make):
     made = numbered(30)
     made.contents[7], made.contents[8], made.contents[20] = b"no picture", None, made.contents[20][:60]
     with pytest.raises(Exception, match=r"made/(7|8|20): cannot be decoded") as caught:
-        run(make(Pictures(made, size=8), batch_size=4, seed=0), epochs=(0,))
+        run(make(DecodedSource(made, size=8), batch_size=4, seed=0), epochs=(0,))
     assert type(caught.value).__name__ == "InputError"
-    found = run(make(Pictures(made, size=8, on_bad="skip"), batch_size=4, seed=0), epochs=(0, 1))
+    found = run(make(DecodedSource(made, size=8, on_bad="skip"), batch_size=4, seed=0), epochs=(0, 1))
     for epoch in found:
         order = chain.from_iterable(ids for ids, _, _ in epoch)
         assert sorted(order) == sorted([*({*range(30)} - {7, 8, 20}), 9, 9, 21])

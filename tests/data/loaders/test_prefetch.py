@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastvae.data.loaders.batch import Batch
-from fastvae.data.loaders.prefetch import Ahead
+from fastvae.data.loaders.prefetch import Prefetcher
 
 CPU = torch.device("cpu")
 
@@ -17,11 +17,11 @@ def batch(step):
 
 
 def threads():
-    return [thread for thread in threading.enumerate() if thread.name == "fastvae-ahead"]
+    return [thread for thread in threading.enumerate() if thread.name == "fastvae-prefetch"]
 
 
 def test_batches_come_in_turn_and_the_thread_ends():
-    assert [int(item.images) for item in Ahead(batch, range(3, 9), CPU)] == [3, 4, 5, 6, 7, 8]
+    assert [int(item.images) for item in Prefetcher(batch, range(3, 9), CPU)] == [3, 4, 5, 6, 7, 8]
     assert threads() == []
 
 
@@ -32,7 +32,7 @@ def test_it_is_ahead_by_a_few_and_no_more():
         fetched.append(step)
         return batch(step)
 
-    ahead = Ahead(fetch, range(100), CPU)
+    ahead = Prefetcher(fetch, range(100), CPU)
     taken = iter(ahead)
     next(taken)
     time.sleep(0.2)
@@ -47,7 +47,7 @@ def test_what_is_wrong_is_raised_at_its_step():
             raise ValueError("two")
         return batch(step)
 
-    taken = iter(Ahead(fetch, range(5), CPU))
+    taken = iter(Prefetcher(fetch, range(5), CPU))
     assert [int(next(taken).images), int(next(taken).images)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(taken)
@@ -59,17 +59,17 @@ def test_waiting_is_counted():
         time.sleep(0.05)
         return batch(step)
 
-    slow = Ahead(fetch, range(4), CPU)
+    slow = Prefetcher(fetch, range(4), CPU)
     list(slow)
     assert slow.waited > 0.1
-    quick = Ahead(batch, range(4), CPU)
+    quick = Prefetcher(batch, range(4), CPU)
     for _ in quick:
         time.sleep(0.03)
     assert quick.waited < 0.05
 
 
 def test_one_that_was_closed_is_at_its_end():
-    ahead = Ahead(batch, range(100), CPU)
+    ahead = Prefetcher(batch, range(100), CPU)
     taken = iter(ahead)
     next(taken)
     ahead.close()
@@ -81,7 +81,7 @@ def test_closing_waits_for_what_is_being_fetched():
         time.sleep(0.2)
         return batch(step)
 
-    ahead = Ahead(fetch, range(100), CPU)
+    ahead = Prefetcher(fetch, range(100), CPU)
     started = time.perf_counter()
     ahead.close()
     assert time.perf_counter() - started < 1
@@ -99,7 +99,7 @@ def test_batches_arrive_on_the_gpu_as_they_are():
         images = host[step] if step % 2 else host[step].to(device)
         return Batch(images[: 0 if step == 8 else 4], 0, 4)
 
-    for step, item in enumerate(Ahead(fetch, range(9), device)):
+    for step, item in enumerate(Prefetcher(fetch, range(9), device)):
         assert item.images.is_cuda
         assert torch.equal(item.images.cpu(), host[step][: len(item.images)])
         assert step == 8 or item.images.is_contiguous(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastvae.data.sources import memmap
-from fastvae.data.sources.memmap import Mapped
+from fastvae.data.sources.memmap import MemmapSource
 
 
 def filled(path, shape):
@@ -39,7 +39,7 @@ def test_reads_any_rows(tmp_path_factory, shape, memory, data):
     indices = data.draw(st.lists(st.integers(0, shape[0] - 1), max_size=20))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memmap, "memory", lambda: memory)
-        images = Mapped(path, shape)
+        images = MemmapSource(path, shape)
     read = images.read(indices)
     assert read.is_contiguous(memory_format=torch.channels_last)
     assert read.dtype == images.dtype == torch.uint8
@@ -50,29 +50,29 @@ def test_reads_any_rows(tmp_path_factory, shape, memory, data):
 
 def test_what_is_read_is_a_copy(tmp_path, memory):
     expected = filled(tmp_path / "rows.bin", (4, 3, 5, 6)).clone()
-    images = Mapped(tmp_path / "rows.bin", (4, 3, 5, 6))
+    images = MemmapSource(tmp_path / "rows.bin", (4, 3, 5, 6))
     images.read([0, 3]).zero_()
     assert torch.equal(images.read(range(4)), expected)
-    assert torch.equal(Mapped(tmp_path / "rows.bin", (4, 3, 5, 6)).read(range(4)), expected)
+    assert torch.equal(MemmapSource(tmp_path / "rows.bin", (4, 3, 5, 6)).read(range(4)), expected)
 
 
 def test_a_file_that_may_only_be_read(tmp_path, memory):
     expected = filled(tmp_path / "rows.bin", (4, 1, 5, 6))
     (tmp_path / "rows.bin").chmod(0o400)
-    assert torch.equal(Mapped(tmp_path / "rows.bin", (4, 1, 5, 6)).read([2]), expected[[2]])
+    assert torch.equal(MemmapSource(tmp_path / "rows.bin", (4, 1, 5, 6)).read([2]), expected[[2]])
 
 
 def test_a_file_larger_than_the_memory(tmp_path):
     size = 2 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with (tmp_path / "rows.bin").open("wb") as file:
         file.truncate(size)  # a hole: it takes no room
-    images = Mapped(tmp_path / "rows.bin", (size // 4096, 1, 64, 64))
+    images = MemmapSource(tmp_path / "rows.bin", (size // 4096, 1, 64, 64))
     assert not images.read([0, len(images) - 1]).any()
 
 
 def test_a_file_that_is_replaced_stays_as_it_was(tmp_path):
     expected = filled(tmp_path / "rows.bin", (4, 3, 5, 6)).clone()
-    images = Mapped(tmp_path / "rows.bin", (4, 3, 5, 6))
+    images = MemmapSource(tmp_path / "rows.bin", (4, 3, 5, 6))
     filled(tmp_path / "new.bin", (4, 3, 5, 6))
     (tmp_path / "new.bin").replace(tmp_path / "rows.bin")
     assert torch.equal(images.read(range(4)), expected)
@@ -81,7 +81,7 @@ def test_a_file_that_is_replaced_stays_as_it_was(tmp_path):
 def test_a_pickle_has_the_path_alone(tmp_path, monkeypatch, refuses):
     expected = filled(tmp_path / "rows.bin", (50, 3, 50, 60))
     monkeypatch.chdir(tmp_path)
-    content = pickle.dumps(Mapped(Path("rows.bin"), (50, 3, 50, 60)))
+    content = pickle.dumps(MemmapSource(Path("rows.bin"), (50, 3, 50, 60)))
     assert len(content) < 500
     monkeypatch.chdir("/")
     assert torch.equal(pickle.loads(content).read([7]), expected[[7]])
@@ -95,19 +95,19 @@ def test_refuses_another_size(tmp_path, refuses, change):
     filled(tmp_path / "rows.bin", (4, 3, 5, 60))
     os.truncate(tmp_path / "rows.bin", 3600 + change)
     with refuses(tmp_path / "rows.bin", f"{3600 + change:,} bytes", "not 3,600", f"remove the folder {tmp_path}"):
-        Mapped(tmp_path / "rows.bin", (4, 3, 5, 60))
+        MemmapSource(tmp_path / "rows.bin", (4, 3, 5, 60))
 
 
 def test_refuses_what_cannot_be_read(tmp_path, refuses):
     with refuses(tmp_path / "none.bin", "No such file"):
-        Mapped(tmp_path / "none.bin", (4, 3, 5, 6))
+        MemmapSource(tmp_path / "none.bin", (4, 3, 5, 6))
     with refuses(tmp_path, "is a folder, not a regular file"):
-        Mapped(tmp_path, (4, 3, 5, 6))
+        MemmapSource(tmp_path, (4, 3, 5, 6))
 
 
 def test_a_file_cut_short_is_told_of(tmp_path, memory, refuses):
     filled(tmp_path / "rows.bin", (4, 3, 50, 60))
-    images = Mapped(tmp_path / "rows.bin", (4, 3, 50, 60))
+    images = MemmapSource(tmp_path / "rows.bin", (4, 3, 50, 60))
     with (tmp_path / "rows.bin").open("r+b") as file:
         file.truncate(10)
     with refuses(tmp_path / "rows.bin", "was cut short", "10 bytes, not 36,000"):

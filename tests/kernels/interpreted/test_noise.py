@@ -7,7 +7,8 @@ import torch
 import triton
 import triton.language as tl
 
-from fastvae.reference.noise import philox4x32, standard_normal, uniform
+from fastvae.reference.noise import standard_normal, uniform
+from fastvae.utils.philox import philox4x32
 
 words = kernel_noise.words
 normals = kernel_noise.normals

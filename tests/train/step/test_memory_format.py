@@ -119,18 +119,18 @@ def test_what_is_laid_out(dataset):
     state = torch.get_rng_state()
     with laid_out(model, dataset, config, CPU) as (found, told):
         assert told is None
-    assert found.train.is_contiguous(memory_format=LAST)
-    assert found.test.is_contiguous(memory_format=LAST)
-    assert torch.equal(found.train, dataset.train)
+    assert found.train.images.is_contiguous(memory_format=LAST)
+    assert found.test.images.is_contiguous(memory_format=LAST)
+    assert torch.equal(found.train.images, dataset.train.images)
     assert model.encoder[1].num_batches_tracked == 0  # the trial is a copy's
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
     with laid_out(model := pair(Viewed), found, config, CPU) as (same, told):
         assert "view" in told
         assert same is found
-        model.encode(found.train)
+        model.encode(found.train.images)
     with pytest.raises(RuntimeError, match="view"):  # the model is its owner's again
-        model.encode(found.train)
+        model.encode(found.train.images)
 
 
 @pytest.mark.parametrize("make", [perceptron, lambda: fastvae.VAE(nn.Conv2d(5, 2, 1), nn.Linear(1, 1))])
@@ -143,7 +143,7 @@ def test_the_trial_is_of_the_size_that_the_model_sees(dataset, tmp_path, monkeyp
     sizes = []
     refusal = memory_format._refusal
     monkeypatch.setattr(memory_format, "_refusal", lambda *given: sizes.append(given[2].shape) or refusal(*given))
-    larger = Dataset("larger", *(images.repeat(1, 1, 2, 2) for images in (dataset.train, dataset.test)))
+    larger = Dataset("larger", *(split.images.repeat(1, 1, 2, 2) for split in (dataset.train, dataset.test)))
     config = TrainConfig(
         image_size=8, crop="random", epochs=1, batch_size=10, autotune=False, device="cpu", out=tmp_path / "run"
     )
@@ -154,7 +154,7 @@ def test_the_trial_is_of_the_size_that_the_model_sees(dataset, tmp_path, monkeyp
 
 
 def test_data_by_name_are_laid_out_too(dataset, tmp_path):
-    np.save(tmp_path / "images.npy", dataset.train.numpy())
+    np.save(tmp_path / "images.npy", dataset.train.images.numpy())
     seen = []
     model = pair(normed=nn.BatchNorm2d)
     model.encoder[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous(memory_format=LAST)))
@@ -167,7 +167,7 @@ def test_data_by_name_are_laid_out_too(dataset, tmp_path):
 @pytest.mark.parametrize("loader", ["torch", "resident"])
 def test_pictures_in_files_are_for_models_that_refuse_channels_last_too(dataset, tmp_path, capsys, loader):
     (tmp_path / "pictures").mkdir()
-    for place, image in enumerate(dataset.train):
+    for place, image in enumerate(dataset.train.images):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "pictures" / f"{place:02}.png")
     losses = []
     for flatten in (Viewed, nn.Flatten):

@@ -1,4 +1,4 @@
-"""Arrow files, looked at before they are read: what they hold must lie in them as it is."""
+"""A check of Arrow files before they are read: their record batches must not be packed."""
 
 import struct
 from importlib import import_module
@@ -6,8 +6,10 @@ from pathlib import Path
 
 from fastvae.utils.errors import InputError
 
-_HEADER_TYPE, _HEADER = 1, 2  # fields of the flatbuffer Message
-_RECORD_BATCH, _COMPRESSION = 3, 3  # a type of header, and a field of the flatbuffer RecordBatch
+_HEADER_TYPE = 1  # fields of the flatbuffer Message
+_HEADER = 2
+_RECORD_BATCH = 3  # a type of header
+_COMPRESSION = 3  # a field of the flatbuffer RecordBatch
 
 
 def check_arrow(path: Path) -> None:
@@ -33,7 +35,7 @@ def check_arrow(path: Path) -> None:
 
 def _is_packed(message: bytes) -> bool:
     (root,) = struct.unpack_from("<I", message, 0)
-    kind, header = _field(message, root, _HEADER_TYPE), _field(message, root, _HEADER)
+    kind, header = (_field(message, root, number) for number in (_HEADER_TYPE, _HEADER))
     if kind is None or header is None or message[kind] != _RECORD_BATCH:
         return False
     (offset,) = struct.unpack_from("<I", message, header)
@@ -41,7 +43,7 @@ def _is_packed(message: bytes) -> bool:
 
 
 def _field(buffer: bytes, table: int, number: int) -> int | None:
-    """Where a field of a flatbuffer's table lies; None where it has its default."""
+    """Return the place of a field in a flatbuffer's table; None if the field has its default."""
     (back,) = struct.unpack_from("<i", buffer, table)
     vtable = table - back
     (size,) = struct.unpack_from("<H", buffer, vtable)

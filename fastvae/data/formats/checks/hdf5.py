@@ -7,11 +7,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastvae.data.sources.files import told
+from fastvae.data.sources.limits import as_input_error
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import check_regular
 
-_DEFLATE, _SHUFFLE, _FLETCHER = 1, 2, 3  # HDF5's numbers of its filters
+_DEFLATE = 1  # HDF5's numbers of its filters
+_SHUFFLE = 2
+_FLETCHER = 3
 _HARMLESS = 256 << 10  # bytes: deflate makes at most 1,032 times as many of them
 _PART = 1 << 20  # bytes unpacked at a time
 
@@ -23,7 +25,7 @@ class Chunks:
         dataset: h5py's. label: what it is called, for people.
 
     Raises:
-        InputError: it is packed by more than one filter, so that nothing can be told of its size.
+        InputError: it is packed by several filters, so that the unpacked size cannot be known.
     """
 
     def __init__(self, dataset: Any, label: str) -> None:
@@ -32,7 +34,8 @@ class Chunks:
         packers = [number for number in filters if number not in (_SHUFFLE, _FLETCHER)]
         if len(packers) > 1:
             raise InputError(f"{label}: is packed by {len(packers)} filters on top of one another: save it with one")
-        self._dataset, self._label = dataset, label
+        self._dataset = dataset
+        self._label = label
         self._is_deflated = packers == [_DEFLATE]
         self._checked: set[int] = set()
 
@@ -40,7 +43,8 @@ class Chunks:
         """Raise InputError if a chunk of some rows, not looked at before, unpacks to more than it should."""
         if not self._is_deflated:
             return
-        sizes, shape = self._dataset.chunks, self._dataset.shape
+        sizes = self._dataset.chunks
+        shape = self._dataset.shape
         for first in sorted({int(row) // sizes[0] for row in rows} - self._checked):
             self._checked.add(first)
             others = (range(0, extent, size) for extent, size in zip(shape[1:], sizes[1:], strict=True))
@@ -54,7 +58,8 @@ class Chunks:
         declared = self._dataset.dtype.itemsize
         for size in self._dataset.chunks:
             declared *= size
-        stream, unpacked = zlib.decompressobj(), 0
+        stream = zlib.decompressobj()
+        unpacked = 0
         packed = self._dataset.id.read_direct_chunk(place)[1]
         while packed and unpacked <= declared + 4:  # Fletcher's checksum
             unpacked += len(stream.decompress(packed, _PART))
@@ -68,21 +73,21 @@ class Chunks:
 
 def check_alone(path: Path) -> None:
     """Raise InputError where any array of an HDF5 file lies in another file, or the file cannot be read."""
-    with told(lambda why: f"{path}: can't be read as HDF5 ({why}): give a complete HDF5 file"):
+    with as_input_error(lambda why: f"{path}: can't be read as HDF5 ({why}): give a complete HDF5 file"):
         check_regular(path)
         h5py = load_h5py(path)
         with h5py.File(path, "r") as file:
             found = arrays_of(file)
             for name in found:
                 check_inside(path, name, found)
-            for name in file:  # whoever reads by a name would follow it
+            for name in file:  # a reader that opens it by name would follow a link
                 link = file.get(name, getlink=True)
                 if isinstance(link, h5py.ExternalLink):
                     raise InputError(f"{path}:{name}: is a link to another file, {link.filename}: put its array there")
 
 
 def arrays_of(file: Any) -> dict[str, Any]:
-    """The arrays of a file by their names; links to other files are not followed."""
+    """Return the arrays of a file by their names; links to other files are not followed."""
     found: dict[str, Any] = {}
     file.visititems(lambda name, item: found.update({name: item} if getattr(item, "shape", None) else {}))
     return found
@@ -90,7 +95,8 @@ def arrays_of(file: Any) -> dict[str, Any]:
 
 def check_inside(path: Path, key: str, found: dict[str, Any]) -> None:
     """Refuse an array whose bytes are not all in the file itself: it could name any file of this machine."""
-    todo, seen = [key], set()
+    todo = [key]
+    seen = set()
     while todo:
         name = todo.pop()
         if name in seen:
@@ -100,7 +106,7 @@ def check_inside(path: Path, key: str, found: dict[str, Any]) -> None:
         outside = [str(file) for file, *_ in found[name].external or ()]
         for source in found[name].virtual_sources() if found[name].is_virtual else ():
             part = source.dset_name.strip("/")
-            if source.file_name == "." and part in found and "%" not in part:  # which stands for many names
+            if source.file_name == "." and part in found and "%" not in part:  # % stands for many names
                 todo.append(part)
             else:
                 outside.append(f"{source.file_name}:{source.dset_name}")
@@ -112,6 +118,7 @@ def check_inside(path: Path, key: str, found: dict[str, Any]) -> None:
 
 
 def load_h5py(path: Path) -> Any:
+    """Import h5py. Raises InputError, which names the file that needs it, if it is not installed."""
     try:
         return import_module("h5py")  # optional
     except ModuleNotFoundError as error:

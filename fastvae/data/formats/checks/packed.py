@@ -1,4 +1,4 @@
-"""Files that torchvision's classes unpack without comparing a checksum: what is in them is looked at before."""
+"""Checks of files that torchvision's classes unpack without comparing a checksum."""
 
 import struct
 import zipfile
@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fastvae.data.sources.files import check_unpacked, told
+from fastvae.data.sources.limits import as_input_error, check_unpacked
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_regular, stored_size
 
 from .hdf5 import check_alone
 
-_MATLAB_HEADER, _MATLAB_PACKED = 128, 15  # bytes, and the type of an element that is packed
+_MATLAB_HEADER = 128  # bytes
+_MATLAB_PACKED = 15  # the type of an element that is packed
 _PART = 1 << 20  # bytes
 
 
@@ -21,18 +22,18 @@ def check_packed(kind: str, make: Any, folder: Path) -> None:
     """Refuse the files of a class of torchvision that are not what they should be, or unpack to far too much.
 
     Args:
-        kind: the class' name. make: itself. folder: where its files are.
+        kind: the class's name. make: the class. folder: the folder of its files.
 
     Raises:
         InputError: one of them is no regular file, damaged, not the published one, or a decompression bomb.
     """
-    if kind == "Cityscapes" and not (folder / "leftImg8bit" / "test").is_dir():  # it would unpack archives there
+    if kind == "Cityscapes" and not (folder / "leftImg8bit" / "test").is_dir():  # the class would unpack archives there
         raise InputError(f"{folder}: holds no folder leftImg8bit/test: unpack Cityscapes' archives there yourself")
     if kind == "USPS":
         check_sums(folder, make.split_list.values())
     for pattern, check in _CHECKS.get(kind, {}).items():
         for path in sorted(folder.glob(pattern)):
-            with told(lambda why, path=path: f"{path}: can't be read ({why}): put it there again"):  # type: ignore[misc]
+            with as_input_error(lambda why, path=path: f"{path}: can't be read ({why}): put it there again"):  # type: ignore[misc]
                 check(path)
 
 
@@ -52,7 +53,7 @@ def check_sums(folder: Path, files: Any) -> None:
 
 
 def _check_zip(path: Path) -> None:
-    """A file of torch.save's: a zip archive, whose members may be packed though torch packs none."""
+    """Check a file of torch.save's: a zip archive, whose members may be packed though torch packs none."""
     with open_regular(path) as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
@@ -61,7 +62,7 @@ def _check_zip(path: Path) -> None:
 
 
 def _check_matlab(path: Path) -> None:
-    """A .mat file of version 5: elements, some of them packed by zlib."""
+    """Check a .mat file of version 5: elements, some of them packed by zlib."""
     with open_regular(path) as file:
         header = file.read(_MATLAB_HEADER)
         order = ">" if header[-2:] == b"MI" else "<"
@@ -78,7 +79,7 @@ def _check_matlab(path: Path) -> None:
 
 
 def _unpacked(file: BinaryIO, size: int) -> Iterator[int]:
-    """How many bytes come out of the next ``size``, a little at a time."""
+    """Yield how many bytes come out of the next ``size``, a part at a time."""
     stream = zlib.decompressobj()
     while size > 0 and (part := file.read(min(_PART, size))):
         size -= len(part)

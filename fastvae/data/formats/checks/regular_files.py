@@ -1,4 +1,4 @@
-"""Libraries that open files themselves, held to regular ones: a pipe or a device would hang them."""
+"""A guard for libraries that open files themselves: a pipe or a device would hang them."""
 
 import os
 import sys
@@ -10,38 +10,39 @@ from functools import cache
 from fastvae.utils.files import check_regular
 
 
-class _Held(threading.local):
-    is_held = False
+class _Guard(threading.local):
+    is_on = False
 
 
-_held = _Held()
+_guard = _Guard()
 
 
 @contextmanager
-def regular_alone() -> Iterator[None]:
-    """Within, and in this thread, whatever Python opens by its path must be a regular file, else OSError is raised.
+def only_regular_files() -> Iterator[None]:
+    """A context in which Python opens regular files alone, in this thread: others raise OSError.
 
-    That covers ``open`` and ``os.open``, and so Pillow, numpy, scipy and torch; not what a C library opens by itself.
+    It covers ``open`` and ``os.open``, and so Pillow, numpy, scipy and torch; not what a C library opens by itself.
     """
     _install()
-    _held.is_held, before = True, _held.is_held
+    before = _guard.is_on
+    _guard.is_on = True
     try:
         yield
     finally:
-        _held.is_held = before
+        _guard.is_on = before
 
 
 @cache
 def _install() -> None:
-    """Once, for a hook stays for good."""
+    """Add the hook once: Python cannot remove one."""
     sys.addaudithook(_hook)
 
 
 def _hook(event: str, arguments: tuple[object, ...]) -> None:
-    if event == "open" and _held.is_held and isinstance(path := arguments[0], (str, bytes)) and os.path.exists(path):
-        _held.is_held = False
+    if event == "open" and _guard.is_on and isinstance(path := arguments[0], (str, bytes)) and os.path.exists(path):
+        _guard.is_on = False
         try:
             if not os.path.isdir(path):
                 check_regular(path)
         finally:
-            _held.is_held = True
+            _guard.is_on = True

@@ -6,13 +6,13 @@ import threading
 import numpy as np
 import pytest
 
-from fastvae.data.formats.checks.regular_files import regular_alone
+from fastvae.data.formats.checks.regular_files import only_regular_files
 
 
 def test_pipes_and_devices_are_refused_within(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(3))
     os.mkfifo(tmp_path / "pipe")
-    with regular_alone():
+    with only_regular_files():
         assert np.load(tmp_path / "x.npy").tolist() == [0, 1, 2]
         (tmp_path / "new.txt").write_text("new")
         assert os.listdir(tmp_path)

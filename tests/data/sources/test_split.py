@@ -1,10 +1,12 @@
 """Every tenth is for testing, of pictures as of arrays."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastvae.data.formats.split import halved, tenths
+from fastvae.data.datasets.dataset import dataset_of_tensors
+from fastvae.data.sources.split import split_pictures, train_test_indices
 
 
 class Letters:
@@ -24,16 +26,16 @@ class Letters:
         return b""
 
 
-@given(count=st.integers(2, 200))
-def test_splits_are_by_place_and_lose_nothing(count):
-    train, test = tenths(count, "")
-    assert test.tolist() == list(range(0, count, 10))
+@given(count=st.integers(2, 200), every=st.integers(2, 12))
+def test_splits_are_by_place_and_lose_nothing(count, every):
+    train, test = train_test_indices(count, "", every)
+    assert test.tolist() == list(range(0, count, every))
     assert sorted([*train, *test]) == list(range(count))
     assert train.tolist() == sorted(train)
 
 
 def test_pictures_keep_their_names():
-    train, test = halved(Letters(13), "letters")
+    train, test = split_pictures(Letters(13), "letters")
     assert [(test.name(i), test.encoded(i)) for i in range(len(test))] == [("0", b"0"), ("10", b"10")]
     assert [train.name(i) for i in range(len(train))] == [str(i) for i in range(13) if i % 10]
 
@@ -41,4 +43,9 @@ def test_pictures_keep_their_names():
 @pytest.mark.parametrize(("count", "words"), [(0, "no images"), (1, "1 image")])
 def test_refuses_too_few(refuses, count, words):
     with refuses("letters", words, "at least 2"):
-        halved(Letters(count), "letters")
+        split_pictures(Letters(count), "letters")
+
+
+def test_every_tenth_is_the_rule_of_all():
+    assert train_test_indices(21, "")[1].tolist() == [0, 10, 20]
+    assert dataset_of_tensors(torch.arange(21).byte().view(21, 1, 1, 1)).test.images.flatten().tolist() == [0, 10, 20]

@@ -10,20 +10,20 @@ import time
 import pytest
 import torch
 from pictures import numbered, numbers
-from torch.utils.data import TensorDataset
 
-from fastvae.data.loaders.dataloader import Items, TorchLoader, killed_readers_told
-from fastvae.data.sources.decoded import Pictures
-from fastvae.data.sources.source import Held
+from fastvae.data import TensorSource
+from fastvae.data.loaders.reader_processes import killed_readers_told
+from fastvae.data.loaders.torch_loader import TorchLoader
+from fastvae.data.sources.decoded import DecodedSource
 from fastvae.utils.errors import InputError
 
 
 def threads():
-    return [thread for thread in threading.enumerate() if thread.name == "fastvae-ahead"]
+    return [thread for thread in threading.enumerate() if thread.name == "fastvae-prefetch"]
 
 
 def test_a_loader_that_is_left_leaves_no_thread():
-    loader = TorchLoader(Held(torch.zeros(50, 1, 2, 2)), batch_size=5, seed=0)
+    loader = TorchLoader(TensorSource(torch.zeros(50, 1, 2, 2)), batch_size=5, seed=0)
     batches = iter(loader)
     next(batches)
     assert len(threads()) == 1
@@ -34,18 +34,18 @@ def test_a_loader_that_is_left_leaves_no_thread():
 
 def test_fetch_leaves_the_place():
     images = torch.arange(10).view(10, 1, 1, 1)
-    loader = TorchLoader(Held(images), batch_size=4, seed=0, shuffle=False)
+    loader = TorchLoader(TensorSource(images), batch_size=4, seed=0, shuffle=False)
     assert loader.fetch(2).images.flatten().tolist() == [8, 9]
     assert loader.state_dict() == {"epoch": 0, "step": 0}
 
 
 def test_workers_are_counted_from_zero(refuses):
     with refuses("workers must be at least 0", "-1"):
-        TorchLoader(Held(torch.zeros(5, 1, 2, 2)), batch_size=5, seed=0, workers=-1)
+        TorchLoader(TensorSource(torch.zeros(5, 1, 2, 2)), batch_size=5, seed=0, workers=-1)
 
 
 def test_an_iteration_that_is_still_held_takes_nothing_from_the_next():
-    loader = TorchLoader(Held(torch.arange(40).view(40, 1, 1, 1)), batch_size=4, seed=0)
+    loader = TorchLoader(TensorSource(torch.arange(40).view(40, 1, 1, 1)), batch_size=4, seed=0)
     held = iter(loader)
     next(held)
     loader.set_epoch(1)
@@ -60,7 +60,7 @@ def test_an_iteration_that_is_still_held_takes_nothing_from_the_next():
 def test_processes_take_nothing_over_tell_once_and_leave_torchs_noise_alone(caplog):
     made = numbered(30)
     made.contents[7] = made.contents[21] = b"no picture"
-    pictures = Pictures(made, 8, on_bad="skip")
+    pictures = DecodedSource(made, 8, on_bad="skip")
     loader = TorchLoader(pictures, batch_size=3, seed=0, workers=2)
     state = torch.get_rng_state()
     held = iter(loader)
@@ -77,7 +77,7 @@ def test_processes_take_nothing_over_tell_once_and_leave_torchs_noise_alone(capl
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_told_of_and_replaced(refuses):
-    loader = TorchLoader(Pictures(numbered(40), 8), batch_size=2, seed=0, workers=2)
+    loader = TorchLoader(DecodedSource(numbered(40), 8), batch_size=2, seed=0, workers=2)
     batches = iter(loader)
     next(batches)
     for process in multiprocessing.active_children():
@@ -88,42 +88,12 @@ def test_a_process_that_is_killed_is_told_of_and_replaced(refuses):
     assert [numbers(batch.images) for batch in loader] == [numbers(loader.fetch(step).images) for step in range(20)]
 
 
-def test_a_data_set_of_torchs_is_a_source():
-    images = torch.randint(0, 256, (11, 3, 4, 5), dtype=torch.uint8)
-    for dataset in (TensorDataset(images), TensorDataset(images, torch.arange(11)), list(images)):
-        items = Items(dataset)
-        assert items.shape == (11, 3, 4, 5)
-        assert items.dtype == torch.uint8
-        assert len(items) == 11
-        assert torch.equal(items.read([4, 0, 4]), images[[4, 0, 4]])
-        assert items.read([]).shape == (0, 3, 4, 5)
-        loader = TorchLoader(items, batch_size=4, seed=0, shuffle=False)
-        assert torch.equal(torch.cat([batch.images for batch in loader]), images)
-
-
-@pytest.mark.parametrize(
-    ("items", "words"),
-    [
-        ([], ("needs images", "0")),
-        ([3], ("item 0", "int", "not a tensor (C, H, W)")),
-        ([()], ("item 0", "tuple")),
-        ([torch.zeros(4, 4)], ("item 0", "(4, 4)", "must be (C, H, W)")),
-        ([torch.zeros(1, 4, 4, dtype=torch.float64)], ("item 0", "torch.float64", "uint8 or float32")),
-        ([torch.zeros(1, 4, 4), torch.zeros(1, 4, 5)], ("item 1", "(1, 4, 5)", "(1, 4, 4)", "make them alike")),
-        ([torch.zeros(1, 4, 4), torch.zeros(1, 4, 4).byte()], ("item 1", "torch.uint8", "torch.float32")),
-    ],
-)
-def test_items_that_are_no_images_are_named(refuses, items, words):
-    with refuses(*words):
-        Items(items).read(range(len(items)))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [None, b"no picture"])
 def test_processes_end_with_their_loader(content):
     made = numbered(9)
     made.contents[5] = content or made.contents[5]
-    loader = TorchLoader(Pictures(made, 8), batch_size=3, seed=0, workers=2)
+    loader = TorchLoader(DecodedSource(made, 8), batch_size=3, seed=0, workers=2)
     with contextlib.suppress(InputError):
         list(loader)
     assert len(multiprocessing.active_children()) == 2
@@ -139,7 +109,7 @@ def test_processes_end_with_their_loader(content):
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_between_epochs_is_told_of(refuses):
-    loader = TorchLoader(Pictures(numbered(6), 8), batch_size=2, seed=0, workers=2)
+    loader = TorchLoader(DecodedSource(numbered(6), 8), batch_size=2, seed=0, workers=2)
     assert len(list(loader)) == 3
     multiprocessing.active_children()[0].kill()
     loader.set_epoch(1)
@@ -161,4 +131,4 @@ def test_other_errors_are_not_of_a_killed_process():
 def test_a_batch_larger_than_memory_is_refused(monkeypatch, refuses):
     monkeypatch.setattr("fastvae.utils.machine.memory", lambda: 1 << 30)
     with refuses("a batch of 1,000 images", "GB of memory", "--batch-size"):
-        TorchLoader(Pictures(numbered(400), 1000), batch_size=1000, seed=0)
+        TorchLoader(DecodedSource(numbered(400), 1000), batch_size=1000, seed=0)

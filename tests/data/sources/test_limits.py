@@ -4,32 +4,32 @@ import os
 
 import pytest
 
-from fastvae.data.sources import files
-from fastvae.data.sources.files import check_unpacked, picture, told
+from fastvae.data.sources import limits
+from fastvae.data.sources.limits import as_input_error, check_unpacked, read_picture
 from fastvae.utils.errors import InputError
 
 
 def test_a_picture_is_a_regular_file_of_no_great_size(tmp_path):
     (tmp_path / "a.png").write_bytes(b"abc" * 1000)
     (tmp_path / "link.png").symlink_to("a.png")
-    assert picture(os.fsencode(tmp_path / "link.png")) == b"abc" * 1000
+    assert read_picture(os.fsencode(tmp_path / "link.png")) == b"abc" * 1000
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "to-pipe.png").symlink_to("pipe")
     (tmp_path / "endless.png").symlink_to("/dev/zero")
     with (tmp_path / "huge.png").open("wb") as file:
-        file.truncate(files.PICTURE_LIMIT + 1)
+        file.truncate(limits.PICTURE_LIMIT + 1)
     for name, words in (("to-pipe", "named pipe"), ("endless", "a device"), ("huge", "268,435,457 bytes, more than")):
         with pytest.raises(OSError, match=words):
-            picture(os.fsencode(tmp_path / f"{name}.png"))
+            read_picture(os.fsencode(tmp_path / f"{name}.png"))
 
 
 def test_whatever_is_raised_is_one_line():
     for error in (RecursionError("deep"), KeyError("a\nb"), OverflowError()):
-        with pytest.raises(InputError, match=r"^x: .*$") as caught, told(lambda why: f"x: {why}"):
+        with pytest.raises(InputError, match=r"^x: .*$") as caught, as_input_error(lambda why: f"x: {why}"):
             raise error
         assert caught.value.__cause__ is error
     for error in (InputError("mine"), MemoryError(), KeyboardInterrupt()):
-        with pytest.raises(type(error)) as caught, told(lambda why: f"x: {why}"):
+        with pytest.raises(type(error)) as caught, as_input_error(lambda why: f"x: {why}"):
             raise error
         assert caught.value is error
 
@@ -59,11 +59,3 @@ def test_a_limit_that_is_no_number_is_refused(monkeypatch, given):
     monkeypatch.setenv("FASTVAE_MAX_UNPACKED", given)
     with pytest.raises(InputError, match=r"^FASTVAE_MAX_UNPACKED is .*: write 4G, say$"):
         check_unpacked("x", 1, 1)
-
-
-def test_downloads_are_read_from_a_folder_of_ones_own_alone(tmp_path, monkeypatch, refuses):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert files.download_folder("mnist").stat().st_mode & 0o777 == 0o700
-    (tmp_path / "fastvae").chmod(0o777)
-    with refuses("mnist", tmp_path / "fastvae", "can be written by others"):
-        files.download_folder("mnist")

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastvae.data import load
-from fastvae.data.sources.npy import split
 from fastvae.utils.errors import InputError
 
 
@@ -49,10 +48,10 @@ def test_reads_every_layout(saved, given_shape, read_shape, order):
     last = len(given_shape) == 4 and given_shape[1] not in (1, 3, 4)
     expected = torch.from_numpy(array.transpose(0, 3, 1, 2) if last else array).reshape(21, *read_shape)
     assert data.shape == read_shape
-    assert data.train.is_contiguous()
-    assert data.test.is_contiguous()
-    assert torch.equal(data.test, expected[::10])
-    assert torch.equal(data.train, expected[torch.arange(21) % 10 != 0])
+    assert data.train.images.is_contiguous()
+    assert data.test.images.is_contiguous()
+    assert torch.equal(data.test.images, expected[::10])
+    assert torch.equal(data.train.images, expected[torch.arange(21) % 10 != 0])
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8", ">f8"])
@@ -61,7 +60,7 @@ def test_floats_become_fp32(saved, dtype):
     data = load(saved(array))
     assert data.train.dtype == data.test.dtype == torch.float32
     expected = torch.from_numpy(array.astype(np.float32))[:, None]
-    assert torch.equal(data.test, expected[::10])
+    assert torch.equal(data.test.images, expected[::10])
     assert torch.equal(data.train[:9], expected[1:10])
     assert data.span == (float(expected.min()), float(expected.max()))
 
@@ -74,19 +73,12 @@ def test_bool_becomes_black_and_white(saved):
     assert data.span == (0.0, 1.0)
 
 
-@given(count=st.integers(0, 60), every=st.integers(2, 12))
-def test_split_is_by_place(count, every):
-    train, test = split(np.arange(count, dtype=np.uint8), every)
-    assert test.tolist() == [place for place in range(count) if place % every == 0]
-    assert train.tolist() == [place for place in range(count) if place % every]
-
-
 def test_the_file_is_only_read(saved):
     array = counting(20, 4, 4)
     path = saved(array)
     data = load(path)
-    data.train.zero_()
-    data.test.zero_()
+    data.train.images.zero_()
+    data.test.images.zero_()
     assert np.array_equal(np.load(path), array)
 
 

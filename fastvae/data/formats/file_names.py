@@ -1,4 +1,4 @@
-"""Many names in little memory, which of them are pictures, and a count of them for people."""
+"""Names of files: many in little memory, which are pictures, which lie outside of the folder, and how many they are."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from fastvae.utils.text import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _ENDINGS = tuple(suffix.encode() for suffix in SUFFIXES)
-_PATIENCE = 1.0  # seconds without a word
+_PATIENCE = 1.0  # seconds before the count is shown
 _PART = 1000  # items between two looks at the clock
 _LOG = logging.getLogger("fastvae")
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def is_picture(path: bytes) -> bool:
-    """Whether a name is a picture's. Hidden files are none: on a Mac, ``._x.jpg`` says how a window shows x.jpg.
+    """Return whether a name is a picture's. Hidden files are not: on a Mac, ``._x.jpg`` has the icon of x.jpg.
 
     >>> is_picture(b"a/b.JPG"), is_picture(b"a/._b.jpg"), is_picture(b"a/b.txt")
     (True, False, False)
@@ -34,35 +34,37 @@ def is_picture(path: bytes) -> bool:
 
 
 def shown(name: bytes) -> str:
-    """A file's name for people: on one line, and of characters that can be printed, whatever its bytes are."""
+    """Return a file's name for people: one line of printable characters, whatever its bytes are."""
     return printable(name.decode("utf-8", "backslashreplace"))
 
 
 def warn(message: str) -> None:
-    """Log one line; of several processes the first does."""
+    """Log one line, in the first of several processes."""
     if is_first():
         _LOG.warning("%s", printable(message))
 
 
 def is_first() -> bool:
-    """Whether this process is the one of a run that talks."""
+    """Return whether this process is rank 0, the one that logs."""
     return os.environ.get("RANK", "0") == "0"
 
 
-class Names:
-    """A sequence of names, as one block of bytes and where each of them ends: a million take 8 MB and their letters.
+class NameList:
+    """A sequence of names, stored as one block of bytes and where each ends: a million take 8 MB and their letters.
 
-    >>> names = Names([b"a.jpg", b"b/c.png"])
+    >>> names = NameList([b"a.jpg", b"b/c.png"])
     >>> len(names), names[1]
     (2, b'b/c.png')
     """
 
     def __init__(self, names: Iterable[bytes]) -> None:
-        block, ends = bytearray(), array("q", [0])
+        block = bytearray()
+        ends = array("q", [0])
         for name in names:
             block += name
             ends.append(len(block))
-        self._block, self._ends = bytes(block), np.array(ends)
+        self._block = bytes(block)
+        self._ends = np.array(ends)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -71,8 +73,8 @@ class Names:
         return self._block[self._ends[index] : self._ends[index + 1]]
 
 
-class Outside:
-    """Which files of a data set lie outside of its folder, by links or by their paths: they are read, but said first.
+class OutsideFiles:
+    """The files of a data set outside of its folder, by links or by their paths: they are read, after a warning.
 
     Args:
         root: the folder.
@@ -81,28 +83,29 @@ class Outside:
     def __init__(self, root: bytes) -> None:
         self._root = os.path.join(os.path.realpath(root), b"")
         self._folders: dict[bytes, bool] = {}
-        self._is_outside = False  # the folder that was entered
-        self.count, self._first = 0, b""
+        self._is_outside = False  # whether the folder that was entered is
+        self.count = 0
+        self._first = b""
 
     def enter(self, folder: bytes) -> None:
-        """Go on with the files of a folder."""
+        """Look at the files of this folder from now on."""
         self._is_outside = self._is_out(folder)
 
     def see(self, path: bytes, is_link: bool) -> None:
-        """Look at a file of the folder that was entered: only of links the system is asked where they lead."""
+        """Look at a file of the folder that was entered: the system is asked about links alone."""
         if self._leads_out(path) if is_link else self._is_outside:
             self.count += 1
             self._first = self._first or os.path.realpath(path)
 
     def tell(self, label: str) -> None:
-        """Log one line, if there are such files."""
+        """Log one line if there are such files."""
         if self.count == 1:
             warn(f"{label}: 1 of its files lies outside of it, {shown(self._first)}")
         elif self.count:
             warn(f"{label}: {self.count:,} of its files lie outside of it, {shown(self._first)} for one")
 
     def _leads_out(self, link: bytes) -> bool:
-        """By the folder that a link names, which many have in common: a path's own links take 50 us to follow."""
+        """Judge by the folder that a link names, which many links share: to follow a path's own links takes 50 us."""
         folder, name = os.path.split(os.path.join(os.path.dirname(link), os.readlink(link)))
         if self._is_out(folder):
             return True
@@ -119,7 +122,7 @@ class Outside:
 
 
 class Counting:
-    """Counts what is found, on stderr, where that takes longer than a second; of several processes the first tells.
+    """Counts items on stderr, in the first process, if they take longer than a second.
 
     >>> with Counting("files") as counting:
     ...     list(counting("abc"))
@@ -129,7 +132,8 @@ class Counting:
     def __init__(self, what: str) -> None:
         self._what = what
         self._is_shown = is_first()
-        self._count, self._begun = 0, time.monotonic()
+        self._count = 0
+        self._begun = time.monotonic()
         self._stack = ExitStack()
         self._status: Status | None = None
 
@@ -140,7 +144,7 @@ class Counting:
         self._stack.close()
 
     def __call__(self, items: Iterable[T]) -> Iterator[T]:
-        """The items, counted together with those of other calls."""
+        """Yield the items, counted together with those of other calls."""
         for item in items:
             self._count += 1
             if self._count % _PART == 0 and self._is_shown and time.monotonic() - self._begun > _PATIENCE:

@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastvae.data.sources.limits import as_input_error
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_regular, reason
-
-from .files import told
 
 _MAGIC = b"\x93NUMPY"
 _CHANNELS = (1, 3, 4)
@@ -30,20 +29,20 @@ class Header(NamedTuple):
 
 
 def header(file: IO[bytes]) -> Header:
-    """Read the header of an .npy file, which begins here. For damage it raises whatever numpy does."""
+    """Read the header of an .npy file that begins at the file's position. Damage raises whatever numpy raises."""
     head = BytesIO(file.read(_HEADER_LIMIT))
     version = np.lib.format.read_magic(head)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    with warnings.catch_warnings():  # of a header by Python 2, or with letters that are none of Python's
+    with warnings.catch_warnings():  # about headers by Python 2, or with letters that Python has not
         warnings.simplefilter("ignore")
         return Header(*read(head), head.tell())
 
 
-def mapped(path: Path) -> NDArray[Any]:
-    """The array of an .npy file, a :class:`numpy.memmap`: nothing is read yet, and nothing is ever written.
+def open_npy(path: Path) -> NDArray[Any]:
+    """Open the array of an .npy file as a :class:`numpy.memmap`: nothing is read yet, and nothing is ever written.
 
     Raises:
-        InputError: the file is missing, no .npy file, or truncated.
+        InputError: the file is missing, not an .npy file, or truncated.
     """
     remedy = "save one array of images, all of one size, with numpy.save"
     try:
@@ -56,7 +55,7 @@ def mapped(path: Path) -> NDArray[Any]:
             if magic != _MAGIC:
                 raise InputError(f"{path}: is not an .npy file, it begins with 0x{magic.hex()}: {remedy}")
             # A damaged header ends in ValueError, SyntaxError, TypeError, OverflowError, ...
-            with told(lambda why: f"{path}: is no usable .npy file ({why}): {remedy}"):
+            with as_input_error(lambda why: f"{path}: is no usable .npy file ({why}): {remedy}"):
                 file.seek(0)
                 shape, is_fortran, dtype, start = header(file)
                 if dtype.hasobject:
@@ -69,7 +68,7 @@ def mapped(path: Path) -> NDArray[Any]:
 
 
 def check_images(label: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Refuse what are no images.
+    """Refuse an array that cannot hold images.
 
     Arrays of (N, H, W), (N, C, H, W) or (N, H, W, C) are images, with C in 1, 3, 4 and the first reading that fits;
     (N, D) are plain vectors. They hold uint8, bool or floats.
@@ -92,7 +91,7 @@ def check_images(label: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> No
 
 
 def as_images(array: NDArray[Any]) -> NDArray[Any]:
-    """An array that :func:`check_images` has let pass as (N, C, H, W), a view; (N, D) become (N, 1, 1, D).
+    """Return an array that passed :func:`check_images` as (N, C, H, W), a view; (N, D) becomes (N, 1, 1, D).
 
     >>> import numpy as np
     >>> as_images(np.zeros((5, 9, 8, 3))).shape
@@ -106,7 +105,9 @@ def as_images(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def as_pixels(label: str, array: NDArray[Any]) -> Tensor:
-    """An array as uint8 or fp32, in its own memory where it is that: bool becomes 0 and 255, all floats become fp32.
+    """Return an array as a uint8 or fp32 tensor, without a copy where it has that type.
+
+    bool becomes 0 and 255, and any floating-point type becomes fp32.
 
     Raises:
         InputError: it has pixels that are NaN or infinite as fp32.
@@ -115,7 +116,7 @@ def as_pixels(label: str, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array.view(np.uint8)) * 255
     if array.dtype == np.uint8:
         return torch.from_numpy(array)
-    with np.errstate(over="ignore"):  # what is too large for fp32 becomes infinite
+    with np.errstate(over="ignore"):  # a value too large for fp32 becomes infinite, and is refused below
         pixels = torch.from_numpy(array.astype(np.float32, copy=False))
     low, high = (bound.item() for bound in torch.aminmax(pixels)) if pixels.numel() else (0.0, 0.0)
     if not np.isfinite([low, high]).all():
@@ -124,14 +125,3 @@ def as_pixels(label: str, array: NDArray[Any]) -> Tensor:
             "clean them, with numpy.nan_to_num for one"
         )
     return pixels
-
-
-def split(images: NDArray[Any], every: int) -> tuple[Tensor, Tensor]:
-    """Split (N, ...) of uint8 into those for training and for testing, which are numbers 0, every, 2 * every, ...
-
-    >>> import numpy as np
-    >>> split(np.arange(7, dtype=np.uint8), every=3)
-    (tensor([1, 2, 4, 5], dtype=torch.uint8), tensor([0, 3, 6], dtype=torch.uint8))
-    """
-    is_test = np.arange(len(images)) % every == 0
-    return torch.from_numpy(images[~is_test]), torch.from_numpy(images[is_test])
