@@ -43,7 +43,13 @@ class Timed(Contender):
 def run(clock, steps=None, laps=(4.0, 1.0, 3.0, 2.0), seeds=1, made=(5.0, 50.0), first=7.0):
     task = Task("classic", PRESETS["classic"], Dataset("made", IMAGES, IMAGES), 100, torch.device("cpu"), steps)
     entries = [
-        Entry(name, "torch", lambda task, seed, factor=factor: Timed(clock, factor * made[seed], factor * first, [factor * lap for lap in laps]))
+        Entry(
+            name,
+            "torch",
+            lambda task, seed, factor=factor: Timed(
+                clock, factor * made[seed], factor * first, [factor * lap for lap in laps]
+            ),
+        )
         for name, factor in (("a", 1), ("b", 2))
     ]
     return race(task, entries, laps=len(laps) - 1, seeds=seeds)

@@ -1,4 +1,4 @@
-"""The pictures of a run: grey levels, tiles and their places, the PNG; and curves that are the lines of metrics.jsonl."""
+"""The pictures of a run: grey levels, tiles and their places; and curves that are the lines of metrics.jsonl."""
 
 import pytest
 import torch

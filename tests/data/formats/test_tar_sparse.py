@@ -1,0 +1,39 @@
+"""Members that tar keeps with holes, which cannot be read from one place, are no pictures."""
+
+import io
+import tarfile
+
+import pytest
+
+from fastvae.data.formats.tar import Tars
+
+
+def member(archive, name, content, **records):
+    info = tarfile.TarInfo(name)
+    info.size, info.pax_headers = len(content), records
+    archive.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """Two pictures as they are, and one between them of 3 bytes and a hole, as GNU tar's --sparse keeps it."""
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        member(archive, "a.jpg", b"first")
+        where = b"1\n0\n3\n".ljust(512, b"\0")  # one piece, at 0, of 3 bytes
+        sparse = {"major": "1", "minor": "0", "name": "holes.jpg", "realsize": "4096"}
+        member(archive, "x.jpg", where + b"abc", **{f"GNU.sparse.{key}": value for key, value in sparse.items()})
+        member(archive, "b.jpg", b"second")
+    return path
+
+
+def test_sparse_members_are_left_out(archive):
+    with tarfile.open(archive) as opened:
+        assert [(found.name, found.issparse()) for found in opened] == [
+            ("a.jpg", False),
+            ("holes.jpg", True),
+            ("b.jpg", False),
+        ]
+    tars = Tars([archive])
+    assert [tars.encoded(index) for index in range(len(tars))] == [b"first", b"second"]
+    assert tars.name(1) == f"{archive}/b.jpg"
