@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,3 +73,13 @@ def test_a_gpu_that_torch_cannot_use_is_to_mend(capsys, monkeypatch):
     status, rows = findings(capsys)
     assert status == 1
     assert rows["GPU"] == ("there, but torch cannot use it", "install torch's CUDA build and a matching driver")
+
+
+def test_each_gpu_is_shown_with_its_memory(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    memory = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: memory)
+    monkeypatch.setattr(doctor, "device_name", lambda device: f"name of {device}")
+    _, *gpus = doctor._devices()
+    assert gpus == [(f"GPU {index}", f"name of cuda:{index}, 80 GiB", "") for index in (0, 1)]

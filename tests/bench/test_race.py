@@ -103,3 +103,36 @@ def test_disagreement_is_relative_and_names_both():
         "far ends at 51.10 nats, first at 50.00",
         "below ends at 48.90 nats, first at 50.00",
     ]
+
+
+class Queueing(Contender):
+    """As on a GPU: a step takes no time of the host, and what waits for the device takes all that was queued."""
+
+    def __init__(self, clock, first):
+        self._clock, self._queued, self._first = clock, 0.0, first
+
+    def epoch(self, number):
+        for step in range(STEPS):
+            self._queued += 1.0 if step else self._first
+            yield
+
+    def wait(self):
+        self._clock[0] += self._queued
+        self._queued = 0.0
+
+
+def test_what_was_queued_before_a_lap_is_not_of_the_lap(clock):
+    contender = Queueing(clock, first=50.0)
+    assert contender.lap(1, 2, contender.wait) == 1.0
+    contender = Queueing(clock, first=4.0)
+    contender._queued = 100.0  # of another's turn
+    assert contender.lap(1, None, contender.wait) == (4 + 1 + 1) / 3
+
+
+def test_the_test_loss_does_not_depend_on_how_many_images_are_evaluated_at_once(monkeypatch):
+    images = torch.randint(0, 256, (30, 1, 8, 8), dtype=torch.uint8)
+    task = Task("classic", PRESETS["classic"], Dataset("made", images, images), 10, torch.device("cpu"))
+    model = task.model(0)
+    whole = task.test_loss(model)
+    monkeypatch.setattr("fastvae.bench.contenders.workload._EVAL_BATCH", 7)
+    assert task.test_loss(model) == pytest.approx(whole, rel=1e-6)

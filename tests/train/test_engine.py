@@ -85,3 +85,51 @@ def test_evaluation_is_the_mean_over_images_of_the_negative_elbo(train, metrics)
     elbo = model.loss(load("digits").test, Noise(0, 1, stream=1), reduction="batchmean")
     assert line["loss"] == pytest.approx(elbo.nll.item() + elbo.kl.item(), rel=1e-5)
     assert (line["nll"], line["kl"]) == pytest.approx((elbo.nll.item(), elbo.kl.item()), rel=1e-5)
+
+
+# One of two processes has a layer whose gradient is infinite: the loss is finite in both.
+WORK = """
+import torch
+from torch import nn
+import fastvae
+from fastvae.data import ResidentLoader
+from fastvae.train.config import TrainConfig, resolve
+from fastvae.train.engine import Engine
+
+class Steep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * float("inf")
+
+class Layer(nn.Module):
+    def forward(self, x):
+        return Steep.apply(x)
+
+def work(world):
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 6))
+    decoder = nn.Sequential(nn.Linear(3, 64), *([Layer()] if world.rank == 1 else []))
+    model = fastvae.VAE(encoder, nn.Sequential(decoder, nn.Unflatten(1, (1, 8, 8))), "gaussian", latent_shape=3)
+    config = resolve(TrainConfig(batch_size=8, device="cpu", precision="fp32", execution="eager"))
+    engine = Engine(model, config, config.recipe, world)
+    images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    loader = ResidentLoader(images, batch_size=8, seed=0, rank=world.rank, world_size=world.size)
+    for batch in loader:
+        engine.train_step(batch)
+    report = engine.nonfinite.report(world)
+    assert (report.found, report.step) == (1, 1), report
+    assert 0 < report.loss < 1e4, report
+    assert abs(report.loss - report.nll - report.kl) < 1e-3, report
+    told = world.all_gather_object([report.loss, report.nll, report.kl])
+    assert told[0] == told[1], told
+    assert all(map(torch.equal, before, model.parameters()))
+"""
+
+
+def test_both_processes_find_the_gradient_of_one(in_processes):
+    in_processes(WORK, 2)
