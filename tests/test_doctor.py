@@ -1,4 +1,4 @@
-"""`fastvae doctor` on machines that are made up: what is found, what is to mend, and the exit status."""
+"""`fastvae doctor` on made-up machines: its findings, its remedies and its exit status."""
 
 import importlib.metadata
 import re
@@ -13,7 +13,7 @@ from fastvae.cli import run
 
 @pytest.fixture(autouse=True)
 def whole(monkeypatch):
-    """A machine without a GPU on which everything is there."""
+    """A machine without a GPU that lacks nothing else."""
     monkeypatch.setenv("COLUMNS", "240")
     monkeypatch.delenv("FASTVAE_DATA", raising=False)
     monkeypatch.setattr(doctor, "has_native", lambda: True)
@@ -24,7 +24,7 @@ def whole(monkeypatch):
 
 
 def findings(capsys):
-    """The exit status; what was found and what is to mend, by name."""
+    """Run doctor; return its exit status and, by name, what it found and what it asks to mend."""
     status = run(["doctor"])
     rows = re.findall(r"^│ (.+?) +│ (.+?) *│ (.*?) *│$", capsys.readouterr().out, re.MULTILINE)
     return status, {name: (found, remedy) for name, found, remedy in rows}

@@ -1,4 +1,4 @@
-"""The statistics of a race, by a clock that the contenders move: medians, quartiles, start-up."""
+"""The statistics of a race, on a clock that the contenders move: medians, quartiles, start-up."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def clock(monkeypatch):
 
 
 class Timed(Contender):
-    """Takes so many seconds to be made, so many for its first step, and so many for each step of a lap."""
+    """A contender whose construction, first step and steps in each lap take given seconds on the clock."""
 
     precision = "bf16"
     note = "chosen"
@@ -91,7 +91,7 @@ def test_start_up_is_never_negative(clock):
 def test_median_and_quartiles():
     made = Result("a", "torch", seconds=[5.0, 1.0, 2.0, 10.0])
     assert made.median == 3.5
-    assert made.quartiles == (1.75, 6.25)  # inclusive: by lines between the values in order
+    assert made.quartiles == (1.75, 6.25)  # inclusive: interpolated between the sorted values
     assert Result("a", "torch", seconds=[3.0]).quartiles == (3.0, 3.0)
     assert Result("a", "torch", test_losses=[1.0, 2.0, 6.0]).test_loss == 3.0
 
@@ -106,7 +106,7 @@ def test_disagreement_is_relative_and_names_both():
 
 
 class Queueing(Contender):
-    """As on a GPU: a step takes no time of the host, and what waits for the device takes all that was queued."""
+    """A contender as on a GPU: steps only queue work, and waiting takes the time of all that is queued."""
 
     def __init__(self, clock, first):
         self._clock, self._queued, self._first = clock, 0.0, first
@@ -125,7 +125,7 @@ def test_what_was_queued_before_a_lap_is_not_of_the_lap(clock):
     contender = Queueing(clock, first=50.0)
     assert contender.lap(1, 2, contender.wait) == 1.0
     contender = Queueing(clock, first=4.0)
-    contender._queued = 100.0  # of another's turn
+    contender._queued = 100.0  # left by the contender before it
     assert contender.lap(1, None, contender.wait) == (4 + 1 + 1) / 3
 
 

@@ -1,4 +1,4 @@
-"""The report of a race, on made-up results: every number of the table, the file and the picture is known."""
+"""The report of a race, on made-up results: every number in the table, the file and the plot is known."""
 
 import json
 
@@ -21,7 +21,7 @@ def task(steps=None, batch_size=100):
 
 
 def results(baseline="tutorial"):
-    """Medians of 20, 5, 4 and 2 ms; quartiles by hand."""
+    """Return four results with medians of 20, 5, 4 and 2 ms a step."""
     return [
         Result(baseline, baseline, "fp32", "", [0.010, 0.020, 0.040, 0.018, 0.022], 1.25, [100.0, 102.0]),
         Result("torch, eager", "torch", "fp32", "", [0.005, 0.004, 0.009], 2.0, [101.0, 101.5]),
@@ -31,7 +31,7 @@ def results(baseline="tutorial"):
 
 
 def table(capsys, monkeypatch, task, results):
-    """The head line, the columns' names, and the cells of each contender."""
+    """Print the table; return the line above it, the names of its columns, and the cells of each row."""
     monkeypatch.setenv("COLUMNS", "200")
     console = Terminal()
     console.width = 200

@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """A run of 2 x 2 pixels and 40 test images, of which all figures are made up."""
+    """A made-up run with 40 test images of 2 x 2 pixels."""
     images = torch.zeros(40, 1, 2, 2, dtype=torch.uint8)
     opened = SimpleNamespace(
         path="run",
@@ -87,7 +87,7 @@ def test_the_standard_error_is_that_of_the_mean(pretended, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(cli, "estimate_nll", lambda model, *what: asked.append(what) or iter(parts))
     assert run(["nll", "run", "--samples", "1500", "--images", "4"]) == 0
-    # Mean 4; the deviations' squares sum to 50, over 3 the variance; its root over 2 is the error of the mean.
+    # The mean is 4 and the squared deviations sum to 50, so the variance is 50 / 3, over 4 images.
     line = f"test nll 4.000 nats, standard error {math.sqrt(50 / 3) / 2:.3f} over 4 images, 1,500 samples each, "
     assert re.fullmatch(re.escape(line) + r"[\d.]+ s\n", capsys.readouterr().out)
     ((images, samples, seed),) = asked

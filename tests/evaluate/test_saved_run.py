@@ -1,4 +1,4 @@
-"""What a saved run says of its latents, on models with known answers; and where it finds its images."""
+"""Statistics of a saved run's latents, on models with known answers; and the files that its images come from."""
 
 import struct
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ SIDE = 4  # of the pictures, and of the grid of latents
 
 
 class Posterior(nn.Module):
-    """The pixels as means on a grid (B, 3, SIDE, SIDE): as they are, a tenth of them, none; log-variances of 0."""
+    """An encoder whose means (B, 3, SIDE, SIDE) are the pixels, a tenth of them, and 0; its log-variances are 0."""
 
     def forward(self, x):
         means = torch.cat((x, 0.1 * x, 0 * x), 1)
@@ -50,7 +50,7 @@ def test_the_kl_of_a_channel_is_summed_over_its_places(images):
 
 
 def test_a_channel_is_active_where_its_mean_varies_enough_at_any_place(images):
-    # A tenth of the pixels has a variance of 1/100 in the mean over the places, and more at one of them.
+    # The variance of a tenth of a standard normal is 0.01 on average over the places, and larger at some of them.
     assert evaluate(opened(images), loader(images)).active.tolist() == [True, True, False]
     quiet = 0.5 * images
     assert evaluate(opened(quiet), loader(quiet)).active.tolist() == [True, False, False]
@@ -73,7 +73,7 @@ def idx(path, images):
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    """Two folders of MNIST's files, with other pixels and other counts of test images; and none by the environment."""
+    """Write two folders of MNIST files that differ in pixels and in test images; FASTVAE_DATA names neither."""
     monkeypatch.setenv("FASTVAE_DATA", str(tmp_path / "nothing"))
     for number, name in enumerate(("own", "other")):
         pixels = np.random.default_rng(number).integers(0, 256, (40, 28, 28), dtype=np.uint8)
@@ -114,5 +114,5 @@ def test_the_files_that_a_run_names_are_told(tmp_path, settings, data_dir, named
 
 
 def test_units_are_active_from_a_hundredth_on():
-    """Burda, Grosse & Salakhutdinov 2015, section 5.2."""
+    """The threshold is that of Burda, Grosse & Salakhutdinov 2015, section 5.2."""
     assert saved_run._ACTIVE == 0.01

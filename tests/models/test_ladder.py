@@ -1,4 +1,4 @@
-"""The two levels of a ladder draw apart, wherever it samples."""
+"""The two levels of a ladder draw independent noise, wherever it samples."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def ladder():
 
 
 def seen(module):
-    """What a module is given, and what it gives, of each call from now on."""
+    """Record the input and the output of every later call of a module."""
     calls = []
     module.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0].detach(), output.detach())))
     return calls

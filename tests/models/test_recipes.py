@@ -1,4 +1,4 @@
-"""The recipes of the presets for pictures, number by number: a change is a change of every user's curve."""
+"""The recipes of the presets for pictures, number by number: a changed number changes the curves of every user."""
 
 import pytest
 

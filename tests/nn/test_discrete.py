@@ -1,4 +1,4 @@
-"""Which likelihoods are code lengths of 8-bit pixels, so that their nll has bits per dimension."""
+"""Likelihoods of discrete pixels: those whose nll is a code length, and the means of their distributions."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ def keys(count):
 
 
 def test_keys_are_of_32_bits_each():
-    """That no key of 64 has its highest bit, or one of its lowest, has a probability of 2**-64 for each."""
+    """A bit that is equal in all of 64 fair keys has a probability of 2**-63."""
     found = keys(64)
     assert found.min() >= 0
     assert found.max() < 2**32

@@ -1,4 +1,4 @@
-"""An engine goes on as it was, and finds what is not finite however its gradients come together."""
+"""The engine: its state survives a resume, and it finds gradients that are not finite however they are summed."""
 
 import re
 
@@ -51,7 +51,7 @@ def test_the_loss_scale_goes_on_as_it_was(train):
     _, parts = train(*flags, "--max-steps", "5", "--resume", out="parts")
     scaler = newest(whole).values["scaler"]
     assert newest(parts).values["scaler"] == scaler != before
-    assert (scaler["scale"], scaler["_growth_tracker"]) != (2.0**16, 0)  # as it begins
+    assert (scaler["scale"], scaler["_growth_tracker"]) != (2.0**16, 0)  # its first state
     for name, tensor in newest(whole).tensors.items():
         assert torch.equal(tensor, newest(parts).tensors[name]), name
 
@@ -70,7 +70,7 @@ def test_a_gradient_that_is_not_finite_is_told_with_the_terms_of_a_sample(tmp_pa
     )
     assert found is not None, str(caught.value)
     loss, nll, kl = map(float, found.groups())
-    # The noise of a row is that of its place in the shuffled batch, which the nll of a sample hardly shows.
+    # The run shuffles the images, so each meets another row's noise than here; the mean nll hardly depends on it.
     elbo = steep_model().loss(images, Noise(0), reduction="batchmean")
     assert kl == pytest.approx(elbo.kl.item(), rel=1e-4)
     assert nll == pytest.approx(elbo.nll.item(), rel=0.2)

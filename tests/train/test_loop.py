@@ -1,4 +1,4 @@
-"""What a run logs of its speed, by a clock that steps and evaluations move; and when it looks, saves and ends."""
+"""The speeds that a run logs, on a clock that steps and evaluations move."""
 
 import re
 
@@ -11,7 +11,7 @@ TRAIN, TEST, STEPS = 1497, 300, 12  # images of the digits; steps of an epoch at
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Has a training step take 2 seconds and an evaluation 5, and nothing else any."""
+    """Have a training step take 2 seconds, an evaluation 5, and everything else none."""
     now = [100.0]
     step, evaluate = Engine.train_step, Engine.evaluate
 
@@ -44,7 +44,7 @@ def test_images_a_second_are_those_of_each_split_by_its_own_time(train, metrics,
 
 
 def test_the_median_epoch_is_told(train, clock, capsys, monkeypatch):
-    # Of three epochs, whose steps take 2, 2 and 102 seconds.
+    # Steps of the three epochs take 2, 2 and 102 seconds.
     inner = Engine.train_step
 
     def slower(engine, batch):

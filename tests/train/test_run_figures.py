@@ -1,4 +1,4 @@
-"""The figures and pictures of a run, against its own log and against those of the commands that look at it."""
+"""The figures and pictures of a run, compared with its log and with the commands that open it again."""
 
 import re
 
@@ -13,7 +13,7 @@ TRAIN = 1497  # images of the digits
 
 
 def logged(folder):
-    """The training losses in TensorBoard, by step."""
+    """Return the training losses in TensorBoard, by step."""
     events = EventAccumulator(str(folder)).Reload()
     return {event.step: event.value for event in events.Scalars("Train/Total Loss")}
 

@@ -1,4 +1,4 @@
-"""Who takes part in a race, by the device, the flags and the kind of laps."""
+"""The contenders of a race, by device, flags and kind of lap."""
 
 import pytest
 import torch

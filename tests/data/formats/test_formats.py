@@ -1,4 +1,4 @@
-"""Which format a folder is, and which arrays are held in memory."""
+"""Choosing a format: folders of archives, and arrays that are held in memory."""
 
 import io
 import tarfile
@@ -61,7 +61,7 @@ def test_folders_or_pictures_beside_tars_make_it_a_folder_of_pictures(shards, ot
 
 
 def test_both_splits_together_decide_what_fits_into_memory(tmp_path, monkeypatch):
-    """20 images of 100 bytes: 18 for training, 2 for testing."""
+    """Load 20 images of 100 bytes: 18 for training, 2 for testing."""
     np.save(tmp_path / "x.npy", np.zeros((20, 10, 10), np.uint8))
     for limit, held in ((2000, True), (1999, False), (1800, False)):
         monkeypatch.setattr(arrays, "IN_MEMORY", limit)

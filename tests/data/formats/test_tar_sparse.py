@@ -1,4 +1,4 @@
-"""Members that tar keeps with holes, which cannot be read from one place, are no pictures."""
+"""Sparse members of a tar archive, whose bytes do not lie in one place, are left out."""
 
 import io
 import tarfile
@@ -16,7 +16,7 @@ def member(archive, name, content, **records):
 
 @pytest.fixture
 def archive(tmp_path):
-    """Two pictures as they are, and one between them of 3 bytes and a hole, as GNU tar's --sparse keeps it."""
+    """Write two plain pictures and, between them, a sparse one of 3 bytes and a hole, as GNU tar's --sparse does."""
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         member(archive, "a.jpg", b"first")

@@ -1,6 +1,6 @@
-"""The kernels of free bits and of categories on small tensors that reach every line of them: fast enough for each run.
+"""The kernels free_bits_kl and categorical_nll on tensors that are small, and yet reach every line of them.
 
-test_ops.py has all shapes, types and reductions, and is slow.
+All shapes, types and reductions are in test_ops.py, which is slow.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def both(function: Callable[..., Tensor], *inputs: Tensor, bound: float = 1e-6) -> None:
-    """Value and gradients on Triton against the eager reference in fp64."""
+    """Compare value and gradients on Triton with the eager reference in fp64."""
     results = []
     for backend, dtype in (("triton", None), ("reference", torch.float64)):
         leaves = [(x if dtype is None else x.to(dtype)).detach().requires_grad_() for x in inputs]
@@ -31,7 +31,7 @@ def both(function: Callable[..., Tensor], *inputs: Tensor, bound: float = 1e-6) 
 
 
 def latents(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """mu and logvar as the halves of one head: rows that are twice as far apart as they are long."""
+    """Return mu and logvar as the halves of one packed head, so that a row stride is twice the length of a row."""
     generator = torch.Generator().manual_seed(sum(shape))
     head = torch.randn(shape[0], 2, *shape[1:], generator=generator)
     return head[:, 0], head[:, 1]
@@ -39,7 +39,7 @@ def latents(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(params=[None, 2**30, 0], ids=["one tile", "many tiles", "offsets in 64 bits"])
 def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs that take all rows and columns at once, and programs that loop over tiles of 2 columns."""
+    """Have programs take all rows and columns at once, or loop over tiles of 2 columns."""
     if request.param is not None:
         monkeypatch.setattr(free_bits, "_TILE", 4)
         monkeypatch.setattr(free_bits, "_MAX_COLUMNS", 2)
@@ -66,7 +66,7 @@ def test_free_bits(tiles: None, shape: tuple[int, ...], groups: int | None, redu
 
 
 def test_free_bits_of_known_groups() -> None:
-    # KL of the columns, averaged over the batch: 0.5, exactly the threshold; 0.125; 2; and of logvar 1 alone.
+    # The mean KLs of the columns are 0.5, exactly the threshold; 0.125; 2; and that of logvar = 3.
     mu = torch.tensor([[1.0, 0.5, 2.0, 0.0], [1.0, -0.5, -2.0, 0.0]]).requires_grad_()
     logvar = torch.zeros(2, 4)
     logvar[:, 3] = 3.0
@@ -100,7 +100,7 @@ def logits_and_target(classes: int, shape: tuple[int, ...]) -> tuple[Tensor, Ten
 
 @pytest.fixture(params=[None, 32], ids=["one tile", "many tiles"])
 def pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs that see a row at once, and programs that loop over tiles of it."""
+    """Have programs take a whole row at once, or loop over tiles of it."""
     if request.param is not None:
         monkeypatch.setattr(categorical, "_ELEMENTS", {2: 32, 4: 32, 8: 32})
         monkeypatch.setattr(launch, "_MAX_CHUNKS", 2)

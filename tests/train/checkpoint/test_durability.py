@@ -1,4 +1,4 @@
-"""The order in which a file reaches the disk: its content, then its name, then its folder's word of that."""
+"""The order in which a file becomes durable: fsync of its content, rename, fsync of its folder."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from fastvae.utils.files import write_text
 
 @pytest.fixture
 def events(monkeypatch):
-    """What is synced and renamed, in order; of what is synced also how many bytes it has by then."""
+    """Record every fsync, with the bytes that its file has by then, and every rename, in order."""
     found, sync, replace = [], os.fsync, os.replace
 
     def synced(file):
@@ -36,7 +36,7 @@ def events(monkeypatch):
 
 
 def assert_durable(events, path):
-    """The last three: the content under another name, the name, the folder."""
+    """Check that the last three are an fsync under another name, the rename, and an fsync of the folder."""
     content, name, folder = events[-3:]
     assert content[0] == "sync"
     assert content[1].parent == path.parent

@@ -1,4 +1,4 @@
-"""The statistics of the trial on made-up times, and what makes a trial new."""
+"""The statistics of the autotune trial on made-up times, and the settings that call for another trial."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from fastvae.train.measure import autotune
 CPU = torch.device("cpu")
 ALONE = World(rank=0, local_rank=0, size=1, device=CPU)
 EAGER, TRACED = ("fp32", "eager"), ("fp32", "traced")
-SHORT, LONG = 10, 10**6  # steps of runs that do not earn the seconds of compiling, and that do
+SHORT, LONG = 10, 10**6  # steps of runs that are too short to compile for, and long enough
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def choose(steps=SHORT, loader_options=None, **settings):
 
 @pytest.fixture
 def races(monkeypatch):
-    """Made-up seconds of the candidates, by race; returns the list to fill and what was asked for."""
+    """Replace the timing by made-up seconds; return the list to fill, one dict a race, and the candidates asked for."""
     given, asked = [], []
 
     def made_up(candidates, *_):
@@ -44,7 +44,7 @@ def races(monkeypatch):
 
 def test_compiled_steps_are_rescaled_by_what_both_races_timed(races):
     given, asked = races
-    # In the second race the machine is half as fast: compiled is 10 % faster than traced, not 80 % slower.
+    # In the second race the machine is half as fast: compiled takes 10 % less time than traced, not 80 % more.
     given += [{"eager": 3e-3, "traced": 2e-3}, {"traced": 4e-3, "compiled": 3.6e-3}]
     choice = choose(LONG)
     assert asked == [[EAGER, TRACED], [TRACED, ("fp32", "compiled")]]
@@ -71,7 +71,7 @@ def test_compiling_is_tried_from_a_minute_on(races):
 
 
 class Turn:
-    """Takes the seconds that it is given, one after another, by a clock of the test's own."""
+    """A turn whose calls take the given seconds on the clock, one after another."""
 
     def __init__(self, clock, seconds, steps):
         self._clock, self._seconds, self.steps = clock, iter(seconds), steps
@@ -92,7 +92,7 @@ def clock(monkeypatch):
 
 
 def time(clock, seconds, steps=5, world=ALONE):
-    """The seconds of a step of each candidate, whose turns take so long after one to warm up."""
+    """Return the measured seconds of a step, for turns that take the given seconds after one to warm up."""
     turns = {name: Turn(clock, [40.0, *values], steps) for name, values in seconds.items()}
     times = autotune._time(list(seconds), lambda *candidate: turns[candidate], world)
     assert all(turn.released for turn in turns.values())
@@ -106,7 +106,7 @@ def test_the_fastest_turn_counts_and_the_warm_up_does_not(clock):
 
 
 def test_turns_end_after_some_seconds(clock):
-    # Both take 4 s a turn: after the first one of each, 8 s are over.
+    # Each takes 4 s a turn, so 8 s have passed after one turn of each.
     assert time(clock, {EAGER: [4.0, 0.1], TRACED: [4.0, 0.1]}) == {
         EAGER: pytest.approx(0.8),
         TRACED: pytest.approx(0.8),
@@ -114,7 +114,7 @@ def test_turns_end_after_some_seconds(clock):
 
 
 def test_processes_agree_on_the_mean_of_their_times(clock, monkeypatch):
-    """Here eager is the faster; the other process took 7 and 1 s a step."""
+    """Eager is faster in this process; the other one took 7 and 1 s a step."""
 
     def with_another(tensor):
         tensor += torch.tensor([7.0, 1.0]) if tensor.is_floating_point() else 0
@@ -130,7 +130,7 @@ def test_what_is_the_same_is_not_tried_again(races):
     assert choose().source == "by trial"
     for settings in ({}, {"seed": 5}, {"lr": 0.5}, {"beta": 2.0}, {"epochs": 3}, {"checkpoint_every": 3}):
         assert choose(**settings).source == "from an earlier trial", settings
-    assert choose(SHORT + 1).source == "from an earlier trial"  # as long, to a factor of two
+    assert choose(SHORT + 1).source == "from an earlier trial"  # within a factor of two
     assert len(asked) == 1
 
 

@@ -1,4 +1,4 @@
-"""The figures in the line of ``--profile``: the share of the FLOP ceiling is what its other numbers make."""
+"""The line that ``--profile`` prints: the share of the FLOP ceiling follows from its other figures."""
 
 import re
 
@@ -9,7 +9,7 @@ from fastvae.train.measure.profile import Times
 from fastvae.train.measure.roofline import Product
 
 FORWARD = 2 * 128 * (64 * 400 + 2 * 400 * 20 + 20 * 400 + 400 * 64)
-FLOPS = 3 * FORWARD - 2 * 128 * 64 * 400  # of a step of classic with 128 digits
+FLOPS = 3 * FORWARD - 2 * 128 * 64 * 400  # a step of preset classic on 128 digits
 
 
 @pytest.mark.parametrize(("seconds", "percent"), [(0.010, "25.0"), (0.005, "50.0")])

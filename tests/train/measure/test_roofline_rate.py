@@ -1,4 +1,4 @@
-"""The rate of the fastest product, by a clock that the products move."""
+"""The rate of the fastest product, on a clock that the products move."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def products(monkeypatch):
-    """Has each timed product take the seconds that a list has for its side, the last one again and again."""
+    """Have timed products of a side take the seconds in its list, one after another; the last one repeats."""
     now, seconds, multiply = [0.0], {}, torch.mm
 
     def timed(left, right, *, out):

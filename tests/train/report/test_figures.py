@@ -1,4 +1,4 @@
-"""The pictures of a run: grey levels, tiles and their places; and curves that are the lines of metrics.jsonl."""
+"""The pictures of a run: grey levels and places of tiles; and curves that show the lines of metrics.jsonl."""
 
 import pytest
 import torch
@@ -8,17 +8,17 @@ from torchvision.transforms.functional import pil_to_tensor
 from fastvae.train.report import figures
 from fastvae.train.report.figures import reconstruction_grid, sample_grid, write_curves, write_image
 
-SIDE, MARGIN = 60, 2  # of a picture too large to be enlarged, and between pictures
+SIDE, MARGIN = 60, 2  # pixels; pictures of this side are not enlarged
 
 
 def tile(grid, row, column):
-    """One picture of a grid, (3, SIDE, SIDE)."""
+    """Return one picture of a grid, (3, SIDE, SIDE)."""
     top, left = (MARGIN + place * (SIDE + MARGIN) for place in (row, column))
     return grid[:, top : top + SIDE, left : left + SIDE]
 
 
 def plain(*values, dtype=torch.float32):
-    """Grey pictures of one value each."""
+    """Return grey pictures of one value each, (N, 1, SIDE, SIDE)."""
     return torch.tensor(values, dtype=dtype)[:, None, None, None].expand(-1, 1, SIDE, SIDE)
 
 

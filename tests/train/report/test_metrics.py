@@ -1,4 +1,4 @@
-"""Terms are sums over images, less those that were left out."""
+"""Terms are sums divided by the images that were not left out."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What a run prints while it goes on: whose loss is whose, and for which epochs there is a line."""
+"""The lines that a run prints: the figures of each split, and the epochs that get a line."""
 
 import re
 

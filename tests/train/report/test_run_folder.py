@@ -1,4 +1,4 @@
-"""A run's folder: what TensorBoard shows after going on, the lines of metrics.jsonl, settings that may not change."""
+"""A run's folder: TensorBoard after a resume, the lines of metrics.jsonl, settings that may not change."""
 
 import json
 

@@ -23,13 +23,13 @@ def test_no_two_draws_of_a_run_share_a_stream():
 
 
 def test_the_numbers_of_streams_stay():
-    """Another number draws other noise: runs could not be gone on with, nor their figures be found again."""
+    """Other numbers draw other noise: a resumed run would not repeat, nor would the figures of a finished one."""
     names = ("TRAIN", "EVAL", "SAMPLE", "PIXEL", "TEST_PIXEL", "NLL")
     assert [STREAMS[f"{name}_STREAM"] for name in names] == list(range(6))
 
 
 def pixels_of_a_step(images, stream):
-    """What the encoder sees in a training step, as uint8."""
+    """Return the pixels that the encoder sees in a training step, as uint8."""
     model = build(PRESETS["classic"], (1, 8, 8))
     seen = []
     model.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
