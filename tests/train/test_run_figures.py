@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fastvae.cli import run
 from fastvae.ops import bits_per_dimension
+from fastvae.train.engine import Engine
 
 TRAIN = 1497  # images of the digits
 
@@ -92,3 +93,40 @@ def test_what_was_minimised_is_told_where_it_is_not_the_elbo(train, capsys, flag
     train("--max-steps", "1", *flags)
     found = re.search(r"minimised +│ (.*?) +│", capsys.readouterr().out)
     assert (found and found[1]) == row
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """Replace the test losses of the epochs by the numbers in a list."""
+    monkeypatch.setenv("COLUMNS", "200")
+    made_up, evaluate = [], Engine.evaluate
+
+    def evaluated(engine, loader, epoch):
+        return evaluate(engine, loader, epoch)._replace(loss=made_up[epoch - 1])
+
+    monkeypatch.setattr(Engine, "evaluate", evaluated)
+    return made_up
+
+
+def test_the_best_epoch_is_told_where_it_is_not_the_last(train, losses, capsys):
+    losses += [30.0, 20.25, 25.5]
+    _, folder = train("--epochs", "3", "--execution", "eager")
+    output = capsys.readouterr().out
+    assert "on digits, 1,497 images, on cpu, 1 process: fp32, eager (fixed); loader resident (" in output
+    assert re.search(r"best test loss +│ 20\.25 nats, epoch 2: look at it with --checkpoint best", output)
+    assert re.search(r"test loss \(negative ELBO\) +│ 25\.50 nats = nll ", output)
+    assert run(["evaluate", str(folder), "--checkpoint", "best"]) == 0
+    assert "classic, 2 epochs, on 300 test images" in capsys.readouterr().out
+
+
+def test_patience_counts_the_epochs_since_the_best(train, losses, metrics, capsys):
+    losses += [30.0, 20.0, 20.0, 25.0, 10.0]
+    _, folder = train("--epochs", "5", "--patience", "2", "--execution", "eager")
+    assert metrics(folder)[-1]["epoch"] == 4
+    assert "no better test loss for 2 epochs: the best is that of epoch 2" in capsys.readouterr().out
+
+
+def test_a_last_epoch_that_is_the_best_is_not_told(train, losses, capsys):
+    losses += [30.0, 20.0]
+    train("--epochs", "2", "--execution", "eager")
+    assert "best test loss" not in capsys.readouterr().out
