@@ -119,13 +119,6 @@ def test_the_best_epoch_is_told_where_it_is_not_the_last(train, losses, capsys):
     assert "classic, 2 epochs, on 300 test images" in capsys.readouterr().out
 
 
-def test_patience_counts_the_epochs_since_the_best(train, losses, metrics, capsys):
-    losses += [30.0, 20.0, 20.0, 25.0, 10.0]
-    _, folder = train("--epochs", "5", "--patience", "2", "--execution", "eager")
-    assert metrics(folder)[-1]["epoch"] == 4
-    assert "no better test loss for 2 epochs: the best is that of epoch 2" in capsys.readouterr().out
-
-
 def test_a_last_epoch_that_is_the_best_is_not_told(train, losses, capsys):
     losses += [30.0, 20.0]
     train("--epochs", "2", "--execution", "eager")
