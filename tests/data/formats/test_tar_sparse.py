@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from fastvae.data.formats.tar import Tars
+from fastvae.data.formats import open_images
 
 
 def member(archive, name, content, **records):
@@ -34,6 +34,7 @@ def test_sparse_members_are_left_out(archive):
             ("holes.jpg", True),
             ("b.jpg", False),
         ]
-    tars = Tars([archive])
-    assert [tars.encoded(index) for index in range(len(tars))] == [b"first", b"second"]
-    assert tars.name(1) == f"{archive}/b.jpg"
+    train, test = open_images(str(archive), None)
+    assert (len(train), len(test)) == (1, 1)
+    assert (test.encoded(0), train.encoded(0)) == (b"first", b"second")
+    assert train.name(0) == f"{archive}/b.jpg"

@@ -43,7 +43,7 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param is not None:
         monkeypatch.setattr(free_bits, "_TILE", 4)
         monkeypatch.setattr(free_bits, "_MAX_COLUMNS", 2)
-        monkeypatch.setattr(free_bits, "_PROGRAMS", 4)
+        monkeypatch.setattr(free_bits, "_PROGRAMS", 8)  # two a block of columns
         monkeypatch.setattr(free_bits, "_INT32_REACH", request.param)
         monkeypatch.setattr(launch, "_INT32_REACH", request.param)
 
