@@ -13,10 +13,10 @@ from fastvae.train.engine import Engine
 TRAIN = 1497  # images of the digits
 
 
-def logged(folder):
-    """Return the training losses in TensorBoard, by step."""
+def logged(folder, split="Train"):
+    """Return the losses of a split in TensorBoard, by step."""
     events = EventAccumulator(str(folder)).Reload()
-    return {event.step: event.value for event in events.Scalars("Train/Total Loss")}
+    return {event.step: event.value for event in events.Scalars(f"{split}/Total Loss")}
 
 
 def test_a_logged_loss_is_the_mean_since_the_last_look(train, metrics, monkeypatch):
@@ -36,6 +36,7 @@ def test_a_logged_loss_is_the_mean_since_the_last_look(train, metrics, monkeypat
     mean = sum(loss * count for loss, count in zip(single.values(), images, strict=True)) / TRAIN
     for folder in (each, whole, parts):
         assert metrics(folder)[-2]["loss"] == pytest.approx(mean, rel=1e-5)
+        assert logged(folder, "Test")[12] == pytest.approx(metrics(folder)[-1]["loss"], rel=1e-6)
 
 
 def test_how_many_images_are_evaluated_at_once_changes_no_figure(train, metrics, monkeypatch):
