@@ -4,6 +4,7 @@ All shapes, types and reductions are in test_ops.py, which is slow.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import fastvae.kernels._launch as launch
 import fastvae.kernels.categorical_nll as categorical
@@ -103,7 +104,13 @@ def pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """Have programs take a whole row at once, or loop over tiles of it."""
     if request.param is not None:
         monkeypatch.setattr(categorical, "_ELEMENTS", {2: 32, 4: 32, 8: 32})
-        monkeypatch.setattr(launch, "_MAX_CHUNKS", 2)
+        whole = categorical.plane_launch_config
+
+        def two_chunks(*arguments: Any, **options: Any) -> Any:
+            config, sizes = whole(*arguments, **options)
+            return config._replace(chunks=min(config.chunks, 2)), sizes
+
+        monkeypatch.setattr(categorical, "plane_launch_config", two_chunks)
 
 
 @pytest.mark.parametrize(("classes", "shape"), [(3, (2, 5)), (17, (2, 9)), (1, (3,)), (18, (3,))], ids=str)
