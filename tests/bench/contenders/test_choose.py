@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from fastvae.bench.contenders.choose import against_pythae, chosen, contenders
 
 from fastvae.bench.contenders import choose, graphs
-from fastvae.bench.contenders.choose import against_pythae, chosen, contenders
 from fastvae.bench.contenders.workload import Task
 from fastvae.data import Dataset
 from fastvae.models import PRESETS

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from fastvae.bench.contenders.engine import Fastvae
+
 from fastvae.bench.contenders.workload import Task
 from fastvae.data import Dataset
 from fastvae.models import PRESETS
