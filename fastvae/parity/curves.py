@@ -17,8 +17,7 @@ from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.report.metrics import Terms
 from fastvae.train.step.loss import PIXEL_STREAM
-
-LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}  # the products' types that autocast knows
+from fastvae.utils.precision import autocast_dtype
 
 
 class Curve(NamedTuple):
@@ -53,7 +52,7 @@ class Setting:
 
         fp16 scales its loss as the engine does. ``left_out``: steps to leave out, as a loop in fp16 did.
         """
-        recipe, low = self.config.recipe, LOW.get(precision)
+        recipe, low = self.config.recipe, autocast_dtype(precision)
         model = self._model().to(torch.float64 if precision == "fp64" else torch.float32)
         kind = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[recipe.optimizer]
         plain = kind(model.parameters(), lr=self.config.lr, **recipe.optimizer_options)

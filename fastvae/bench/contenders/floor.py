@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from fastvae.bench.contenders.workload import Contender, Task
 from fastvae.models import VAE
+from fastvae.utils.precision import DTYPES
 
 from . import graphs
-from .loops import LOW, fast_optimizer
+from .loops import fast_optimizer
 
 _Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
@@ -26,7 +27,7 @@ class Floor(Contender):
 
     def __init__(self, task: Task, seed: int, precision: str) -> None:
         self.precision, self._steps, self._slice = precision, task.epoch_steps, task.steps
-        dtype = LOW.get(precision, torch.float32)
+        dtype = DTYPES[precision]
         model = task.model(seed)
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 1e-3)

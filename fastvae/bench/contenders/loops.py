@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from fastvae.bench.contenders.workload import Contender, Task, minimised
 from fastvae.models import VAE, Preset
-
-LOW = {"bf16": torch.bfloat16}
+from fastvae.utils.precision import autocast_dtype
 
 
 def fast_optimizer(recipe: Preset, model: nn.Module, *, capturable: bool = False) -> torch.optim.Optimizer:
@@ -62,7 +61,7 @@ class Loop(Contender):
     def _plain_loss(self, x: Tensor) -> Tensor:
         if self.task.recipe.binarize:
             x = torch.bernoulli(x)
-        low = LOW.get(self.precision)
+        low = autocast_dtype(self.precision)
         with nullcontext() if low is None else torch.autocast(x.device.type, low):
             encoded = self.encoder(x)
             mu, logvar = encoded.chunk(2, dim=1) if isinstance(encoded, Tensor) else encoded
