@@ -50,7 +50,7 @@ def timed(function):
     return call
 
 
-FlatGradients.sum = timed(FlatGradients.sum)
+FlatGradients.all_reduce = timed(FlatGradients.all_reduce)
 
 
 def fastvae_steps(world, images, batch_size, compress):
@@ -59,7 +59,7 @@ def fastvae_steps(world, images, batch_size, compress):
         TrainConfig(preset=PRESET, batch_size=batch_size, precision=PRECISION, execution="traced", compress=compress)
     )
     torch.manual_seed(0)
-    engine = Engine(build(config.recipe, images.shape[1:], config.latent_dim), config, config.recipe, world)
+    engine = Engine(build(config.recipe, images.shape[1:], config.latent_dim), config, world)
     return engine.train_step
 
 

@@ -15,7 +15,7 @@ from fastvae.models import VAE, build
 from fastvae.train.config import Execution, Precision, TrainConfig
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
-from fastvae.train.report.metrics import Terms
+from fastvae.train.report.metrics import Metrics
 from fastvae.train.step.loss import PIXEL_STREAM
 from fastvae.utils.precision import autocast_dtype
 
@@ -82,13 +82,13 @@ class Setting:
         """The engine that ``fastvae train`` runs, with the settings' backend."""
         config = replace(self.config, precision=precision, execution=execution)
         world = World(rank=0, local_rank=0, size=1, device=self.device)
-        engine = Engine(self._model(), config, config.recipe, world)
+        engine = Engine(self._model(), config, world)
 
-        def steps() -> Iterator[Terms]:
+        def steps() -> Iterator[Metrics]:
             for batch in self._batches():
                 engine.sums.zero_()
                 engine.train_step(batch)
-                yield Terms.of(engine.sums, batch.rows)
+                yield Metrics.from_sums(engine.sums, batch.rows)
 
         return self._curve(steps(), engine.model)
 

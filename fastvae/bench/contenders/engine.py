@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from fastvae.bench.contenders.workload import Contender, Task
 from fastvae.data import ResidentLoader
+from fastvae.models import PRESETS
 from fastvae.train.config import Execution, Precision, TrainConfig, resolve
-from fastvae.train.cuda_graph import Replay
+from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.loop import LOG_EVERY
@@ -13,19 +14,20 @@ from fastvae.train.measure import autotune
 
 
 class Fastvae(Contender):
-    """The engine and its loader, and the look at the device's sums that ``fastvae train`` takes now and then.
+    """The engine and its loader, and the read of the device's sums that ``fastvae train`` makes now and then.
 
-    As there, several steps are one replay of a CUDA graph where they can be.
-
-    "auto" in both precision and execution: what the timed trial chooses for a run of the recipe's epochs.
+    As there, several steps are one CUDA graph if they can be captured. If precision or execution is "auto", the timed
+    trial chooses for a run of the recipe's epochs.
     """
 
     def __init__(self, task: Task, seed: int, precision: Precision = "auto", execution: Execution = "auto") -> None:
         config = TrainConfig(
+            preset=_preset(task),  # type: ignore[arg-type]  # one of its names
             batch_size=task.batch_size,
             lr=task.recipe.lr,
             optimizer=task.recipe.optimizer,
             optimizer_options=dict(task.recipe.optimizer_options),
+            schedule=task.recipe.schedule,
             epochs=task.recipe.epochs,
             seed=seed,
             binarize=task.recipe.binarize,
@@ -38,14 +40,14 @@ class Fastvae(Contender):
         model = task.model(seed)
         if "auto" in (precision, execution):
             steps = task.recipe.epochs * len(self.loader)
-            choice = autotune.choose(config, model, task.recipe, self.loader, steps, world)
+            choice = autotune.choose(config, model, self.loader, steps, world)
             config = choice.apply(config)
             self.note = f"{choice.precision}, {choice.execution}"
         self.precision = config.precision
-        self.engine = Engine(model, config, task.recipe, world)
+        self.engine = Engine(model, config, world)
         self.model = self.engine.model
         self._slice = task.steps
-        self._replay = Replay.where_possible(self.engine, self.loader, self._tell)
+        self._graphs = StepGraphs.where_possible(self.engine, self.loader, self._tell)
 
     def epoch(self, number: int) -> Iterator[None]:
         self.loader.set_epoch(number)
@@ -62,19 +64,31 @@ class Fastvae(Contender):
         self.note = f"{self.note}; {why}" if self.note else why
 
     def _steps(self) -> Iterator[int]:
-        """Take the steps of an epoch, and tell how many at once.
+        """Take the steps of an epoch, and yield how many were taken at once.
 
-        No replay crosses an end of what is timed of a slice.
+        No CUDA graph crosses the start or the end of the timed slice.
         """
         left = len(self.loader)
         if self._slice is not None:
             left = self._slice
             self.engine.train_step(next(iter(self.loader)))
             yield 1
-        while self._replay is not None and (steps := self._replay.fitting(left)):
-            self._replay.run(steps)
+        while self._graphs is not None and (steps := self._graphs.fitting(left)):
+            self._graphs.run(steps)
             left -= steps
             yield steps
         for batch in self.loader:
             self.engine.train_step(batch)
             yield 1
+
+
+def _preset(task: Task) -> str:
+    """Return the task's preset; for a recipe that is not a preset, one that weighs its loss in the same way.
+
+    Everything else that a preset decides, the contender sets itself.
+    """
+    if task.name in PRESETS:
+        return task.name
+    recipe = task.recipe
+    wanted = (recipe.reduction, recipe.loss_weight)
+    return next(name for name, preset in PRESETS.items() if (preset.reduction, preset.loss_weight) == wanted)

@@ -1,4 +1,4 @@
-"""How the images of a model of one's own lie in memory, and the weights of its convolutions."""
+"""The memory format (NCHW or channels_last) of a user's own model and its images."""
 
 import copy
 from collections.abc import Iterator
@@ -20,14 +20,17 @@ from .loss import StepLoss, StepScalars
 
 
 @contextmanager
-def laid_out(
+def choose_memory_format(
     model: VAE, dataset: Dataset, config: TrainConfig, device: torch.device
 ) -> Iterator[tuple[Dataset, str | None]]:
-    """The data in channels_last where the model has convolutions, whose weights are then moved, too, in place.
+    """Put a convolutional model's weights, in place, and its data into channels_last.
 
-    A model that cannot take that, one with a ``.view`` behind a convolution say, has its weights in NCHW, and inside
-    of this context its encoder sees all images so, however their files have them; a line for people says why. Without
-    convolutions nothing changes, nor where the model can take neither: the run tells that.
+    Some models refuse that, those with a ``.view`` after a convolution for example. Their weights stay in NCHW, and
+    inside this context their encoder gets all images in NCHW; the string that is yielded tells the user why. Nothing
+    changes for a model without convolutions, or for one that fails in both formats: the run will report its error.
+
+    Yields:
+        The data set, and the line to print, or None.
     """
     if not has_convolutions(model):
         yield dataset, None
@@ -53,7 +56,7 @@ def _in_nchw(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
 
 
 def _in_channels_last(dataset: Dataset) -> Dataset:
-    """What is in memory; what is read comes as its files have it."""
+    """Convert images in memory; images that are read from files keep the format of the files."""
     train, test = (
         images.contiguous(memory_format=torch.channels_last) if isinstance(images, Tensor) else images
         for images in (dataset.train, dataset.test)
@@ -64,17 +67,18 @@ def _in_channels_last(dataset: Dataset) -> Dataset:
 def _refusal(
     layout: torch.memory_format, model: VAE, dataset: Dataset, config: TrainConfig, device: torch.device
 ) -> str | None:
-    """What a copy of the model whose weights lie so raises, if anything, in a step with two images in channels_last.
+    """Return the error, in one line, of a step in this memory format on two images in channels_last; None if it works.
 
-    In one line. The step is on the run's device, whose convolutions have rules of their own.
+    A copy of the model takes the step, on the run's device, as each device's convolutions have rules of their own.
     """
     images = torch.zeros((2, *dataset.shape), dtype=dataset.train.dtype, device=device)
-    # Evaluation is eager; a trace has the strides that torch foretells, which can be others than come.
+    # Evaluation is always eager, and a trace has the strides that torch predicts, which can differ from the real ones.
     executions: tuple[Execution, ...] = ("eager",) if config.execution == "eager" else ("eager", "traced")
     try:
         with preserve_rng_state(device):  # a model may draw from torch's generator
             trial = StepLoss(lie_in(layout, copy.deepcopy(model).to(device)).float(), config.backend)
-            noise, one = Noise(0, 0, device=device), torch.ones((), device=device)
+            noise = Noise(0, 0, device=device)
+            one = torch.ones((), device=device)
             for execution in executions:
                 step = Step(trial, execution, nullcontext)
                 step(images.contiguous(memory_format=torch.channels_last), noise.state, 0, StepScalars(one, one, one))
