@@ -55,7 +55,8 @@ class SavedRun:
     def open(cls, path: Path, device: torch.device, which: Which = "last") -> "SavedRun":
         """Raises InputError if the folder holds no run, or no such checkpoint that is whole."""
         config = read_config(path)
-        settings, shape = config["settings"], tuple(config["data"]["shape"])
+        settings = config["settings"]
+        shape = tuple(config["data"]["shape"])
         file = path / CONFIG
         if len(shape) != 3 or min(shape) < 1 or any(isinstance(size, bool) for size in shape):
             raise InputError(f"{file} has images of shape {shape}, not (C, H, W): use another run")

@@ -50,7 +50,7 @@ _STARTED: set[Path] = set()  # folders of the runs that this process started
 
 
 class Outcome(NamedTuple):
-    """How a run ended.
+    """The end of a run.
 
     status: 0, or 128 + the signal that stopped it.
     test: the metrics of the last evaluation on the test set, in nats per sample; None if no epoch was started.

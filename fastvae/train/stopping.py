@@ -1,4 +1,4 @@
-"""What ends a run before its last epoch: a signal, a limit, a test loss that no longer improves, a callback."""
+"""Early ends of a run: a signal, a limit, a test loss that no longer improves, a callback."""
 
 import signal
 import time

@@ -48,7 +48,7 @@ class World:
 
     @property
     def is_rank_0(self) -> bool:
-        """Whether this is rank 0, the process that prints and writes files."""
+        """True on rank 0, the process that prints and writes files."""
         return self.rank == 0
 
     def all_reduce(self, tensor: torch.Tensor) -> None:

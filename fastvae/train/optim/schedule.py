@@ -79,7 +79,8 @@ class Schedule:
         self._optimizer = optimizer
         scalars = ((plan.betas, beta), (plan.capacities, capacity))
         self._scalars = [(table.to(scalar), scalar) for table, scalar in scalars if table is not None]
-        self._rates, self._host_rates = None, None
+        self._rates: Tensor | None = None
+        self._host_rates = None
         self._rate = torch.zeros(1, device=beta.device)
         self._rate_0d = self._rate[0]
         if plan.rates is not None and takes_device_rate(optimizer):

@@ -1,4 +1,4 @@
-"""What may be done around the steps of a run; ``--profile`` times and traces there."""
+"""Hooks around the steps of a run, for ``--profile``."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext

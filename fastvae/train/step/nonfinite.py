@@ -88,7 +88,7 @@ class Nonfinite:
 
     @property
     def skips(self) -> bool:
-        """Whether the host knows that the step is not finite, and skips its update."""
+        """True if the host knows that the step is not finite, and skips its update."""
         return self.on_host and bool(self.found)
 
     def report(self, world: World) -> Report:

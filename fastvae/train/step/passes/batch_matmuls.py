@@ -64,7 +64,8 @@ def _is_small_matmul(node: Node) -> bool:
         return False
     *bias, left, right = (argument.meta["val"] for argument in cast("tuple[Node, ...]", node.args))
     are_bf16 = all(value.device.type == "cpu" and value.dtype == torch.bfloat16 for value in (*bias, left, right))
-    (rows, depth), columns = left.shape, right.shape[1]
+    rows, depth = left.shape
+    columns = right.shape[1]
     # The first term of addmm may be a matrix, too.
     return (
         are_bf16

@@ -1,4 +1,4 @@
-"""What the passes over a recorded step share."""
+"""Helpers that the passes over a traced step share."""
 
 from typing import Any
 
