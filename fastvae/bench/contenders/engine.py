@@ -27,7 +27,8 @@ class Fastvae(Contender):
             lr=task.recipe.lr,
             optimizer=task.recipe.optimizer,
             optimizer_options=dict(task.recipe.optimizer_options),
-            schedule=task.recipe.schedule,
+            schedule="constant",  # as in the other contenders
+            beta_schedule="constant",
             epochs=task.recipe.epochs,
             seed=seed,
             binarize=task.recipe.binarize,
