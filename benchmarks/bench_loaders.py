@@ -152,7 +152,7 @@ def test_training_on_jpegs(benchmark, folders, name):
     benchmark.group = f"training on JPEGs of 256 pixels, resized to {SIZE}, batch {BATCH} (ms an image)"
     config = resolve(TrainConfig(preset="conv64", width=8, batch_size=BATCH, precision="fp32", execution="traced"))
     model = build(config.recipe, (3, SIZE, SIZE), config.latent_dim, config.width)
-    engine = Engine(model, config, config.recipe, World(0, 0, 1, DEVICE))
+    engine = Engine(model, config, World(0, 0, 1, DEVICE))
     loader = OF_FOLDERS[name](folders[256])
 
     def epoch(batches):

@@ -60,7 +60,7 @@ def fastvae_steps(world, images, batch_size, compress):
         TrainConfig(preset=PRESET, batch_size=batch_size, precision=PRECISION, execution="traced", compress=compress)
     )
     torch.manual_seed(0)
-    engine = Engine(build(config.recipe, images.shape[1:], config.latent_dim), config, config.recipe, world)
+    engine = Engine(build(config.recipe, images.shape[1:], config.latent_dim), config, world)
     return engine.train_step
 
 

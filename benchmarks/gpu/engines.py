@@ -13,7 +13,7 @@ from fastvae.data import ResidentLoader, in_memory, load
 from fastvae.models import build
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.config.plan import plan
-from fastvae.train.cuda_graph import Replay
+from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 
@@ -37,7 +37,7 @@ def make(section: Section, batches: int, kind: type[World] = World, **options: A
     model = build(config.recipe, tuple(images.shape[1:]), config.latent_dim, config.width)
     loader = ResidentLoader(images, batch_size=config.batch_size, seed=0, device=section.device)
     world = kind(0, 0, 1, section.device)
-    return Engine(model, config, config.recipe, world, plan(config, len(loader)), rows), loader
+    return Engine(model, config, world, plan(config, len(loader)), rows), loader
 
 
 def pretend(section: Section) -> None:
@@ -46,7 +46,7 @@ def pretend(section: Section) -> None:
         test_module("train.recording").as_on_a_gpu(types.SimpleNamespace(setattr=setattr))
 
 
-def epoch(engine: Engine, loader: ResidentLoader, replay: Replay | None, number: int) -> None:
+def epoch(engine: Engine, loader: ResidentLoader, replay: StepGraphs | None, number: int) -> None:
     """Train an epoch: by replays and then the remaining steps, or step by step if ``replay`` is None."""
     loader.set_epoch(number)
     if replay is not None:
@@ -55,8 +55,8 @@ def epoch(engine: Engine, loader: ResidentLoader, replay: Replay | None, number:
         engine.train_step(batch)
 
 
-def run_all(replay: Replay) -> None:
-    """Replay all remaining full batches of the epoch."""
+def run_all(replay: StepGraphs) -> None:
+    """StepGraphs all remaining full batches of the epoch."""
     while steps := replay.fitting(sys.maxsize):
         replay.run(steps)
 

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fastvae.train.cuda_graph import Replay
+from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
 
 from . import engines
@@ -28,7 +28,7 @@ def run(section: Section) -> str:
     found = []
     for kind in (World, Reducing):
         engine, loader = engines.make(section, 13, kind, **options)
-        replay = Replay.on_cuda(engine, loader)
+        replay = StepGraphs.on_cuda(engine, loader)
         for number in range(2):
             engines.epoch(engine, loader, replay, number)
         found.append([tensor.detach().clone() for tensor in engine.tensors()])

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from fastvae.data import ResidentLoader
 from fastvae.train.config import TrainConfig
-from fastvae.train.cuda_graph import STEPS, Replay, refusing_waits
+from fastvae.train.cuda_graph import STEPS, StepGraphs, refusing_waits
 from fastvae.train.step.torch_flags import torch_flags
 
 from . import engines
@@ -63,7 +63,7 @@ def measured(section: Section, preset: str, precision: str, execution: str) -> d
     with torch_flags(TrainConfig(), section.device):
         (plain, one_by_one), (replayed, loader) = (engines.make(section, batches, **options) for _ in range(2))
         started = time.perf_counter()
-        replay = Replay.on_cuda(replayed, loader)
+        replay = StepGraphs.on_cuda(replayed, loader)
         start_up = time.perf_counter() - started
         for number in range(2):  # the first compiles the smaller last batch; the stand-in refuses waits by itself
             engines.epoch(plain, one_by_one, None, number)
@@ -91,14 +91,14 @@ class Spent(NamedTuple):
     host: float
 
 
-def times(loader: ResidentLoader, replay: Replay) -> dict[str, float]:
+def times(loader: ResidentLoader, replay: StepGraphs) -> dict[str, float]:
     """Return microseconds per step, the median over epochs of replays."""
     spent = sorted((replays(loader, replay) for _ in range(7)), key=lambda each: each.device / each.steps)
     middle = spent[len(spent) // 2]
     return {"us": round(middle.device / middle.steps, 1), "host_us": round(middle.host / middle.steps, 2)}
 
 
-def replays(loader: ResidentLoader, replay: Replay) -> Spent:
+def replays(loader: ResidentLoader, replay: StepGraphs) -> Spent:
     """Time the replays of an epoch."""
     loader.set_epoch(1)
     before = loader.full_steps_left()
@@ -118,7 +118,7 @@ def replays(loader: ResidentLoader, replay: Replay) -> Spent:
     return Spent(before - loader.full_steps_left(), 1e3 * start.elapsed_time(end), host)
 
 
-def kernels(loader: ResidentLoader, replay: Replay) -> dict[str, Any]:
+def kernels(loader: ResidentLoader, replay: StepGraphs) -> dict[str, Any]:
     """Profile what the device runs in a step: the number of kernels and copies, their time, and the longest by name."""
     loader.set_epoch(1)
     on_gpu = loader.images.is_cuda

@@ -1,4 +1,4 @@
-"""An estimate of -log p(x) by importance sampling."""
+"""Estimates of -log p(x) by importance sampling."""
 
 import math
 from collections.abc import Iterator
@@ -10,28 +10,27 @@ from fastvae.models import VAE
 from fastvae.ops import Noise, importance_weighted_nll, reparameterize_log_ratio
 from fastvae.train.step.loss import NLL_STREAM
 
-_ROWS = 10_000  # samples that the decoder sees at a time: 31 MB of fp32 logits for 784 pixels
-# On a GPU, by the bytes of a picture in fp32: 85,000 samples of 784 pixels, beside which some 40 launches take little
+_ROWS = 10_000  # samples per pass of the decoder: 31 MB of fp32 logits for 784 pixels
+# On a GPU, bytes of fp32 pixels per pass: 85,000 samples of 784 pixels, so that some 40 launches take little of the
 # time. Reasoned, NOT YET MEASURED ON A GPU.
 _BYTES_ON_GPU = 2**28
 
 
 @torch.no_grad()
 def estimate_nll(model: VAE, images: Tensor, samples: int, seed: int, *, rows: int | None = None) -> Iterator[Tensor]:
-    r"""The bound of K samples on ``-log p(x)`` in nats, image by image: (n,) fp64 for the next n images at a time.
+    r"""Yield the bound of K samples on ``-log p(x)`` in nats, per image: (n,) fp64 for the next n images at a time.
 
     .. math:: -\log \frac1K \sum_k \frac{p(x \mid z_k) \, p(z_k)}{q(z_k \mid x)}, \qquad z_k \sim q(z \mid x)
 
-    (Burda et al. 2016, equation 8, and section 5 for K = 5000.) For K = 1 it is the negative ELBO with its KL sampled.
-    It falls, in expectation, to ``-log p(x)`` as K grows, less the constant that a likelihood leaves out (Gaussian's).
+    (Burda et al. 2016, equation 8, and section 5 for K = 5000.) For K = 1 it is the negative ELBO with a sampled KL.
+    As K grows, its expectation falls to ``-log p(x)``, less the constant that a Gaussian likelihood leaves out.
 
     Args:
         model: a VAE whose likelihood has a value per row.
         images: (N, ...), uint8 or floating, as the model takes them, on its device.
         samples: K, at least 1.
-        seed: of the samples; those of an image depend on it, on K and on the image's place.
-        rows: how many samples the decoder sees at a time, which changes the memory and the rounding; else the device
-            decides.
+        seed: of the samples; those of an image depend on the seed, on K and on the image's place.
+        rows: samples per pass of the decoder, which changes the memory and the rounding; by default the device decides.
 
     The noise is that of ``objectives.importance_weighted(model, images, Noise(seed, stream=NLL_STREAM), samples=K)``.
     """
@@ -45,7 +44,7 @@ def estimate_nll(model: VAE, images: Tensor, samples: int, seed: int, *, rows: i
         log_sum = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=device)
         for first in range(0, samples, rows):
             count = min(rows, samples - first)
-            # Rows of one sample each, an image's one after another: the order in which the noise of K samples lies.
+            # One row for each sample, those of an image in a row: the order of the noise of K samples.
             noise = Noise.from_state(state, start * samples + first, stream=NLL_STREAM)
             means, logvars, targets = (tensor.repeat_interleave(count, dim=0) for tensor in (mu, logvar, x))
             z, log_ratio = reparameterize_log_ratio(means, logvars, noise, samples=1)

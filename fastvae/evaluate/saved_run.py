@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fastvae.data import DataConfig, Dataset, Loader, TensorSource, open_dataset
+from fastvae.data import Batch, DataConfig, Dataset, Loader, TensorSource, open_dataset
 from fastvae.data.datasets.load import NAMES
 from fastvae.data.deliver import make_test_loader
 from fastvae.data.loaders.choose import LoaderName
@@ -20,9 +20,10 @@ from fastvae.train.checkpoint.best import FILE
 from fastvae.train.checkpoint.checkpoint import Checkpoint
 from fastvae.train.checkpoint.load_weights import fitting
 from fastvae.train.checkpoint.schema import Mark, check
-from fastvae.train.report.metrics import Terms
+from fastvae.train.report.metrics import Metrics
 from fastvae.train.report.run_folder import CONFIG, read_config
-from fastvae.train.step.loss import EVAL_STREAM
+from fastvae.train.step import evaluate as step_evaluate
+from fastvae.train.step.loss import StepLoss
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
 
@@ -141,7 +142,7 @@ class Evaluation:
         place.
     """
 
-    terms: Terms
+    terms: Metrics
     kl_per_dimension: Tensor
     active: Tensor
 
@@ -152,19 +153,16 @@ def _spread(means: list[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def evaluate(run: SavedRun, loader: Loader) -> Evaluation:
-    """Evaluate on a loader's images: with the noise of the run's last epoch, so that its own figure comes again."""
-    device = loader.device
-    noise = Noise(run.settings["seed"], run.epoch, device=device)
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    """Evaluate on a loader's images, with the noise of the run's last epoch, which gives the loss that it logged."""
     kl: list[Tensor] = []
     means: list[Tensor] = []
-    seen = 0
-    for batch in loader:
-        elbo = run.model.loss(batch.images, Noise.from_state(noise.state, seen, stream=EVAL_STREAM), reduction="sum")
-        sums += torch.stack((elbo.loss, elbo.nll, elbo.kl))
+
+    def visit(batch: Batch) -> None:
         mu, logvar = run.model.encode(batch.images)
         kl.append(gaussian_kl(mu.flatten().double(), logvar.flatten().double(), reduction="none").view(mu.shape))
         means.append(mu.double())
-        seen += batch.rows
+
+    noise = Noise(run.settings["seed"], run.epoch, device=loader.device)
+    sums, images = step_evaluate.evaluate(StepLoss(run.model, "auto").eval(), loader, noise, visit=visit)
     spread, average = (values.view(len(values), -1) for values in (_spread(means), torch.cat(kl).mean(0)))
-    return Evaluation(Terms.of(sums, seen), average.sum(1).cpu(), (spread > _ACTIVE).any(1).cpu())
+    return Evaluation(Metrics.from_sums(sums, images), average.sum(1).cpu(), (spread > _ACTIVE).any(1).cpu())

@@ -12,7 +12,7 @@ from fastvae.ops import Backend, Noise, Reduction
 
 
 class VAEOutput(NamedTuple):
-    """Result of a forward pass: the decoder's output (B, ...), and z, mu and logvar (B, latent...)."""
+    """The result of a forward pass: the decoder's output (B, ...), z, mu and logvar (B, latent...)."""
 
     output: Tensor
     z: Tensor

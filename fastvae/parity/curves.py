@@ -15,10 +15,9 @@ from fastvae.models import VAE, build
 from fastvae.train.config import Execution, Precision, TrainConfig
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
-from fastvae.train.report.metrics import Terms
+from fastvae.train.report.metrics import Metrics
 from fastvae.train.step.loss import PIXEL_STREAM
-
-LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}  # dtypes of matmuls under autocast
+from fastvae.utils.precision import autocast_dtype
 
 
 class Curve(NamedTuple):
@@ -55,7 +54,7 @@ class Setting:
         In fp16 its loss is scaled as the engine does it. ``left_out`` are steps to skip, as a loop in fp16 did.
         """
         recipe = self.config.recipe
-        low = LOW.get(precision)
+        low = autocast_dtype(precision)
         model = self._model().to(torch.float64 if precision == "fp64" else torch.float32)
         kind = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}[recipe.optimizer]
         plain = kind(model.parameters(), lr=self.config.lr, **recipe.optimizer_options)
@@ -85,13 +84,13 @@ class Setting:
         """Run the engine of ``fastvae train``, with the backend of the config."""
         config = replace(self.config, precision=precision, execution=execution)
         world = World(rank=0, local_rank=0, size=1, device=self.device)
-        engine = Engine(self._model(), config, config.recipe, world)
+        engine = Engine(self._model(), config, world)
 
-        def steps() -> Iterator[Terms]:
+        def steps() -> Iterator[Metrics]:
             for batch in self._batches():
                 engine.sums.zero_()
                 engine.train_step(batch)
-                yield Terms.of(engine.sums, batch.rows)
+                yield Metrics.from_sums(engine.sums, batch.rows)
 
         return self._curve(steps(), engine.model)
 

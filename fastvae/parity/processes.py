@@ -175,7 +175,7 @@ def _work(told: dict[str, Any]) -> int:
     with open_world(told["device"]) as world:
         torch.manual_seed(config.seed)
         model = build(config.recipe, images.shape[1:], config.latent_dim)
-        engine = Engine(model, config, config.recipe, world)
+        engine = Engine(model, config, world)
         assert config.batch_size is not None
         loader = ResidentLoader(
             images,

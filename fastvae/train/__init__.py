@@ -7,12 +7,12 @@ from .config import TrainConfig as TrainConfig
 from .config import resolve as resolve
 
 if TYPE_CHECKING:
-    from .loop import EpochEnd as EpochEnd
+    from .report.epoch_end import EpochEnd as EpochEnd
     from .run import Outcome as Outcome
     from .trainer import Trainer as Trainer
 
 # Loaded at first use: plots and TensorBoard take a second, which --help should not.
-_NAMES = {"EpochEnd": "loop", "Outcome": "run", "Trainer": "trainer"}
+_NAMES = {"EpochEnd": "report.epoch_end", "Outcome": "run", "Trainer": "trainer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,11 @@
-"""Training steps as CUDA graphs: no launches from the host, and nothing that waits for it.
+"""Training steps as CUDA graphs: the host launches many steps at once and never synchronizes.
 
-All that a step reads and writes stays where it is: batches are found by a counter on the device, weights, moments,
-noise key, sums and loss scale are changed in place. Smaller batches at the end of an epoch are taken one by one.
+Everything that a step reads or writes keeps its address: a counter on the device selects the batch, and weights,
+moments, step counter, sums and loss scale are changed in place. The smaller batch at the end of an epoch is launched
+from Python.
 """
 
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,50 +17,56 @@ import torch
 from torch import Tensor
 
 from fastvae.data import Batch, Loader, ResidentLoader
+from fastvae.utils.terminal import Terminal
 
+from .checkpoint.rng import preserve_rng_state
 from .engine import Engine
 from .optim.build import takes_device_rate
 
-STEPS = 10  # a replay; the host looks at signals, logs and checkpoints between replays
+STEPS = 10  # in a graph; between graphs the host reads signals, logs and saves
 _WARM_UP = 3  # as torch's notes on CUDA graphs advise: lazy initialisation, library handles, compilation
 
+# The warm-up zeroes the state that it makes, but the state of these does not start at zero.
+_STARTS_ELSEWHERE = (torch.optim.NAdam, torch.optim.Rprop, torch.optim.ASGD)
 
-# Their state does not begin at zero, which is what the warm-up leaves of the state that it makes.
-_BEGIN_ELSEWHERE = (torch.optim.NAdam, torch.optim.Rprop, torch.optim.ASGD)
 
+def can_capture(engine: Engine, loader: ResidentLoader) -> bool:
+    """Return whether steps can be captured: on a GPU, with an optimiser that reads nothing on the host, without FSDP.
 
-def can_replay(engine: Engine, loader: ResidentLoader) -> bool:
-    """Whether steps can be captured: on a GPU, by an optimiser that reads nothing on the host, of whole weights.
-
-    An epoch must have a full batch. Over several processes the sum of the gradients is
-    captured too, which NCCL allows.
+    An epoch must have a full batch. With several ranks the gradients' all-reduce is captured too, which NCCL allows.
     """
-    if engine.has_shards or loader.augment is not None:  # whose draws are of an epoch that the host knows
+    if engine.is_sharded or loader.augment is not None:  # augmentation draws by the epoch, which the host knows
         return False
     if loader.count < loader.batch_size:
         return False
     optimizer = engine.optimizer
     group = optimizer.param_groups[0]
-    if isinstance(optimizer, _BEGIN_ELSEWHERE) or group.get("dampening"):  # not applied to a momentum that begins
+    if isinstance(optimizer, _STARTS_ELSEWHERE) or group.get("dampening"):  # the first step does not apply dampening
         return False
     return takes_device_rate(optimizer) and (bool(group.get("fused")) or not engine.scaler.is_enabled())
 
 
-class Source(Protocol):
-    """What a replay asks of a :class:`fastvae.data.ResidentLoader`."""
+class BatchSource(Protocol):
+    """The batches of captured steps; a :class:`fastvae.data.ResidentLoader` is one.
+
+    batch_size: rows of a global batch. place: () int64 on the device, the step in the epoch that ``follow`` reads.
+    """
 
     batch_size: int
     place: Tensor
 
-    def follow(self) -> Batch: ...
+    def follow(self) -> Batch:
+        """Return the batch at ``place``, and advance ``place`` on the device."""
 
-    def full_steps_left(self) -> int: ...
+    def full_steps_left(self) -> int:
+        """Return how many full batches are left in the epoch, as the host knows."""
 
-    def skip(self, steps: int) -> None: ...
+    def skip(self, steps: int) -> None:
+        """Count steps on the host that a graph has taken on the device."""
 
 
 class Graph(Protocol):
-    """What :class:`torch.cuda.CUDAGraph` does; the tests put a list of calls in its place."""
+    """The interface of :class:`torch.cuda.CUDAGraph`; the tests have a stand-in."""
 
     def replay(self) -> None: ...
 
@@ -66,7 +74,7 @@ class Graph(Protocol):
 
 
 class Graphs(Protocol):
-    """How graphs are made: by :class:`CudaGraphs`, or by the tests' stand-in."""
+    """The interface of :class:`CudaGraphs`, which makes graphs; the tests have a stand-in."""
 
     def refusing_waits(self) -> AbstractContextManager[None]: ...
 
@@ -74,37 +82,37 @@ class Graphs(Protocol):
 
 
 class CaptureError(Exception):
-    """Why a step cannot be captured, in one line: it waits for the device, copies from the host, or the like."""
+    """A step cannot be captured; the message says why in one line (it synchronizes, or copies from the host, say)."""
 
 
-class Replay:
-    """Steps of an engine over the batches of a loader, captured once: graphs of many steps, and of one for the rest.
+class StepGraphs:
+    """CUDA graphs of an engine's steps over the batches of a loader: one of many steps, and one of a single step.
 
     Args:
         engine: with an optimiser that can be captured.
-        loader: resident on the same device; wherever it is in an epoch of at least one full batch.
-        graphs: makes them.
+        loader: on the same device, at any place in an epoch of at least one full batch.
+        graphs: makes the graphs.
         sizes: steps of each graph, the largest first.
 
     Raises:
-        CaptureError: a step waits for the device, or cannot be captured for another reason. The engine's tensors
-            are as they were.
+        CaptureError: a step synchronizes, or cannot be captured for another reason. The engine's tensors are restored.
     """
 
-    def __init__(self, engine: Engine, loader: Source, graphs: Graphs, sizes: Sequence[int] = (STEPS, 1)) -> None:
-        self._loader, self._graphs = loader, dict[int, Graph]()
-        with _undone(engine, loader.place):
+    def __init__(self, engine: Engine, loader: BatchSource, graphs: Graphs, sizes: Sequence[int] = (STEPS, 1)) -> None:
+        self._loader = loader
+        self._graphs: dict[int, Graph] = {}
+        with _restoring(engine, loader.place):
             for number in range(_WARM_UP):
-                loader.place.zero_()  # where there is a whole batch; a run may go on from the end of an epoch
-                # A process that raises here leaves the others in their sum: with several, the capture finds out.
+                loader.place.zero_()  # there is a full batch; a run may resume at the end of an epoch
+                # If one rank raised here, the others would wait in their all-reduce: with several, the capture tells.
                 if number < _WARM_UP - 1 or engine.world.size > 1:
                     engine.train_step(loader.follow())
-                else:  # all that is lazy is done: what waits now would wait in each step
-                    with _told(), graphs.refusing_waits():
+                else:  # everything lazy is done: a step that synchronizes now would always do so
+                    with _raising_capture_error(), graphs.refusing_waits():
                         engine.train_step(loader.follow())
         try:
             for steps in sizes:
-                with _told(), graphs.capture() as graph:
+                with _raising_capture_error(), graphs.capture() as graph:
                     for _ in range(steps):
                         engine.train_step(loader.follow())
                 self._graphs[steps] = graph
@@ -113,8 +121,8 @@ class Replay:
             raise
 
     @classmethod
-    def on_cuda(cls, engine: Engine, loader: Source, sizes: Sequence[int] = (STEPS, 1)) -> "Replay":
-        """Warm up and capture on a stream of its own, as CUDA wants it. Raises :class:`CaptureError`."""
+    def on_cuda(cls, engine: Engine, loader: BatchSource, sizes: Sequence[int] = (STEPS, 1)) -> "StepGraphs":
+        """Warm up and capture on a side stream, as CUDA demands. Raises :class:`CaptureError`."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         try:
@@ -124,9 +132,9 @@ class Replay:
             torch.cuda.current_stream().wait_stream(stream)
 
     @classmethod
-    def where_possible(cls, engine: Engine, loader: Loader, tell: Callable[[str], None]) -> "Replay | None":
-        """A replay on CUDA, or None where steps have to be taken one by one; ``tell`` is told why a step cannot be."""
-        if not isinstance(loader, ResidentLoader) or not can_replay(engine, loader):
+    def where_possible(cls, engine: Engine, loader: Loader, tell: Callable[[str], None]) -> "StepGraphs | None":
+        """Capture the steps of a run, or return None if that is impossible; ``tell`` gets the reason of a failure."""
+        if not isinstance(loader, ResidentLoader) or not can_capture(engine, loader):
             return None
         full = loader.count // loader.batch_size
         try:
@@ -136,45 +144,64 @@ class Replay:
             return None
 
     def fitting(self, limit: int) -> int:
-        """How many steps the next replay takes: as many as full batches are left in the epoch, and ``limit``, allow."""
+        """Return the steps of the largest graph within ``limit`` and the epoch's remaining full batches, or 0."""
         left = min(limit, self._loader.full_steps_left())
         return next((steps for steps in self._graphs if steps <= left), 0)
 
     def run(self, steps: int = STEPS) -> None:
-        """Take ``steps`` steps, which :meth:`fitting` gave."""
+        """Take ``steps`` steps, a number that :meth:`fitting` gave."""
         self._graphs[steps].replay()
         self._loader.skip(steps)
 
     def release(self) -> None:
-        """Let the graphs go. NCCL waits at its end for all that hold its kernels, even those that an error keeps."""
+        """Release the graphs. NCCL's shutdown waits for all graphs with its kernels, even those in a traceback."""
         if self._loader.place.is_cuda:
-            with suppress(RuntimeError):  # of a device that has failed, which the run tells
+            with suppress(RuntimeError):  # the device has failed, which the run reports itself
                 torch.cuda.synchronize()
         for graph in self._graphs.values():
             graph.reset()
         self._graphs.clear()
 
 
+def capture_steps(engine: Engine, loader: Loader, console: Terminal) -> tuple[StepGraphs | None, float]:
+    """Capture the steps of a run, if that is possible on every rank. Collective.
+
+    torch's generators are restored: the warm-up must not change what the run draws.
+
+    Returns:
+        The graphs or None, and the seconds that capturing took, without tracing and compiling.
+    """
+    started = time.perf_counter()
+    traced = engine.startup_s
+    with preserve_rng_state(engine.world.device):
+        graphs = StepGraphs.where_possible(engine, loader, lambda why: console.print(f"fastvae: {why}", markup=False))
+    if engine.world.any(graphs is None):  # all ranks have to meet in collectives after the same steps
+        if graphs is not None:
+            graphs.release()
+        return None, 0.0
+    return graphs, time.perf_counter() - started - (engine.startup_s - traced)
+
+
 class CudaGraphs:
-    """Graphs on one stream, which is the current one while they are made."""
+    """Makes CUDA graphs on one stream, which must be the current one meanwhile."""
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream = stream
 
     def refusing_waits(self) -> AbstractContextManager[None]:
-        """Return a context for a step that must not wait for the device; a wait raises RuntimeError."""
+        """Return a context for a step that must not synchronize; one that does raises RuntimeError."""
         return refusing_waits()
 
     @contextmanager
     def capture(self) -> Iterator[Graph]:
-        """Capture the calls inside the context; give their graph."""
+        """Capture the kernels launched inside the context, and yield their graph."""
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads of the caller's program may use the device meanwhile.
+            # thread_local: other threads of the caller's program may use the device meanwhile.
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 yield graph
         except Exception:
-            # A capture that failed has left torch's generator waiting for its end: a copy of its state does not wait.
+            # A failed capture leaves torch's generator waiting for its end; a copy of the generator's state does not.
             generator = torch.cuda.default_generators[self._stream.device.index]
             generator.graphsafe_set_state(generator.clone_state())
             raise
@@ -182,11 +209,11 @@ class CudaGraphs:
 
 @contextmanager
 def refusing_waits() -> Iterator[None]:
-    """Refuse waits for a GPU inside the context: a wait raises RuntimeError, in any thread of the process."""
+    """Make synchronization with a GPU raise RuntimeError inside the context, in any thread of the process."""
     before = torch.cuda.get_sync_debug_mode()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch says, once it is set, that this mode is a prototype
+            warnings.simplefilter("ignore")  # torch warns that this mode is a prototype
             torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
@@ -194,8 +221,8 @@ def refusing_waits() -> Iterator[None]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn what a step raises into CaptureError. Of errors on errors, the first tells most."""
+def _raising_capture_error() -> Iterator[None]:
+    """Turn what a step raises into CaptureError. In a chain of errors, the first says most."""
     try:
         yield
     except Exception as error:
@@ -207,27 +234,24 @@ def _told() -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """Where in somebody's model an error came from, if it was there."""
+    """Return the place in the user's own model that an error came from, or an empty string."""
     ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_file()]
     own = [frame for frame in frames if not frame.filename.startswith(ours)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
-class _undone:  # noqa: N801 -- reads as what it is: with _undone(engine)
-    """Leave the engine's tensors and the place as they were found, at the same addresses, which a capture will know."""
-
-    def __init__(self, engine: Engine, place: Tensor) -> None:
-        self._engine, self._place = engine, place
-
-    def __enter__(self) -> None:
-        self._before = [(tensor, tensor.clone()) for tensor in (*self._engine.tensors(), self._place)]
-
-    def __exit__(self, *_: object) -> None:
-        known = {tensor.data_ptr() for tensor, _ in self._before}
+@contextmanager
+def _restoring(engine: Engine, place: Tensor) -> Iterator[None]:
+    """Restore the engine's tensors and the loader's place, at the same addresses, which a capture will record."""
+    before = [(tensor, tensor.clone()) for tensor in (*engine.tensors(), place)]
+    try:
+        yield
+    finally:
+        known = {tensor.data_ptr() for tensor, _ in before}
         with torch.no_grad():
-            for tensor, value in self._before:
+            for tensor, value in before:
                 tensor.copy_(value)
-            for tensor in self._engine.tensors():
-                if tensor.data_ptr() not in known:  # made by the first step: moments and counters, which begin at zero
+            for tensor in engine.tensors():
+                if tensor.data_ptr() not in known:  # moments and counters that the first step made, which start at 0
                     tensor.zero_()

@@ -3,208 +3,225 @@
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fastvae.data import Batch, Loader
-from fastvae.models import VAE, Preset
+from fastvae.models import VAE
 from fastvae.ops import Noise
-from fastvae.ops.internal.all_finite import all_finite
+from fastvae.utils.precision import autocast_dtype
 
-from .checkpoint.checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
-from .checkpoint.load_weights import fitting, load_weights
+from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.train_state import TrainState
 from .config import TrainConfig
 from .distributed.world import World
 from .optim.adam import Adam
-from .optim.build import make_optimizer
+from .optim.build import make_optimizer, start_momentum
 from .optim.ema import EMA
-from .optim.flat_gradients import FlatGradients, LaidOut
-from .optim.master_weights import WorkingWeights
+from .optim.flat_gradients import FlatGradients, GradientMatcher
+from .optim.master_weights import MasterWeights
 from .optim.schedule import Plan, Schedule
-from .optim.state_dict import FORM, check_state
-from .report.metrics import Terms
+from .optim.step_counter import StepCounter
+from .optim.weights import Weights
+from .report.metrics import Metrics
+from .step.evaluate import evaluate
 from .step.execution import Step
-from .step.loss import EVAL_STREAM, StepLoss, StepScalars
+from .step.hooks import Hooks
+from .step.loss import StepLoss, StepScalars
 from .step.nonfinite import Nonfinite
 from .step.rollback import Rollback
 
 if TYPE_CHECKING:
-    from .distributed.fsdp import ShardedWeights
     from .step.sharded import ShardedStep
-
-_PRODUCTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine:
-    """A model, its optimiser and its noise, and how they take a step on one device of a :class:`World`."""
+    """A model, its optimiser and its step counter on one device of a :class:`World`: takes steps and evaluates.
+
+    Args:
+        model: the VAE; it is moved to the device and trained in place.
+        config: the run's settings, resolved.
+        world: the ranks; the engine trains on this rank's rows of each batch.
+        plan: the schedules' tables; by default nothing changes from step to step.
+        dataset_size: the number of training images, if the objective needs it.
+        hooks: called around the gradients' all-reduce.
+    """
 
     def __init__(
         self,
         model: VAE,
         config: TrainConfig,
-        recipe: Preset,
         world: World,
         plan: Plan | None = None,
         dataset_size: int = 0,
+        hooks: Hooks | None = None,
     ) -> None:
         assert config.lr is not None
         assert config.optimizer is not None
         assert config.precision != "auto"
         assert config.execution != "auto"
         wide = torch.float64 if config.precision == "fp64" else torch.float32
-        self.world, self._recipe = world, recipe
-        self.has_shards = config.parallel == "fsdp" and world.size > 1
+        self.world = world
+        self._hooks = hooks or Hooks()
+        self._recipe = config.recipe
+        self.is_sharded = config.parallel == "fsdp" and world.size > 1
         self.model = model.to(wide)
-        if not self.has_shards:
+        if not self.is_sharded:
             self.model.to(world.device)
             world.broadcast([*model.parameters(), *model.buffers()])
         self.seed = config.seed
-        self._full = (
-            min(config.batch_size or 1, dataset_size) if dataset_size else config.batch_size
-        )  # rows of most batches
-        self.noise = Noise(config.seed, 0, device=world.device)
+        self.counter = StepCounter(config.seed, world.device)
         self.sums = torch.zeros(4, dtype=torch.float64, device=world.device)  # loss, nll, kl; images of skipped steps
-        self.nonfinite = Nonfinite(self.noise, lasting=config.on_nonfinite == "stop", backend=config.backend)
+        self.nonfinite = Nonfinite(self.counter, sticky=config.on_nonfinite == "stop", backend=config.backend)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
-        low = _PRODUCTS.get(config.precision)
-        self._autocast = _autocast(low, world.device)
+        self._autocast = _autocast(autocast_dtype(config.precision), world.device)
         sent = torch.bfloat16 if config.compress == "bf16" else None
-        self._weights: WorkingWeights[VAE] | ShardedWeights
-        if self.has_shards:
-            from .distributed import fsdp  # noqa: PLC0415 -- a second to import, for those who shard
-
-            self._weights = fsdp.ShardedWeights(self.model, world, low, sent)
-        else:
-            self._weights = WorkingWeights(self.model, low)
-        self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
-        self._heeds_found = self._heed_found()
-        self._guard = Rollback(self.nonfinite.found, on_host=self.nonfinite.on_host)
-        options = config.objective_options(dataset_size)
-        minimised = StepLoss(
-            self._weights.twin, config.backend, config.objective, options, binarize=bool(config.binarize)
+        loss = partial(
+            StepLoss,
+            backend=config.backend,
+            name=config.objective,
+            options=config.objective_options(dataset_size),
+            binarize=bool(config.binarize),
         )
-        self._step: Step | ShardedStep
-        if isinstance(self._weights, WorkingWeights):
-            self._step = Step(minimised, config.execution, self._autocast)
-        else:
-            from .step import sharded  # noqa: PLC0415 -- as above
-
-            self._step = sharded.ShardedStep(minimised, self._weights, self._autocast)
+        self._weights, self._step = self._make_step(config, loss, sent)
+        self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
+        self._optimizer_skips = self._let_optimizer_skip()
+        self._rollback = Rollback(self.nonfinite.found, on_host=self.nonfinite.on_host)
         one, beta, capacity = (torch.full((1,), value, dtype=wide, device=world.device) for value in (1, *config.dials))
-        self.scaler.scale(one)  # makes its tensors, which are made by the first call
-        self._one, self._dials = one[0], StepScalars(one[0], beta[0], capacity[0])
-        self._schedule = Schedule(plan or Plan(), self.optimizer, beta, capacity, self.noise.state)
-        # Of each size of a batch, and never changed: a captured step has the one of full batches.
+        self.scaler.scale(one)  # the first call makes the scaler's tensors
+        self._one = one[0]
+        self._scalars = StepScalars(one[0], beta[0], capacity[0])
+        self._schedule = Schedule(plan or Plan(), self.optimizer, beta, capacity, self.counter)
+        # The loss weight by batch size. The tensors never change: a CUDA graph has that of full batches.
         self._batch_weights: dict[int, Tensor] = {}
-        # Gradients go to the optimiser as they come, unless something needs them all at once and in fp32.
-        at_once = world.size > 1 or self.scaler.is_enabled() or config.accumulate > 1 or config.clip_norm is not None
-        self._parts, self._clip_norm = config.accumulate, config.clip_norm
+        self._micro_batches = config.accumulate
+        self._clip_norm = config.clip_norm
         self._full = min(config.batch_size or 1, dataset_size or 2**63)  # rows of all batches but an epoch's last
+        # Gradients go to the optimiser as they are, unless something needs all of them at once and in fp32.
         changed = self.scaler.is_enabled() or config.clip_norm is not None
-        self._gradients = FlatGradients(self._weights, world, self._parts, sent, changed=changed) if at_once else None
-        self._laid_out = LaidOut(self._weights.parameters)
-        self._average = None if config.ema is None else EMA(self.model, config.ema)
-        self._evaluated = StepLoss(self._weights.twin if self._average is None else self._average.model, config.backend)
+        self._gradients: FlatGradients | None = None
+        if world.size > 1 or config.accumulate > 1 or changed:
+            self._gradients = FlatGradients(self._weights, world, self._micro_batches, sent, changed=changed)
+        self._match = GradientMatcher(self._weights.parameters)
+        self._ema = None if config.ema is None else EMA(self.model, config.ema)
+        evaluated = self._weights.compute_model if self._ema is None else self._ema.model
+        self._eval_loss = StepLoss(evaluated, config.backend)
+        self._state = TrainState(self._weights, self._ema, self.optimizer, self.scaler, self.counter)
 
-    def _heed_found(self) -> bool:
-        """Have the optimiser leave out, on the device, a step that is not finite. Returns whether one does.
+    def _make_step(
+        self, config: TrainConfig, loss: Callable[[VAE], StepLoss], sent: torch.dtype | None
+    ) -> tuple[Weights, "Step | ShardedStep"]:
+        """Return the weights, whole or sharded, and the forward and backward through them."""
+        low = autocast_dtype(config.precision)
+        if self.is_sharded:
+            from .distributed.fsdp import ShardedWeights  # noqa: PLC0415 -- it takes a second to import
+            from .step.sharded import ShardedStep  # noqa: PLC0415 -- it imports the former
 
-        A loss scale's optimiser does. So do the fused ones, but SGD's makes its momentum in such a first step.
+            shards = ShardedWeights(self.model, self.world, low, sent)
+            return shards, ShardedStep(loss(shards.compute_model), shards, self._autocast)
+        assert config.execution != "auto"
+        weights = MasterWeights(self.model, low)
+        return weights, Step(loss(weights.compute_model), config.execution, self._autocast)
+
+    def _let_optimizer_skip(self) -> bool:
+        """Have the optimiser skip non-finite steps by itself, on the device, if it can. Returns whether it does.
+
+        Optimisers behind a loss scale do. Fused ones do too, but SGD's would make its momentum in a skipped step.
         """
+        is_sgd = isinstance(self.optimizer, torch.optim.SGD)
         if self.scaler.is_enabled():
             if isinstance(self.optimizer, torch.optim.SGD):
-                self._begin_momentum()
+                start_momentum(self.optimizer)
             return True
-        heeds = bool(self.optimizer.param_groups[0].get("fused")) and not isinstance(self.optimizer, torch.optim.SGD)
-        if heeds and not self.nonfinite.on_host:
+        skips = bool(self.optimizer.param_groups[0].get("fused")) and not is_sgd
+        if skips and not self.nonfinite.on_host:
             self.optimizer.found_inf = self.nonfinite.found[0]  # type: ignore[attr-defined]  # as GradScaler does
-        return heeds
-
-    def _begin_momentum(self) -> None:
-        """Make SGD's momentum, which its fused form leaves as memory was where the first step is left out."""
-        for group in self.optimizer.param_groups:
-            if group["momentum"] and not group["dampening"]:  # which a momentum's first step has not
-                for weight in group["params"]:
-                    zeros = torch.zeros_like(weight, memory_format=torch.preserve_format)
-                    self.optimizer.state[weight]["momentum_buffer"] = zeros
+        return skips
 
     def train_step(self, batch: Batch) -> None:
-        """Take one step. Adds the batch's sums to ``sums`` and moves the noise on; waits for nothing.
+        """Take one step: add the batch's sums to ``sums`` and advance the counter. Never synchronizes on a GPU.
 
-        A step whose loss or gradient is not finite does nothing else: ``nonfinite`` counts it.
+        A step whose loss or gradient is not finite changes nothing else: ``nonfinite`` counts it.
         """
         self._schedule.set()
-        dials, watch = self._dials_of(batch.rows), self.nonfinite
-        self._guard.remember(self._at_risk())
+        scalars = self._scalars_for(batch.rows)
+        self._rollback.remember(self._rollback_tensors())
         if self._gradients is None:
-            full = batch.rows == self._full
-            sums, gradients = self._step(batch.images, self.noise.state, batch.row_offset, dials, is_full=full)
-            looked_at = gradients
+            is_full = batch.rows == self._full
+            sums, gradients = self._step(batch.images, self.counter.state, batch.row_offset, scalars, is_full=is_full)
+            checked = gradients
         else:
-            sums = self._gather(self._gradients, batch, dials)
-            # Of scaled gradients, the scaler judges.
-            looked_at = [self._gradients.alarm if self.scaler.is_enabled() else self._gradients.buffer]
-        watch.look(self.sums, sums, looked_at, rows=batch.rows, images=len(batch.images))
-        if not watch.leaves_out:
+            sums = self._accumulate(self._gradients, batch, scalars)
+            # Scaled gradients may overflow: the scaler tests them, and the alarm tests the loss.
+            checked = [self._gradients.alarm if self.scaler.is_enabled() else self._gradients.buffer]
+        self.nonfinite.check(self.sums, sums, checked, rows=batch.rows, images=len(batch.images))
+        if not self.nonfinite.skips:
             if self._gradients is None:
                 self._update(gradients)
             else:
-                self._update_at_once(self._gradients)
-            if self._average is not None:
-                self._average.update()
-        self._guard.undo(self._at_risk())
-        if not watch.leaves_out and not isinstance(self.optimizer, Adam):  # whose step has cast the weights
-            self._weights.refresh()
+                self._update_flat(self._gradients)
+            if self._ema is not None:
+                self._ema.update()
+        self._rollback.undo(self._rollback_tensors())
+        if not self.nonfinite.skips and not isinstance(self.optimizer, Adam):  # our Adam writes the copies itself
+            self._weights.refresh_copies()
 
-    def _gather(self, flat: FlatGradients, batch: Batch, dials: StepScalars) -> Tensor:
-        """Forward and backward of each part of the batch, a row's noise being that of its place in the whole."""
+    def _accumulate(self, flat: FlatGradients, batch: Batch, scalars: StepScalars) -> Tensor:
+        """Run forward and backward on each micro-batch, and sum the gradients over the ranks.
+
+        The noise of a row is that of its place in the whole batch.
+        """
         rows = len(batch.images)
-        ends = [part * rows // self._parts for part in range(1, self._parts + 1)]
-        if not self.has_shards:  # which all processes put together as often, even for no rows
+        ends = [number * rows // self._micro_batches for number in range(1, self._micro_batches + 1)]
+        if not self.is_sharded:  # sharded ranks gather the weights equally often, even for no rows
             ends = sorted({*ends} - {0}) or [0]
         total = torch.zeros(3, dtype=self.sums.dtype, device=self.world.device)
-        for part, (start, end) in enumerate(itertools.pairwise([0, *ends])):
-            images, place = batch.images[start:end], batch.row_offset + start
-            sums, gradients = self._step(images, self.noise.state, place, dials, is_full=batch.rows == self._full)
+        is_full = batch.rows == self._full
+        for number, (start, end) in enumerate(itertools.pairwise([0, *ends])):
+            images = batch.images[start:end]
+            row_offset = batch.row_offset + start
+            sums, gradients = self._step(images, self.counter.state, row_offset, scalars, is_full=is_full)
             total += sums
-            flat.take(gradients, add=part > 0)
+            flat.accumulate(gradients, is_first=number == 0)
         flat.raise_alarm(total)
-        flat.all_reduce(self.world)
+        if self.world.size > 1:
+            with self._hooks.communicating():
+                flat.all_reduce(self.world)
         return total
 
-    def _at_risk(self) -> Iterator[Tensor]:
-        """What a step changes before it is known, on the host or by the optimiser, that it must not."""
+    def _rollback_tensors(self) -> Iterator[Tensor]:
+        """Yield the tensors that a step may modify before it is known to be non-finite; they must then be restored."""
         yield from self.model.buffers()
         if self.nonfinite.on_host:
             return
-        if self._average is not None:
-            yield from self._average.model.parameters()
-        yield from self._scale()
-        if not self._heeds_found:
+        yield from self._state.ema_tensors()
+        yield from self._state.loss_scale()
+        if not self._optimizer_skips:
             yield from self._weights.parameters
-            for state in self.optimizer.state.values():
-                yield from (value for value in state.values() if isinstance(value, Tensor))
+            yield from self._state.optimizer_tensors()
 
-    def _dials_of(self, rows: int) -> StepScalars:
+    def _scalars_for(self, rows: int) -> StepScalars:
+        """Return the scalars of a step on a global batch of so many rows."""
         if rows not in self._batch_weights:
-            value = (
-                self._recipe.loss_weight / rows if (self._recipe.reduction == "batchmean") else self._recipe.loss_weight
-            )
+            value = self._recipe.loss_weight
+            if self._recipe.reduction == "batchmean":
+                value /= rows
             self._batch_weights[rows] = torch.full_like(self._one, value)
         weight = self._batch_weights[rows]
-        return self._dials._replace(weight=self.scaler.scale(weight) if self.scaler.is_enabled() else weight)
+        return self._scalars._replace(weight=self.scaler.scale(weight) if self.scaler.is_enabled() else weight)
 
     def _update(self, gradients: list[Tensor]) -> None:
         if isinstance(self.optimizer, Adam):
             self.optimizer.step_with(gradients)
             return
-        for parameter, gradient in zip(self._weights.parameters, self._laid_out(gradients), strict=True):
+        for parameter, gradient in zip(self._weights.parameters, self._match(gradients), strict=True):
             parameter.grad = gradient
         self.optimizer.step()
 
-    def _update_at_once(self, flat: FlatGradients) -> None:
+    def _update_flat(self, flat: FlatGradients) -> None:
         if self.scaler.is_enabled() and not self.nonfinite.on_host:
             flat.spoil(self.nonfinite.found)
         if self._clip_norm is not None:
@@ -215,105 +232,51 @@ class Engine:
 
     @property
     def result(self) -> VAE:
-        """The model that is evaluated and looked at: the average of the weights where the run keeps one."""
-        return self.model if self._average is None else self._average.model
+        """The model that is evaluated and sampled: with the moving average of the weights, if the run keeps one."""
+        return self.model if self._ema is None else self._ema.model
 
     @property
     def startup_s(self) -> float:
-        """Seconds spent on tracing and compiling; steps of weights in parts are neither traced nor compiled."""
-        return self._step.startup_s if isinstance(self._step, Step) else 0.0
+        """The seconds spent on tracing and compiling."""
+        return self._step.startup_s
 
-    def looked_at(self) -> AbstractContextManager[Any]:
-        """Around what computes with ``result``: weights in parts are put together in the type of the products."""
-        return self._autocast() if self.has_shards else nullcontext()
+    def using_result(self) -> AbstractContextManager[Any]:
+        """Return a context to compute with ``result`` in: sharded weights are gathered in their low precision."""
+        return self._autocast() if self.is_sharded else nullcontext()
 
-    @torch.no_grad()
-    def evaluate(self, loader: Loader, epoch: int) -> Terms:
-        """The ELBO over a loader's images, with one sample of z each; the same noise for any batch or world size."""
+    def evaluate(self, loader: Loader, epoch: int) -> Metrics:
+        """Return the ELBO over a loader's images; the same noise for any batch size or number of ranks. Collective."""
         noise = Noise(self.seed, epoch, device=self.world.device)
-        sums = torch.zeros(3, dtype=torch.float64, device=self.world.device)
-        images = 0
-        dials = StepScalars(self._one, self._one, self._one)
-        evaluated = self._evaluated.eval()
-        for batch in loader:
-            with self._autocast():
-                _, terms = evaluated(batch.images, noise.state, images + batch.row_offset, EVAL_STREAM, dials)
-            sums += terms
-            images += batch.rows
-        evaluated.train()
+        sums, images = evaluate(self._eval_loss.eval(), loader, noise, autocast=self._autocast)
+        self._eval_loss.train()
         self.world.all_reduce(sums)
-        return Terms.of(sums, images)
+        return Metrics.from_sums(sums, images)
 
     def is_finite(self) -> bool:
-        """Whether all weights are: a step too long makes them infinite by a gradient that is not. Waits."""
-        averages = [] if self._average is None else self._average.model.parameters()
-        tensors = [tensor.detach() for tensor in (*self._weights.parameters, *averages)]
-        if self.world.device.type == "cpu":  # in one pass: at each save the training waits for this
-            finite = all_finite(tensors)
-        else:
-            finite = bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
-        return not self.world.any(not finite)
+        """Return whether all weights are finite. Synchronizes with the device. Collective."""
+        return self._state.is_finite(self.world)
 
-    def back_to(self, step: int) -> None:
-        """Count the steps since, which have changed nothing, as not taken."""
-        self.noise.state[1] = step
+    def rewind(self, step: int) -> None:
+        """Forget the steps since ``step``, which were not finite and so changed nothing."""
+        self.counter.rewind(step)
         self.nonfinite.clear()
 
     def tensors(self) -> Iterator[Tensor]:
-        """All that a step changes in place."""
-        yield from self.model.parameters()
-        yield from self.model.buffers()
-        yield from self._weights.copies.values()
-        if self._average is not None:
-            yield from self._average.model.parameters()
-        for state in self.optimizer.state.values():
-            yield from (value for value in state.values() if isinstance(value, Tensor))
-        yield from (self.sums, self.noise.state, self._dials.beta, self._dials.capacity)
-        yield from (self.nonfinite.found, self.nonfinite.record, *self._scale())
-
-    def _scale(self) -> list[Tensor]:
-        """The tensors of the loss scale, where there is one."""
-        if not self.scaler.is_enabled():
-            return []
-        return [tensor for tensor in (self.scaler._scale, self.scaler._growth_tracker) if tensor is not None]
+        """Yield every tensor that a step changes in place."""
+        yield from self._state.tensors()
+        yield from (self.sums, self._scalars.beta, self._scalars.capacity, self.nonfinite.found, self.nonfinite.log)
 
     def weights(self) -> dict[str, Tensor]:
-        """The model and the average of its weights, as a checkpoint names them; not copied. All processes have to ask.
-
-        Of shards, the main process alone gets what they are parts of.
-        """
-        tensors = {f"model.{name}": tensor for name, tensor in self._weights.state_dict().items()}
-        if self._average is not None:
-            tensors |= {f"ema.{name}": tensor for name, tensor in self._average.model.named_parameters()}
-        return tensors
+        """Return the weights and their moving average by their names in a checkpoint; not copied. Collective."""
+        return self._state.named_weights()
 
     def state(self) -> Checkpoint:
-        """Weights and their average, optimiser, loss scale and noise key, as a checkpoint keeps them."""
-        optimizer, optimizer_values = flatten_optimizer(self._weights.gathered(self.optimizer.state_dict()))
-        tensors = self.weights()
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer.items()}
-        return Checkpoint(
-            {**tensors, "noise": self.noise.state},
-            {"optimizer": optimizer_values, "scaler": self.scaler.state_dict()},
-        )
+        """Return what a checkpoint saves of the engine; not copied. Collective."""
+        return self._state.to_checkpoint()
 
     def load_state(self, saved: Checkpoint) -> None:
-        """Take over what :meth:`state` gave. Raises InputError for a checkpoint of another network or optimiser."""
-        self._weights.load_state_dict(fitting(self.model, saved, average=False))
-        if self._average is not None:
-            load_weights(self._average.model, saved, average=True)
-        state = self._weights.scattered(unflatten_optimizer(saved.part("optimizer"), saved.values["optimizer"]))
-        check_state(self.optimizer, state, saved.values.get("step", 0))
-        for kept, own in zip(state["param_groups"], self.optimizer.param_groups, strict=True):
-            # The form is this device's, and the rate may be a tensor of the schedule's.
-            kept |= {key: own[key] for key in FORM if key in own}
-        self.optimizer.load_state_dict(state)
-        for parameter, values in self.optimizer.state.items():
-            for key, value in values.items():  # files keep no memory format
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        self.scaler.load_state_dict(saved.values["scaler"])
-        self.noise.state.copy_(saved.tensors["noise"])
+        """Load what :meth:`state` gave. Raises InputError for a checkpoint of another network or optimiser."""
+        self._state.load(saved)
 
 
 def _autocast(dtype: torch.dtype | None, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

@@ -1,66 +1,40 @@
-"""The loop: epochs, evaluation, logging, checkpoints, and how a run ends."""
+"""The training loop: epochs, evaluation, logging, checkpoints, and how a run ends."""
 
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 
-from fastvae.data import Batch, Loader
+from fastvae.data import Loader
 from fastvae.models import VAE
 from fastvae.utils.errors import InputError
 from fastvae.utils.terminal import Terminal
 
-from .checkpoint import checkpoint
-from .checkpoint.async_writer import AsyncWriter
 from .checkpoint.best import Best
-from .checkpoint.checkpoint import Checkpoint, Copies
-from .checkpoint.rng import preserve_rng_state
+from .checkpoint.rng import gather_rng_states, preserve_rng_state, restore_rng, seed_rng
+from .checkpoint.writer import CheckpointWriter
 from .config import TrainConfig
 from .config.plan import plan
-from .cuda_graph import Replay
+from .cuda_graph import StepGraphs, capture_steps
 from .distributed.world import World
 from .engine import Engine
-from .report.async_scalars import AsyncScalars
+from .report.async_scalars import AsyncScalars, Window
+from .report.epoch_end import Callback, EpochEnd
 from .report.figures import reconstruction_grid
-from .report.metrics import Terms
-from .report.progress import RunProgress
+from .report.metrics import Metrics
 from .report.run_folder import RunFolder
+from .report.run_log import RunLog
 from .report.throughput import Throughput
-from .run_state import gather
-from .signals import Interrupt
+from .run_state import RunState, refusing_foreign
+from .step.hooks import Hooks
 from .step.nonfinite import REMEDY
+from .stopping import Interrupt, Stopping
 
-LOG_EVERY = 50  # steps between looks at the device's sums
-
-
-class EpochEnd(NamedTuple):
-    """What a callback is told, in each process.
-
-    epoch: how many are finished. step: how many steps. train, test: means, in nats per sample.
-    model: as it is evaluated, the average of the weights where the run keeps one. With --parallel fsdp it has this
-        process' parts of them: all processes have to call it alike.
-    """
-
-    epoch: int
-    step: int
-    train: Terms
-    test: Terms
-    model: VAE
-
-
-# Called at the end of each epoch. What is true ends the run: all processes have to say the same.
-Callback = Callable[[EpochEnd], object]
+LOG_EVERY = 50  # steps between reads of the device's sums
 
 
 class Loop:
-    """A training run in one process, or in one of many.
-
-    The main process has a ``folder``, and alone logs and saves.
-    """
+    """The training loop of one rank. Rank 0 has a ``folder``, and alone logs and saves."""
 
     def __init__(
         self,
@@ -72,256 +46,253 @@ class Loop:
         folder: RunFolder | None,
         console: Terminal,
         callbacks: Sequence[Callback] = (),
+        hooks: Hooks | None = None,
     ) -> None:
         assert config.epochs is not None
-        self.config, self.world, self.folder, self.console = config, world, folder, console
+        self.config = config
+        self.world = world
+        self.folder = folder
+        self.console = console
         self.epochs = config.epochs
-        self.loader, self.test_loader = loader, test_loader
-        self.engine = Engine(model, config, config.recipe, world, plan(config, len(loader)), loader.count)
-        self.batches: Iterable[Batch] = loader  # --profile puts itself around these, and around steps
-        self.around: Callable[[int, int], AbstractContextManager[None]] = lambda steps, images: nullcontext()
+        self.loader = loader
+        self.test_loader = test_loader
+        self._hooks = hooks or Hooks()
+        self.engine = Engine(model, config, world, plan(config, len(loader)), loader.count, self._hooks)
         self.step = 0
         self.epoch = 0  # finished ones
-        self.epoch_seconds: list[float] = []  # training alone, of each epoch of this process
-        self.startup_s = 0.0  # of this process, on tracing, compiling and capturing steps; in no epoch's seconds
-        self.test: Terms | None = None  # of the last evaluation
+        self.epoch_seconds: list[float] = []  # of training alone, for each epoch that this process finished
+        self.startup_s = 0.0  # this process's tracing, compiling and capturing, which no epoch's seconds include
+        self.test: Metrics | None = None  # of the last evaluation
         self.best = Best()
-        self._saver, self._copies = AsyncWriter(), Copies()
-        self._callbacks, self._ended = callbacks, False
         self.meter = Throughput()
-        self._replay: Replay | None = None
-        self._looked_for_replay = False
-        self._crossed = False  # whether the last count of steps crossed a multiple of LOG_EVERY
+        self._writer = CheckpointWriter()
+        self._log = RunLog(world, folder, console, config.steps(len(loader)), self.epochs)
+        self._callbacks = callbacks
+        self._graphs: StepGraphs | None = None
+        self._has_tried_capture = False
         self._capture_s = 0.0
-        self._readings: AsyncScalars[tuple[int, int]] = AsyncScalars()  # tagged with the step and its images
-        self._deadline = float("inf")
+        self._is_log_step = False  # whether the last steps crossed a multiple of LOG_EVERY
+        self._scalars = AsyncScalars()
+        self._interrupt = Interrupt()
 
     def fit(self) -> int:
-        """Train to the end. Returns the exit status: 0, or 128 + the signal that ended it early."""
-        if self.config.time_budget is not None:
-            self._deadline = time.monotonic() + self.config.time_budget
+        """Train to the end. Returns the exit status: 0, or 128 + the signal that ended the run early."""
+        self._stopping = Stopping(self.config, self.world, self._interrupt)  # starts the time budget
         try:
             return self._fit()
         finally:
-            if self._replay is not None:  # an error's traceback keeps this loop until after the processes have parted
-                self._replay.release()
-                self._replay = None
+            if self._graphs is not None:  # an error's traceback keeps this loop until after the process group is gone
+                self._graphs.release()
+                self._graphs = None
 
     def _fit(self) -> int:
         epoch_steps = len(self.loader)
-        with (
-            Interrupt() as interrupt,
-            self._saver,
-            RunProgress(self.console, self.config.steps(epoch_steps), self.epochs) as progress,
-        ):
-            while self.epoch < self.epochs and not self._is_stale() and not self._ended:
-                if not self._is_spent():
+        stopping = self._stopping
+        with self._interrupt, self._writer, self._log:
+            while (
+                self.epoch < self.epochs and not stopping.is_stale(self.epoch, self.best) and not stopping.by_callback
+            ):
+                if not stopping.is_spent(self.step, is_log_step=self._is_log_step):
                     self.meter.resume()
-                    for _ in self._steps(progress):
-                        if self._should_stop(interrupt):
-                            self.save()
-                            return 128 + (interrupt.signal or signal.SIGINT)
-                        if self._is_spent():
-                            break
+                    self._train_epoch()
+                    if stopping.by_signal:
+                        self.save()
+                        return stopping.status
                 if self.step < (self.epoch + 1) * epoch_steps:
                     break
-                self._finish_epoch(progress)
-            if self.step > self.epoch * epoch_steps:  # ended in the middle of one
-                self._report(progress, self.epoch + 1)
-            self._say_why()
+                self._finish_epoch()
+            if self.step > self.epoch * epoch_steps:  # ended in mid-epoch
+                self._report(self.epoch + 1)
+            if self.epoch < self.epochs:
+                self.console.print(stopping.reason(self.step, self.epoch, epoch_steps, self.best))
             self.save()
-            with self.world.raise_together():  # to the end, before any goes on to what all have to do
-                self._saver.wait()
+            with self.world.raise_together():  # written to the end before any rank goes on to the next collective
+                self._writer.wait()
         return 0
 
-    def _is_spent(self) -> bool:
-        """Whether the steps or the seconds that the run may take are over; several processes agree now and then."""
-        if self.config.max_steps is not None and self.step >= self.config.max_steps:
-            return True
-        if self.config.time_budget is None:
-            return False
-        over = time.monotonic() > self._deadline
-        return over if self.world.size == 1 else self._crossed and self.world.any(over)
-
-    def _is_stale(self) -> bool:
-        """Whether the test loss has not been below its best for too long."""
-        return self.config.patience is not None and self.epoch - self.best.epoch >= self.config.patience
-
-    def _say_why(self) -> None:
-        """Tell what ended the run, unless its epochs did."""
-        if self.epoch >= self.epochs:
-            return
-        if self._is_stale():
-            best = f"the best is that of epoch {self.best.epoch}"
-            self.console.print(f"no better test loss for {self.config.patience} epochs: {best}")
-        elif self._ended:
-            self.console.print(f"ended by a callback after epoch {self.epoch}")
-        else:
-            why = "--max-steps" if self.step == self.config.max_steps else "--time-budget"
-            at_end = self.step == self.epoch * len(self.loader)
-            where = f"after epoch {self.epoch}" if at_end else f"in epoch {self.epoch + 1}"
-            self.console.print(f"ended by {why} at step {self.step}, {where}")
-
-    def _steps(self, progress: RunProgress) -> Iterator[None]:
-        """Take what is left of the epoch; the caller may look around after each step, or after each replay of some."""
-        if not self._looked_for_replay:
-            self._looked_for_replay, self._replay = True, self._captured()
+    def _train_epoch(self) -> None:
+        """Take the remaining steps of the epoch, unless a signal or a limit ends the run before."""
+        if not self._has_tried_capture:
+            self._has_tried_capture = True
+            if self.config.replay != "no":
+                self._graphs, self._capture_s = capture_steps(self.engine, self.loader, self.console)
         end = self.config.steps(len(self.loader))
-        while self._replay is not None and (steps := self._replay.fitting(end - self.step)):
-            with self.around(steps, steps * self.loader.batch_size):
-                self._replay.run(steps)
-            self._count(steps, steps * self.loader.batch_size, progress)
-            yield
-        for batch in self.batches:
-            with self.around(1, batch.rows):
+        while self._graphs is not None and (steps := self._graphs.fitting(end - self.step)):
+            images = steps * self.loader.batch_size
+            with self._hooks.around_step(steps, images):
+                self._graphs.run(steps)
+            self._count(steps, images)
+            if self._stopping.ends_after(self.step, is_log_step=self._is_log_step):
+                return
+        for batch in self._hooks.batches(self.loader):
+            with self._hooks.around_step(1, batch.rows):
                 self.engine.train_step(batch)
-            self._count(1, batch.rows, progress)
-            yield
+            self._count(1, batch.rows)
+            if self._stopping.ends_after(self.step, is_log_step=self._is_log_step):
+                return
 
-    def _captured(self) -> Replay | None:
-        """Steps to replay, where they can be.
-
-        What the warm-up draws is not the run's: one that goes on warms up in another place.
-        """
-        if self.config.replay == "no":
-            return None
-        started, traced = time.perf_counter(), self.engine.startup_s
-        with preserve_rng_state(self.world.device):
-            replay = Replay.where_possible(
-                self.engine, self.loader, lambda why: self.console.print(f"fastvae: {why}", markup=False)
-            )
-        if self.world.any(replay is None):  # all look around after as many steps
-            if replay is not None:
-                replay.release()
-            return None
-        self._capture_s = time.perf_counter() - started - (self.engine.startup_s - traced)
-        return replay
-
-    def _count(self, steps: int, images: int, progress: RunProgress) -> None:
-        """Count steps that were taken; log and save where they crossed the place for it."""
-        before, self.step = self.step, self.step + steps
+    def _count(self, steps: int, images: int) -> None:
+        """Count the steps just taken; log and save if they crossed a step at which that is due."""
+        before = self.step
+        self.step += steps
         self.meter.images += images
         startup = self.engine.startup_s + self._capture_s
         self.meter.leave_out(startup - self.startup_s)
         self.startup_s = startup
-        self._crossed = before // LOG_EVERY != self.step // LOG_EVERY
-        if self._crossed:
-            self._ask()
-            self._show(progress)
+        self._is_log_step = before // LOG_EVERY != self.step // LOG_EVERY
+        if self._is_log_step:
+            self._request_metrics()
+            self._log_metrics()
         if before // self.config.checkpoint_every != self.step // self.config.checkpoint_every:
             self.save()
 
-    def _ask(self) -> None:
-        """Ask the device for the means since the last look, over all processes."""
+    def _request_metrics(self) -> None:
+        """Request from the device the sums since the last request, over all ranks."""
         images = self.meter.images - self.meter.logged_images
         sums = self.engine.sums.clone()
         since = sums if self.meter.logged_sums is None else sums - self.meter.logged_sums
-        self.meter.logged_sums, self.meter.logged_images = sums, self.meter.images
+        self.meter.logged_sums = sums
+        self.meter.logged_images = self.meter.images
         self.world.all_reduce(since)
-        self._readings.ask(torch.cat((since, self.engine.nonfinite.record[:1])), (self.step, images))
+        self._scalars.request(torch.cat((since, self.engine.nonfinite.log[:1])), Window(self.step, images))
 
-    def _show(self, progress: RunProgress, *, wait: bool = False) -> None:
-        """Show and log what has arrived of what was asked for.
+    def _log_metrics(self, *, wait: bool = False) -> None:
+        """Log the requested metrics that have arrived.
 
-        Several processes have to see the same: they wait for all but the last, which was asked for just now.
+        Several ranks must all see the same: they wait for all but the last, which was requested just now.
         """
         lag = 1 if self.world.size > 1 and not wait else 0
-        for values, (step, images) in self._readings.ready(wait=wait or lag > 0, but=lag):
+        for values, window in self._scalars.ready(wait=wait or lag > 0, but=lag):
             if values[-1] > 0:
                 self._check_finite()
-            terms = Terms.of(values[:-1], images)
-            progress.show(step, self.epoch + 1, terms, self.meter.rate())
-            with self.world.raise_together():
-                if self.folder is not None:
-                    self.folder.scalars("train", terms, step)
+            metrics = Metrics.from_sums(values[:-1], window.images)
+            self._log.log_steps(metrics, window.step, self.epoch + 1, self.meter.rate())
 
-    def _finish_epoch(self, progress: RunProgress) -> None:
+    def _finish_epoch(self) -> None:
         self.epoch += 1
-        train, test = self._report(progress, self.epoch)
+        train, test = self._report(self.epoch)
         self.epoch_seconds.append(self.meter.seconds)
         self.best.offer(test.loss, self.epoch, self.step, self.engine.weights)
         self.engine.sums.zero_()
-        self.engine.nonfinite.record.zero_()
+        self.engine.nonfinite.log.zero_()
         self.meter = Throughput()
         self.loader.set_epoch(self.epoch)
         end = EpochEnd(self.epoch, self.step, train, test, self.engine.result)
-        with self.engine.looked_at():
-            self._ended = bool([True for callback in self._callbacks if callback(end)])
+        with self.engine.using_result():
+            for callback in self._callbacks:
+                if callback(end):
+                    self._stopping.by_callback = True
 
-    def _report(self, progress: RunProgress, epoch: int) -> tuple[Terms, Terms]:
-        """Evaluate, show and log an epoch, or what there is of it. Returns the terms of both splits."""
+    def _report(self, epoch: int) -> tuple[Metrics, Metrics]:
+        """Evaluate and log an epoch, or the part of it that was trained. Returns the training and the test metrics."""
         self._check_finite()
         skipped = self.engine.nonfinite.report(self.world)
         if skipped.found:
             self.console.print(f"epoch {epoch}: skipped {skipped.found} of its steps; {skipped}", style="yellow")
         sums = self.engine.sums.clone()
         self.world.all_reduce(sums)
-        train = Terms.of(sums, self.meter.images)  # waits for the device, then the clock stops
+        train = Metrics.from_sums(sums, self.meter.images)  # synchronizes, then the clock stops
         self.meter.pause()
-        self._show(progress, wait=True)
-        with preserve_rng_state(self.world.device):  # in mid-epoch, as one that is not looked at would go on
-            test, test_rate, grid = self._look()
-        progress.show(self.step, epoch, train, self.meter.rate())
-        progress.epoch(epoch, train, test, self.meter.rate())
-        with self.world.raise_together():
-            if self.folder is not None:
-                self.folder.log(epoch, self.step, "train", train, self.meter.rate())
-                self.folder.log(epoch, self.step, "test", test, test_rate)
-                self.folder.scalars("test", test, self.step)
-                self.folder.picture("Test image - above: real data, below: reconstruction", grid, epoch)
+        self._log_metrics(wait=True)
+        with preserve_rng_state(self.world.device):  # evaluating must not change what the run draws next
+            test, test_rate, figure = self._evaluate()
+        self._log.log_epoch(self.step, epoch, (train, self.meter.rate()), (test, test_rate), figure)
         self.test = test
         return train, test
 
-    def _look(self) -> tuple[Terms, float, torch.Tensor]:
-        """The terms on the test images, how many of these were evaluated a second, and some reconstructions."""
+    def _evaluate(self) -> tuple[Metrics, float, torch.Tensor]:
+        """Return the test metrics, the images evaluated per second, and a grid of reconstructions (3, H, W)."""
         started = time.perf_counter()
         test = self.engine.evaluate(self.test_loader, self.epoch)
         rate = self.test_loader.count / (time.perf_counter() - started)
-        pictures = self.test_loader.first(8)
-        with self.engine.looked_at():
-            grid = reconstruction_grid(pictures, self.engine.result.eval().reconstruct(pictures))
-        self.engine.result.train()  # in between, no statistics of a BatchNorm move
+        images = self.test_loader.first(8)
+        with self.engine.using_result():
+            grid = reconstruction_grid(images, self.engine.result.eval().reconstruct(images))
+        self.engine.result.train()  # eval mode until here, so that no BatchNorm's statistics change
         return test, rate, grid
 
-    def _should_stop(self, interrupt: Interrupt) -> bool:
-        """Whether all processes stop here: one looks after every step, several agree now and then."""
-        if self.world.size == 1:
-            return interrupt.signal is not None
-        return self._crossed and self.world.any(interrupt.signal is not None)
-
     def _check_finite(self) -> None:
-        """Unless they are skipped: from a step that was not finite go back to before it, save, raise InputError."""
-        if self.config.on_nonfinite == "skip" or not (report := self.engine.nonfinite.report(self.world)).found:
+        """After a non-finite step, unless such steps are skipped: rewind to before it, save, raise InputError."""
+        if self.config.on_nonfinite == "skip":
+            return
+        report = self.engine.nonfinite.report(self.world)
+        if not report.found:
             return
         self.step = report.step - 1
         self.epoch, done = divmod(self.step, len(self.loader))
         self.loader.load_state_dict({"epoch": self.epoch, "step": done})
-        self.engine.back_to(self.step)
+        self.engine.rewind(self.step)
         self.save()
-        self._saver.wait()
+        self._writer.wait()
         raise InputError(
             f"{report}: {REMEDY}; or go on from before it, which is saved, with --resume --on-nonfinite skip"
         )
 
     def save(self) -> None:
-        """Have a checkpoint written. All processes come here, the main one writes.
+        """Have a checkpoint written. Collective; rank 0 writes.
 
-        Raises InputError, in all of them, for what is not finite, or if an earlier one could not be written.
+        Raises InputError, on every rank, if the weights are not finite or an earlier checkpoint could not be written.
         """
         self._check_finite()
         if not self.engine.is_finite():
             raise InputError(f"the weights are not finite after step {self.step}, and were not saved: {REMEDY}")
-        now = gather(self)
+        now = self.state().to_checkpoint()
         with self.world.raise_together():
             if self.folder is not None:
-                folder, step = self.folder.checkpoints, self.step
+                self._writer.save(self.folder.checkpoints, self.step, now, self.best)
 
-                def capture() -> Callable[[], None]:
-                    return partial(write, self._copies.take(now))
+    def state(self) -> RunState:
+        """Return everything needed to resume after the last step. Collective.
 
-                def write(copied: Checkpoint) -> None:
-                    self.best.save(folder)
-                    checkpoint.save(folder, step, copied)
-                    self._copies.give_back(copied)
+        The tensors are still being trained: copy them before the next step.
+        """
+        engine = self.engine.state()
+        sums = self.engine.sums.clone()
+        nonfinite = self.engine.nonfinite.log.clone()
+        for tensor in (sums, nonfinite[2:]):  # the ranks agree on the number and the first of the non-finite steps
+            self.world.all_reduce(tensor)
+        return RunState(
+            step=self.step,
+            epoch=self.epoch,
+            loader=self.loader.state_dict(),
+            best=self.best.values(),
+            meter={"seconds": self.meter.seconds, "images": self.meter.images},
+            sums=sums,
+            nonfinite=nonfinite,
+            engine=engine,
+            rng=gather_rng_states(self.world),
+        )
 
-                self._saver.submit(capture)
+    def apply(self, state: RunState) -> None:
+        """Continue from a state that :func:`fastvae.train.run_state.restore` gave. Collective.
+
+        Raises InputError for the state of another network, optimiser or data set.
+        """
+        with refusing_foreign():
+            self.engine.load_state(state.engine)
+            if self.world.is_rank_0:  # the sums are over all ranks: the others start at 0
+                self.engine.sums[: len(state.sums)].copy_(state.sums)
+            if state.nonfinite is not None and self.config.on_nonfinite == "skip":
+                known = 5 if self.world.is_rank_0 else 2
+                self.engine.nonfinite.log[:known].copy_(state.nonfinite[:known])
+            self.step = state.step
+            self.epoch = state.epoch
+            restore_rng(state.rng, self.config.seed, self.step, self.world)
+            self.loader.load_state_dict(state.loader)
+            if state.best is not None:
+                self.best.load(state.best)
+            self.meter = Throughput(state.meter["seconds"], state.meter["images"])
+            self.meter.logged_sums = self.engine.sums.clone()
+        self._forget_after()
+
+    def start_fresh(self) -> None:
+        """Start at the first step. A run that died before its first checkpoint leaves no metrics behind. Collective."""
+        seed_rng(self.config.seed, 0, self.world)
+        if self.config.resume:
+            self._forget_after()
+
+    def _forget_after(self) -> None:
+        """Drop the metrics that an earlier process logged after this step."""
+        with self.world.raise_together():
+            if self.folder is not None:
+                self.folder.forget_after(self.step, self.epoch)

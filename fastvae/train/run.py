@@ -1,4 +1,4 @@
-"""A training run from its settings to its pictures, in each of its processes."""
+"""A training run, from its settings to its figures, on one rank."""
 
 import math
 import shlex
@@ -24,41 +24,42 @@ from fastvae.utils.terminal import Terminal
 
 from .binarize import check_binarize
 from .checkpoint import checkpoint
-from .checkpoint import rng as generators
 from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.rng import preserve_rng_state
 from .checkpoint.schema import Mark, check
 from .checkpoint.write_errors import quiet_writers, writing
 from .config import TrainConfig
 from .config.validate import check_parallel
 from .distributed.world import World, open_world
 from .inputs import check_pixels, deliver, open_data
-from .loop import Callback, Loop
+from .loop import Loop
 from .measure import autotune
-from .measure.profile import profiled
+from .measure.profile import FILE, Profiling, profiled
+from .report.epoch_end import Callback
 from .report.figures import reconstruction_grid, sample_grid, write_curves, write_image
-from .report.metrics import Terms
+from .report.metrics import Metrics
 from .report.progress import table
 from .report.run_folder import RunFolder, agent, check_same, default_path, read_config
-from .run_state import begin_anew, restore
+from .run_state import restore
 from .step.loss import SAMPLE_STREAM
-from .step.memory_format import laid_out
+from .step.memory_format import choose_memory_format
 from .step.torch_flags import torch_flags
 
-_COPIES = 3  # of the weights, at least, where they are trained: they and two moments of their gradients
-_BEGUN: set[Path] = set()  # folders of the runs of this process
+_COPIES = 3  # of the weights' memory, at least, to train them: the weights and two moments
+_STARTED: set[Path] = set()  # folders of the runs that this process started
 
 
 class Outcome(NamedTuple):
-    """How a run ended.
+    """The end of a run.
 
     status: 0, or 128 + the signal that stopped it.
-    test: the terms of the last evaluation on the test set, in nats per sample; None if no epoch was begun.
+    test: the metrics of the last evaluation on the test set, in nats per sample; None if no epoch was started.
     folder: the run's.
-    startup_s: the seconds that this process spent on tracing, compiling and capturing steps, which count in no epoch.
+    startup_s: the seconds that this process spent on tracing, compiling and capturing steps; no epoch includes them.
     """
 
     status: int
-    test: Terms | None
+    test: Metrics | None
     folder: Path
     startup_s: float = 0.0
 
@@ -71,23 +72,23 @@ def run(
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
 ) -> Outcome:
-    """Train as ``config`` (resolved) says; a model or data of one's own in place of its preset's.
+    """Train as ``config`` (resolved) says, with the user's own model or data in place of the preset's, if given.
 
-    Raises InputError for what the user can mend.
+    Raises InputError for mistakes that the user can correct.
     """
     with ExitStack() as stack:
         world = stack.enter_context(open_world(config.device))
         stack.enter_context(torch_flags(config, world.device))
-        stack.enter_context(generators.preserve_rng_state(world.device))
+        stack.enter_context(preserve_rng_state(world.device))
         dataset = open_data(config, world, dataset)
         console = Terminal(quiet=quiet or not world.is_rank_0)
         if model is not None:
-            # Several processes have to find the same, and a model in parts may be too large for one of their GPUs.
+            # On the CPU all ranks find the same, and a model that is to be sharded may be too large for one GPU.
             where = world.device if world.size == 1 else torch.device("cpu")
-            dataset, told = stack.enter_context(laid_out(model, dataset, config, where))
+            dataset, told = stack.enter_context(choose_memory_format(model, dataset, config, where))
             if told is not None:
                 console.print(f"fastvae: {told}")
-        # The folder comes after all that can be wrong: a refused run leaves nothing behind.
+        # The folder is made after everything that can be refused, so that a refused run leaves nothing behind.
         config, found = _begin(config, world, console)
         own = model is not None
         if model is None:
@@ -96,24 +97,25 @@ def run(
         if config.binarize:
             check_binarize(dataset, model.likelihood)
         loaders = deliver(config, dataset, world)
-        config, choice = _settle(config, model, loaders.train, world)
+        config, choice = _tune(config, model, loaders.train, world)
         path = config.out or default_path(config)
         with world.raise_together():
             folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_rank_0 else None
-        _BEGUN.add(path.resolve())
+        _STARTED.add(path.resolve())
         with quiet_writers(), closing(folder) if folder is not None else nullcontext():
-            loop = Loop(config, model, loaders.train, loaders.test, world, folder, console, callbacks)
+            profiling = Profiling(world.device, folder.path / FILE) if config.profile and folder is not None else None
+            loop = Loop(config, model, loaders.train, loaders.test, world, folder, console, callbacks, profiling)
             if found is not None:
-                restore(loop, found)
+                loop.apply(restore(found, len(loaders.train)))
             else:
-                begin_anew(loop)
+                loop.start_fresh()
             name = "a model of your own" if own else f"preset {config.preset}"
             console.print(
                 f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
                 f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}; "
                 f"loader {loaders.choice}"
             )
-            with profiled(loop), killed_readers_told():
+            with profiled(profiling, loop), killed_readers_told():
                 status = loop.fit()
             if status != 0:
                 console.print(
@@ -121,7 +123,7 @@ def run(
                     f"go on with the same command and --out {path} --resume"
                 )
             else:
-                samples, reconstructions = _picture(loop)
+                samples, reconstructions = _figures(loop)
                 if folder is not None:
                     own_name = "a model of your own" if own else None
                     _finish(loop, own_name, dataset.name, folder, console, samples, reconstructions)
@@ -129,7 +131,7 @@ def run(
 
 
 def _build(config: TrainConfig, dataset: Dataset, device: torch.device) -> VAE:
-    """The preset's model, drawn by the seed. Raises InputError for images, or sizes, that it cannot have here."""
+    """Build the preset's model, initialized by the seed. Raises InputError for images or sizes that it cannot have."""
     shape = " x ".join(map(str, dataset.shape))
     try:
         with torch.device("meta"):  # which takes no memory
@@ -146,34 +148,34 @@ def _build(config: TrainConfig, dataset: Dataset, device: torch.device) -> VAE:
         raise
     except ValueError as error:
         raise InputError(f"preset {config.preset} cannot have images of {shape}: {error}") from error
-    except RuntimeError as error:  # torch's, of sizes beyond all addresses
+    except RuntimeError as error:  # torch's, for sizes beyond the address space
         raise InputError(
             f"preset {config.preset} cannot have --latent-dim {config.latent_dim} and images of {shape} "
             f"({reason(error)}): give smaller ones"
         ) from error
 
 
-def _settle(config: TrainConfig, model: VAE, loader: Loader, world: World) -> tuple[TrainConfig, autotune.Choice]:
-    """Precision and execution where the settings leave them open: by trial, or the fixed ones."""
+def _tune(config: TrainConfig, model: VAE, loader: Loader, world: World) -> tuple[TrainConfig, autotune.Choice]:
+    """Choose precision and execution, if the settings leave them open: by a trial, or the fixed defaults."""
     if config.autotune and not config.deterministic:
-        choice = autotune.choose(config, model, config.recipe, loader, config.steps(len(loader)), world)
+        choice = autotune.choose(config, model, loader, config.steps(len(loader)), world)
     else:
         choice = autotune.fixed(config, world.device)
     return choice.apply(config), choice
 
 
 def _begin(config: TrainConfig, world: World, console: Terminal) -> tuple[TrainConfig, Checkpoint | None]:
-    """What to go on from, if anything: the others need not see the folder in which the main process looks."""
+    """Find the checkpoint to resume from, if any. Other ranks need not see the folder that rank 0 reads. Collective."""
     with world.raise_together():
-        begun = _look_up(config, console) if world.is_rank_0 else (config, None)
+        begun = _find_checkpoint(config, console) if world.is_rank_0 else (config, None)
     config, found = begun
     resume, precision, execution = world.broadcast_object((config.resume, config.precision, config.execution))
     config = replace(config, resume=resume, precision=precision, execution=execution)
     return config, checkpoint.broadcast(found, world)
 
 
-def _look_up(config: TrainConfig, console: Terminal) -> tuple[TrainConfig, Checkpoint | None]:
-    """In the main process: the checkpoint, and what the run settled on when it began."""
+def _find_checkpoint(config: TrainConfig, console: Terminal) -> tuple[TrainConfig, Checkpoint | None]:
+    """Find the run's checkpoint on rank 0, and the precision and execution that it started with."""
     path = config.out
     if path is None or not (config.resume or _is_restart(path)):
         return config, None
@@ -195,11 +197,11 @@ def _look_up(config: TrainConfig, console: Terminal) -> tuple[TrainConfig, Check
 
 
 def _is_restart(path: Path) -> bool:
-    """Whether the elastic agent that began the run in a folder, torchrun's or our own, has started this process too.
+    """Return whether the elastic agent (torchrun's or our own) that started the run in a folder restarted this process.
 
-    It may do so again and again; a run that another command began, or this very process, is not ours to go on with.
+    A run that another command started, or this very process, is not to be resumed without --resume.
     """
-    if path.resolve() in _BEGUN:
+    if path.resolve() in _STARTED:
         return False
     try:
         return agent() is not None and read_config(path).get("agent") == agent()
@@ -207,11 +209,12 @@ def _is_restart(path: Path) -> bool:
         return False
 
 
-def _picture(loop: Loop) -> tuple[Tensor, Tensor]:
-    """Samples, and test images above their reconstructions; by all processes, which may have parts of weights."""
-    model, images = loop.engine.result.eval(), loop.test_loader.first(32)
+def _figures(loop: Loop) -> tuple[Tensor, Tensor]:
+    """Draw samples, and test images above their reconstructions. Collective, as weights may be sharded."""
+    model = loop.engine.result.eval()
+    images = loop.test_loader.first(32)
     noise = Noise(loop.config.seed, stream=SAMPLE_STREAM, device=loop.world.device)
-    with loop.engine.looked_at():
+    with loop.engine.using_result():
         return sample_grid(model.sample(64, noise)), reconstruction_grid(images, model.reconstruct(images))
 
 
@@ -225,7 +228,7 @@ def _finish(
     reconstructions: Tensor,
 ) -> None:
     with writing(folder.path / "samples.png"):
-        pictures = [
+        figures = [
             write_curves(folder.metrics(), folder.path / "loss.png"),
             write_image(samples, folder.path / "samples.png"),
             write_image(reconstructions, folder.path / "reconstructions.png"),
@@ -234,7 +237,7 @@ def _finish(
     rows = {
         "test loss (negative ELBO)": f"{last['loss']:.2f} nats = nll {last['nll']:.2f} + kl {last['kl']:.2f}",
         "run's folder": str(folder.path),
-        "pictures in it": ", ".join(path.name for path in pictures),
+        "pictures in it": ", ".join(path.name for path in figures),
     }
     if name is None:
         rows["look closer"] = f"fastvae evaluate {shlex.quote(str(folder.path))}"

@@ -1,4 +1,4 @@
-"""The trainer for people with a model of their own."""
+"""The trainer for your own model."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,33 +11,34 @@ from fastvae.models import VAE
 from fastvae.utils.errors import InputError
 
 from .config import TrainConfig, resolve
-from .loop import Callback
+from .report.epoch_end import Callback
 from .run import Outcome, run
 
 
 class Trainer:
-    """Trains a VAE of any encoder and decoder as ``fastvae train`` trains a preset: fused, timed, saved, resumable.
+    """Train a VAE with any encoder and decoder as ``fastvae train`` trains a preset: fused, timed, saved, resumable.
 
     Args:
         model: the VAE; its weights are trained in place.
         data: a :class:`fastvae.data.Dataset`; a pair of tensors for training and testing, (N, C, H, W) each, uint8
             (read as x/255) or fp32; one such tensor, of which every tenth image is for testing; or a name or file, as
             ``--data`` takes it.
-        config: the settings, one field for each flag. What it leaves open is its preset's: optimiser, schedule, batch
-            size, epochs, binarisation, but not the network.
-        callbacks: called with a :class:`fastvae.train.EpochEnd` at the end of each epoch; one that returns something
-            true ends the run.
+        config: the settings, one field for each flag. Its preset decides what it leaves open (optimiser, schedule,
+            batch size, epochs, binarization), but not the network.
+        callbacks: called with a :class:`fastvae.train.EpochEnd` at the end of each epoch; a true result ends the run.
         quiet: print nothing.
 
     Raises:
-        InputError: settings or data that do not fit; one line with the values and the remedy. It is a ValueError.
+        InputError: settings or data do not fit; one line with the values and the remedy. It is a ValueError.
 
-    Several processes: start the script with torchrun, and each trains its share of the global batch.
+    To train on several processes, start the script with torchrun: each process trains on its share of the global batch.
 
-    ``config.seed`` decides what the model draws from torch's generators as it trains (dropout), too; checkpoints have
-    their states, and the caller's are left as they were. Each process draws its own: with dropout, a run goes on to the
-    bit with as many processes as before, and another number of them is another run. So it is with a BatchNorm, which
-    normalises by one process' rows; the main one's running statistics are saved.
+    ``config.seed`` also seeds what the model draws from torch's generators as it trains. Checkpoints save the states of
+    the generators, and the caller's own states are restored afterwards.
+
+    Dropout and BatchNorm depend on how the batch is split: each process draws its own dropout masks and normalizes over
+    its own rows, and rank 0's running statistics are saved. With such a model the loss curve changes with the number of
+    processes. Resuming is still exact to the bit if that number is the same.
 
     >>> import tempfile, torch, fastvae
     >>> from torch import nn
@@ -65,7 +66,8 @@ class Trainer:
         self.config = resolve(config or TrainConfig())
         if self.config.nproc not in (None, 1):
             raise InputError(f"nproc is {self.config.nproc}, but a script is started by torchrun: leave nproc out")
-        self.callbacks, self.quiet = callbacks, quiet
+        self.callbacks = callbacks
+        self.quiet = quiet
         self._dataset: Dataset | None = None
         if isinstance(data, str):
             self.config = replace(self.config, data=data)
@@ -74,5 +76,5 @@ class Trainer:
             self.config = replace(self.config, data=self._dataset.name)
 
     def fit(self) -> Outcome:
-        """Train to the end of the epochs, or to what ends the run before. Returns how it ended, and the test loss."""
+        """Train until the last epoch, or until something ends the run. Returns how it ended, and the test loss."""
         return run(self.config, model=self.model, dataset=self._dataset, callbacks=self.callbacks, quiet=self.quiet)

@@ -22,7 +22,7 @@ from fastvae.cli import run
 from fastvae.data import Dataset, load
 from fastvae.models import PRESETS
 from fastvae.train import cuda_graph
-from fastvae.train.cuda_graph import STEPS, Replay
+from fastvae.train.cuda_graph import STEPS, StepGraphs
 from fastvae.train.step import nonfinite
 
 from ..train.recording import record
@@ -100,12 +100,12 @@ def replayed(monkeypatch):
     def on_cuda(engine, loader, sizes):
         made = record(engine, loader, sizes)
         run = made.run
-        made.run = lambda steps: (begun.append(int(engine.noise.state[1])), run(steps))
+        made.run = lambda steps: (begun.append(int(engine.counter.state[1])), run(steps))
         return made
 
-    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
+    monkeypatch.setattr(nonfinite, "_is_on_host", lambda device: False)
     monkeypatch.setattr(cuda_graph, "takes_device_rate", lambda optimizer: True)
-    monkeypatch.setattr(Replay, "on_cuda", on_cuda)
+    monkeypatch.setattr(StepGraphs, "on_cuda", on_cuda)
     return begun
 
 
@@ -119,7 +119,7 @@ def test_by_replay_fastvae_takes_the_same_steps_and_times_as_many(steps, monkeyp
     taken = []
     for lap in range(2):
         for racer in (plain, contender):
-            racer.lap(lap, steps, lambda racer=racer: taken.append(int(racer.engine.noise.state[1])))
+            racer.lap(lap, steps, lambda racer=racer: taken.append(int(racer.engine.counter.state[1])))
         before = lap * (first + timed)
         assert taken[-2:] == taken[-4:-2] == [before + first, before + first + timed]
     full = timed - (steps is None)  # the last batch of an epoch is smaller

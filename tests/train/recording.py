@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fastvae.train import cuda_graph
-from fastvae.train.cuda_graph import STEPS, Replay
+from fastvae.train.cuda_graph import STEPS, StepGraphs
 from fastvae.train.optim import schedule
 from fastvae.train.step import nonfinite
 
@@ -124,14 +124,14 @@ class Recordings:
 
 
 def record(engine, loader, sizes=(STEPS, 1)):
-    """In the place of ``Replay.on_cuda``."""
-    return Replay(engine, loader, Recordings(loader), sizes)
+    """In the place of ``StepGraphs.on_cuda``."""
+    return StepGraphs(engine, loader, Recordings(loader), sizes)
 
 
 def as_on_a_gpu(monkeypatch):
     """Have steps decide on the device, take their rates there and be captured: by the stand-in where there is none."""
-    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
+    monkeypatch.setattr(nonfinite, "_is_on_host", lambda device: False)
     for module in (cuda_graph, schedule):
         monkeypatch.setattr(module, "takes_device_rate", lambda optimizer: True)
     if not torch.cuda.is_available():
-        monkeypatch.setattr(Replay, "on_cuda", record)
+        monkeypatch.setattr(StepGraphs, "on_cuda", record)

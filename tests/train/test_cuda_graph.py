@@ -9,7 +9,7 @@ from fastvae.data import ResidentLoader, load
 from fastvae.models import build
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.config.plan import plan
-from fastvae.train.cuda_graph import STEPS, CaptureError, Replay, can_replay, refusing_waits
+from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs, can_capture, refusing_waits
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 
@@ -65,11 +65,11 @@ def setup(device="cpu", rows=ROWS, broken=False, **options):
     place = torch.device(device)
     loader = ResidentLoader(data, batch_size=config.batch_size, seed=0, device=place)
     model = build(config.recipe, data.shape[1:])
-    return Engine(model, config, config.recipe, World(0, 0, 1, place), plan(config, len(loader)), len(data)), loader
+    return Engine(model, config, World(0, 0, 1, place), plan(config, len(loader)), len(data)), loader
 
 
 def captured(engine, loader):
-    return Replay.on_cuda(engine, loader) if loader.images.is_cuda else record(engine, loader)
+    return StepGraphs.on_cuda(engine, loader) if loader.images.is_cuda else record(engine, loader)
 
 
 def epoch(engine, loader, replay=None):
@@ -106,7 +106,7 @@ def assert_epochs_are_those_step_by_step(device, **options):
 @pytest.mark.parametrize("preset", ["classic", "keras", "gaussian"])  # the loss a sum, a mean, and twice a mean
 def test_epochs_by_replay_are_those_step_by_step(device, preset, precision):
     if (preset, precision) == ("keras", "fp16"):
-        pytest.skip("RMSprop is not fused: the loss scale is the host's, and can_replay says no")
+        pytest.skip("RMSprop is not fused: the loss scale is the host's, and can_capture says no")
     assert_epochs_are_those_step_by_step(device, preset=preset, precision=precision)
 
 
@@ -142,7 +142,7 @@ def test_the_warm_up_leaves_no_trace(device):
     assert known <= {tensor.data_ptr() for tensor in after}
     moments = len(after) - len(before)
     assert moments > 0
-    assert engine.noise.state.tolist() == [0, 0]
+    assert engine.counter.state.tolist() == [0, 0]
     assert sum(bool(tensor.any()) for tensor in after) == sum(bool(tensor.any()) for tensor in before)
     assert loader.place.item() == 0
     assert loader.state_dict() == {"epoch": 0, "step": 0}
@@ -192,7 +192,7 @@ def test_a_run_may_capture_at_the_end_of_an_epoch(device, left):
     ],
 )
 def test_what_can_be_replayed(device, options, possible):
-    assert can_replay(*setup(device, **options)) == possible
+    assert can_capture(*setup(device, **options)) == possible
 
 
 @pytest.mark.parametrize(

@@ -146,13 +146,13 @@ def test_several_processes_agree_on_a_stop_wherever_replays_end(fit, monkeypatch
     monkeypatch.setattr(run, "open_world", lambda device: contextlib.nullcontext(Alone(0, 0, 2, CPU)))
     over, count = LOG_EVERY * 2 + 25, Loop._count
 
-    def counted(loop, steps, images, progress):
-        count(loop, steps, images, progress)
+    def counted(loop, steps, images):
+        count(loop, steps, images)
         if loop.step >= over > loop.step - steps:
             if what == "signal":
                 os.kill(os.getpid(), signal.SIGTERM)
             else:
-                loop._deadline = 0.0
+                loop._stopping.deadline = 0.0
 
     monkeypatch.setattr(Loop, "_count", counted)
     outcome = fit(time_budget=3600.0)

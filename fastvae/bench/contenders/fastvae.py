@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from fastvae.data import ResidentLoader
+from fastvae.models import PRESETS
 from fastvae.train.config import Execution, Precision, TrainConfig, resolve
-from fastvae.train.cuda_graph import Replay
+from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.loop import LOG_EVERY
@@ -24,10 +25,13 @@ class FastvaeLoop(Contender):
         self, workload: Workload, seed: int, precision: Precision = "auto", execution: Execution = "auto"
     ) -> None:
         config = TrainConfig(
+            preset=_preset(workload),  # type: ignore[arg-type]  # one of its names
             batch_size=workload.batch_size,
             lr=workload.recipe.lr,
             optimizer=workload.recipe.optimizer,
             optimizer_options=dict(workload.recipe.optimizer_options),
+            schedule="constant",  # as in the other contenders
+            beta_schedule="constant",
             epochs=workload.recipe.epochs,
             seed=seed,
             binarize=workload.recipe.binarize,
@@ -40,14 +44,14 @@ class FastvaeLoop(Contender):
         model = workload.model(seed)
         if "auto" in (precision, execution):
             steps = workload.recipe.epochs * len(self.loader)
-            choice = autotune.choose(config, model, workload.recipe, self.loader, steps, world)
+            choice = autotune.choose(config, model, self.loader, steps, world)
             config = choice.apply(config)
             self.note = f"{choice.precision}, {choice.execution}"
         self.precision = config.precision
-        self.engine = Engine(model, config, workload.recipe, world)
+        self.engine = Engine(model, config, world)
         self.model = self.engine.model
         self._slice = workload.steps
-        self._replay = Replay.where_possible(self.engine, self.loader, self._tell)
+        self._graphs = StepGraphs.where_possible(self.engine, self.loader, self._tell)
 
     def epoch(self, number: int) -> Iterator[None]:
         self.loader.set_epoch(number)
@@ -64,19 +68,31 @@ class FastvaeLoop(Contender):
         self.note = f"{self.note}; {why}" if self.note else why
 
     def _steps(self) -> Iterator[int]:
-        """Take the steps of an epoch, and yield the number of steps taken at once.
+        """Take the steps of an epoch, and yield how many were taken at once.
 
-        No replay crosses the start or the end of a timed slice.
+        No CUDA graph crosses the start or the end of the timed slice.
         """
         left = len(self.loader)
         if self._slice is not None:
             left = self._slice
             self.engine.train_step(next(iter(self.loader)))
             yield 1
-        while self._replay is not None and (steps := self._replay.fitting(left)):
-            self._replay.run(steps)
+        while self._graphs is not None and (steps := self._graphs.fitting(left)):
+            self._graphs.run(steps)
             left -= steps
             yield steps
         for batch in self.loader:
             self.engine.train_step(batch)
             yield 1
+
+
+def _preset(workload: Workload) -> str:
+    """Return the workload's preset; for a recipe that is not a preset, one that weighs its loss in the same way.
+
+    Everything else that a preset decides, the contender sets itself.
+    """
+    if workload.name in PRESETS:
+        return workload.name
+    recipe = workload.recipe
+    wanted = (recipe.reduction, recipe.loss_weight)
+    return next(name for name, preset in PRESETS.items() if (preset.reduction, preset.loss_weight) == wanted)

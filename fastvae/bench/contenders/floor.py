@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from fastvae.models import VAE
+from fastvae.utils.precision import DTYPES
 
 from . import graphs
-from .torch_loop import LOW, fast_optimizer
+from .torch_loop import fast_optimizer
 from .workload import Contender, Workload
 
 _Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
@@ -29,7 +30,7 @@ class Floor(Contender):
         self.precision = precision
         self._steps = workload.epoch_steps
         self._slice = workload.steps
-        dtype = LOW.get(precision, torch.float32)
+        dtype = DTYPES[precision]
         model = workload.model(seed)
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 1e-3)

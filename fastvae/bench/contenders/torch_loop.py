@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastvae.models import VAE, Preset
+from fastvae.utils.precision import autocast_dtype
 
 from .workload import Contender, Workload, training_loss
-
-LOW = {"bf16": torch.bfloat16}
 
 
 def fast_optimizer(recipe: Preset, model: nn.Module, *, capturable: bool = False) -> torch.optim.Optimizer:
@@ -71,7 +70,7 @@ class TorchLoop(Contender):
     def _plain_loss(self, x: Tensor) -> Tensor:
         if self.workload.recipe.binarize:
             x = torch.bernoulli(x)
-        low = LOW.get(self.precision)
+        low = autocast_dtype(self.precision)
         with nullcontext() if low is None else torch.autocast(x.device.type, low):
             encoded = self.encoder(x)
             mu, logvar = encoded.chunk(2, dim=1) if isinstance(encoded, Tensor) else encoded

@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training, which waits for none of them."""
+"""A thread that writes checkpoints while the training goes on."""
 
 import threading
 from collections.abc import Callable
@@ -10,13 +10,12 @@ Capture = Callable[[], Work]
 
 
 class AsyncWriter:
-    """One thread that writes what it is given, in order. What still waits for it gives way to what is newer.
+    """Writes in one thread, in order; a newer job replaces one that has not started.
 
-    So a disk that is slower than checkpoints are asked for gets fewer of them. On the way out it waits until all is
-    written.
+    So a disk that cannot keep up gets fewer checkpoints. On the way out it waits until all is written.
 
     Raises:
-        InputError: what was written before could not be: at the next call, or on the way out.
+        InputError: an earlier job could not be written: at the next call, or on the way out.
     """
 
     def __init__(self) -> None:
@@ -32,15 +31,15 @@ class AsyncWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._thread.shutdown()
-        if error is None:  # else what ended the run is told, not what its disk refused
-            self._look_at_finished()
+        if error is None:  # else the user is told what ended the run, not what its disk refused
+            self._check_finished()
 
     def submit(self, capture: Capture) -> None:
-        """Have something written, soon: ``capture`` copies it, and returns what writes the copy.
+        """Submit a job: ``capture`` copies what is to be written, and returns the function that writes the copy.
 
-        What still waits is let go first, so that there are never more copies than two.
+        A job that has not started is dropped first, so that there are never more than two copies.
         """
-        self._look_at_finished()
+        self._check_finished()
         with self._lock:
             self._newest = None
         work = capture()
@@ -49,11 +48,11 @@ class AsyncWriter:
         self._jobs.append(self._thread.submit(self._write_newest))
 
     def wait(self) -> None:
-        """Until all is written."""
+        """Wait until all is written."""
         for job in self._jobs:
             job.result()
 
-    def _look_at_finished(self) -> None:
+    def _check_finished(self) -> None:
         finished = [job for job in self._jobs if job.done()]
         self._jobs = [job for job in self._jobs if job not in finished]
         for job in finished:
@@ -61,6 +60,7 @@ class AsyncWriter:
 
     def _write_newest(self) -> None:
         with self._lock:
-            work, self._newest = self._newest, None
+            work = self._newest
+            self._newest = None
         if work is not None:
             work()

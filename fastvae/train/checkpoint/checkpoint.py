@@ -26,24 +26,24 @@ from .schema import check
 from .write_errors import writing
 
 FORMAT = 3
-_CHECKSUMS: dict[str, tuple[str, Callable[[], Any]]] = {  # by format; both find damage, and XXH3 in a tenth of the time
+_CHECKSUMS: dict[str, tuple[str, Callable[[], Any]]] = {  # by format; both detect damage, XXH3 in a tenth of the time
     "2": ("sha256", hashlib.sha256),
     "3": ("xxh3_128", xxhash.xxh3_128),
 }
 KEEP = 3
-_DIGITS = 12  # of the number of a parameter, at most
+_DIGITS = 12  # a parameter's index in the file has fewer
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on: tensors by name, and plain JSON values."""
+    """Everything that a run needs to resume: tensors by name, and JSON values."""
 
     tensors: dict[str, Tensor]
     values: dict[str, Any]
 
     def copy(self, memory: Mapping[str, Tensor] = MappingProxyType({})) -> "Checkpoint":
-        """As it is now: what trains on does not change it. Takes the tensors of ``memory`` for it where they fit."""
+        """Return a copy that training does not change. It reuses the tensors of ``memory`` that fit."""
         copies = {}
         for name, tensor in self.tensors.items():
             into = memory.get(name)
@@ -53,33 +53,33 @@ class Checkpoint:
         return Checkpoint(copies, self.values)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names start with ``prefix`` and a dot, without it."""
+        """Return the tensors whose names start with ``prefix`` and a dot, by the rest of their names."""
         return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}
 
 
 class Copies:
-    """Copies of checkpoints, in memory that is used again.
+    """Copies of checkpoints in memory that is reused.
 
-    Memory that is new at each save has to be cleared page by page, which takes longer than to copy (11 of 13 ms for
-    leaky's 14 MB).
+    The system clears new memory page by page, which takes longer than the copy itself (11 of 13 ms for leaky's 14 MB).
     """
 
     def __init__(self) -> None:
         self._spare: list[Checkpoint] = []
 
     def take(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Copy a checkpoint."""
         return checkpoint.copy(self._spare.pop().tensors if self._spare else {})
 
     def give_back(self, copy: Checkpoint) -> None:
-        """What :meth:`take` gave is not needed any more."""
+        """Return a copy of :meth:`take` that is no longer needed."""
         self._spare.append(copy)
 
 
 def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
-    """Write ``step-N.safetensors``, and keep only the last few up to it, and nothing that was left half written.
+    """Write ``step-N.safetensors``; keep the last ``KEEP`` files up to it, and remove half-written ones.
 
-    Files of later steps stay: they were passed over when the run went on from an earlier one. The file that is one too
-    many is written over, while the others are there. Raises InputError as :func:`write` does.
+    Files of later steps stay: the run was resumed from an earlier one. The oldest file is overwritten, so that the
+    others stay whole meanwhile. Raises InputError as :func:`write` does.
     """
     path = folder / f"step-{step:09d}.safetensors"
 
@@ -87,7 +87,7 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
         return [file for file in _files(folder) if file < path]
 
     kept = earlier()
-    write(path, checkpoint, worn=kept[KEEP - 1] if len(kept) >= KEEP else None)
+    write(path, checkpoint, reuse=kept[KEEP - 1] if len(kept) >= KEEP else None)
     with writing(folder):
         for old in (*earlier()[KEEP - 1 :], *folder.glob("step-*.partial"), *folder.glob("best.partial")):
             with suppress(IsADirectoryError):  # somebody else's
@@ -96,17 +96,17 @@ def save(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
 
 
 def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors, contiguous on the host. A GPU sends them beside its training, on a stream of their own."""
+    """Return the tensors, contiguous, on the host. A GPU copies them on a stream of their own, beside its training."""
     devices = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
     streams = {device: torch.cuda.Stream(device) for device in devices}
     for stream in streams.values():
-        stream.wait_stream(torch.cuda.current_stream(stream.device))  # on which they were copied
+        stream.wait_stream(torch.cuda.current_stream(stream.device))  # the stream that made the copies
     hosts = {}
     for name, tensor in tensors.items():
         if tensor.device not in streams:
             hosts[name] = tensor.detach().cpu().contiguous()
             continue
-        with torch.cuda.stream(streams[tensor.device]):  # to page-locked memory, or the copy would wait
+        with torch.cuda.stream(streams[tensor.device]):  # only copies to page-locked memory are asynchronous
             hosts[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             hosts[name].copy_(tensor.detach(), non_blocking=True)
     for stream in streams.values():
@@ -114,14 +114,18 @@ def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return hosts
 
 
-def write(path: Path, checkpoint: Checkpoint, worn: Path | None = None) -> None:
+def write(path: Path, checkpoint: Checkpoint, reuse: Path | None = None) -> None:
     """Write one file so that a crash at any moment leaves either all of it or none.
 
-    Its folder is made, but not the one that this is in: a run's folder that somebody removed is missed. ``worn`` is a
-    file that is not needed any more: its place on the disk is used, unless it has another name too.
+    The ``checkpoints`` folder is made if it is missing; the run's folder is not, as somebody has removed it.
+
+    Args:
+        path: the file.
+        checkpoint: its content.
+        reuse: a file that is no longer needed: it is overwritten and renamed, unless it has a second hard link.
 
     Raises:
-        InputError: the disk is full, or refuses it otherwise; nothing is left of the file, and others stay.
+        InputError: the disk is full, or refuses the file otherwise; nothing of it is left, and other files stay.
     """
     tensors = _on_host(checkpoint.tensors)
     values = json.dumps(checkpoint.values, sort_keys=True)
@@ -130,9 +134,9 @@ def write(path: Path, checkpoint: Checkpoint, worn: Path | None = None) -> None:
     partial = path.with_suffix(".partial")
     with writing(path, partial):
         real_folder(path.parent)
-        over = worn is not None and is_plain(worn)
-        if over and worn is not None:
-            os.replace(worn, partial)
+        over = reuse is not None and is_plain(reuse)
+        if over and reuse is not None:
+            os.replace(reuse, partial)
         else:
             partial.unlink(missing_ok=True)
         write_tensors(partial, tensors, metadata, over=over)
@@ -145,10 +149,10 @@ def load(path: Path) -> Checkpoint:
     """Read and verify one checkpoint. Raises InputError in one line if it is damaged or of another format."""
     try:
         check_regular(path)
-        check_unpacked(str(path), stored_size(path), os.stat(path).st_size)  # of holes, which somebody may have sent
+        check_unpacked(str(path), stored_size(path), os.stat(path).st_size)  # a sparse file may claim any size
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            # Copies: what safetensors gives is a view of the mapped file, which changes if somebody changes that.
+            # Cloned: safetensors gives views of the mapped file, which change if somebody changes the file.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 -- not a dict
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{path} is not a readable checkpoint ({reason(error)}): use another one") from error
@@ -172,7 +176,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def newest(folder: Path) -> tuple[Path, Checkpoint, list[str]]:
-    """The newest checkpoint that is whole, and why newer ones were passed over. Raises InputError if there is none."""
+    """Return the newest whole checkpoint, its file, and why newer files were skipped. Raises InputError if none is."""
     skipped: list[str] = []
     for path in _files(folder):
         try:
@@ -184,7 +188,7 @@ def newest(folder: Path) -> tuple[Path, Checkpoint, list[str]]:
 
 
 def broadcast(found: Checkpoint | None, world: World) -> Checkpoint | None:
-    """The main process' checkpoint in each process, on the CPU."""
+    """Return rank 0's checkpoint on every rank, on the CPU. Collective."""
     if world.size == 1:
         return found
     forms = found and {name: (list(tensor.shape), name_of(tensor)) for name, tensor in found.tensors.items()}
@@ -202,18 +206,18 @@ def broadcast(found: Checkpoint | None, world: World) -> Checkpoint | None:
 
 
 def are_in(folder: Path) -> bool:
-    """Whether there is a checkpoint in a folder, whole or not."""
+    """Return whether a folder has a checkpoint, whole or not."""
     return bool(_files(folder))
 
 
 def _files(folder: Path) -> list[Path]:
-    """Checkpoints in a folder, newest first."""
+    """List the checkpoints in a folder, newest first."""
     names = [path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name)]
     return sorted(names, reverse=True)
 
 
 def _digest(tensors: Mapping[str, Tensor], values: str, digest: Any) -> str:
-    """Of names, forms, bytes and values, in hexadecimal, by a new ``digest`` of hashlib's kind."""
+    """Return the digest of names, types, shapes, bytes and values in hexadecimal, by a new hashlib object."""
     digest.update(values.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -223,7 +227,7 @@ def _digest(tensors: Mapping[str, Tensor], values: str, digest: Any) -> str:
 
 
 def flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's ``state_dict`` as tensors by name and JSON values."""
+    """Split an optimiser's ``state_dict`` into tensors by name and JSON values."""
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
     for index, key, value in _entries(state):
@@ -235,7 +239,7 @@ def flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict
 
 
 def unflatten_optimizer(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``state_dict`` that :func:`flatten_optimizer` took apart."""
+    """Rebuild the ``state_dict`` that :func:`flatten_optimizer` split."""
     state: dict[int, dict[str, Any]] = {}
     for name, value in {**tensors, **values["scalars"]}.items():
         index, _, key = name.partition(".")

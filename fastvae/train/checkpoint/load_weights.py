@@ -1,4 +1,4 @@
-"""The weights of a checkpoint, checked against a model and put into it."""
+"""Load the weights of a checkpoint into a model, after checking that they fit."""
 
 from torch import Tensor
 
@@ -9,15 +9,20 @@ from .checkpoint import Checkpoint
 
 
 def load_weights(model: VAE, saved: Checkpoint, *, average: bool) -> None:
-    """Copy a checkpoint's weights, or their average if it has one, into a model. Raises InputError if one won't fit."""
+    """Copy a checkpoint's weights, or their moving average if it has one, into a model. Raises as :func:`fitting`."""
     model.load_state_dict(fitting(model, saved, average=average))
 
 
 def fitting(model: VAE, saved: Checkpoint, *, average: bool) -> dict[str, Tensor]:
-    """A checkpoint's weights, or their average if it has one. Raises InputError if one does not fit into the model."""
-    weights, own = {**saved.part("model"), **(saved.part("ema") if average else {})}, model.state_dict()
+    """Return a checkpoint's weights, or their moving average if it has one and ``average`` is set.
+
+    Raises InputError if one does not fit into the model, or is not finite.
+    """
+    weights = {**saved.part("model"), **(saved.part("ema") if average else {})}
+    own = model.state_dict()
     for name in own.keys() | weights.keys():
-        has, wants = weights.get(name), own.get(name)
+        has = weights.get(name)
+        wants = own.get(name)
         if has is None or wants is None or has.shape != wants.shape:
             shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (has, wants)]
             raise InputError(

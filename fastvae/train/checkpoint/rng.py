@@ -1,9 +1,11 @@
-"""torch's own generators, which a model with dropout draws from: the run's seed begins them, its checkpoints have them.
+"""torch's generators, which dropout draws from: seeded by the run, saved in its checkpoints.
 
-Each process draws its own, for its own rows. The noise of the latents is none of theirs (:class:`fastvae.Noise`).
+Each rank draws its own numbers for its own rows. The noise of the latents does not come from them
+(:class:`fastvae.Noise`).
 """
 
 import hashlib
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import torch
@@ -11,29 +13,27 @@ from torch import Tensor
 
 from fastvae.train.distributed.world import World
 
-from .checkpoint import Checkpoint
-
 _PREFIX = "generator"
 
 
 def preserve_rng_state(device: torch.device) -> AbstractContextManager[None]:
-    """Around what may draw, and must leave the draws that come after it as they would have been."""
+    """Return a context that restores torch's generators, as torch.random.fork_rng does, on the CPU and ``device``."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def begin(seed: int, step: int, world: World) -> None:
-    """Seed what this process draws after a step: other numbers after each, and in each process."""
+def seed_rng(seed: int, step: int, world: World) -> None:
+    """Seed this rank's generators from (seed, step, rank)."""
     digest = hashlib.blake2b(f"{seed} {step} {world.rank}".encode(), digest_size=8).digest()
     key = int.from_bytes(digest, "little")
     torch.default_generator.manual_seed(key)
     if world.device.type == "cuda":
-        torch.cuda.manual_seed(key)  # of this process' device: open_world has set it
+        torch.cuda.manual_seed(key)  # on this rank's device, which open_world has made current
 
 
-def gather(world: World) -> dict[str, Tensor]:
-    """The states of all processes, (processes, bytes) uint8 each, as a checkpoint names them. All have to ask."""
+def gather_rng_states(world: World) -> dict[str, Tensor]:
+    """Return the states of all ranks, (ranks, bytes) uint8 each, by their names in a checkpoint. Collective."""
     states = {}
-    for name, own in _own(world).items():
+    for name, own in _rng_states(world).items():
         rows = torch.zeros(world.size, len(own), dtype=torch.uint8)
         rows[world.rank] = own
         if world.size > 1:
@@ -43,27 +43,26 @@ def gather(world: World) -> dict[str, Tensor]:
     return states
 
 
-def go_on(found: Checkpoint, seed: int, step: int, world: World) -> None:
-    """Draw on as a checkpoint's run would have.
+def restore_rng(saved: Mapping[str, Tensor], seed: int, step: int, world: World) -> None:
+    """Restore this rank's generators from the tensors of a checkpoint.
 
-    Where its states are of another number of processes or another device, or an older version kept none: what the seed
-    and the step decide.
+    They are seeded from (seed, step, rank) instead if the states are of another number of ranks or another device, or
+    if an older version saved none.
     """
-    begin(seed, step, world)
-    saved = found.part(_PREFIX)
-    for name, own in _own(world).items():
-        rows = saved.get(name)
+    seed_rng(seed, step, world)
+    for name, own in _rng_states(world).items():
+        rows = saved.get(f"{_PREFIX}.{name}")
         if rows is None or rows.shape != (world.size, len(own)):
             continue
-        state = rows[world.rank].clone()  # of a view, torch 2.14 reads past its end
+        state = rows[world.rank].clone()  # torch 2.14 reads past the end of a view
         if name == "cuda":
             torch.cuda.set_rng_state(state, world.device)
         else:
             torch.set_rng_state(state)
 
 
-def _own(world: World) -> dict[str, Tensor]:
-    """The states of this process, (bytes,) uint8 on the host; none of them waits for the device."""
+def _rng_states(world: World) -> dict[str, Tensor]:
+    """Return the states of this rank, (bytes,) uint8 on the host. Never synchronizes with the device."""
     states = {"cpu": torch.get_rng_state()}
     if world.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(world.device)

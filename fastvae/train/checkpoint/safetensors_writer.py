@@ -1,7 +1,7 @@
-"""Tensors written as safetensors' format has it: 8 bytes of length, a JSON header, the bytes of all tensors.
+"""Write tensors in safetensors' format: 8 bytes of length, a JSON header, the bytes of all tensors.
 
-The library reads these files. Its own writer begins each file anew, whose pages the system then has to find and clear:
-7.9 ms of a core for leaky's 14 MB, where writing over the pages of a file that is not needed any more takes 3.9.
+The library reads these files. Its own writer starts each file afresh, and the system has to find and clear its pages:
+7.9 ms of a core for leaky's 14 MB. To overwrite a file that is no longer needed takes 3.9.
 """
 
 import json
@@ -19,19 +19,20 @@ TYPES = {
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in TYPES.items()}
-_ALIGNMENT = 8  # of the first tensor; wider elements come first, so that all of them are aligned
+_ALIGNMENT = 8  # bytes; the widest elements come first, so that all tensors are aligned
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, over: bool) -> None:
-    """Write a new file of tensors on the CPU, or ``over`` what one that is there holds, in its pages. Not synced.
+    """Write a new file of tensors on the CPU, or ``over`` an existing one, in its pages. Does not sync.
 
-    Raises OSError; KeyError for an element type that the format does not have.
+    Raises OSError, or KeyError for an element type that the format does not have.
     """
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
     for name in names:
-        tensor, begin = tensors[name], end
+        tensor = tensors[name]
+        begin = end
         end += tensor.nbytes
         header[name] = {"dtype": name_of(tensor), "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
@@ -45,10 +46,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def name_of(tensor: Tensor) -> str:
-    """The format's name of a tensor's type. Raises KeyError for one that it does not have."""
+    """Return the format's name of a tensor's type. Raises KeyError for a type that it does not have."""
     return _NAMES[tensor.dtype]
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """A tensor's bytes where they lie, if it is contiguous."""
+    """Return a tensor's bytes; without a copy, if it is contiguous."""
     return tensor.detach().reshape(-1).view(torch.uint8).numpy().data

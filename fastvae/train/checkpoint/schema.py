@@ -1,4 +1,4 @@
-"""The content of a run's files as types, and the one function that checks it."""
+"""The content of a run's files as types, and the function that checks it."""
 
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ Kind = TypeVar("Kind")
 
 
 class Data(TypedDict):
-    """The images of a run: (C, H, W) of one, and how many there were."""
+    """The images of a run: the shape (C, H, W) of one."""
 
     shape: list[int]
 
@@ -37,7 +37,7 @@ class Line(TypedDict):
 
 
 class Mark(TypedDict):
-    """When weights were kept."""
+    """The moment at which weights were saved."""
 
     epoch: int
     step: int
@@ -51,14 +51,14 @@ class Optimizer(TypedDict):
 
 
 class Seen(TypedDict):
-    """The images of the running epoch so far, and their seconds."""
+    """The images of the running epoch so far, and the seconds they took."""
 
     seconds: float
     images: int
 
 
 class BestLoss(TypedDict):
-    """The smallest test loss so far."""
+    """The smallest test loss so far, and its epoch."""
 
     loss: float | None
     epoch: int
@@ -75,7 +75,7 @@ class Values(Mark):
 
 
 def is_a(value: object, kind: type[object]) -> bool:
-    """Whether a value read from a file is what ``kind`` says, down to its last element."""
+    """Return whether a value read from a file has the type ``kind``, down to its last element."""
     try:
         check(value, kind, "")
     except InputError:
@@ -84,7 +84,7 @@ def is_a(value: object, kind: type[object]) -> bool:
 
 
 def check(value: object, kind: type[Kind], label: str) -> Kind:
-    """A value read from a file as the type that it has to have, without keys that a newer version may have added.
+    """Return a value read from a file as the type ``kind``, without keys that a newer version may have added.
 
     Raises InputError, naming ``label``, if it has another type.
     """

@@ -1,4 +1,4 @@
-"""What a disk refuses, in one line."""
+"""Write errors (a full disk, a lost folder) as one line for the user."""
 
 import errno
 import threading
@@ -24,7 +24,7 @@ _REMEDIES = {
 
 @contextmanager
 def writing(path: Path, partial: Path | None = None) -> Iterator[None]:
-    """Turn what goes wrong with writing a file within into an InputError, and remove what there is of ``partial``."""
+    """Turn an error of writing a file inside the context into an InputError, and remove the file ``partial``."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -41,7 +41,7 @@ def writing(path: Path, partial: Path | None = None) -> Iterator[None]:
 
 
 def _number(message: str) -> int | None:
-    """Safetensors writes in Rust, whose errors end in ``(os error 28)``."""
+    """Find the number of an error of safetensors, which is written in Rust: they end in ``(os error 28)``."""
     return next((number for number in _REMEDIES if f"os error {number})" in message), None)
 
 

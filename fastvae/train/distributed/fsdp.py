@@ -1,4 +1,4 @@
-"""Weights of which each process keeps a part: torch's ``fully_shard``, for models that no one device holds."""
+"""Fully sharded weights (FSDP): each rank keeps a shard, for models that one device cannot hold."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,112 +18,117 @@ from .world import World
 
 
 class ShardedWeights:
-    """A model cut up in place, in the role of :class:`WorkingWeights`: ``parameters`` are this process' parts.
+    """A model sharded in place by torch's ``fully_shard``; ``parameters`` are this rank's shards.
 
-    Each layer with a matrix product is put together for its forward and its backward alone, in ``low`` precision
-    where there is one; all else is, for the whole of them. Gradients come back summed over the processes, in the type
-    of the weights, having been sent in ``sent``.
+    It satisfies the interface ``Weights`` of :mod:`fastvae.train.optim.weights`. A layer with a matmul is gathered for
+    its own forward and backward alone, in ``low`` precision if that is given; all other parameters are gathered for
+    the whole pass. Gradients come back summed over the ranks, in the type of the weights; ranks exchange them in the
+    type ``sent``.
     """
 
-    copies: Mapping[Tensor, Tensor] = MappingProxyType({})
+    grads_are_reduced = True
+    low_precision_copies: Mapping[Tensor, Tensor] = MappingProxyType({})  # gathering casts
 
     def __init__(self, model: VAE, world: World, low: torch.dtype | None, sent: torch.dtype | None) -> None:
-        self.model = self.twin = model
-        self._world, self._sent, self._wide = world, sent, next(model.parameters()).dtype
+        self.model = model
+        self.compute_model = model
+        self._world = world
+        self._sent = sent
+        self._wide = next(model.parameters()).dtype
         self._mesh = init_device_mesh(world.device.type, (world.size,))
         users = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
         for layer in [module for module in model.modules() if isinstance(module, MATMUL_LAYERS)]:
-            if all(users[id(parameter)] == 1 for parameter in layer.parameters()):  # what layers share stays with all
-                self._cut(layer, low)
-        self._cut(model, None)
-        for method in ("encode", "decode"):  # what objectives call of a model, before all else
+            if all(users[id(parameter)] == 1 for parameter in layer.parameters()):  # shared ones belong to the model
+                self._shard(layer, low)
+        self._shard(model, None)
+        for method in ("encode", "decode"):  # objectives call these before anything else
             register_fsdp_forward_method(model, method)
         self._wholes = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.parameters = [nn.Parameter(_part(whole.detach())) for whole in self._wholes]
+        self.parameters = [nn.Parameter(_local(whole.detach())) for whole in self._wholes]
 
-    def _cut(self, module: nn.Module, low: torch.dtype | None) -> None:
-        module.to(self._world.device)  # one layer at a time: all of them may not fit
+    def _shard(self, module: nn.Module, low: torch.dtype | None) -> None:
+        module.to(self._world.device)  # layer by layer: all of them at once may not fit
         own = [tensor for tensor in (*module.parameters(), *module.buffers()) if not isinstance(tensor, DTensor)]
         self._world.broadcast(own)
         policy = MixedPrecisionPolicy(low, self._sent or self._wide, cast_forward_inputs=False)
         scalars = {parameter for parameter in module.parameters() if parameter.ndim == 0}
-        cut = fully_shard(module, mesh=self._mesh, mp_policy=policy, ignored_params=scalars)
-        cut.set_gradient_divide_factor(1.0)  # the loss has the factor of the whole batch
-        cut.set_force_sum_reduction_for_comms(True)  # else even that is a factor, which gloo does not know
+        sharded = fully_shard(module, mesh=self._mesh, mp_policy=policy, ignored_params=scalars)
+        sharded.set_gradient_divide_factor(1.0)  # the loss is divided by the global batch already
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo has no reduction with a factor, even a factor of 1
 
-    def refresh(self) -> None:
-        """Nothing is kept that would have to follow the weights."""
+    def refresh_copies(self) -> None:
+        """Do nothing: no low-precision copies are kept."""
 
     def take_gradients(self) -> list[Tensor]:
-        """The part of each gradient that is for this process; the model has none any more."""
+        """Return this rank's shard of each gradient, and clear the model's gradients."""
         gradients = []
         for whole, own in zip(self._wholes, self.parameters, strict=True):
-            gradient = torch.zeros_like(own) if whole.grad is None else _part(whole.grad)
+            gradient = torch.zeros_like(own) if whole.grad is None else _local(whole.grad)
             if not isinstance(whole, DTensor):
                 self._world.all_reduce(gradient)
             gradients.append(gradient)
             whole.grad = None
         return gradients
 
-    def norm(self, gradients: list[Tensor]) -> Tensor:
-        """The Euclidean norm of all gradients, of which these are the parts of this process."""
+    def grad_norm(self, buffer: Tensor, gradients: list[Tensor]) -> Tensor:  # noqa: ARG002 -- some are not sharded
+        """Return the Euclidean norm () of the full gradients, given this rank's shards."""
         squares = [torch.linalg.vector_norm(gradient).square() for gradient in gradients]
-        cut = [isinstance(whole, DTensor) for whole in self._wholes]
-        total = torch.stack([square for square, is_cut in zip(squares, cut, strict=True) if is_cut]).sum()
+        sharded = [isinstance(whole, DTensor) for whole in self._wholes]
+        total = torch.stack([square for square, is_shard in zip(squares, sharded, strict=True) if is_shard]).sum()
         self._world.all_reduce(total)
-        return sum((square for square, is_cut in zip(squares, cut, strict=True) if not is_cut), total).sqrt()
+        return sum((square for square, is_shard in zip(squares, sharded, strict=True) if not is_shard), total).sqrt()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The model's, whole: on the CPU of the main process, and empty in others. All have to ask."""
-        # By hand: torch's set_model_state_dict, for one, refuses a weight that has two names.
-        wholes = ((name, _whole(tensor)) for name, tensor in self.model.state_dict().items())
+        """Return the full state dict: on the CPU of rank 0, and empty on other ranks. Collective."""
+        # By hand: torch's own functions, set_model_state_dict for example, refuse a weight that has two names.
+        wholes = ((name, _full(tensor)) for name, tensor in self.model.state_dict().items())
         return {name: whole.cpu() for name, whole in wholes if self._world.is_rank_0}
 
     @torch.no_grad()
     def load_state_dict(self, weights: Mapping[str, Tensor]) -> None:
-        """Take this process' part of the weights of a whole model."""
+        """Load this rank's shards from a full state dict."""
         for name, own in self.model.state_dict().items():
-            _part(own).copy_(_cut_as(own, weights[name]))
+            _local(own).copy_(_shard_like(own, weights[name]))
 
-    def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
-        """An optimiser's ``state_dict``, in the main process with whole tensors in place of parts. All have to ask."""
-        return _each(state, self._whole)
+    def full_optim_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return an optimiser's ``state_dict`` with full tensors on rank 0, and with shards elsewhere. Collective."""
+        return _map_tensors(state, self._gather)
 
-    def scattered(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The other way round."""
-        return _each(state, self._part)
+    def shard_optim_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return this rank's ``state_dict`` from a full one."""
+        return _map_tensors(state, self._shard_of)
 
-    def _whole(self, index: int, part: Tensor) -> Tensor:
+    def _gather(self, index: int, shard: Tensor) -> Tensor:
         like = self._wholes[index]
-        if not isinstance(like, DTensor) or part.shape != self.parameters[index].shape:
-            return part
-        shape, stride = like.shape, like.stride()
-        cut = DTensor.from_local(part, like.device_mesh, like.placements, run_check=False, shape=shape, stride=stride)
-        whole = _whole(cut)
-        return whole.cpu() if self._world.is_rank_0 else part
+        if not isinstance(like, DTensor) or shard.shape != self.parameters[index].shape:
+            return shard
+        full = DTensor.from_local(
+            shard, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+        ).full_tensor()
+        return full.cpu() if self._world.is_rank_0 else shard
 
-    def _part(self, index: int, whole: Tensor) -> Tensor:
+    def _shard_of(self, index: int, full: Tensor) -> Tensor:
         like = self._wholes[index]
-        return _cut_as(like, whole) if whole.shape == like.shape else whole
+        return _shard_like(like, full) if full.shape == like.shape else full
 
 
-def _part(tensor: Tensor) -> Tensor:
+def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _whole(tensor: Tensor) -> Tensor:
+def _full(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _cut_as(like: Tensor, whole: Tensor) -> Tensor:
-    """Of what all processes have whole, the part of this one; nothing is sent."""
+def _shard_like(like: Tensor, whole: Tensor) -> Tensor:
+    """Return this rank's shard of a tensor that every rank has in full; nothing is sent."""
     if not isinstance(like, DTensor):
         return whole
-    return _part(distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None))
+    return _local(distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None))
 
 
-def _each(state: dict[str, Any], change: Callable[[int, Tensor], Tensor]) -> dict[str, Any]:
-    """An optimiser's ``state_dict`` with each tensor changed, given the index of its parameter."""
+def _map_tensors(state: dict[str, Any], change: Callable[[int, Tensor], Tensor]) -> dict[str, Any]:
+    """Apply a function of (parameter's index, tensor) to each tensor of an optimiser's ``state_dict``."""
     entries = {
         index: {key: change(index, value) if isinstance(value, Tensor) else value for key, value in entry.items()}
         for index, entry in state["state"].items()

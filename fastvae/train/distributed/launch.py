@@ -1,4 +1,4 @@
-"""`--nproc N`: one command, N processes, through torch's own elastic agent."""
+"""``--nproc N``: one command, N processes, through torch's own elastic agent."""
 
 import ctypes
 import logging
@@ -34,7 +34,7 @@ TORCHRUN_VARIABLES = {
     "ROLE_WORLD_SIZE",
     "WORLD_SIZE",
 }
-# Seconds that signalled workers get to save a checkpoint; under torchrun, which kills this process after 30.
+# Seconds that signalled workers get to save a checkpoint; torchrun kills its own workers after 30.
 _GRACE = "25"
 _PR_SET_PDEATHSIG = 1
 _WORKER = Path(__file__).with_name("worker.py")
@@ -48,14 +48,13 @@ def launch(
     module: str = "fastvae.train",
     max_restarts: int = 0,
 ) -> int:
-    """Run `main` here if this is one of `nproc` processes, else start them as `python -m MODULE ARGUMENTS`, but without
-    the current folder in their search path.
+    """Run `main` here if this is one of `nproc` processes, else start them.
 
-    They are started where torchrun did not start several: without it, or under `torchrun -m fastvae.train --nproc N`.
-    SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to each process started, which may see one more SIGTERM after
-    it, and has 25 seconds (TORCH_ELASTIC_SHUTDOWN_TIMEOUT) to exit. None outlives this process: should this one be
-    killed, they get SIGTERM. If one of them fails, all are started again, up to `max_restarts` times, with
-    TORCHELASTIC_RESTART_COUNT saying which time it is.
+    They are started as `python -m MODULE ARGUMENTS`, but without the current folder in their search path, unless
+    torchrun started several processes already. SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to each process, which
+    may get one more SIGTERM after that, and has 25 seconds (TORCH_ELASTIC_SHUTDOWN_TIMEOUT) to exit. None outlives this
+    process: if it is killed, they get SIGTERM. If one of them fails, all are started again, up to `max_restarts` times;
+    TORCHELASTIC_RESTART_COUNT counts the restarts.
 
     Returns:
         The exit status: what `main` returns, or that of the process that failed first (128 + N if signal N killed
@@ -96,9 +95,9 @@ def _run_workers(nproc: int, command: list[str], max_restarts: int) -> int:
             rdzv_endpoint=str(folder),
             local_addr="localhost",  # the host's own name may not resolve
             max_restarts=max_restarts,
-            logs_specs=DefaultLogsSpecs(log_dir=str(folder)),  # it wants a folder, for logs that ours do not write
+            logs_specs=DefaultLogsSpecs(log_dir=str(folder)),  # a folder is mandatory, though nothing is logged there
         )
-        # The agent expands ${local_rank} and $$ in arguments; ours are literal.
+        # The agent expands ${local_rank} and $$ in arguments; these are literal.
         literal = [argument.replace("$", "$$") for argument in (str(_WORKER), *command)]
         try:
             elastic_launch(config, sys.executable)(*literal)
@@ -129,9 +128,10 @@ def _agent_settings() -> Iterator[None]:
     os.environ[_AGENT] = str(os.getpid())
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     handlers = {number: signal.getsignal(number) for number in handled}
-    # Each of the agent's modules has a logger with a level of its own, below this one: it can only be cut off here.
+    # The agent's modules set the levels of their own loggers below this one: they can only be silenced here.
     logger = logging.getLogger("torch.distributed.elastic")
-    propagate, silent = logger.propagate, logging.NullHandler()
+    propagate = logger.propagate
+    silent = logging.NullHandler()
     logger.addHandler(silent)
     logger.propagate = False
     try:
@@ -146,7 +146,7 @@ def _agent_settings() -> Iterator[None]:
 
 
 def _meaning(name: str) -> str:
-    """The likely cause of a signal that nobody sent on purpose, as a clause; else an empty string."""
+    """Return the likely cause of a signal that nobody sent on purpose, as a clause, or an empty string."""
     causes = {
         "SIGKILL": "perhaps for lack of memory",
         "SIGBUS": "a file that it reads was cut short",
@@ -155,10 +155,10 @@ def _meaning(name: str) -> str:
 
 
 def _follow_agent() -> None:
-    """In a process that `launch` started: get SIGTERM when the agent dies, which can't send it if it is killed.
+    """Have the kernel send this process SIGTERM when the agent that started it dies: a killed agent cannot.
 
     Raises:
-        InputError: the environment names an agent, but another one, or none, started this process.
+        InputError: the environment names an agent that is not this process's parent.
     """
     agent = os.environ.pop(_AGENT, None)
     if agent is None:

@@ -1,8 +1,8 @@
-"""Where the processes of one run leave what the others need to know to reach them.
+"""Rendezvous: how the ranks of one run find each other's addresses.
 
-On one machine that is a file in a folder which no other user can open: no port is bound. The elastic agents of torch
-bind one on all interfaces, and unpickle what anybody writes there. Where torchrun or a cluster started the processes it
-is the server that MASTER_ADDR and MASTER_PORT name, which trusts its network.
+On one machine they exchange them in a file, in a folder that no other user can open: no port is bound. (torch's elastic
+agents bind a port on all interfaces, and unpickle what anybody sends there.) If torchrun or a cluster started the
+processes, they use the server that MASTER_ADDR and MASTER_PORT name, which trusts its network.
 """
 
 import os
@@ -31,20 +31,23 @@ from fastvae.utils.files import own_folder, reason
 from .restarts import meet, patience
 
 BACKEND = "fastvae"
-_FOLDER = "FASTVAE_RENDEZVOUS"  # of the workers: the run's id, a colon, the folder
+_FOLDER = "FASTVAE_RENDEZVOUS"  # in the workers' environment: the run's id, a colon, the folder
 _LOOPBACK = "lo"
-_MERCY = 2  # seconds more, for torch to say itself what it waited for
+_MERCY = 2  # more seconds, so that torch can say itself what it waited for
 
 
 class OneMachine(RendezvousHandler):
-    """The rendezvous of an agent that has no other to wait for: it is complete at once, each time.
+    """The rendezvous of an agent that is the only one: it is complete at once.
 
     Args:
-        run_id: of the run. folder: private to this user; every start of the workers gets a new file in it.
+        run_id: names the run.
+        folder: a folder that is private to this user; every start of the workers gets a new file in it.
     """
 
     def __init__(self, run_id: str, folder: Path) -> None:
-        self._run_id, self._folder, self._starts = run_id, folder, 0
+        self._run_id = run_id
+        self._folder = folder
+        self._starts = 0
 
     def get_backend(self) -> str:
         return BACKEND
@@ -52,14 +55,14 @@ class OneMachine(RendezvousHandler):
     def next_rendezvous(self) -> RendezvousInfo:
         self._starts += 1
         store = FileStore(str(self._folder / f"agent-{self._starts}"), 1)
-        # torch wants an address for the workers; they do not use it.
+        # torch demands an address for the workers; they do not use it.
         return RendezvousInfo(store, 0, 1, RendezvousStoreInfo("127.0.0.1", 0))
 
     def is_closed(self) -> bool:
         return False
 
     def set_closed(self) -> None:
-        """Nobody else could come."""
+        """Do nothing: no other agent could join."""
 
     def num_nodes_waiting(self) -> int:
         return 0
@@ -80,33 +83,34 @@ rendezvous_handler_registry.register(BACKEND, _create)
 
 @contextmanager
 def private_folder(run_id: str) -> Iterator[Path]:
-    """A new folder of this user alone, which the workers of a run will find in their environment."""
+    """Make a folder that is private to this user, and tell the run's workers of it in their environment."""
     with tempfile.TemporaryDirectory(prefix="fastvae-") as name:
         os.environ[_FOLDER] = f"{run_id}:{name}"
         yield Path(name)
 
 
 def join(rank: int, size: int, *, one_machine: bool) -> tuple[Store, int, int]:
-    """The store of this run's processes, this one's rank, and how many they are. Waits until all are there.
+    """Return the store of this run's ranks, this process's rank, and the world size. Waits until all ranks are there.
 
-    Processes of one machine are told to reach one another over loopback, where the user named no interface.
+    Ranks on one machine connect over loopback, unless the user named an interface.
 
     Raises:
-        LocalError: there is no such server, it does not answer, or not all came within
+        LocalError: there is no such server, it does not answer, or a rank is missing after
             FASTVAE_RENDEZVOUS_TIMEOUT seconds (300).
     """
     if one_machine and _LOOPBACK in (name for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={_LOOPBACK}")
-    folder, seconds = _folder_of_this_run(), patience()
+    folder = _folder_of_this_run()
+    seconds = patience()
     try:
         if folder is not None:
             start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             store: Store = FileStore(str(own_folder(folder) / f"workers-{start}"), size)
         else:
-            # torch would look for a name that nobody knows until its patience ends.
+            # torch would try to resolve an unknown name until its timeout.
             socket.getaddrinfo(os.environ["MASTER_ADDR"], None)
-            store, rank, size = _reached(seconds)
+            store, rank, size = _connect(seconds)
         return meet(store, rank, size, seconds), rank, size
     except (OSError, RuntimeError) as error:  # torch's errors of a store are RuntimeErrors
         where = folder or f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
@@ -116,10 +120,10 @@ def join(rank: int, size: int, *, one_machine: bool) -> tuple[Store, int, int]:
         ) from error
 
 
-def _reached(seconds: int) -> tuple[Store, int, int]:
-    """The store at MASTER_ADDR and MASTER_PORT. Raises TimeoutError where what listens there does not answer.
+def _connect(seconds: int) -> tuple[Store, int, int]:
+    """Connect to the store at MASTER_ADDR and MASTER_PORT. Raises TimeoutError if the server there does not answer.
 
-    torch waits for the answer of a server that is not its own without any limit, so it does that in a thread.
+    torch waits for a server that is not its own without a limit, so it does so in a thread.
     """
     found: queue.Queue[tuple[Store, int, int] | Exception] = queue.Queue()
 
@@ -140,6 +144,6 @@ def _reached(seconds: int) -> tuple[Store, int, int]:
 
 
 def _folder_of_this_run() -> Path | None:
-    """The folder of the agent that started this process; not that of a run which started another torchrun."""
+    """Return the folder of the agent that started this process, not one that an outer run's agent left behind."""
     run_id, _, folder = os.environ.get(_FOLDER, "").partition(":")
     return Path(folder) if folder and run_id == os.environ.get("TORCHELASTIC_RUN_ID") else None

@@ -1,4 +1,4 @@
-"""Where processes that were started together find one another, and none of those before them."""
+"""Keep ranks that were restarted apart from the dead ones before them, in the same store."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _PAUSE = 0.01
 
 
 def patience() -> int:
-    """Seconds that a process waits for the others. Raises InputError for an environment that has no such number."""
+    """Return the seconds that a rank waits for the others. Raises InputError if the environment has no such number."""
     text = os.environ.get(_PATIENCE, str(_SECONDS))
     if not (text.isascii() and text.isdecimal() and int(text[:7]) > 0 and len(text) < 7):
         raise InputError(f"{_PATIENCE}={text!r} in the environment is no number of seconds from 1 to 999999: unset it")
@@ -25,55 +25,59 @@ def patience() -> int:
 
 
 def meet(store: Store, rank: int, size: int, patience: float) -> PrefixStore:
-    """A part of ``store`` that is new to these ``size`` processes, of which this is ``rank``. All have to ask.
+    """Return a part of ``store`` that only these ``size`` ranks use, of which this is ``rank``. Collective.
 
-    torch 2.11's agents hand workers that they start again the store of those before, with the addresses of the dead.
-    How often an agent has started them does not tell which are which: each machine's agent counts for itself. So each
-    process but the first leaves a name that nobody had, the first offers a place to those whose names it sees, until
-    all of them have accepted the same offer.
+    torchrun in torch 2.11 reuses the rendezvous store when it restarts workers, so they may read the addresses of dead
+    processes. A restart count does not help, because each machine's agent counts separately. So every rank but 0
+    publishes a fresh id, rank 0 proposes a new key prefix for the ids it sees, and the prefix is used once all of them
+    have accepted it.
 
     Raises:
-        TimeoutError: not all came.
+        TimeoutError: a rank did not come.
     """
     board = PrefixStore("fastvae", store)
-    looks = _looks(f"process {rank} of {size} waited {patience:g} s for the others: are all of them there?", patience)
-    place = _offer(board, size, looks) if rank == 0 else _accept(board, rank, looks)
-    return PrefixStore(place, board)
+    polls = _polls(f"process {rank} of {size} waited {patience:g} s for the others: are all of them there?", patience)
+    prefix = _propose(board, size, polls) if rank == 0 else _accept(board, rank, polls)
+    return PrefixStore(prefix, board)
 
 
-def _offer(board: Store, size: int, looks: Iterator[None]) -> str:
+def _propose(board: Store, size: int, polls: Iterator[None]) -> str:
+    """Propose prefixes, until the ranks whose ids are there have all accepted the last one."""
     keys = [f"name of {rank}" for rank in range(1, size)]
-    names: list[str] = []
-    place = ""
-    for _ in looks:
+    proposed_to: list[str] = []
+    prefix = ""
+    for _ in polls:
         if not board.check(keys):
             continue
-        if names != (names := [board.get(key).decode() for key in keys]):
-            place = uuid.uuid4().hex
-            board.set("offer", json.dumps([place, names]))
-        elif board.check([f"{place} suits {name}" for name in names]):
-            board.set(f"{place} is open", "")
+        ids = [board.get(key).decode() for key in keys]
+        if ids != proposed_to:
+            proposed_to = ids
+            prefix = uuid.uuid4().hex
+            board.set("offer", json.dumps([prefix, ids]))
+        elif board.check([f"{prefix} suits {own}" for own in ids]):
+            board.set(f"{prefix} is open", "")
             break
-    return place
+    return prefix
 
 
-def _accept(board: Store, rank: int, looks: Iterator[None]) -> str:
-    name = uuid.uuid4().hex
-    board.set(f"name of {rank}", name)
-    place = ""
-    for _ in looks:
+def _accept(board: Store, rank: int, polls: Iterator[None]) -> str:
+    """Publish a fresh id and accept every prefix proposed to it, until one is open."""
+    own = uuid.uuid4().hex
+    board.set(f"name of {rank}", own)
+    prefix = ""
+    for _ in polls:
         if not board.check(["offer"]):
             continue
-        place, names = parse_json(board.get("offer"))
-        if name in names:
-            board.set(f"{place} suits {name}", "")
-            if board.check([f"{place} is open"]):
+        prefix, ids = parse_json(board.get("offer"))
+        if own in ids:
+            board.set(f"{prefix} suits {own}", "")
+            if board.check([f"{prefix} is open"]):
                 break
-    return place
+    return prefix
 
 
-def _looks(complaint: str, patience: float) -> Iterator[None]:
-    """Give leave to look, again and again with a pause in between."""
+def _polls(complaint: str, patience: float) -> Iterator[None]:
+    """Yield again and again, with a pause in between. Raises TimeoutError when the patience is over."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         yield

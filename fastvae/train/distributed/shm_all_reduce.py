@@ -1,7 +1,7 @@
-"""Sums over the processes of one machine, in memory that they share.
+"""All-reduce among the ranks of one machine, in shared memory.
 
-Of a step of leaky at batch 1024, two processes spend 4 % so, and 22 % over loopback (benchmarks/processes.py): a
-barrier there takes them 220 us, here 30.
+In a step of leaky at batch 1024, two ranks spend 4 % of the time in it, and 22 % in gloo's over loopback
+(benchmarks/processes.py): a barrier there takes 220 us, here 30.
 """
 
 import os
@@ -17,14 +17,14 @@ from .world import World
 
 _MEMORY = Path("/dev/shm")
 _LINE = 64  # bytes of a cache line
-_PATIENCE = 0.2  # seconds between looks at whether the others live
+_PATIENCE = 0.2  # seconds between checks whether the other ranks are alive
 
 
 class ShmAllReduce:
-    """A vector of each process, ``own`` (size,), and their sum, ``total`` (size,), which all read where it lies.
+    """A vector of each rank, ``own`` (size,), and their sum, ``total`` (size,), in memory that all ranks share.
 
-    Each process adds up its part of all vectors, always in the order of the ranks: all get the same bits. The file
-    behind the memory loses its name before anything is in it, so that it goes with the processes, however they end.
+    Each rank sums a slice of all vectors, always in the order of the ranks: all get the same bits. The file behind the
+    memory is unlinked before anything is in it, so that it disappears with the processes, however they end.
     """
 
     def __init__(self, size: int, dtype: torch.dtype, sent: torch.dtype, world: World, file: Path) -> None:
@@ -37,12 +37,13 @@ class ShmAllReduce:
         self.own = self._vectors[world.rank]
         first, last = (rank * size // world.size for rank in (world.rank, world.rank + 1))
         self._part = slice(first, last)
-        self._world, self._meeting = world, 0
+        self._world = world
+        self._meetings = 0
         self._processes = world.all_gather_object(os.getpid())
 
     @classmethod
     def where_possible(cls, size: int, dtype: torch.dtype, sent: torch.dtype, world: World) -> "ShmAllReduce | None":
-        """One of zeros, if all processes are on the CPU of one machine that has the memory. All have to ask.
+        """Return one of zeros if all ranks run on the CPU of one machine with enough memory, else None. Collective.
 
         The vectors have the type ``sent``, their sum ``dtype``.
         """
@@ -59,7 +60,7 @@ class ShmAllReduce:
         return shared
 
     def all_reduce(self) -> None:
-        """Make ``total`` the sum of all vectors. It stays until all have come to the next sum; nobody may change it."""
+        """Make ``total`` the sum of all vectors. It is valid until the next call, and must not be modified."""
         self._meet()
         first, *others = (vector[self._part] for vector in self._vectors)
         total = self.total[self._part]
@@ -69,19 +70,19 @@ class ShmAllReduce:
         self._meet()
 
     def _meet(self) -> None:
-        """Wait until all processes are here. Raises RuntimeError if one of them will not come any more."""
+        """Wait until all ranks are here. Raises RuntimeError if one of them has died."""
         if not backends.has_native():
             self._world.barrier()
             return
-        self._meeting += 1
-        while not arrive_and_wait(self._arrivals, self._world.rank, self._meeting, _PATIENCE):
+        self._meetings += 1
+        while not arrive_and_wait(self._arrivals, self._world.rank, self._meetings, _PATIENCE):
             for rank, process in enumerate(self._processes):
                 if not _lives(process):
                     raise RuntimeError(f"process {rank} of {self._world.size} has ended: this one stops too")
 
 
 def _lives(process: int) -> bool:
-    """Whether a process runs; one that ended may have a number for as long as nobody asks how."""
+    """Return whether a process runs; a dead one keeps its id as a zombie until its parent collects it."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -90,19 +91,19 @@ def _lives(process: int) -> bool:
 
 
 def _bytes(size: int, dtype: torch.dtype, sent: torch.dtype, world: World) -> int:
-    """Of the lines to meet at, of the sum, rounded up to where vectors of any type may begin, and of the vectors."""
+    """Return the bytes of the barrier's cache lines, of the sum (rounded up to a cache line) and of the vectors."""
     total = -(-size * dtype.itemsize // _LINE) * _LINE
     return world.size * _LINE + total + world.size * size * sent.itemsize
 
 
 def _reserve(size: int) -> str | None:
-    """A file of zeros in memory, or None where there is no such place, or too little (64 MB in many containers)."""
+    """Make a file of zeros in memory; return None if that is impossible or too small (64 MB in many containers)."""
     try:
         descriptor, name = tempfile.mkstemp(prefix="fastvae-", dir=_MEMORY)
     except OSError:
         return None
     try:
-        os.posix_fallocate(descriptor, 0, size)  # a write to what was not reserved would kill the process
+        os.posix_fallocate(descriptor, 0, size)  # writing to memory that is not reserved would kill the process
     except OSError:
         os.unlink(name)
         return None

@@ -1,9 +1,9 @@
-"""The processes of one run: which of them this is, its device, and how they agree."""
+"""The ranks of one run: which of them this process is, its device, and their collectives."""
 
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,18 @@ from fastvae.utils.machine import cores
 
 from .rendezvous import join
 
-_MOST = 1 << 24  # processes of a run, or the number of one
+_MOST = 1 << 24  # the largest world size
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """What torchrun's environment says of this process."""
+    """The place of this process among the ranks, as torchrun's environment says."""
 
     rank: int
     local_rank: int
     size: int
     local_size: int
-    is_one_machine: bool = False  # as the launcher says: several may leave LOCAL_WORLD_SIZE out
+    is_one_machine: bool = False  # if the launcher says so: some leave LOCAL_WORLD_SIZE out
 
 
 _ALONE = Ranks(rank=0, local_rank=0, size=1, local_size=1)
@@ -38,7 +38,7 @@ _ALONE = Ranks(rank=0, local_rank=0, size=1, local_size=1)
 
 @dataclass(frozen=True)
 class World:
-    """One process among `size`: `rank` counts over all machines, `local_rank` on this one."""
+    """One process of `size`: `rank` counts over all machines, `local_rank` on this one."""
 
     rank: int
     local_rank: int
@@ -48,27 +48,22 @@ class World:
 
     @property
     def is_rank_0(self) -> bool:
-        """Whether this is the process that prints and writes files (rank 0)."""
+        """True on rank 0, the process that prints and writes files."""
         return self.rank == 0
 
     def all_reduce(self, tensor: torch.Tensor) -> None:
-        """Sum `tensor` over the processes, in place; a single process leaves it as it is."""
+        """Sum `tensor` over the ranks, in place."""
         if self.size > 1:
-            with self.communicating():
-                dist.all_reduce(tensor)
-
-    def communicating(self) -> AbstractContextManager[None]:
-        """Around what all processes of a step do together; --profile looks at the clock there."""
-        return nullcontext()
+            dist.all_reduce(tensor)
 
     def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Give each process the main one's values of `tensors`, in place."""
+        """Copy rank 0's values of `tensors` to every rank, in place."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), 0)
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says `flag`: every process gets the same answer. Waits for all, and for the device."""
+        """Return, on every rank, whether `flag` is true on any. Synchronizes with the device."""
         if self.size == 1:
             return flag
         votes = torch.tensor(int(flag), dtype=torch.int32, device=self.device)
@@ -76,11 +71,11 @@ class World:
         return bool(votes.item())
 
     def broadcast_object(self, value: Any) -> Any:
-        """The main process' value, which JSON can hold, in each process. Nothing that is received is unpickled."""
+        """Return rank 0's value, which JSON can hold, on every rank. Nothing that is received is unpickled."""
         return parse_json(self._texts(json.dumps(value) if self.is_rank_0 else "")[0])
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """The values of all processes, which JSON can hold, by rank, in each process."""
+        """Return the values of all ranks, which JSON can hold, in the order of the ranks, on every rank."""
         return [parse_json(text) for text in self._texts(json.dumps(value))]
 
     def _texts(self, own: str) -> list[str]:
@@ -91,7 +86,7 @@ class World:
         lengths[self.rank] = len(content)
         dist.all_reduce(lengths)
         whole = lengths.tolist()
-        # A sum of rows, of which each process fills its own: all of them know how long it is.
+        # Every rank fills in its own bytes, and the sum has all of them.
         rows = torch.zeros(sum(whole), dtype=torch.uint8, device=self.device)
         begin = sum(whole[: self.rank])
         rows[begin : begin + len(content)] = torch.tensor(list(content), dtype=torch.uint8).to(self.device)
@@ -100,9 +95,9 @@ class World:
 
     @contextmanager
     def raise_together(self) -> Iterator[None]:
-        """Around what one process may be refused and others not: all of them raise that InputError, or none does.
+        """Return a context in which an InputError on one rank is raised on every rank.
 
-        What is within must not wait for other processes.
+        The code inside must not call collectives.
         """
         refusal: InputError | None = None
         try:
@@ -114,7 +109,7 @@ class World:
                 raise InputError(message) from refusal
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every rank is here."""
         if self.size > 1:
             dist.barrier()
 
@@ -123,9 +118,9 @@ class World:
 def open_world(device: str) -> Iterator[World]:
     """Join the processes that torchrun (or `--nproc`) started, on `device`: "auto", "cpu" or "cuda".
 
-    A single process needs no environment and gets no process group. Several talk over NCCL on CUDA and over gloo on
-    the CPU, where each also gets its share of the cores, unless the user set OMP_NUM_THREADS; one alone takes
-    no more threads than that. The group is closed on the way out, also on an error, without waiting for the others.
+    A single process needs no environment and gets no process group. Several use NCCL on CUDA and gloo on the CPU, where
+    each also gets its share of the cores, unless the user set OMP_NUM_THREADS. The group is destroyed on the way out,
+    also on an error, without waiting for other ranks.
 
     Raises:
         InputError: the device is unknown or absent, has fewer GPUs than processes, or the environment is malformed.
@@ -164,10 +159,11 @@ def open_world(device: str) -> Iterator[World]:
 
 
 def _check_own_gpus(store: Store, rank: int, size: int, device: torch.device) -> None:
-    """Raise InputError, in all processes, where two of them have one GPU: NCCL refuses that in words of its own."""
+    """Raise InputError, on every rank, if two ranks share a GPU: NCCL's own message would not help a user."""
     store.set(f"GPU of {rank}", str(torch.cuda.get_device_properties(device).uuid))
     gpus = [store.get(f"GPU of {other}").decode() for other in range(size)]
-    if (own := len(set(gpus))) < size:
+    own = len(set(gpus))
+    if own < size:
         raise InputError(f"{size} processes need as many GPUs, but have {own}: use --nproc {own}, or --device cpu")
 
 
@@ -175,7 +171,7 @@ def read_ranks() -> Ranks | None:
     """Read torchrun's environment variables, or return None if none is set.
 
     Raises:
-        InputError: a variable is missing beside the others, is no whole number, or is out of range.
+        InputError: a variable is missing beside the others, is not a whole number, or is out of range.
     """
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
     given = [name for name in names if name in os.environ]
@@ -192,7 +188,8 @@ def read_ranks() -> Ranks | None:
         _read_integer("MASTER_PORT", 0, 65535)
     told = "LOCAL_WORLD_SIZE" in os.environ
     local_size = _read_integer("LOCAL_WORLD_SIZE", 1, size) if told else size
-    rank, local_rank = _read_integer("RANK", 0, size - 1), _read_integer("LOCAL_RANK", 0, local_size - 1)
+    rank = _read_integer("RANK", 0, size - 1)
+    local_rank = _read_integer("LOCAL_RANK", 0, local_size - 1)
     return Ranks(rank, local_rank, size, local_size, is_one_machine=told and local_size == size)
 
 
@@ -205,13 +202,14 @@ def _read_integer(name: str, low: int, high: int) -> int:
 
 
 def resolve_device(device: str, ranks: Ranks = _ALONE) -> torch.device:
-    """The device that "auto", "cpu" or "cuda" means for this process.
+    """Return the device that "auto", "cpu" or "cuda" means for this process.
 
     Raises:
-        InputError: the device is unknown or absent, or has fewer GPUs than processes, or FASTVAE_CPU_CAPABILITY asks
-            for what this processor has not.
+        InputError: the device is unknown or absent, or there are fewer GPUs than processes, or FASTVAE_CPU_CAPABILITY
+            asks for instructions that this CPU does not have.
     """
-    if has_native() and (found := capability()) not in CAPABILITIES:
+    found = capability() if has_native() else None
+    if found is not None and found not in CAPABILITIES:
         raise InputError(f"{found}: unset it, or set it to what `fastvae doctor` shows without it")
     if device not in {"auto", "cpu", "cuda"}:
         raise InputError(f"--device {device!r} is not one of auto, cpu, cuda")
@@ -221,7 +219,7 @@ def resolve_device(device: str, ranks: Ranks = _ALONE) -> torch.device:
     if not has_cuda:
         raise InputError("--device cuda, but torch sees no CUDA GPU: use --device cpu, or see `fastvae doctor`")
     gpus = torch.cuda.device_count()
-    if gpus == 1:  # a cluster may show each process its own alone; whether it does, they find out together
+    if gpus == 1:  # a cluster may show each process its own GPU alone; _check_own_gpus finds out
         return torch.device("cuda", 0)
     if gpus < ranks.local_size:
         raise InputError(
@@ -231,7 +229,10 @@ def resolve_device(device: str, ranks: Ranks = _ALONE) -> torch.device:
 
 
 def _set_threads(ranks: Ranks) -> None:
-    """A share of the cores; of a process alone, whose script may have asked for fewer, no more than there are."""
+    """Give this process its share of the cores.
+
+    A single process keeps the threads that its script asked for, up to the number of cores.
+    """
     if _user_set_threads():
         return
     share = max(1, cores() // ranks.local_size)
@@ -240,8 +241,8 @@ def _set_threads(ranks: Ranks) -> None:
 
 
 def _user_set_threads() -> bool:
-    # torchrun gives its workers OMP_NUM_THREADS=1 when the user set none. It leaves no mark, but the environment that
-    # torchrun itself, our parent, was started with does tell: Linux keeps it in /proc, as it was.
+    # torchrun gives its workers OMP_NUM_THREADS=1 if the user set none. They cannot see who set it, but /proc has the
+    # environment that torchrun itself, their parent, was started with.
     value = os.environ.get("OMP_NUM_THREADS")
     if value != "1" or "TORCHELASTIC_RUN_ID" not in os.environ:
         return value is not None

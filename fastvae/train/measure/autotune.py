@@ -1,8 +1,8 @@
-"""What the settings leave open, chosen for the machine: the type of the products, and how a step is run.
+"""Autotuning: choose precision and execution for the machine, where the settings leave them open.
 
-The trial times the engine itself on the run's own batches, in CUDA graphs where the run has them, all candidates in
-turns, so that a machine that slows down slows all of them. The choice is kept by machine, versions, network and batch:
-the next run makes the same one at once.
+The trial times the engine itself on the run's own batches, in CUDA graphs if the run will use them. The candidates take
+turns, so that a machine that slows down slows all of them. The choice is cached by machine, versions, network and
+batch: the next run makes the same one at once.
 """
 
 import contextlib
@@ -19,29 +19,30 @@ from typing import Any, get_args
 import torch
 
 from fastvae.data import Batch, Loader, ResidentLoader
-from fastvae.models import VAE, Preset
+from fastvae.models import VAE
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import Execution, Precision, TrainConfig
 from fastvae.train.config.plan import plan
-from fastvae.train.cuda_graph import STEPS, CaptureError, Replay, can_replay
+from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs, can_capture
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.utils.files import own_folder, read_json, write_text
 from fastvae.utils.machine import cache_folder, device_name
 from fastvae.utils.version import __version__
 
-_TURNS, _STEPS = 7, 5  # of each candidate, and the steps in one
-_SECONDS = 5.0  # after which no further turn begins, for networks with long steps
-# Seconds of a run. On a CPU, compiling takes 3 to 8 s for each shape of a batch, and an epoch has two, but only the
-# first time (Inductor keeps its work); it saves 7 to 17 % of a step (measured: leaky, batch 100 and 1024, 2-core EPYC).
-# NOT YET MEASURED ON A GPU, where replays take the launches that compiling would save.
+_TURNS = 7  # of each candidate
+_STEPS = 5  # in a turn
+_SECONDS = 5.0  # after these no further turn starts, for networks with long steps
+# Seconds of a run. On a CPU, compiling takes 3 to 8 s for each batch shape, of which an epoch has two, but only the
+# first time (Inductor caches its work); it saves 7 to 17 % of a step (leaky, batch 100 and 1024, 2-core EPYC).
+# NOT YET MEASURED ON A GPU, where CUDA graphs already save the launches that compiling would.
 _WORTH_COMPILING = 60.0
-_TIE = 0.97  # traced steps stay unless another way takes less than this of their time
+_TIE = 0.97  # traced wins unless another execution takes less than this share of its time
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A candidate, the milliseconds that its step took (none in a fixed choice), and what to tell about it."""
+    """A precision and an execution, the milliseconds of each candidate's step (if timed), and how they were chosen."""
 
     precision: Precision
     execution: Execution
@@ -49,6 +50,7 @@ class Choice:
     source: str
 
     def apply(self, config: TrainConfig) -> TrainConfig:
+        """Return the settings with this choice."""
         return replace(config, precision=self.precision, execution=self.execution)
 
     def __str__(self) -> str:
@@ -57,14 +59,14 @@ class Choice:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices in bf16 by instructions of its own."""
+    """Return whether the device has instructions for bf16 matmuls."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def fixed(config: TrainConfig, device: torch.device) -> Choice:
-    """The choice without a trial."""
+    """Return the choice without a trial."""
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
@@ -72,16 +74,16 @@ def fixed(config: TrainConfig, device: torch.device) -> Choice:
 
 
 def _executions(config: TrainConfig) -> list[Execution]:
-    """What is open to be tried, the fixed choice last."""
+    """Return the executions to try, the fixed choice last."""
     if config.execution != "auto":
         return [config.execution]
-    if config.parallel == "fsdp":  # a trace has whole weights
+    if config.parallel == "fsdp":  # sharded steps are not traced
         return ["eager"]
-    return ["eager", "traced"]  # compiled is tried where the run is long enough to earn what it takes
+    return ["eager", "traced"]  # compiled is tried if the run is long enough to earn it back
 
 
-def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: Loader, steps: int, world: World) -> Choice:
-    """The fastest candidate for a run of so many steps: from the cache, or by a trial that leaves no trace."""
+def choose(config: TrainConfig, model: VAE, loader: Loader, steps: int, world: World) -> Choice:
+    """Choose the fastest candidate for a run of so many steps: from the cache, or by a trial without side effects."""
     has_bf16 = world.broadcast_object(has_fast_bf16(world.device))  # machines, and their caches, may differ
     precisions: list[Precision] = ["fp32", "bf16"] if has_bf16 else ["fp32"]
     if config.precision != "auto":
@@ -98,9 +100,9 @@ def choose(config: TrainConfig, model: VAE, recipe: Preset, loader: Loader, step
 
     def turn(precision: Precision, execution: Execution) -> _Turn:
         settings = replace(config, precision=precision, execution=execution)
-        engine = Engine(copy.deepcopy(model), settings, recipe, world, plan(config, len(loader)), loader.count)
-        replays = config.replay == "auto" and isinstance(loader, ResidentLoader) and can_replay(engine, loader)
-        return _Turn(engine, batch, replays)
+        engine = Engine(copy.deepcopy(model), settings, world, plan(config, len(loader)), loader.count)
+        in_graph = config.replay == "auto" and isinstance(loader, ResidentLoader) and can_capture(engine, loader)
+        return _Turn(engine, batch, in_graph=in_graph)
 
     times = _time(candidates, turn, world)
     fastest = _fastest(times)
@@ -123,55 +125,60 @@ def _fastest(times: dict[_Candidate, float]) -> _Candidate:
     return min(times, key=lambda candidate: times[candidate] * (_TIE if candidate[1] == "traced" else 1.0))
 
 
-class _Again:
-    """The same batch again and again, as a :class:`fastvae.train.cuda_graph.Replay` takes batches."""
+class _SameBatch:
+    """One batch, again and again: a :class:`fastvae.train.cuda_graph.BatchSource`."""
 
     def __init__(self, batch: Batch) -> None:
-        self._batch, self.batch_size = batch, batch.rows
+        self._batch = batch
+        self.batch_size = batch.rows
         self.place = torch.zeros((), dtype=torch.int64, device=batch.images.device)
 
     def follow(self) -> Batch:
+        """Return the batch."""
         return self._batch
 
     def full_steps_left(self) -> int:
+        """Return the steps of a graph: the batch does not run out."""
         return STEPS
 
     def skip(self, steps: int) -> None:
-        """Stay there."""
+        """Do nothing: the next batch is the same."""
 
 
 class _Turn:
-    """Some steps of an engine over one batch: as the run takes them, in one replay where it can."""
+    """Some steps of an engine over one batch, in one CUDA graph if the run will take them so."""
 
-    def __init__(self, engine: Engine, batch: Batch, replays: bool) -> None:
-        self._engine, self._batch, self._replays = engine, batch, replays
-        self._replay: Replay | None = None
-        self.steps = STEPS if replays else _STEPS
+    def __init__(self, engine: Engine, batch: Batch, *, in_graph: bool) -> None:
+        self._engine = engine
+        self._batch = batch
+        self._in_graph = in_graph
+        self._graphs: StepGraphs | None = None
+        self.steps = STEPS if in_graph else _STEPS
 
     def __call__(self) -> None:
-        if self._replays and self._replay is None:  # in the turn that warms up
+        if self._in_graph and self._graphs is None:  # in the turn that warms up
             try:
-                self._replay = Replay.on_cuda(self._engine, _Again(self._batch), [STEPS])
-            except CaptureError:  # as the run will find, and say
-                self._replays = False
-        if self._replay is not None:
-            self._replay.run(STEPS)
+                self._graphs = StepGraphs.on_cuda(self._engine, _SameBatch(self._batch), [STEPS])
+            except CaptureError:  # the run will find and report the same
+                self._in_graph = False
+        if self._graphs is not None:
+            self._graphs.run(STEPS)
             return
         for _ in range(self.steps):
             self._engine.train_step(self._batch)
 
     def release(self) -> None:
-        """Let the captured steps go."""
-        if self._replay is not None:
-            self._replay.release()
+        """Release the CUDA graphs."""
+        if self._graphs is not None:
+            self._graphs.release()
 
 
 def _time(
     candidates: list[_Candidate], make: Callable[[Precision, Execution], _Turn], world: World
 ) -> dict[_Candidate, float]:
-    """The seconds of a step in the fastest turn (what disturbs one only adds to it), averaged over the processes.
+    """Return the seconds of a step in each candidate's fastest turn (disturbances only add), averaged over the ranks.
 
-    A candidate that raises is left out, unless all do, or others wait for it.
+    A candidate that raises is dropped, unless all raise, or other ranks are waiting in its all-reduce.
     """
     with preserve_rng_state(world.device):  # a model may draw from torch's generator
         return _race(candidates, make, world)
@@ -189,12 +196,12 @@ def _race(
                 turns[candidate]()  # warms up, compiles and captures
                 wait()
             except Exception:  # a model's own code may raise anything; a device may be full
-                if world.size > 1:  # the others are in a sum
+                if world.size > 1:  # the other ranks are waiting in an all-reduce
                     raise
                 if candidate in turns:
                     turns.pop(candidate).release()
         if not turns:
-            make(*candidates[0])()  # raises as it did, with its traceback
+            make(*candidates[0])()  # raises again, with its traceback
         return _in_turns(turns, wait, world)
     finally:
         for turn in turns.values():
@@ -214,7 +221,7 @@ def _in_turns(turns: dict[_Candidate, _Turn], wait: Callable[[], None], world: W
             wait()
             times[candidate].append((time.perf_counter() - started) / turn.steps)
     fastest = torch.tensor([min(values) for values in times.values()], device=world.device)
-    world.all_reduce(fastest)  # so that all processes choose alike
+    world.all_reduce(fastest)  # so that all ranks choose alike
     return dict(zip(times, (fastest / world.size).tolist(), strict=True))
 
 
@@ -231,7 +238,7 @@ def _key(config: TrainConfig, model: VAE, batch: Batch, loader: Loader, steps: i
 
 
 def _known(kept: Any, precisions: list[Precision]) -> Choice | None:
-    """The choice of an earlier trial; None if there was none, or if :func:`_keep` did not write it."""
+    """Return the cached choice of an earlier trial; None if there is none, or if :func:`_keep` did not write it."""
     if not isinstance(kept, dict):
         return None
     times = kept.get("milliseconds")
@@ -248,7 +255,7 @@ def _file() -> Path:
 
 
 def _read() -> dict[str, Any]:
-    """All that is kept. What cannot be read, or that somebody else could have written, counts as nothing."""
+    """Read the cache; one that cannot be read, or that somebody else could have written, counts as empty."""
     with contextlib.suppress(OSError, ValueError):
         content = read_json(_file())
         if isinstance(content, dict):
@@ -257,6 +264,6 @@ def _read() -> dict[str, Any]:
 
 
 def _keep(key: str, value: dict[str, object]) -> None:
-    # A cache: where it can't be written, the next run tries again.
+    # If the cache cannot be written, the next run has its own trial.
     with contextlib.suppress(OSError):
         write_text(_file(), json.dumps({**_read(), key: value}, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What a step could take at most: the FLOPs of its products, and the rate at which this device multiplies matrices."""
+"""The roofline of a step: the FLOPs of its matmuls, and the rate at which this device multiplies matrices."""
 
 import copy
 import time
@@ -16,24 +16,23 @@ from fastvae.train.config import TrainConfig
 from fastvae.train.step.execution import Step
 from fastvae.train.step.loss import StepLoss, StepScalars
 
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
-_LARGE = 0.001  # seconds of a product that is large enough for the full rate: below, its start shows
+_LARGE = 0.001  # seconds of a matmul that is large enough for the full rate: below, its launch shows
 _SECONDS = 0.03
 
 
-class Product(NamedTuple):
-    """A product of two square matrices: their side, and the FLOPs a second at which it ran."""
+class Matmul(NamedTuple):
+    """A product of two square matrices: their side, and the FLOPs per second at which it ran."""
 
     side: int
     rate: float
 
 
 def count_flops(model: VAE, config: TrainConfig, images: Tensor) -> int:
-    """FLOPs of the matrix products and convolutions of one forward and backward of a run's objective.
+    """Count the FLOPs of the matmuls and convolutions in one forward and backward of a run's objective.
 
     ``images`` (b, C, H, W), uint8 or fp32, on the model's device. A multiplication with its addition is 2 FLOPs: a
     linear layer has ``2 * b * in * out`` in the forward, and twice that in the backward (the gradients of its weight
-    and of its input), but once where its input needs none. The model and torch's generators stay as they are.
+    and of its input), but only once if its input needs none. The model and torch's generators stay as they are.
 
     >>> from fastvae.models import PRESETS, build
     >>> count_flops(build(PRESETS["classic"], (1, 8, 8)), TrainConfig(), torch.zeros(3, 1, 8, 8))
@@ -47,22 +46,23 @@ def count_flops(model: VAE, config: TrainConfig, images: Tensor) -> int:
     )
     one = torch.ones((), device=images.device)
     noise = Noise(0, 0, device=images.device)
-    # Eager: a compiled step calls products that the counter doesn't know.
+    # Eager: the counter does not know the matmuls that a compiled step calls.
     with preserve_rng_state(images.device), FlopCounterMode(display=False) as counter:
         Step(objective, "eager", nullcontext)(images, noise.state, 0, StepScalars(one, one, one))
     return int(counter.get_total_flops())
 
 
-def fastest_product(dtype: torch.dtype, device: torch.device) -> Product:
-    """The best of some products, in about 40 ms; it does ``2 * side ** 3`` FLOPs. Waits for the device.
+def fastest_matmul(dtype: torch.dtype, device: torch.device) -> Matmul:
+    """Time matmuls of ``2 * side ** 3`` FLOPs for about 40 ms, and return the fastest. Synchronizes.
 
-    The side is the smallest power of two from 256 with which a product takes 1 ms. fp32 uses TF32 where torch may.
+    The side is the smallest power of two from 256 at which a matmul takes 1 ms. fp32 uses TF32 if torch's flags allow.
 
-    >>> fastest_product(torch.float32, torch.device("cpu")).side >= 256
+    >>> fastest_matmul(torch.float32, torch.device("cpu")).side >= 256
     True
     """
     generator = torch.Generator(device).manual_seed(0)  # torch's own generator stays where it is
-    side, seconds = 128, 0.0
+    side = 128
+    seconds = 0.0
     while seconds < _LARGE:
         side *= 2
         left, right = (torch.rand(side, side, device=device, generator=generator).to(dtype) for _ in range(2))
@@ -71,7 +71,7 @@ def fastest_product(dtype: torch.dtype, device: torch.device) -> Product:
     end = time.perf_counter() + _SECONDS
     while time.perf_counter() < end:
         seconds = min(seconds, _seconds(left, right, result))
-    return Product(side, 2 * side**3 / seconds)
+    return Matmul(side, 2 * side**3 / seconds)
 
 
 def _seconds(left: Tensor, right: Tensor, result: Tensor) -> float:
@@ -81,7 +81,7 @@ def _seconds(left: Tensor, right: Tensor, result: Tensor) -> float:
 
 
 class Mark:
-    """A moment on a device's own time line: on a GPU an event in its queue, which nothing waits for until it is read.
+    """A moment on a device's timeline: on a GPU an event in its queue, which nothing waits for until it is read.
 
     >>> first, second = Mark(torch.device("cpu")), Mark(torch.device("cpu"))
     >>> second.seconds_since(first) >= 0
@@ -95,7 +95,7 @@ class Mark:
             self._event.record()
 
     def seconds_since(self, earlier: "Mark") -> float:
-        """Seconds between two marks. Waits for the device to get there."""
+        """Return the seconds between two marks. Synchronizes."""
         if self._event is None or earlier._event is None:
             return self._host - earlier._host
         self._event.synchronize()

@@ -15,9 +15,9 @@ from fastvae.ops.internal.adam_step import adam_step_
 class Adam(torch.optim.Adam):
     r"""``torch.optim.Adam(fused=True)``, whose step also writes a low-precision copy of each weight.
 
-    On the CPU, fp32 and fp64 parameters take :func:`.adam_step_`: one pass over memory, which
-    takes low-precision gradients as they are. All others, and all where the extension is not built, take torch's fused
-    step, and the copies are written after it. Formula and citations are in that function.
+    On the CPU, fp32 and fp64 parameters take :func:`.adam_step_`: one pass over memory, which reads low-precision
+    gradients as they are. (Formula and citations are in that function.) All others, and all if the extension is not
+    built, take torch's fused step, after which the copies are written.
 
     The state is torch's: ``state_dict`` and ``load_state_dict`` exchange it with ``torch.optim.Adam(fused=True)``, in
     both directions. Parameter groups, a learning rate in a tensor, hooks and ``torch.amp.GradScaler`` work as there
@@ -28,10 +28,10 @@ class Adam(torch.optim.Adam):
         lr: the learning rate, a number or a tensor of one.
         betas: the coefficients of the running means of the gradient and of its square.
         eps: added to the corrected root of the mean square.
-        weight_decay: of weights into gradients, or,
-        decoupled_weight_decay: of the weights themselves, as in AdamW.
-        working: the bf16 or fp16 copies of those fp32 parameters that have one, of their shapes and strides (as
-            ``weight.to(torch.bfloat16)`` makes them). Each step rewrites them; before the first they are the caller's.
+        weight_decay: the factor of the weights that is added to their gradients, as in Adam.
+        decoupled_weight_decay: shrink the weights themselves by ``lr * weight_decay`` instead, as in AdamW.
+        working: the bf16 or fp16 copies of those fp32 parameters that have one, in their shapes and strides (as
+            ``weight.to(torch.bfloat16)`` makes them). Each step rewrites them; their first values are the caller's.
 
     >>> weight = torch.nn.Parameter(torch.ones(2))
     >>> copy = weight.detach().bfloat16()
@@ -58,7 +58,7 @@ class Adam(torch.optim.Adam):
         self.working = dict(working or {})
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles hold: torch's part, and the working copies."""
+        """Return what copies and pickles hold: torch's state, and the working copies."""
         return {**super().__getstate__(), "working": self.working}
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -96,7 +96,8 @@ class Adam(torch.optim.Adam):
             kinds: dict[tuple[bool, bool], list[tuple[Tensor, ...]]] = {}
             for weight, gradient in zip(group["params"], rest, strict=False):
                 if gradient is not None:
-                    state, copy = self.state[weight] or self._new_state(weight), self.working.get(weight)
+                    state = self.state[weight] or self._new_state(weight)
+                    copy = self.working.get(weight)
                     copies = () if copy is None else (copy,)
                     row = (weight, gradient, state["step"], state["exp_avg"], state["exp_avg_sq"], *copies)
                     kinds.setdefault((_native(weight), copy is not None), []).append(row)
@@ -107,7 +108,7 @@ class Adam(torch.optim.Adam):
                 )
 
     def _new_state(self, weight: Tensor) -> dict[str, Tensor]:
-        """The state of a parameter at its first step, as ``torch.optim.Adam(fused=True)`` makes it."""
+        """Make the state of a parameter at its first step, as ``torch.optim.Adam(fused=True)`` makes it."""
         state: dict[str, Tensor] = self.state[weight]
         state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
         state["exp_avg"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
@@ -140,8 +141,8 @@ def _native_step(
     )
 
 
-def _as(weight: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient in the type and layout of its weight, which torch's kernels ask for."""
+def _cast_like(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient in the type and strides of its weight, which torch's kernels demand."""
     if gradient.shape != weight.shape:
         raise ValueError(
             f"a gradient has shape {tuple(gradient.shape)}, but its parameter has {tuple(weight.shape)}: "
@@ -158,7 +159,7 @@ def _torch_step(
     weights, gradients, steps, exp_avgs, exp_avg_sqs, *working = lists
     adam(
         weights,
-        [_as(weight, gradient) for weight, gradient in zip(weights, gradients, strict=True)],
+        [_cast_like(weight, gradient) for weight, gradient in zip(weights, gradients, strict=True)],
         exp_avgs,
         exp_avg_sqs,
         [],

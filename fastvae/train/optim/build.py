@@ -1,9 +1,9 @@
-"""The optimiser of a run: any class of ``torch.optim`` by its name, in its fastest form for the device."""
+"""The optimiser of a run: any class of ``torch.optim`` by name, in its fastest form for the device."""
 
 import inspect
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,17 +11,14 @@ from torch import nn
 from fastvae.utils.errors import InputError
 
 from .adam import Adam
-from .master_weights import WorkingWeights
-
-if TYPE_CHECKING:
-    from fastvae.train.distributed.fsdp import ShardedWeights
+from .weights import Weights
 
 _REFUSED = {
     "lbfgs": "evaluates the loss several times a step",
     "sparseadam": "takes sparse gradients only",
     "muon": "takes matrices only, and a network has biases",
 }
-# What the trainer itself decides, or what no run needs.
+# Options that the trainer sets itself, or that no run needs.
 _OWN = {"params", "lr", "foreach", "fused", "capturable", "differentiable", "maximize"}
 _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
     name.lower(): value
@@ -30,19 +27,17 @@ _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 
-def make_optimizer(
-    weights: "WorkingWeights[Any] | ShardedWeights", name: str, options: Mapping[str, float], lr: float
-) -> torch.optim.Optimizer:
-    """The optimiser of that name, which :func:`check_optimizer` found good."""
+def make_optimizer(weights: Weights, name: str, options: Mapping[str, float], lr: float) -> torch.optim.Optimizer:
+    """Build an optimiser by name; :func:`check_optimizer` has checked the arguments."""
     kind = _CLASSES[name]
     known = inspect.signature(kind).parameters
     on_gpu = _is_on_gpu(weights.parameters[0])
     if name in ("adam", "adamw") and not on_gpu and not options.get("amsgrad"):
-        # On the CPU: its step takes low-precision gradients as they come, and writes the copies of the weights.
+        # On the CPU our own Adam takes low-precision gradients as they are, and writes the low-precision copies.
         settings = {"decoupled_weight_decay": name == "adamw", "weight_decay": known["weight_decay"].default}
         settings |= {key: value for key, value in _options(name, options).items() if key != "amsgrad"}
-        return Adam(weights.parameters, lr=lr, working=weights.copies, **settings)
-    # Adagrad's fused form is for the CPU alone in the oldest torch that is supported.
+        return Adam(weights.parameters, lr=lr, working=weights.low_precision_copies, **settings)
+    # In the oldest supported torch, Adagrad's fused form is for the CPU alone.
     fused = "fused" in known and not (on_gpu and name == "adagrad")
     form: dict[str, Any] = {"fused" if fused else "foreach": True}
     if on_gpu and "capturable" in known:
@@ -50,11 +45,23 @@ def make_optimizer(
     return kind(weights.parameters, **{**_options(name, options), **form, "lr": lr})
 
 
-def takes_device_rate(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the learning rate may be a tensor on the device.
+def start_momentum(optimizer: torch.optim.SGD) -> None:
+    """Allocate SGD's momentum as zeros, which its first step would do.
 
-    That is so on a GPU, where reading a host's number would break a CUDA graph. On the CPU a number is as good, and
-    most foreach forms refuse a tensor there.
+    Its fused form leaves the momentum as uninitialized memory if a loss scale skips that first step.
+    """
+    for group in optimizer.param_groups:
+        if group["momentum"] and not group["dampening"]:  # the first step does not apply dampening: zeros would differ
+            for weight in group["params"]:
+                zeros = torch.zeros_like(weight, memory_format=torch.preserve_format)
+                optimizer.state[weight]["momentum_buffer"] = zeros
+
+
+def takes_device_rate(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether the learning rate may be a tensor on the device.
+
+    It may on a GPU, where a number from the host would be frozen into a CUDA graph. On the CPU a number is as good, and
+    most foreach optimisers refuse a tensor there.
     """
     group = optimizer.param_groups[0]
     return _is_on_gpu(group["params"][0]) and (group.get("capturable", False) or isinstance(optimizer, torch.optim.SGD))
@@ -65,7 +72,7 @@ def _is_on_gpu(weight: torch.Tensor) -> bool:
 
 
 def check_optimizer(name: str, options: Mapping[str, float], lr: float) -> None:
-    """Raise InputError for an optimiser or an option that there is not, or a value that it refuses."""
+    """Raise InputError for an unknown optimiser or option, or a value that the optimiser refuses."""
     if name not in _CLASSES or name in _REFUSED:
         why = _REFUSED.get(name, "is not in torch.optim")
         usable = ", ".join(sorted(_CLASSES.keys() - _REFUSED.keys()))
@@ -78,7 +85,7 @@ def check_optimizer(name: str, options: Mapping[str, float], lr: float) -> None:
             raise InputError(f"--optimizer-options {option} is {value:g}, but it is a switch: use 0 or 1")
         if not math.isfinite(value):
             raise InputError(f"--optimizer-options {option} is {value}: it must be a finite number")
-    if not options:  # a class takes its own defaults, and to make one loads torch._dynamo: 2 s before processes start
+    if not options:  # its own defaults are valid, and building one loads torch._dynamo: 2 s before processes start
         return
     try:
         _CLASSES[name]([nn.Parameter(torch.zeros(1))], **{**_options(name, options), "lr": lr})
@@ -87,7 +94,7 @@ def check_optimizer(name: str, options: Mapping[str, float], lr: float) -> None:
 
 
 def _known(name: str) -> dict[str, float]:
-    """The options of a class that are numbers or, as 0 and 1, switches; with their defaults."""
+    """Return the options of a class that are numbers or switches (given as 0 and 1), with their defaults."""
     parameters = inspect.signature(_CLASSES[name]).parameters
     return {
         key: parameter.default

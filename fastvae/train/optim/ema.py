@@ -1,4 +1,4 @@
-"""The exponential moving average of a model's weights."""
+"""Exponential moving average (EMA) of a model's weights."""
 
 import copy
 
@@ -8,10 +8,10 @@ from fastvae.models import VAE
 
 
 class EMA:
-    """``average <- decay * average + (1 - decay) * weights`` after each step, from the first weights on.
+    """Exponential moving average: ``average <- decay * average + (1 - decay) * weights`` after each step.
 
-    ``model`` computes with the average, and shares the buffers of the model that it follows. torch's own
-    AveragedModel reads its count on the host at each step, which would wait for the device.
+    It starts as the initial weights. ``model`` computes with the average and shares the buffers of the model that it
+    follows. torch's own AveragedModel reads its step count on the host at each step, which would synchronize.
     """
 
     def __init__(self, model: VAE, decay: float) -> None:
@@ -21,5 +21,5 @@ class EMA:
         self._averages = [parameter.detach() for parameter in self.model.parameters()]
 
     def update(self) -> None:
-        """Follow one step."""
+        """Move the average after a step of the optimiser."""
         torch._foreach_lerp_(self._averages, self._weights, self._factor)

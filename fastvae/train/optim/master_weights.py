@@ -1,68 +1,78 @@
-"""The weights that a step computes with: the model's own, or copies of them in the type of the matrix products."""
+"""Master weights in fp32 or fp64, and the low-precision copies that a step computes with."""
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastvae.models import VAE
 from fastvae.models.layers import MATMUL_LAYERS
 
-Model = TypeVar("Model", bound=nn.Module)
 
+class MasterWeights:
+    """All weights of a model, and a copy of the model that computes in ``dtype``; see :class:`.weights.Weights`.
 
-class WorkingWeights(Generic[Model]):
-    """A model with weights in fp32 or fp64, and a twin of it that computes in ``dtype``.
-
-    Autocast casts a weight at each use; here each is cast once a step, by :meth:`refresh` or by the optimiser itself.
-    The twin shares all other parameters and all buffers with the model. Without a ``dtype`` it is the model.
+    Autocast casts a weight at each use. Here each weight is cast once a step, by :meth:`refresh_copies` or by the
+    optimiser itself. The computing model shares all other parameters, and all buffers, with the model. Without a
+    ``dtype`` it is the model.
     """
 
-    def __init__(self, model: Model, dtype: torch.dtype | None) -> None:
+    grads_are_reduced = False
+
+    def __init__(self, model: VAE, dtype: torch.dtype | None) -> None:
         self.model = model
-        self.twin = model if dtype is None else _twin(model, dtype)
+        self.compute_model = model if dtype is None else _low_precision_copy(model, dtype)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.working = [parameter for parameter in self.twin.parameters() if parameter.requires_grad]
-        pairs = [(own, twin) for own, twin in zip(self.parameters, self.working, strict=True) if own is not twin]
-        # The twin's tensor of each parameter that has one of its own.
-        self.copies: Mapping[Tensor, Tensor] = {own: twin.detach() for own, twin in pairs}
-        self.refresh()
+        computing = [parameter for parameter in self.compute_model.parameters() if parameter.requires_grad]
+        pairs = zip(self.parameters, computing, strict=True)
+        self.low_precision_copies: Mapping[Tensor, Tensor] = {
+            master: low.detach() for master, low in pairs if master is not low
+        }
+        self.refresh_copies()
 
     @torch.no_grad()
-    def refresh(self) -> None:
-        """Cast the model's weights into the twin's."""
-        if self.copies:
-            torch._foreach_copy_(list(self.copies.values()), list(self.copies))
+    def refresh_copies(self) -> None:
+        """Cast the weights into their low-precision copies."""
+        copies = self.low_precision_copies
+        if copies:
+            torch._foreach_copy_(list(copies.values()), list(copies))
+
+    def grad_norm(self, buffer: Tensor, gradients: list[Tensor]) -> Tensor:  # noqa: ARG002 -- FSDP needs them apart
+        """Return the Euclidean norm () of the gradients."""
+        norm: Tensor = torch.linalg.vector_norm(buffer)
+        return norm
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The model's, not copied."""
+        """Return the model's state dict, not copied."""
         return self.model.state_dict()
 
     def load_state_dict(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over the weights of such a model."""
+        """Load the state dict of such a model."""
         self.model.load_state_dict(weights)
-        self.refresh()
+        self.refresh_copies()
 
-    def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
-        """An optimiser's ``state_dict`` as a checkpoint keeps it."""
+    def full_optim_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return the optimiser's state as it is: it is that of whole weights."""
         return state
 
-    def scattered(self, state: dict[str, Any]) -> dict[str, Any]:
-        """What the optimiser takes of that."""
+    def shard_optim_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return the optimiser's state as it is: this rank trains whole weights."""
         return state
 
 
-def _twin(model: Model, dtype: torch.dtype) -> Model:
+def _low_precision_copy(model: VAE, dtype: torch.dtype) -> VAE:
+    """Copy a model with the weights of its matmuls and convolutions cast, and everything else shared."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     for module in model.modules():
         if isinstance(module, MATMUL_LAYERS):
             for parameter in module.parameters(recurse=False):
                 shared.pop(id(parameter), None)
-    # What is in the memo is shared; the rest is copied, a tensor that two layers share once.
-    twin = copy.deepcopy(model, dict(shared))
-    for module in twin.modules():
+    # deepcopy shares what is in its memo; it copies the rest, and a tensor that two layers share once.
+    low = copy.deepcopy(model, dict(shared))
+    for module in low.modules():
         if isinstance(module, MATMUL_LAYERS):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
-    return twin
+    return low

@@ -1,7 +1,7 @@
-"""Learning rate, beta and capacity by step: tables of one value a step, which the device reads at its own step counter.
+"""Learning-rate, beta and capacity schedules: tables of one value a step, which the device reads at its step counter.
 
-Nothing waits for the device and nothing is kept on the host: a CUDA graph replays the look-up, and a run that goes on
-from a checkpoint reads on where it was.
+Nothing synchronizes with the device and no state is kept on the host: a CUDA graph replays the look-up, and a resumed
+run reads on where it was.
 """
 
 import math
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from .build import takes_device_rate
+from .step_counter import StepCounter
 
 
 class Plan(NamedTuple):
-    """Learning rate, beta and capacity of each step, (steps,) fp64; None for what stays as it is."""
+    """Learning rate, beta and capacity of each step, (steps,) fp64; None for a value that no schedule changes."""
 
     rates: Tensor | None = None
     betas: Tensor | None = None
@@ -22,7 +23,7 @@ class Plan(NamedTuple):
 
 
 def warmed_up(step: Tensor, steps: int) -> Tensor:
-    """(step + 1) / steps, at most 1: the first step moves, and the last of ``steps`` is a whole one.
+    """Linear warm-up: (step + 1) / steps, at most 1. The first step's rate is above 0, that of the last is full.
 
     >>> import torch
     >>> warmed_up(torch.arange(4), 2)
@@ -32,12 +33,17 @@ def warmed_up(step: Tensor, steps: int) -> Tensor:
 
 
 def cosine(step: Tensor, steps: int) -> Tensor:
-    """From 1 at step 0 to 0 after ``steps``: (1 + cos(pi step / steps)) / 2 (Loshchilov & Hutter 2016, equation 5)."""
+    """Cosine decay from 1 at step 0 to 0 after ``steps``: (1 + cos(pi step / steps)) / 2.
+
+    (Loshchilov & Hutter 2016, equation 5.)
+    """
     return (1 + torch.cos(math.pi * (step / steps).clamp(0, 1))) / 2
 
 
 def iwae(epoch: Tensor) -> Tensor:
-    """10^(-i/7) for 3^i epochs, i = 0 ... 7: 3,280 epochs (Burda, Grosse & Salakhutdinov 2015, section 5).
+    """Schedule of the IWAE paper: 10^(-i/7) for 3^i epochs, i = 0 ... 7, 3,280 epochs in all.
+
+    (Burda, Grosse & Salakhutdinov 2015, section 5.)
 
     >>> import torch
     >>> iwae(torch.tensor([0, 1, 4, 3279])).log10() * -7
@@ -48,12 +54,15 @@ def iwae(epoch: Tensor) -> Tensor:
 
 
 def ramp(step: Tensor, steps: int) -> Tensor:
-    """From 0 at step 0 to 1 at ``steps``, and 1 from there on (KL annealing, Bowman et al. 2016, section 3.1)."""
+    """Linear ramp from 0 at step 0 to 1 at ``steps``, then 1 (KL annealing, Bowman et al. 2016, section 3.1)."""
     return (step / steps).clamp(max=1)
 
 
 def cyclical(step: Tensor, steps: int) -> Tensor:
-    """Cycles of ``steps``: half of each a ramp from 0 to 1, half of it 1 (Fu et al. 2019, equation 6, R = 0.5)."""
+    """Cyclical annealing: in each cycle of ``steps``, a ramp from 0 to 1 in the first half, then 1.
+
+    (Fu et al. 2019, equation 6, R = 0.5.)
+    """
     return (2 * (step % steps) / steps).clamp(max=1)
 
 
@@ -64,13 +73,15 @@ class Schedule:
     """
 
     def __init__(
-        self, plan: Plan, optimizer: torch.optim.Optimizer, beta: Tensor, capacity: Tensor, noise_state: Tensor
+        self, plan: Plan, optimizer: torch.optim.Optimizer, beta: Tensor, capacity: Tensor, counter: StepCounter
     ) -> None:
-        self._counter = noise_state[1:]
+        self._step = counter.step
         self._optimizer = optimizer
-        dials = ((plan.betas, beta), (plan.capacities, capacity))
-        self._dials = [(table.to(dial), dial) for table, dial in dials if table is not None]
-        self._rates, self._host_rates, self._rate = None, None, torch.zeros(1, device=beta.device)
+        scalars = ((plan.betas, beta), (plan.capacities, capacity))
+        self._scalars = [(table.to(scalar), scalar) for table, scalar in scalars if table is not None]
+        self._rates: Tensor | None = None
+        self._host_rates = None
+        self._rate = torch.zeros(1, device=beta.device)
         self._rate_0d = self._rate[0]
         if plan.rates is not None and takes_device_rate(optimizer):
             self._rates = plan.rates.to(self._rate)
@@ -78,18 +89,19 @@ class Schedule:
             self._host_rates = plan.rates.cpu().numpy()  # as a list, ten million steps would take 300 MB
 
     def set(self) -> None:
-        """Set them for the step that is to be taken. Beyond the end of the plan, its last values."""
-        for table, dial in self._dials:
-            _look_up(table, self._counter, dial)
+        """Set the values of the next step; after the end of the plan, its last ones."""
+        for table, scalar in self._scalars:
+            _look_up(table, self._step, scalar)
         if self._rates is not None:
-            _look_up(self._rates, self._counter, self._rate)
+            _look_up(self._rates, self._step, self._rate)
             self._optimizer.param_groups[0]["lr"] = self._rate_0d
         elif self._host_rates is not None:
-            # On a GPU this waits, for the optimisers that take no tensor: Adagrad and Adafactor, which waits anyway.
+            # On a GPU this synchronizes, for the optimisers that take no tensor: Adagrad, and Adafactor, which does so
+            # itself.
             self._optimizer.param_groups[0]["lr"] = self._host_rates.item(
-                min(int(self._counter), len(self._host_rates) - 1)
+                min(int(self._step), len(self._host_rates) - 1)
             )
 
 
-def _look_up(table: Tensor, counter: Tensor, out: Tensor) -> None:
-    torch.index_select(table, 0, counter.clamp(max=len(table) - 1), out=out)
+def _look_up(table: Tensor, step: Tensor, out: Tensor) -> None:
+    torch.index_select(table, 0, step.clamp(max=len(table) - 1), out=out)

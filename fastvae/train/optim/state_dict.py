@@ -1,4 +1,4 @@
-"""A check of the optimiser's state in a checkpoint, which may be somebody else's file."""
+"""Validate the optimiser's state in a checkpoint, which anybody may have made."""
 
 import inspect
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from fastvae.utils.errors import InputError
 
-# The device decides these, and the schedule.
+# Options that the device or the schedule decides, not the checkpoint.
 FORM = ("fused", "foreach", "capturable", "lr")
 _REMEDY = "use another checkpoint, or begin anew with another --out"
 
 
 def check_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], step: int) -> None:
-    """Raise InputError unless a ``state_dict``, saved after ``step`` steps, has all that this optimiser goes on from.
+    """Raise InputError unless this optimiser can resume from a ``state_dict`` that was saved after ``step`` steps.
 
-    The parameters are the same ones, and so are the options, which a run's settings decide; each parameter has every
-    entry that one step of such an optimiser makes for it, in the same shape. torch itself takes a state with nothing in
-    it, and begins anew.
+    The parameters must be the same, and so must the options, which a run's settings decide. Each parameter needs every
+    entry that a step of such an optimiser makes, in the same shape. torch itself accepts an empty state and starts
+    afresh.
     """
     groups = optimizer.state_dict()["param_groups"]
     if [group.get("params") for group in saved["param_groups"]] != [group["params"] for group in groups]:
@@ -46,7 +46,7 @@ def check_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], step
                 raise InputError(
                     f"the checkpoint's optimiser has {key} of parameter {index} in {value.dtype}: {_REMEDY}"
                 )
-            is_elementwise = shape == _sample(weight.ndim).shape  # else one number, or of a shape that is its own
+            is_elementwise = shape == _sample(weight.ndim).shape  # else a scalar, or a shape of its own (Adafactor)
             needed = weight.shape if is_elementwise else shape
             if (is_elementwise or not shape) and _shape(value) != needed:
                 raise InputError(
@@ -56,7 +56,7 @@ def check_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], step
 
 
 def _plain(option: object) -> object:
-    """An option as JSON has it."""
+    """Convert an option to what JSON can hold."""
     if isinstance(option, Tensor):
         return option.item()
     return list(option) if isinstance(option, tuple) else option
@@ -67,14 +67,14 @@ def _sample(ndim: int) -> nn.Parameter:
 
 
 def _kept(optimizer: torch.optim.Optimizer, ndim: int) -> dict[str, torch.Size]:
-    """The entries that such an optimiser keeps for a small parameter of ``ndim`` dimensions, with their shapes."""
+    """Return the state entries, with their shapes, that a step makes for a small parameter of ``ndim`` dimensions."""
     known = inspect.signature(type(optimizer)).parameters
     options = {key: value for key, value in optimizer.defaults.items() if key in known and key not in FORM}
     weight = _sample(ndim)
     weight.grad = torch.zeros_like(weight)
-    twin = type(optimizer)([weight], **options)
-    twin.step()
-    return {key: _shape(value) for key, value in twin.state[weight].items() if value is not None}
+    sample = type(optimizer)([weight], **options)
+    sample.step()
+    return {key: _shape(value) for key, value in sample.state[weight].items() if value is not None}
 
 
 def _shape(value: object) -> torch.Size:

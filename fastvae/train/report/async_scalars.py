@@ -1,42 +1,47 @@
-"""Numbers of the device, read without waiting for it: asked for now, there at a later look."""
+"""Scalars of the device, read by the host without synchronizing: requested now, taken later."""
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Tag = TypeVar("Tag")
+
+class Window(NamedTuple):
+    """The steps that some scalars are about: the last of them, and the images in all of them."""
+
+    step: int
+    images: int
 
 
-class AsyncScalars(Generic[Tag]):
-    """A queue of copies from a device to the host, each with a tag that says what it is.
+class AsyncScalars:
+    """A queue of copies from the device to the host, each with the window of steps that it is about.
 
-    On a GPU the copies run behind the work in hand, into page-locked memory; on the CPU they are there at once.
+    On a GPU the copies run after the work in the queue, into page-locked memory; on the CPU they are made at once.
     """
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[Tensor, torch.cuda.Event | None, Tag]] = deque()
+        self._queue: deque[tuple[Tensor, torch.cuda.Event | None, Window]] = deque()
 
-    def ask(self, values: Tensor, tag: Tag) -> None:
-        """Begin to copy ``values``, which may be overwritten after this call by work on the same stream."""
+    def request(self, values: Tensor, window: Window) -> None:
+        """Start a copy of ``values``; later work on the same stream may overwrite them."""
         if not values.is_cuda:
-            self._queue.append((values.clone(), None, tag))
+            self._queue.append((values.clone(), None, window))
             return
         host = torch.empty_like(values, device="cpu", pin_memory=True)
         host.copy_(values, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
-        self._queue.append((host, event, tag))
+        self._queue.append((host, event, window))
 
-    def ready(self, *, wait: bool = False, but: int = 0) -> Iterator[tuple[Tensor, Tag]]:
-        """What has arrived since the last look, in order; if one waits, all that was asked for but the last few."""
+    def ready(self, *, wait: bool = False, but: int = 0) -> Iterator[tuple[Tensor, Window]]:
+        """Yield the copies that have arrived, in order; with ``wait``, all that were requested but the last few."""
         while len(self._queue) > but:
-            values, event, tag = self._queue[0]
+            values, event, window = self._queue[0]
             if event is not None and not event.query():
                 if not wait:
                     return
                 event.synchronize()
             self._queue.popleft()
-            yield values, tag
+            yield values, window

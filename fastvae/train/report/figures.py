@@ -1,6 +1,6 @@
-"""The pictures that a run leaves: loss curves, samples, reconstructions.
+"""The figures of a run: loss curves, samples, reconstructions.
 
-Matplotlib, Pillow and torchvision take a second to load, so only the process that draws does, and only then.
+Matplotlib, Pillow and torchvision take a second to import, so they are imported where a figure is drawn.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from torch.nn.functional import interpolate
 from fastvae.utils.figures import new_figure, write_figure
 from fastvae.utils.files import atomic_write
 
-_TILE = 56  # pixels: smaller pictures are enlarged to this, smoothly, as the eye reads 8x8 squares badly
+_TILE = 56  # pixels: smaller images are enlarged to this, smoothly, as 8x8 squares are hard to read
 
 
 def sample_grid(images: Tensor, columns: int = 8) -> Tensor:
-    """A grid (3, H, W) of images (N, C, H, W) in [0, 1]."""
+    """Arrange images (N, C, H, W) in [0, 1] in a grid (3, H, W)."""
     return _grid(_displayable(images), columns)
 
 
 def reconstruction_grid(images: Tensor, reconstructions: Tensor, columns: int = 8) -> Tensor:
-    """A grid (3, H, W) of rows in pairs: real pictures above, their reconstructions below."""
-    real, made = (_displayable(pictures).split(columns) for pictures in (images, reconstructions))
-    return _grid(torch.cat([row for pair in zip(real, made, strict=True) for row in pair]), columns)
+    """Arrange rows in pairs in a grid (3, H, W): images above, their reconstructions below."""
+    real, reconstructed = (_displayable(batch).split(columns) for batch in (images, reconstructions))
+    return _grid(torch.cat([row for pair in zip(real, reconstructed, strict=True) for row in pair]), columns)
 
 
 def write_image(grid: Tensor, path: Path) -> Path:
@@ -40,7 +40,7 @@ def write_image(grid: Tensor, path: Path) -> Path:
 def write_curves(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
     """Draw loss, nll and KL against epochs, train and test, from the lines of metrics.jsonl.
 
-    The loss in training is what is minimised, which need not be the negative ELBO: that of the test is.
+    The training loss is that of the run's objective; the test loss is the negative ELBO.
     """
     figure = new_figure(figsize=(12, 3.6))
     axes = figure.subplots(1, 3)
@@ -60,15 +60,15 @@ def write_curves(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
     return path
 
 
-def _grid(pictures: Tensor, columns: int) -> Tensor:
+def _grid(images: Tensor, columns: int) -> Tensor:
     from torchvision.utils import make_grid  # noqa: PLC0415
 
-    grid: Tensor = make_grid(pictures, nrow=columns, padding=2, pad_value=0.25)
+    grid: Tensor = make_grid(images, nrow=columns, padding=2, pad_value=0.25)
     return grid
 
 
 def _displayable(images: Tensor) -> Tensor:
-    """Images (N, C, H, W), uint8 or floating, on any device, as fp32 grey or RGB in [0, 1], enlarged if small."""
+    """Convert images (N, C, H, W), uint8 or floating, to fp32 grey or RGB on the host in [0, 1]; enlarge small ones."""
     images = images.detach().cpu()
     pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     pixels = pixels[:, : 3 if pixels.shape[1] >= 3 else 1]

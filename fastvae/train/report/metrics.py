@@ -1,4 +1,4 @@
-"""What is told of some images: the loss and its two terms."""
+"""The metrics of training and evaluation: the loss and its two terms."""
 
 import math
 from typing import NamedTuple
@@ -6,10 +6,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Terms(NamedTuple):
-    """What is minimised, and the two terms of the negative ELBO, in nats per sample, averaged over some images.
+class Metrics(NamedTuple):
+    """The loss and the two terms of the negative ELBO, averaged over some images, in nats per sample.
 
-    In evaluation ``loss`` is the negative ELBO, whatever was minimised.
+    In training ``loss`` is the objective that is minimised. In evaluation it is the negative ELBO for every objective.
     """
 
     loss: float
@@ -17,11 +17,11 @@ class Terms(NamedTuple):
     kl: float
 
     @classmethod
-    def of(cls, sums: Tensor, images: int) -> "Terms":
-        """From the sums ``[loss, nll, kl]`` over a number of images, of which a fourth says how many were left out.
+    def from_sums(cls, sums: Tensor, images: int) -> "Metrics":
+        """Average the sums ``[loss, nll, kl]`` over a number of images; NaN if there are none. Synchronizes.
 
-        NaN where there are none. Waits for the device.
+        A fourth sum, if there is one, is the number of images in skipped steps.
         """
-        loss, nll, kl, *left_out = sums.tolist()
-        images -= int(sum(left_out))
+        loss, nll, kl, *skipped = sums.tolist()
+        images -= int(sum(skipped))
         return cls(*(value / images if images else math.nan for value in (loss, nll, kl)))

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on, and at its end."""
+"""The progress bar of a run, and the table at its end."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -8,17 +8,18 @@ from rich.table import Table
 
 from fastvae.utils.terminal import Terminal
 
-from .metrics import Terms
+from .metrics import Metrics
 
-_EPOCH_LINES = 20  # lines about epochs that a run prints, at most about so many
+_EPOCH_LINES = 20  # a run prints about this many lines about epochs, at most
 
 
 class RunProgress:
-    """One bar for the whole run, with the loss and its terms, and a line for an epoch now and then."""
+    """A bar for the whole run, with the loss and its terms, and a line about some of the epochs."""
 
     def __init__(self, console: Terminal, steps: int, epochs: int) -> None:
-        self._console, self._epochs = console, epochs
-        # No refresh thread: the bar is drawn when there is something new, so it takes nothing from the CPU's kernels.
+        self._console = console
+        self._epochs = epochs
+        # Without a refresh thread, which would take time from the CPU's kernels: it is drawn when there is news.
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
             BarColumn(),
@@ -39,12 +40,12 @@ class RunProgress:
     ) -> None:
         self._progress.stop()
 
-    def show(self, step: int, epoch: int, terms: Terms, images_per_s: float) -> None:
+    def show(self, step: int, epoch: int, metrics: Metrics, images_per_s: float) -> None:
         """Draw the bar at a step of a running epoch (counted from 1)."""
-        text = f"loss {terms.loss:.2f}  nll {terms.nll:.2f}  kl {terms.kl:.2f}  {images_per_s:,.0f} images/s"
+        text = f"loss {metrics.loss:.2f}  nll {metrics.nll:.2f}  kl {metrics.kl:.2f}  {images_per_s:,.0f} images/s"
         self._progress.update(self._task, completed=step, epoch=epoch, terms=text, refresh=True)
 
-    def epoch(self, epoch: int, train: Terms, test: Terms, images_per_s: float) -> None:
+    def epoch(self, epoch: int, train: Metrics, test: Metrics, images_per_s: float) -> None:
         """Print a line about a finished epoch, unless there are too many of them."""
         if epoch % max(1, self._epochs // _EPOCH_LINES) == 0 or epoch in (1, self._epochs):
             self._console.print(
@@ -54,7 +55,7 @@ class RunProgress:
 
 
 def table(title: str, rows: Mapping[str, str]) -> Table:
-    """A small table of names and values."""
+    """Make a table of names and values."""
     result = Table(title=title, show_header=False, title_justify="left")
     result.add_column(style="bold")
     result.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""The run's folder: settings, metrics, TensorBoard events, checkpoints, pictures."""
+"""The folder of a run: settings, metrics, TensorBoard events, checkpoints, figures."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from fastvae.utils.lock import Lock
 from fastvae.utils.machine import device_name
 from fastvae.utils.version import __version__
 
-from .metrics import Terms
+from .metrics import Metrics
 
 CONFIG = "config.json"
 _METRICS_LIMIT = 1 << 30  # bytes: a line is 200, a run of a million epochs has two million
@@ -42,12 +42,12 @@ _SCALARS = {"loss": "Total Loss", "nll": "Reconstruction Error", "kl": "KL-Diver
 
 
 class RunFolder:
-    """Where one run keeps everything it writes. Only the main process has one."""
+    """The folder that a run writes to. Rank 0 alone has one."""
 
     def __init__(
         self, path: Path, config: TrainConfig, dataset: Dataset, world: World, *, own_model: bool = False
     ) -> None:
-        """Make the folder, or open it to go on. Raises InputError if it cannot be used that way, or is in use."""
+        """Make the folder, or open it to resume. Raises InputError if it cannot be used that way, or is in use."""
         self.path = path
         self.metrics_file = path / "metrics.jsonl"
         self._writer: SummaryWriter | None = None
@@ -73,7 +73,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def forget_after(self, step: int, epoch: int) -> None:
-        """Drop what was measured after a checkpoint, or of its unfinished epoch: going on leaves no line twice."""
+        """Drop the lines after a checkpoint, and those of its unfinished epoch: resuming would write them again."""
         kept = [line for line in self.metrics() if line["step"] <= step and line["epoch"] <= epoch]
         with writing(self.metrics_file):
             write_text(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
@@ -81,7 +81,7 @@ class RunFolder:
             self._writer = self._events_writer(purge_step=step + 1)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl so far, but for what a full disk or a power cut left of one."""
+        """Read the lines of metrics.jsonl; a line that a full disk or a power cut left incomplete is ignored."""
         lines = []
         if self.metrics_file.exists():
             with writing(self.metrics_file):
@@ -93,21 +93,21 @@ class RunFolder:
                         lines.append(measured)
         return lines
 
-    def log(self, epoch: int, step: int, split: str, terms: Terms, images_per_s: float) -> None:
+    def log(self, epoch: int, step: int, split: str, metrics: Metrics, images_per_s: float) -> None:
         """Add one line to metrics.jsonl."""
-        line = {"epoch": epoch, "step": step, "split": split, **terms._asdict(), "images_per_s": images_per_s}
+        line = {"epoch": epoch, "step": step, "split": split, **metrics._asdict(), "images_per_s": images_per_s}
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         with writing(self.metrics_file), open_in_place(self.metrics_file, flags, "a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def scalars(self, split: str, terms: Terms, step: int) -> None:
-        """Write the three terms to TensorBoard, in nats per sample."""
+    def scalars(self, split: str, metrics: Metrics, step: int) -> None:
+        """Write the metrics to TensorBoard, in nats per sample."""
         with writing(self._events):
-            for name, value in terms._asdict().items():
+            for name, value in metrics._asdict().items():
                 self._open_writer().add_scalar(f"{split.capitalize()}/{_SCALARS[name]}", value, step)
 
-    def picture(self, name: str, image: Tensor, epoch: int) -> None:
-        """Write a picture (C, H, W) to TensorBoard."""
+    def figure(self, name: str, image: Tensor, epoch: int) -> None:
+        """Write an image (C, H, W) to TensorBoard."""
         with writing(self._events):
             self._open_writer().add_image(name, image, epoch)
 
@@ -117,16 +117,16 @@ class RunFolder:
 
     def _open_writer(self) -> SummaryWriter:
         if self._writer is None:
-            self.path.stat()  # which it would make anew, if somebody removed it
+            self.path.stat()  # raises if somebody removed the folder, which the writer would make again
             self._writer = self._events_writer()
         return self._writer
 
     def _events_writer(self, purge_step: int | None = None) -> SummaryWriter:
-        # It opens its file by name: one that nobody can have foreseen, or it could be a link to somewhere else.
+        # It opens its file by name: a random one, since a name that can be guessed may be a link that somebody made.
         return SummaryWriter(str(self.path), purge_step=purge_step, filename_suffix=f".{secrets.token_hex(8)}")
 
     def close(self) -> None:
-        """Write what is left to write, and let another run have the folder."""
+        """Flush the TensorBoard events and unlock the folder."""
         try:
             if self._writer is not None:
                 with writing(self._events):
@@ -136,12 +136,12 @@ class RunFolder:
 
 
 def default_path(config: TrainConfig) -> Path:
-    """``runs/<preset>-<data>-<time>``."""
+    """Return ``runs/<preset>-<data>-<time>``."""
     return Path("runs") / f"{config.preset}-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config.json of a run. Raises InputError if there is none that can be read, or it has odd settings."""
+    """Read the config.json of a run. Raises InputError if it cannot be read or its settings are not valid."""
     file = path / CONFIG
     try:
         content = read_json(file)
@@ -186,11 +186,12 @@ def _description(config: TrainConfig, dataset: Dataset, world: World) -> dict[st
 
 
 def agent() -> str | None:
-    """The elastic agent, torchrun's or our own, that started this process, and may again: no other is called so.
+    """Return a unique name of the elastic agent (torchrun's or our own) that started this process; None without one.
 
-    Its id alone would not do: torchrun's is "none" where nobody gave one.
+    The run id alone is not unique: torchrun's is "none" if the user gave none.
     """
-    run, parent = os.environ.get("TORCHELASTIC_RUN_ID"), os.getppid()
+    run = os.environ.get("TORCHELASTIC_RUN_ID")
+    parent = os.getppid()
     if run is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the running epoch has seen, and how long it took."""
+"""Images and seconds of the running epoch."""
 
 import time
 
@@ -6,7 +6,7 @@ import torch
 
 
 class Throughput:
-    """Counts the images of an epoch and its seconds, pauses and what else is left out of them."""
+    """Counts the images and the seconds of an epoch; pauses and start-up are not counted."""
 
     def __init__(self, seconds: float = 0.0, images: int = 0) -> None:
         self._before = seconds
@@ -16,16 +16,20 @@ class Throughput:
 
     @property
     def seconds(self) -> float:
+        """Seconds of training so far."""
         return self._before + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     def resume(self) -> None:
+        """Start the clock."""
         self._since = time.perf_counter()
 
     def pause(self) -> None:
-        self._before, self._since = self.seconds, None
+        """Stop the clock."""
+        self._before = self.seconds
+        self._since = None
 
     def leave_out(self, seconds: float) -> None:
-        """Take out of the running epoch what was not spent on its images."""
+        """Subtract seconds that were not spent on the epoch's images."""
         self._before -= seconds
 
     def rate(self) -> float:

@@ -1,4 +1,4 @@
-"""Where TorchInductor keeps what it compiles, and looks for it: machine code, which is loaded as it lies there."""
+"""TorchInductor's cache folders: they hold machine code that torch loads, so nobody else may write to them."""
 
 import atexit
 import errno
@@ -22,9 +22,9 @@ _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 def keep_compiled() -> None:
     """Give TorchInductor a folder that nobody else can write to.
 
-    torch's own choice, ``torchinductor_USER`` in the temporary folder, may have been made by somebody else, and is gone
-    after a restart of the machine. It is replaced by ``inductor`` beside fastvae's other caches; where that cannot be
-    had, by a folder that lasts as long as this process.
+    torch's own choice, ``torchinductor_USER`` in the temporary folder, may have been made by somebody else, and is lost
+    when the machine restarts. It is replaced by ``inductor`` beside fastvae's other caches; if that cannot be made, by
+    a folder that lasts as long as this process.
 
     Raises:
         InputError: TORCHINDUCTOR_CACHE_DIR names a folder that somebody else can write to.
@@ -49,25 +49,25 @@ def keep_compiled() -> None:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """A context to compile in: torch uses folders of this user's own and never searches the current one.
+    """Return a context to compile in: torch uses this user's own folders and never imports from the current one.
 
-    torch tries each instruction set by ``python -c "from ctypes import ..."``, which would take a ``ctypes.py`` of the
-    current folder. Raises InputError where the folders cannot be had.
+    torch probes each instruction set by ``python -c "from ctypes import ..."``, which would import a ``ctypes.py`` in
+    the current folder. Raises InputError if the folders cannot be made.
     """
     keep_compiled()
     claim_shared()
-    # It says, above all of a run's own lines, that there is no CUDA where it looks for a compiler of it.
+    # It warns, above a run's own lines, that it finds no CUDA when it looks for CUDA's compiler.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    if sys.version_info < (3, 11):  # where Python has no variable against that, torch has one against the trial
+    if sys.version_info < (3, 11):  # Python has no variable against that yet, but torch has one against the probe
         os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
     with safe_path(by_variable=True):
         yield
 
 
 def claim_shared() -> None:
-    """Make torch's folder in the temporary one this user's own, before torch puts the headers there that it compiles.
+    """Make torch's folder in the temporary one this user's own, before torch writes the headers there that it compiles.
 
-    It does that whatever the variable says.
+    torch does so whatever TORCHINDUCTOR_CACHE_DIR says.
 
     Raises:
         InputError: somebody else has made it, or can write to it.
@@ -87,5 +87,5 @@ def claim_shared() -> None:
 
 
 def _is_torchs(folder: Path) -> bool:
-    """Whether torch chose it: `import torch._dynamo` sets the variable, where nobody has."""
+    """Return whether torch chose the folder: `import torch._dynamo` sets the variable if nobody has."""
     return folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith("torchinductor_")

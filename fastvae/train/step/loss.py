@@ -1,4 +1,4 @@
-"""The loss of one batch as a module: images in, the weighted loss and the plain sums of its terms out."""
+"""The loss of one batch as a module: from images to the weighted loss and the sums of its terms."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,17 +11,19 @@ from torch import Tensor, nn
 from fastvae.models import OBJECTIVES, VAE
 from fastvae.ops import Backend, Noise
 
-# Of the noise: the same step draws different noise in each. The last three draw training pixels, test pixels, and the
-# samples of `fastvae nll`.
+# Streams of the noise: the same step draws different numbers in each. The last three are for binarized training pixels,
+# binarized test pixels, and the samples of `fastvae nll`.
 TRAIN_STREAM, EVAL_STREAM, SAMPLE_STREAM, PIXEL_STREAM, TEST_PIXEL_STREAM, NLL_STREAM = range(6)
 
 
 class StepScalars(NamedTuple):
-    """What may change from step to step, as 0-d tensors on the device: a schedule compiles and captures nothing anew.
+    """The scalars that may change from step to step, as 0-d tensors on the device.
 
-    weight: the factor of the loss that is minimised: 1/batch, a loss scale.
+    So no schedule makes a step compile or capture again.
+
+    weight: the factor of the loss that is minimised: 1/batch, times a loss scale.
     beta: the factor of the KL term.
-    capacity: of the KL, in nats, for the objective that has one.
+    capacity: the target of the KL in nats, for the objective that has one.
     """
 
     weight: Tensor
@@ -29,19 +31,19 @@ class StepScalars(NamedTuple):
     capacity: Tensor
 
 
-# The dials that an objective takes beside the weight; the importance-weighted bounds take none.
-_DIALS = {"elbo": ("beta",), "capacity": ("beta", "capacity"), "tcvae": ("beta",)}
+# The scalars that an objective takes beside the weight; the importance-weighted bounds take none.
+_SCALARS = {"elbo": ("beta",), "capacity": ("beta", "capacity"), "tcvae": ("beta",)}
 
 
 class StepLoss(nn.Module):
-    """Images in, the weighted loss and the plain sums of the objective, its nll and its KL out.
+    """Computes the weighted loss of a batch, and the unweighted sums of the objective, its nll and its KL.
 
     Args:
         model: the VAE.
-        backend: of the fused operations.
+        backend: which fused operators to use, as in :mod:`fastvae.ops`.
         name: one of :data:`fastvae.models.OBJECTIVES`.
-        options: what that objective has beside the dials: ``samples``, ``free_bits``, ``dataset_size``.
-        binarize: draw the pixels of uint8 images black or white first, once for encoder and likelihood.
+        options: the objective's other arguments: ``samples``, ``free_bits``, ``dataset_size``.
+        binarize: first draw the pixels of uint8 images black or white, once for encoder and likelihood.
     """
 
     def __init__(
@@ -54,19 +56,20 @@ class StepLoss(nn.Module):
         binarize: bool = False,
     ) -> None:
         super().__init__()
-        self._backend, self._binarize = backend, binarize
+        self._backend = backend
+        self._binarize = binarize
         self.model = model
-        self._dials = _DIALS.get(name, ())
+        self._scalars = _SCALARS.get(name, ())
         self._function = partial(OBJECTIVES[name], backend=backend, **options)
 
     def forward(
-        self, images: Tensor, noise_state: Tensor, row_offset: int, stream: int, dials: StepScalars
+        self, images: Tensor, noise_state: Tensor, row_offset: int, stream: int, scalars: StepScalars
     ) -> tuple[Tensor, Tensor]:
-        """``images`` (b, C, H, W); the loss (), and the sums over the rows ``[objective, nll, kl]`` (3,) in nats."""
+        """Return the loss () of images (b, C, H, W), and the sums ``[objective, nll, kl]`` (3,) over them in nats."""
         if self._binarize:
             pixels = Noise.from_state(noise_state, row_offset, stream=PIXEL_STREAM)
             images = pixels.binarize(images, backend=self._backend)
         noise = Noise.from_state(noise_state, row_offset, stream=stream)
-        chosen = {name: getattr(dials, name) for name in self._dials}
-        value = self._function(self.model, images, noise, reduction="sum", weight=dials.weight, **chosen)
+        chosen = {name: getattr(scalars, name) for name in self._scalars}
+        value = self._function(self.model, images, noise, reduction="sum", weight=scalars.weight, **chosen)
         return value.loss, torch.stack((value.bound, value.nll, value.kl))

@@ -1,4 +1,4 @@
-"""The memory format of the images and of the convolutions' weights, for a model of the user's own."""
+"""The memory format (NCHW or channels_last) of a user's own model and its images."""
 
 import copy
 from collections.abc import Iterator
@@ -19,14 +19,17 @@ from .loss import StepLoss, StepScalars
 
 
 @contextmanager
-def laid_out(
+def choose_memory_format(
     model: VAE, dataset: Dataset, config: TrainConfig, device: torch.device
 ) -> Iterator[tuple[Dataset, str | None]]:
-    """A context with the data in channels_last if the model has convolutions; their weights are converted in place.
+    """Put a convolutional model's weights, in place, and its data into channels_last.
 
-    A model that refuses channels_last, because of a ``.view`` behind a convolution say, gets its weights in NCHW;
-    inside of this context its encoder gets all images in NCHW, too, and a line for people says why. Nothing changes for
-    a model without convolutions, nor for one that refuses both formats: the run itself will say why.
+    Some models refuse that, those with a ``.view`` after a convolution for example. Their weights stay in NCHW, and
+    inside this context their encoder gets all images in NCHW; the string that is yielded tells the user why. Nothing
+    changes for a model without convolutions, or for one that fails in both formats: the run will report its error.
+
+    Yields:
+        The data set, and the line to print, or None.
     """
     if not has_convolutions(model):
         yield dataset, None
@@ -54,13 +57,12 @@ def _in_nchw(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
 def _refusal(
     layout: torch.memory_format, model: VAE, dataset: Dataset, config: TrainConfig, device: torch.device
 ) -> str | None:
-    """Try a step of a copy of the model with weights in ``layout``, on two images in channels_last.
+    """Return the error, in one line, of a step in this memory format on two images in channels_last; None if it works.
 
-    Returns what it raises, in one line, or None. The step is on the run's device, whose convolutions have rules of
-    their own.
+    A copy of the model takes the step, on the run's device, as each device's convolutions have rules of their own.
     """
     images = torch.zeros((2, *dataset.shape), dtype=dataset.train.dtype, device=device)
-    # Evaluation is eager; a trace has the strides that torch predicts, which can differ from the real ones.
+    # Evaluation is always eager, and a trace has the strides that torch predicts, which can differ from the real ones.
     executions: tuple[Execution, ...] = ("eager",) if config.execution == "eager" else ("eager", "traced")
     try:
         with preserve_rng_state(device):  # a model may draw from torch's generator

@@ -1,38 +1,40 @@
-"""Tensors that a step changes before it is known to be finite, and how they get their values back."""
+"""Roll back what a step changed before it was known to be non-finite."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-# Integers of the same size: copies by integers keep the bits of a NaN, and a product with 0 leaves nothing of it.
+# Integer types by size in bytes: copied as integers, a NaN keeps its bits, and times 0 it is 0.
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Rollback:
-    """Keeps copies of tensors through a step, and puts them back if the step was not finite.
+    """Keeps copies of tensors during a step, and restores them if the step was not finite.
 
-    Where the host knows which step was (``on_host``), copies are made and put back one by one. Elsewhere nobody may
-    wait for the device: every step takes four multi-tensor launches for all tensors of one size of element, and
-    computes ``after + (before - after) * found`` in wrapping integers, which is ``before`` or ``after`` to the bit.
+    If the host can read ``found`` without waiting (``on_host``), tensors are restored by copying. Otherwise the device
+    must decide: ``after + (before - after) * found`` in wrapping integers is ``before`` or ``after`` to the bit, in
+    four multi-tensor launches a step for all tensors of one element size.
 
     Args:
         found: (1,), 1 after a step that is not finite, else 0.
-        on_host: whether ``found`` can be read without waiting.
+        on_host: whether ``found`` can be read without synchronizing.
     """
 
     def __init__(self, found: Tensor, *, on_host: bool) -> None:
-        self._found, self._on_host = found, on_host
-        self._guarded: list[Tensor] = []  # kept alive, so that an identity never becomes another tensor's
-        # The tensors as integers, and their copies; by device, as Adagrad and Adafactor count on the host.
+        self._found = found
+        self._on_host = on_host
+        self._guarded: list[Tensor] = []  # kept alive, so that no new tensor gets the id of an old one
+        # Integer views and their copies, by type and device: Adagrad and Adafactor count their steps on the host.
         self._lists: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
 
     @torch.no_grad()
     def remember(self, tensors: Iterable[Tensor]) -> None:
-        """Copy tensors as they are before a step."""
+        """Copy tensors before a step."""
         tensors = list(tensors)
         if [*map(id, tensors)] != [*map(id, self._guarded)]:
-            self._guarded, self._lists = tensors, {}
+            self._guarded = tensors
+            self._lists = {}
             for tensor in tensors:
                 integer = _INTEGERS[tensor.element_size()]
                 views, copies = self._lists.setdefault((tensor.device, integer), ([], []))
@@ -43,7 +45,7 @@ class Rollback:
 
     @torch.no_grad()
     def undo(self, tensors: Iterable[Tensor]) -> None:
-        """Put back what the step changed, if it was not finite; make 0 what it made among ``tensors``."""
+        """Restore the tensors if the step was not finite, and zero those of ``tensors`` that it created."""
         if self._on_host:
             if self._found:
                 for views, copies in self._lists.values():

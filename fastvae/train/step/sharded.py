@@ -1,4 +1,4 @@
-"""A step of sharded weights (``--parallel fsdp``)."""
+"""Forward and backward of one batch through sharded weights (``--parallel fsdp``)."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,24 +12,28 @@ from .loss import TRAIN_STREAM, StepLoss, StepScalars
 
 
 class ShardedStep:
-    """The counterpart of :class:`fastvae.train.step.execution.Step` for sharded weights, by autograd."""
+    """The counterpart of :class:`fastvae.train.step.execution.Step` for sharded weights, by eager autograd."""
+
+    startup_s = 0.0  # nothing is traced or compiled
 
     def __init__(
-        self, objective: StepLoss, weights: ShardedWeights, context: Callable[[], AbstractContextManager[Any]]
+        self, loss: StepLoss, weights: ShardedWeights, autocast: Callable[[], AbstractContextManager[Any]]
     ) -> None:
-        self._objective, self._weights, self._context = objective, weights, context
+        self._loss = loss
+        self._weights = weights
+        self._autocast = autocast
 
     def __call__(
         self,
         images: Tensor,
         noise_state: Tensor,
         row_offset: int,
-        dials: StepScalars,
+        scalars: StepScalars,
         *,
         is_full: bool = True,  # noqa: ARG002 -- nothing is compiled here
     ) -> tuple[Tensor, list[Tensor]]:
-        """The sums of the terms over the rows, and the gradients of the loss over the rows of all processes."""
-        with self._context():
-            loss, sums = self._objective(images, noise_state, row_offset, TRAIN_STREAM, dials)
+        """Return the sums of the terms over this rank's rows, and its shards of the gradients summed over all ranks."""
+        with self._autocast():
+            loss, sums = self._loss(images, noise_state, row_offset, TRAIN_STREAM, scalars)
         loss.backward()
         return sums.detach(), self._weights.take_gradients()

@@ -1,4 +1,4 @@
-"""torch's own switches for how it computes, set for one run and put back after it."""
+"""torch's global flags (TF32, determinism), set for one run and restored after it."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def torch_flags(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """Set what ``--tf32`` and ``--deterministic`` ask for.
 
     Raises:
-        InputError: TF32 without a GPU, or with products that are not in fp32.
+        InputError: TF32 without a GPU, or with matmuls that are not in fp32.
     """
     if config.tf32 and device.type != "cuda":
         raise InputError(f"--tf32 needs a GPU, but the run is on {device}: leave it out")
@@ -32,15 +32,16 @@ def _tf32(allowed: bool, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    # The older of torch's two interfaces: TorchInductor reads it, and it raises once fp32_precision was set for the
-    # matrix products alone (torch 2.14). Convolutions use TF32 unless they are told not to.
-    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    # This is the older of torch's two interfaces, the one that TorchInductor reads. It raises once fp32_precision was
+    # set for the matmuls alone (torch 2.14). Convolutions use TF32 unless that is switched off.
+    matmuls = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(products)
+        torch.set_float32_matmul_precision(matmuls)
         torch.backends.cudnn.allow_tf32 = convolutions
 
 
@@ -49,8 +50,10 @@ def _deterministic(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    enabled, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(_CUBLAS)
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    workspace = os.environ.get(_CUBLAS)
     os.environ.setdefault(_CUBLAS, ":4096:8")  # cuBLAS reads it at its first call; torch asks for it
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

@@ -92,9 +92,9 @@ def test_a_checkpoint_is_of_the_moment_when_it_was_asked_for(train, monkeypatch,
     """While one is written, steps go on: its weights are those of its step, as in a run that ended there."""
     write = checkpoint.write
 
-    def late(path, saved, worn=None):
+    def late(path, saved, reuse=None):
         time.sleep(0.3)
-        write(path, saved, worn)
+        write(path, saved, reuse)
 
     monkeypatch.setattr(checkpoint, "write", late)
     assert train("--max-steps", "20", "--checkpoint-every", "5")[0] == 0

@@ -12,7 +12,7 @@ ALONE = World(0, 0, 1, CPU)
 
 
 def after(seed, step, world):
-    rng.begin(seed, step, world)
+    rng.seed_rng(seed, step, world)
     return torch.rand(4).tolist()
 
 
@@ -27,9 +27,9 @@ def test_each_seed_step_and_process_draws_its_own_and_again_the_same():
 def test_going_on_draws_what_would_have_come():
     with rng.preserve_rng_state(CPU):
         after(7, 0, ALONE)
-        found = Checkpoint(rng.gather(ALONE), {})
+        found = Checkpoint(rng.gather_rng_states(ALONE), {})
         expected = torch.rand(4)
-        rng.go_on(found, 7, 5, ALONE)
+        rng.restore_rng(found.tensors, 7, 5, ALONE)
         assert torch.equal(torch.rand(4), expected)
 
 
@@ -37,22 +37,22 @@ def test_going_on_draws_what_would_have_come():
 def test_of_an_older_version_or_another_number_of_processes_the_seed_and_the_step_decide(saved):
     with rng.preserve_rng_state(CPU):
         expected = after(7, 5, ALONE)
-        rng.go_on(Checkpoint(saved, {}), 7, 5, ALONE)
+        rng.restore_rng(saved, 7, 5, ALONE)
         assert torch.rand(4).tolist() == expected
 
 
 WORK = """
 import torch
-from fastvae.train import generators
-from fastvae.train.checkpoint import Checkpoint
+from fastvae.train.checkpoint import rng
+from fastvae.train.checkpoint.checkpoint import Checkpoint
 
 def work(world):
-    rng.begin(3, 0, world)
+    rng.seed_rng(3, 0, world)
     torch.rand(world.rank)
-    found = Checkpoint(rng.gather(world), {})
+    found = Checkpoint(rng.gather_rng_states(world), {})
     assert found.tensors["generator.cpu"].shape[0] == world.size
     expected = torch.rand(4)
-    rng.go_on(found, 3, 9, world)
+    rng.restore_rng(found.tensors, 3, 9, world)
     assert torch.equal(torch.rand(4), expected)
     assert world.all_gather_object(expected.tolist()).count(expected.tolist()) == 1
 """

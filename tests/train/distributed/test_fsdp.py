@@ -8,7 +8,6 @@ from torch import nn
 from fastvae import VAE
 from fastvae.data import ResidentLoader, load
 from fastvae.utils.errors import InputError
-from fastvae.models import PRESETS
 from fastvae.nn import LearnedGaussian
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.engine import Engine
@@ -22,9 +21,9 @@ def model():
     return VAE(encoder, decoder, LearnedGaussian(), latent_shape=3)
 
 def engine(world, **settings):
-    settings = {"precision": "fp64", **settings}
-    config = resolve(TrainConfig(device="cpu", batch_size=7, execution="eager", **settings))
-    return Engine(model(), config, PRESETS["gaussian"], world)
+    settings = {"precision": "fp64", "lr": 1e-3, **settings}
+    config = resolve(TrainConfig(preset="gaussian", device="cpu", batch_size=7, execution="eager", **settings))
+    return Engine(model(), config, world)
 
 def train(engine, world, steps):
     loader = ResidentLoader(load("digits").train, batch_size=7, seed=0, rank=world.rank, world_size=world.size)
@@ -55,7 +54,7 @@ def check(world, bound=1e-9, **settings):
         whole.evaluate(ResidentLoader(load("digits").test, batch_size=50, seed=0), 0).loss, rel=bound)
 
     pictures = load("digits").test[:4]
-    with again.looked_at():
+    with again.using_result():
         shown = again.result.eval().reconstruct(pictures).to(torch.float64)
     torch.testing.assert_close(shown, whole.result.eval().reconstruct(pictures).double(), rtol=0, atol=max(bound, 1e-6))
 
@@ -68,9 +67,9 @@ def work(world):
     bad = engine(world, parallel="fsdp", on_nonfinite="skip")
     before = [parameter.clone() for parameter in bad._weights.parameters]
     if world.rank == 1:
-        bad._dials.beta.fill_(torch.nan)
+        bad._scalars.beta.fill_(torch.nan)
     train(bad, world, 2)
-    assert bad.nonfinite.record[0] == 2
+    assert bad.nonfinite.log[0] == 2
     assert all(torch.equal(old, new) for old, new in zip(before, bad._weights.parameters))
 """
 

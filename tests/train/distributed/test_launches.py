@@ -59,7 +59,7 @@ def launches(monkeypatch):
         device, images = torch.device("cuda" if on_gpu else "cpu"), load("digits").train
         loader = ResidentLoader(images, batch_size=config.batch_size, seed=0, device=device)
         model, world = build(config.recipe, images.shape[1:]), World(0, 0, 1, device)
-        stepping = Engine(model, config, config.recipe, world, plan(config, len(loader)), len(images))
+        stepping = Engine(model, config, world, plan(config, len(loader)), len(images))
         for _ in range(3):
             stepping.train_step(loader.follow())
         with Launches() as seen:

@@ -9,7 +9,7 @@ from fastvae.data import ResidentLoader, load
 from fastvae.models import build
 from fastvae.train import cuda_graph
 from fastvae.train.config import TrainConfig, resolve
-from fastvae.train.cuda_graph import Replay
+from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
 from fastvae.train.measure import autotune
 from fastvae.train.step import nonfinite
@@ -31,7 +31,7 @@ def choose(steps=100, **settings):
     model = build(config.recipe, (1, 8, 8))
     loader = ResidentLoader(load("digits").train, batch_size=config.batch_size, seed=0)
     before = [tensor.clone() for tensor in model.state_dict().values()], torch.get_rng_state(), loader.state_dict()
-    choice = autotune.choose(config, model, config.recipe, loader, steps, CPU)
+    choice = autotune.choose(config, model, loader, steps, CPU)
     after = list(model.state_dict().values()), torch.get_rng_state(), loader.state_dict()
     assert all(map(torch.equal, before[0], after[0]))
     assert torch.equal(before[1], after[1])
@@ -102,18 +102,18 @@ def test_compiling_is_tried_only_where_a_run_earns_it_back(monkeypatch):
 
 
 def test_where_the_run_replays_graphs_the_trial_does(monkeypatch):
-    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
+    monkeypatch.setattr(nonfinite, "_is_on_host", lambda device: False)
     monkeypatch.setattr(cuda_graph, "takes_device_rate", lambda optimizer: True)
     graphs, taken = [], []
 
     def on_cuda(engine, loader, sizes):
         made = record(engine, loader, sizes)
         run = made.run
-        made.run = lambda steps: (run(steps), taken.append(int(engine.noise.state[1])))
+        made.run = lambda steps: (run(steps), taken.append(int(engine.counter.state[1])))
         graphs.append(made)
         return made
 
-    monkeypatch.setattr(Replay, "on_cuda", on_cuda)
+    monkeypatch.setattr(StepGraphs, "on_cuda", on_cuda)
     assert set(choose(precision="fp32").milliseconds) == {"fp32 eager", "fp32 traced"}
     assert len(graphs) == 2
     assert taken == [cuda_graph.STEPS * (turn + 1) for turn in range(len(taken) // 2) for _ in graphs]

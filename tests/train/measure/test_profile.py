@@ -132,13 +132,18 @@ def test_communication_is_a_part_of_its_own_and_only_in_a_step(tmp_path, monkeyp
         rows = 24
 
     profiling = Profiling(torch.device("cpu"), tmp_path / FILE)
-    world = profiling.world(World(0, 0, 2, torch.device("cpu")))
+    profiling.start()
+    world = World(0, 0, 2, torch.device("cpu"))
+
+    def all_reduce():
+        with profiling.communicating():
+            world.all_reduce(torch.zeros(1))
 
     for batch in profiling.batches(Loader()):
-        with profiling.step(1, batch.rows):
+        with profiling.around_step(1, batch.rows):
             clock[0] += 3
-            world.all_reduce(torch.zeros(1))
-        world.all_reduce(torch.zeros(1))  # an evaluation's
+            all_reduce()
+        all_reduce()  # an evaluation's
     profiling.stop()
     assert profiling.times() == Times(images=24, data=1, step=3, communication=2)
     assert profiling.times().rate == 4
@@ -148,8 +153,9 @@ def test_replays_are_divided_by_their_steps_and_say_so(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("fastvae.train.measure.roofline.time.perf_counter", lambda: clock[0])
     profiling = Profiling(torch.device("cpu"), tmp_path / FILE)
+    profiling.start()
     for _ in range(4):
-        with profiling.step(10, 240):
+        with profiling.around_step(10, 240):
             clock[0] += 40
     profiling.stop()
     assert profiling.steps == 40

@@ -8,7 +8,8 @@ from torch import nn
 
 from fastvae.models import PRESETS, build
 from fastvae.train.config import TrainConfig
-from fastvae.train.measure.roofline import TYPES, Mark, count_flops, fastest_product
+from fastvae.train.measure.roofline import Mark, count_flops, fastest_matmul
+from fastvae.utils.precision import DTYPES
 
 MLPS = [name for name, preset in PRESETS.items() if preset.network == "mlp"]
 CPU = torch.device("cpu")
@@ -64,10 +65,10 @@ def test_counting_changes_neither_the_model_nor_the_random_numbers():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("precision", sorted(TYPES))
+@pytest.mark.parametrize("precision", sorted(DTYPES))
 def test_the_ceiling_leaves_the_random_numbers_alone(precision):
     state = torch.get_rng_state()
-    fastest_product(TYPES[precision], CPU)
+    fastest_matmul(DTYPES[precision], CPU)
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -18,7 +18,7 @@ NAMES = sorted(_CLASSES.keys() - _REFUSED.keys())
 def engine_of(precision="fp32", **settings):
     torch.manual_seed(3)
     config = resolve(TrainConfig(precision=precision, execution="eager", latent_dim=2, **settings))
-    return Engine(build(config.recipe, (1, 8, 8), config.latent_dim), config, config.recipe, CPU)
+    return Engine(build(config.recipe, (1, 8, 8), config.latent_dim), config, CPU)
 
 
 def steps(engine, count):

@@ -20,7 +20,7 @@ CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 def test_it_is_the_formula_and_leaves_the_training_alone():
     config = resolve(TrainConfig(precision="fp64", execution="traced", ema=0.9))
     torch.manual_seed(0)
-    engine = Engine(build(config.recipe, (1, 8, 8)), config, config.recipe, CPU)
+    engine = Engine(build(config.recipe, (1, 8, 8)), config, CPU)
     expected = [parameter.detach().clone() for parameter in engine.model.parameters()]
     loader = ResidentLoader(load("digits").train, batch_size=100, seed=0)
     for step in range(5):
@@ -35,7 +35,7 @@ def test_buffers_are_shared_and_weights_are_not():
     model = build(TrainConfig().recipe, (1, 8, 8))
     model.register_buffer("counter", torch.zeros(1))
     config = resolve(TrainConfig(precision="fp32", execution="eager", ema=0.9))
-    engine = Engine(model, config, config.recipe, CPU)
+    engine = Engine(model, config, CPU)
     assert engine.result.counter is engine.model.counter
     own = {parameter.data_ptr() for parameter in engine.model.parameters()}
     assert not own & {parameter.data_ptr() for parameter in engine.result.parameters()}

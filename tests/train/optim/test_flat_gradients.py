@@ -12,7 +12,7 @@ from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.optim import build as optimizer
 from fastvae.train.optim.adam import Adam
-from fastvae.train.optim.flat_gradients import LaidOut
+from fastvae.train.optim.flat_gradients import GradientMatcher
 
 CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 
@@ -22,7 +22,7 @@ def trained(count=3, batch_size=50, **settings):
     settings = {"precision": "fp64", "execution": "traced", "latent_dim": 3, "optimizer": "sgd", "lr": 1e-4} | settings
     config = resolve(TrainConfig(batch_size=batch_size, **settings))
     torch.manual_seed(1)
-    engine = Engine(build(config.recipe, (1, 8, 8), 3), config, config.recipe, CPU)
+    engine = Engine(build(config.recipe, (1, 8, 8), 3), config, CPU)
     loader = ResidentLoader(load("digits").train[: count * batch_size - 7], batch_size=batch_size, seed=0)
     for batch in loader:
         engine.train_step(batch)
@@ -92,7 +92,7 @@ def test_gradients_are_laid_out_as_their_weights(weight, loss):
     """A GPU's fused optimisers refuse others."""
     low = weight.bfloat16() if loss is GRADIENTS["bf16"] else weight
     (gradient,) = torch.autograd.grad(loss(leaf := low.clone().requires_grad_()), leaf)
-    fit = LaidOut([weight])
+    fit = GradientMatcher([weight])
     for _ in range(2):
         (laid_out,) = fit([gradient])
         assert (laid_out.dtype, laid_out.stride()) == (weight.dtype, weight.stride())
@@ -109,7 +109,7 @@ def test_an_engine_gives_its_optimiser_gradients_as_the_weights_lie(options, mon
     model = build(config.recipe, (1, 8, 8), 3)
     layer = next(module for module in model.modules() if isinstance(module, torch.nn.Linear))
     layer.weight = torch.nn.Parameter(layer.weight.detach().t().contiguous().t())
-    engine = Engine(model, config, config.recipe, CPU)
+    engine = Engine(model, config, CPU)
     assert not isinstance(engine.optimizer, Adam)
     seen = []
     engine.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.stride() for p in model.parameters()))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastvae.train.optim.master_weights import WorkingWeights
+from fastvae.train.optim.master_weights import MasterWeights
 
 
 def network():
@@ -15,15 +15,15 @@ def network():
 
 def test_without_a_type_it_is_the_model():
     model = network()
-    weights = WorkingWeights(model, None)
-    assert weights.twin is model
-    assert weights.copies == {}
+    weights = MasterWeights(model, None)
+    assert weights.compute_model is model
+    assert weights.low_precision_copies == {}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_products_are_cast_and_the_rest_is_shared(dtype):
     model = network()
-    twin = WorkingWeights(model, dtype).twin
+    twin = MasterWeights(model, dtype).compute_model
     for index in (0, 4):
         assert twin[index].weight.dtype == twin[index].bias.dtype == dtype
         assert torch.equal(twin[index].weight, model[index].weight.to(dtype))
@@ -35,27 +35,27 @@ def test_products_are_cast_and_the_rest_is_shared(dtype):
 
 def test_refreshing_follows_the_model():
     model = network()
-    weights = WorkingWeights(model, torch.bfloat16)
+    weights = MasterWeights(model, torch.bfloat16)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
-    weights.refresh()
-    for own, copy in weights.copies.items():
+    weights.refresh_copies()
+    for own, copy in weights.low_precision_copies.items():
         assert torch.equal(copy, own.to(torch.bfloat16))
-    assert len(weights.copies) == 4
+    assert len(weights.low_precision_copies) == 4
 
 
 def test_a_weight_of_two_layers_stays_one():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
-    weights = WorkingWeights(model, torch.bfloat16)
-    assert weights.twin[1].weight is weights.twin[0].weight
-    assert len(weights.working) == 3
+    weights = MasterWeights(model, torch.bfloat16)
+    assert weights.compute_model[1].weight is weights.compute_model[0].weight
+    assert len(weights.parameters) == len(weights.low_precision_copies) == 3
 
 
 def test_what_needs_no_gradient_is_left_out():
     model = network().requires_grad_(False)
     model[4].requires_grad_(True)
-    weights = WorkingWeights(model, torch.bfloat16)
-    assert [tensor.shape for tensor in weights.working] == [(5, 108), (5,)]
-    assert weights.twin[0].weight.dtype == torch.bfloat16
+    weights = MasterWeights(model, torch.bfloat16)
+    assert [tensor.shape for tensor in weights.low_precision_copies] == [(5, 108), (5,)]
+    assert weights.compute_model[0].weight.dtype == torch.bfloat16

@@ -15,6 +15,7 @@ from fastvae.train.config.plan import plan
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.optim.schedule import Plan, Schedule, cosine, cyclical, iwae, ramp, warmed_up
+from fastvae.train.optim.step_counter import StepCounter
 
 CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 EPOCH = 12  # steps
@@ -117,7 +118,7 @@ def follow(engine, loader, first, last):
     for step in range(first, last):
         engine.train_step(loader.fetch(step % len(loader)))
         seen.rates.append(float(engine.optimizer.param_groups[0]["lr"]))
-        seen.betas.append(engine._dials.beta.item())
+        seen.betas.append(engine._scalars.beta.item())
     return seen
 
 
@@ -133,7 +134,7 @@ def test_the_engine_follows_and_goes_on_in_the_middle():
 
     def engine():
         torch.manual_seed(0)
-        return Engine(build(config.recipe, (1, 8, 8), 2), config, config.recipe, CPU, table)
+        return Engine(build(config.recipe, (1, 8, 8), 2), config, CPU, table)
 
     whole, first, second = engine(), engine(), engine()
     seen = follow(whole, loader, 0, 36)
@@ -154,13 +155,14 @@ def test_on_a_gpu_nothing_waits_for_it(monkeypatch):
     # What a GPU's optimiser does, with a CPU's tensors: the rate is a tensor that is filled in place.
     monkeypatch.setattr("fastvae.train.optim.schedule.takes_device_rate", lambda optimizer: True)
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
-    state, beta = torch.tensor([0, 0]), torch.zeros(1)
+    counter = StepCounter(0)
+    beta = torch.zeros(1)
     plan = Plan(torch.tensor([0.1, 0.2]), torch.tensor([1.0, 2.0]))
-    schedule = Schedule(plan, optimizer, beta, torch.zeros(1), state)
+    schedule = Schedule(plan, optimizer, beta, torch.zeros(1), counter)
     schedule.set()
     rate = optimizer.param_groups[0]["lr"]
     assert (rate.item(), beta.item()) == (pytest.approx(0.1), 1)
-    state[1] += 5
+    counter.rewind(5)
     schedule.set()
     assert (rate.item(), beta.item()) == (pytest.approx(0.2), 2)
     assert optimizer.param_groups[0]["lr"] is rate

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastvae.train.report.async_scalars import AsyncScalars
+from fastvae.train.report.async_scalars import AsyncScalars, Window
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
@@ -14,10 +14,10 @@ def test_each_arrives_once_and_in_order(device):
     values = torch.zeros(2, device=device)
     for number in range(3):
         values.fill_(number)
-        readings.ask(values, f"number {number}")
+        readings.request(values, Window(number, 10))
     values.fill_(9)
-    arrived = [(host.tolist(), tag) for host, tag in readings.ready(wait=True)]
-    assert arrived == [([number, number], f"number {number}") for number in range(3)]
+    arrived = [(host.tolist(), window) for host, window in readings.ready(wait=True)]
+    assert arrived == [([number, number], Window(number, 10)) for number in range(3)]
     assert list(readings.ready(wait=True)) == []
 
 
@@ -33,18 +33,18 @@ def test_nothing_is_waited_for(monkeypatch):
 
     readings = AsyncScalars()
     late = Late()
-    readings._queue.append((torch.ones(1), late, "late"))
-    readings.ask(torch.zeros(1), "after it")
+    readings._queue.append((torch.ones(1), late, Window(1, 10)))
+    readings.request(torch.zeros(1), Window(2, 10))
     assert list(readings.ready()) == []
     late.done = True
-    assert [tag for _, tag in readings.ready()] == ["late", "after it"]
+    assert [window.step for _, window in readings.ready()] == [1, 2]
 
 
 def test_some_of_what_was_asked_for_last_may_be_left():
     readings = AsyncScalars()
     for number in range(3):
-        readings.ask(torch.ones(1), number)
-    assert [tag for _, tag in readings.ready(wait=True, but=1)] == [0, 1]
-    readings.ask(torch.ones(1), 3)
-    assert [tag for _, tag in readings.ready(wait=True, but=1)] == [2]
-    assert [tag for _, tag in readings.ready()] == [3]
+        readings.request(torch.ones(1), Window(number, 10))
+    assert [window.step for _, window in readings.ready(wait=True, but=1)] == [0, 1]
+    readings.request(torch.ones(1), Window(3, 10))
+    assert [window.step for _, window in readings.ready(wait=True, but=1)] == [2]
+    assert [window.step for _, window in readings.ready()] == [3]

@@ -38,7 +38,7 @@ def engine(**options):
     settings = {"precision": "fp64", "execution": "traced", "binarize": True, "batch_size": 23, "latent_dim": 3}
     config = resolve(TrainConfig(**(settings | options)))
     torch.manual_seed(0)
-    return Engine(build(config.recipe, (1, 8, 8), 3), config, config.recipe, World(0, 0, 1, CPU))
+    return Engine(build(config.recipe, (1, 8, 8), 3), config, World(0, 0, 1, CPU))
 
 
 def test_encoder_and_likelihood_see_the_pixels_of_the_step():
@@ -46,7 +46,7 @@ def test_encoder_and_likelihood_see_the_pixels_of_the_step():
     decoder = nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, (1, 8, 8)))
     model = fastvae.VAE(nn.Sequential(watched, nn.Linear(64, 4)), decoder, likelihood)
     config = resolve(TrainConfig(precision="fp32", execution="eager", binarize=True, seed=5))
-    taking = Engine(model, config, config.recipe, World(0, 0, 1, CPU))
+    taking = Engine(model, config, World(0, 0, 1, CPU))
     drawn = []
     for step in range(2):
         taking.train_step(BATCH)
@@ -80,9 +80,9 @@ def test_however_a_step_is_run_it_draws_the_same(objective, options):
 def test_two_halves_of_a_batch_draw_what_the_whole_draws():
     whole, halves = engine(lr=1e-30), engine(lr=1e-30)
     whole.train_step(BATCH)
-    state = halves.noise.state.clone()
+    state = halves.counter.state.clone()
     for rows in (slice(0, 9), slice(9, 23)):
-        halves.noise.state.copy_(state)
+        halves.counter.state.copy_(state)
         halves.train_step(Batch(BATCH.images[rows], BATCH.row_offset + rows.start, 23))
     torch.testing.assert_close(halves.sums, whole.sums, rtol=1e-9, atol=0)
 

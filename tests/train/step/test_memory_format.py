@@ -13,7 +13,7 @@ from fastvae.data import Dataset
 from fastvae.train import TrainConfig, Trainer
 from fastvae.train.config import resolve
 from fastvae.train.step import memory_format
-from fastvae.train.step.memory_format import laid_out
+from fastvae.train.step.memory_format import choose_memory_format
 
 LAST = torch.channels_last
 CPU = torch.device("cpu")
@@ -75,7 +75,9 @@ def test_convolutions_have_the_same_losses_in_channels_last(fit, execution, monk
     weights = list(model.parameters())
     loss, _ = fit(model, "last", execution=execution)
     assert all(after is before for after, before in zip(model.parameters(), weights, strict=True))
-    monkeypatch.setattr("fastvae.train.run.laid_out", lambda model, dataset, *_: nullcontext((dataset, None)))
+    monkeypatch.setattr(
+        "fastvae.train.run.choose_memory_format", lambda model, dataset, *_: nullcontext((dataset, None))
+    )
     plain, other = fit(pair(), "first", execution=execution)
     assert loss == pytest.approx(plain, rel=1e-9)
     for left, right in zip(model.parameters(), other.parameters(), strict=True):
@@ -117,7 +119,7 @@ def test_what_is_laid_out(dataset):
     config = resolve(TrainConfig())
     model = pair(normed=nn.BatchNorm2d)
     state = torch.get_rng_state()
-    with laid_out(model, dataset, config, CPU) as (found, told):
+    with choose_memory_format(model, dataset, config, CPU) as (found, told):
         assert told is None
     assert found.train.images.is_contiguous(memory_format=LAST)
     assert found.test.images.is_contiguous(memory_format=LAST)
@@ -125,7 +127,7 @@ def test_what_is_laid_out(dataset):
     assert model.encoder[1].num_batches_tracked == 0  # the trial is a copy's
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
-    with laid_out(model := pair(Viewed), found, config, CPU) as (same, told):
+    with choose_memory_format(model := pair(Viewed), found, config, CPU) as (same, told):
         assert "view" in told
         assert same is found
         model.encode(found.train.images)
@@ -135,7 +137,7 @@ def test_what_is_laid_out(dataset):
 
 @pytest.mark.parametrize("make", [perceptron, lambda: fastvae.VAE(nn.Conv2d(5, 2, 1), nn.Linear(1, 1))])
 def test_without_convolutions_or_with_what_cannot_be_nothing_changes(make, dataset):
-    with laid_out(make(), dataset, resolve(TrainConfig()), CPU) as found:
+    with choose_memory_format(make(), dataset, resolve(TrainConfig()), CPU) as found:
         assert found == (dataset, None)
 
 
@@ -199,6 +201,6 @@ def test_what_a_model_can_take_is_tried_on_the_runs_device(dataset):
             return x
 
     model = pair(normed=lambda channels: nn.Sequential(norm(channels), Seen()))
-    with laid_out(model, dataset, resolve(TrainConfig()), torch.device("meta")):
+    with choose_memory_format(model, dataset, resolve(TrainConfig()), torch.device("meta")):
         assert devices == {"meta"}
         assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}

@@ -126,36 +126,36 @@ SETTINGS = [
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_skipped_step_changes_nothing(config, settings, at_hand, monkeypatch):
     """As on the CPU, where the host looks; and as on a GPU, where it is the device that decides."""
-    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: at_hand)
+    monkeypatch.setattr(nonfinite, "_is_on_host", lambda device: at_hand)
     resolved = resolve(config(execution="eager", on_nonfinite="skip", **settings))
-    engine = Engine(own_model(), resolved, resolved.recipe, World(0, 0, 1, torch.device("cpu")))
+    engine = Engine(own_model(), resolved, World(0, 0, 1, torch.device("cpu")))
     loader = ResidentLoader(images(), batch_size=BATCH, seed=0)
     for step, batch in enumerate(loader, 1):
         before = {id(tensor): tensor.clone() for tensor in engine.tensors()}
         engine.train_step(batch)
         watch = engine.nonfinite
-        mine = {id(t) for t in (engine.sums, engine.noise.state, watch.found, watch.record, *engine._dials)}
+        mine = {id(t) for t in (engine.sums, engine.counter.state, watch.found, watch.log, *engine._scalars)}
         assert step == 1 or {id(t) for t in engine.tensors()} <= before.keys()  # which it changes in place
         same = [torch.equal(t, before[id(t)]) for t in engine.tensors() if id(t) in before and id(t) not in mine]
         assert all(same) == (step == bad_step())
     assert engine.sums[3] == BATCH
     assert engine.sums.isfinite().all()
-    assert engine.nonfinite.record[:2].tolist() == [1, bad_step() - 1]
-    assert engine.noise.state[1] == STEPS
+    assert engine.nonfinite.log[:2].tolist() == [1, bad_step() - 1]
+    assert engine.counter.state[1] == STEPS
 
 
 @pytest.mark.parametrize("at_hand", [True, False])
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
 def test_even_the_first_step_may_be_bad(config, optimizer, at_hand, monkeypatch):
-    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: at_hand)
+    monkeypatch.setattr(nonfinite, "_is_on_host", lambda device: at_hand)
     resolved = resolve(config(execution="traced", on_nonfinite="skip", optimizer=optimizer))
     first = next(iter(ResidentLoader(images(), batch_size=BATCH, seed=0)))
-    engine = Engine(own_model(), resolved, resolved.recipe, World(0, 0, 1, torch.device("cpu")))
+    engine = Engine(own_model(), resolved, World(0, 0, 1, torch.device("cpu")))
     before = {id(tensor): tensor.clone() for tensor in engine.model.parameters()}
     engine.train_step(first._replace(images=first.images * NAN))
     assert all(torch.equal(tensor, before[id(tensor)]) for tensor in engine.model.parameters())
     engine.train_step(first)
-    assert all(tensor.isfinite().all() for tensor in engine.tensors() if tensor is not engine.nonfinite.record)
+    assert all(tensor.isfinite().all() for tensor in engine.tensors() if tensor is not engine.nonfinite.log)
     assert not all(torch.equal(tensor, before[id(tensor)]) for tensor in engine.model.parameters())
 
 
@@ -190,21 +190,21 @@ def test_weights_that_a_step_made_infinite_are_not_saved(config, tmp_path):
 
 def test_the_scalers_own_skips_are_not_counted(config):
     resolved = resolve(config(execution="eager", precision="fp16", on_nonfinite="skip"))
-    engine = Engine(own_model(), resolved, resolved.recipe, World(0, 0, 1, torch.device("cpu")))
+    engine = Engine(own_model(), resolved, World(0, 0, 1, torch.device("cpu")))
     engine.scaler._scale.fill_(2.0**60)  # overflows in every gradient
     for batch in ResidentLoader(images(None), batch_size=BATCH, seed=0):
         engine.train_step(batch)
-    assert engine.nonfinite.record.tolist() == [0] * 5
+    assert engine.nonfinite.log.tolist() == [0] * 5
     assert engine.scaler.get_scale() == 2.0 ** (60 - STEPS)
 
 
 @pytest.mark.parametrize("at_hand", [True, False])
 def test_sgds_momentum_begins_at_zero_where_the_scaler_leaves_the_first_step_out(config, at_hand, monkeypatch):
     """torch's fused form makes it of memory as it was, and fills it in a step that is not left out."""
-    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: at_hand)
+    monkeypatch.setattr(nonfinite, "_is_on_host", lambda device: at_hand)
     options = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}
     resolved = resolve(config(execution="eager", precision="fp16", on_nonfinite="skip", **options))
-    engine = Engine(own_model(), resolved, resolved.recipe, World(0, 0, 1, torch.device("cpu")))
+    engine = Engine(own_model(), resolved, World(0, 0, 1, torch.device("cpu")))
     engine.scaler._scale.fill_(2.0**60)  # overflows
     engine.train_step(next(iter(ResidentLoader(images(None), batch_size=BATCH, seed=0))))
     assert all(not state["momentum_buffer"].any() for state in engine.optimizer.state.values())
@@ -213,10 +213,10 @@ def test_sgds_momentum_begins_at_zero_where_the_scaler_leaves_the_first_step_out
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 def test_the_reference_backend_launches_no_kernel(config, backend, monkeypatch):
-    monkeypatch.setattr(nonfinite, "_is_at_hand", lambda device: False)
+    monkeypatch.setattr(nonfinite, "_is_on_host", lambda device: False)
     seen, book = [], nonfinite.record_step_
     monkeypatch.setattr(nonfinite, "record_step_", lambda *a, **k: (seen.append(k["backend"]), book(*a, **k))[1])
     resolved = resolve(config(execution="eager", backend=backend))
-    engine = Engine(own_model(), resolved, resolved.recipe, World(0, 0, 1, torch.device("cpu")))
+    engine = Engine(own_model(), resolved, World(0, 0, 1, torch.device("cpu")))
     engine.train_step(next(iter(ResidentLoader(images(None), batch_size=BATCH, seed=0))))
     assert seen == [backend]

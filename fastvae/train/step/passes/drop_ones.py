@@ -1,4 +1,4 @@
-"""Factors of one in a recorded step: autograd begins with the gradient of a loss in itself."""
+"""Drop the factors of one from a traced step: autograd starts with a gradient of ones."""
 
 import torch
 from torch._ops import OpOverload
@@ -9,7 +9,7 @@ _ones_like = torch.ops.aten.ones_like.default
 
 
 def drop_ones(graph: GraphModule) -> None:
-    """Take out what scales a gradient by that one, a launch for each loss; the bits stay the same."""
+    """Remove the operators that scale a gradient by one, a launch for each loss; the bits stay the same."""
     for one in graph.graph.find_nodes(op="call_function", target=_ones_like):
         scales = [user for user in one.users if _scales_by(user, one)]
         # Somebody's own ones may be written to, through a view as well.
@@ -29,7 +29,7 @@ def drop_ones(graph: GraphModule) -> None:
 
 
 def _is_same(node: Node, other: Node) -> bool:
-    one, two = node.meta["val"], other.meta["val"]
+    one, two = (value.meta["val"] for value in (node, other))
     return bool(one.shape == two.shape and one.dtype == two.dtype)
 
 

@@ -155,9 +155,9 @@ def test_a_step_has_the_gradients_of_autograd(
     def step(execution: Execution) -> tuple[Tensor, list[Tensor]]:
         torch.manual_seed(0)
         config = resolve(TrainConfig(preset=preset, precision=precision, execution=execution))
-        engine = Engine(build(config.recipe, (1, 8, 8)), config, config.recipe, World(0, 0, 1, torch.device("cpu")))
+        engine = Engine(build(config.recipe, (1, 8, 8)), config, World(0, 0, 1, torch.device("cpu")))
         images = torch.randint(0, 256, (50, 1, 8, 8), dtype=torch.uint8)
-        return engine._step(images, engine.noise.state, 0, engine._dials)
+        return engine._step(images, engine.counter.state, 0, engine._scalars)
 
     sums, expected = step("eager")
     monkeypatch.setattr("fastvae.train.step.execution.fuse_activations", keep)
@@ -181,8 +181,8 @@ def test_a_compiler_gets_the_activations_as_they_are(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("fastvae.train.step.execution.fuse_activations", refuse)
     monkeypatch.setattr("fastvae.train.step.execution._compiled", lambda graph, _: graph)
     config = resolve(TrainConfig(precision="fp32", execution="compiled"))
-    engine = Engine(build(config.recipe, (1, 8, 8)), config, config.recipe, World(0, 0, 1, torch.device("cpu")))
-    engine._step(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), engine.noise.state, 0, engine._dials)
+    engine = Engine(build(config.recipe, (1, 8, 8)), config, World(0, 0, 1, torch.device("cpu")))
+    engine._step(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), engine.counter.state, 0, engine._scalars)
 
 
 @needs_native

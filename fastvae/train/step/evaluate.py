@@ -1,0 +1,53 @@
+"""The ELBO over a data set: the one evaluation of training and of ``fastvae evaluate``."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvae.data import Batch
+from fastvae.ops import Noise
+
+from .loss import EVAL_STREAM, StepLoss, StepScalars
+
+
+@torch.no_grad()
+def evaluate(
+    loss: StepLoss,
+    batches: Iterable[Batch],
+    noise: Noise,
+    *,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    visit: Callable[[Batch], None] | None = None,
+) -> tuple[Tensor, int]:
+    """Sum the negative ELBO and its terms over this rank's rows, with one sample of z for each image.
+
+    The noise of an image depends on its place in the data set, not on the batch size or the number of ranks.
+
+    Args:
+        loss: the negative ELBO of the model to evaluate, in eval mode.
+        batches: of images, in the order of the data set.
+        noise: a key on the images' device.
+        autocast: a context for the forward passes.
+        visit: called with each batch, for whatever else is computed from it.
+
+    Returns:
+        The sums ``[loss, nll, kl]`` (3,) in nats, fp64, on the device, and the number of images of all ranks.
+    """
+    parameter = next(loss.parameters())
+    wide = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    one = torch.ones((), dtype=wide, device=noise.state.device)
+    sums = torch.zeros(3, dtype=torch.float64, device=noise.state.device)
+    images = 0
+    for batch in batches:
+        with autocast():
+            _, terms = loss(
+                batch.images, noise.state, images + batch.row_offset, EVAL_STREAM, StepScalars(one, one, one)
+            )
+        sums += terms
+        images += batch.rows
+        if visit is not None:
+            visit(batch)
+    return sums, images
