@@ -28,9 +28,8 @@ from fastvae.train.report.run_folder import CONFIG, read_config
 from fastvae.train.step.loss import EVAL_STREAM
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
+from fastvae.utils.settings import marked
 
-# What decides which images are read.
-_READ = ("preset", "data", "image_size", "channels", "crop", "on_bad_image")
 _ACTIVE = 0.01  # the variance over the data of a unit's posterior mean, above which it is called active
 
 Which = Literal["last", "best"]
@@ -92,7 +91,8 @@ class SavedRun:
 
     def data(self, data_dir: Path | None) -> Dataset:
         """The data set that the run was trained on, opened again."""
-        settings = {name: self.settings[name] for name in _READ if name in self.settings}  # older versions had fewer
+        names = marked(TrainConfig, "decides_images")
+        settings = {name: self.settings[name] for name in names if name in self.settings}  # older versions had fewer
         dataset = read_data(TrainConfig(**settings, data_dir=self._data_dir(data_dir)))
         if dataset.shape != self.shape:
             raise InputError(

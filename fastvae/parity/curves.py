@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvae import reference
 from fastvae.data import Batch, ResidentLoader
 from fastvae.models import VAE, build
-from fastvae.train.config import Execution, Precision, TrainConfig
+from fastvae.train.config import ResolvedConfig, SettledExecution, SettledPrecision, settle
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.report.metrics import Terms
@@ -43,12 +43,12 @@ class Curve(NamedTuple):
 class Setting:
     """What both loops train: ``config`` (resolved), the images (N, C, H, W), for so many steps, on a device."""
 
-    config: TrainConfig
+    config: ResolvedConfig
     images: Tensor
     steps: int
     device: torch.device
 
-    def reference(self, precision: Precision, left_out: frozenset[int] = frozenset()) -> Curve:
+    def reference(self, precision: SettledPrecision, left_out: frozenset[int] = frozenset()) -> Curve:
         """The reference's loop: in fp64 or fp32 as it is, under autocast in bf16 and fp16.
 
         fp16 scales its loss as the engine does. ``left_out``: steps to leave out, as a loop in fp16 did.
@@ -79,9 +79,9 @@ class Setting:
             )
             return self._curve(steps, model, optimizer.left_out)
 
-    def fused(self, precision: Precision, execution: Execution) -> Curve:
+    def fused(self, precision: SettledPrecision, execution: SettledExecution) -> Curve:
         """The engine that ``fastvae train`` runs, with the settings' backend."""
-        config = replace(self.config, precision=precision, execution=execution)
+        config = settle(self.config, precision, execution)
         world = World(rank=0, local_rank=0, size=1, device=self.device)
         engine = Engine(self._model(), config, config.recipe, world)
 
@@ -105,7 +105,6 @@ class Setting:
 
     def _batches(self) -> Iterator[Batch]:
         """So many as there are steps: epoch after epoch, the smaller batch at the end of each included."""
-        assert self.config.batch_size is not None
         loader = ResidentLoader(
             self.images, batch_size=self.config.batch_size, seed=self.config.seed, device=self.device
         )

@@ -15,7 +15,7 @@ from fastvae.ops.internal.all_finite import all_finite
 
 from .checkpoint.checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
 from .checkpoint.load_weights import fitting, load_weights
-from .config import TrainConfig
+from .config import SettledConfig
 from .distributed.world import World
 from .optim.adam import Adam
 from .optim.build import make_optimizer
@@ -43,16 +43,12 @@ class Engine:
     def __init__(
         self,
         model: VAE,
-        config: TrainConfig,
+        config: SettledConfig,
         recipe: Preset,
         world: World,
         plan: Plan | None = None,
         dataset_size: int = 0,
     ) -> None:
-        assert config.lr is not None
-        assert config.optimizer is not None
-        assert config.precision != "auto"
-        assert config.execution != "auto"
         wide = torch.float64 if config.precision == "fp64" else torch.float32
         self.world, self._recipe = world, recipe
         self.has_shards = config.parallel == "fsdp" and world.size > 1

@@ -20,7 +20,7 @@ from fastvae.utils.errors import InputError
 from fastvae.utils.machine import cores
 
 from .binarize import drawn_for_testing
-from .config import TrainConfig
+from .config import ResolvedConfig, TrainConfig
 from .distributed.world import World, read_ranks
 
 _EVAL_BATCH = 1000  # images; the noise belongs to the image, so this changes nothing but the speed
@@ -87,9 +87,8 @@ def augmentation(config: TrainConfig, dataset: Dataset) -> Augment | None:
     )
 
 
-def make_loaders(config: TrainConfig, dataset: Dataset, world: World) -> Loaders:
+def make_loaders(config: ResolvedConfig, dataset: Dataset, world: World) -> Loaders:
     """The loaders of a run. Raises InputError for a loader that cannot read the images."""
-    assert config.batch_size is not None
     choice = choose_loader(config.loader, dataset.train, world.device)
     augment = augmentation(config, dataset)
     common: dict[str, Any] = {

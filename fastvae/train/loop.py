@@ -19,7 +19,7 @@ from .checkpoint.async_writer import AsyncWriter
 from .checkpoint.best import Best
 from .checkpoint.checkpoint import Checkpoint, Copies
 from .checkpoint.rng import preserve_rng_state
-from .config import TrainConfig
+from .config import SettledConfig
 from .config.plan import plan
 from .cuda_graph import Replay
 from .distributed.world import World
@@ -64,7 +64,7 @@ class Loop:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: SettledConfig,
         model: VAE,
         loader: OrderedLoader,
         test_loader: OrderedLoader,
@@ -73,7 +73,6 @@ class Loop:
         console: Terminal,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        assert config.epochs is not None
         self.config, self.world, self.folder, self.console = config, world, folder, console
         self.epochs = config.epochs
         self.loader, self.test_loader = loader, test_loader

@@ -28,7 +28,7 @@ from .checkpoint import rng as generators
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.schema import Mark, check
 from .checkpoint.write_errors import quiet_writers, writing
-from .config import TrainConfig
+from .config import ResolvedConfig, SettledConfig
 from .config.validate import check_parallel
 from .distributed.world import World, open_world
 from .inputs import check_pixels, make_loaders, open_data
@@ -64,7 +64,7 @@ class Outcome(NamedTuple):
 
 
 def run(
-    config: TrainConfig,
+    config: ResolvedConfig,
     *,
     model: VAE | None = None,
     dataset: Dataset | None = None,
@@ -128,7 +128,7 @@ def run(
     return Outcome(status, loop.test, path, loop.startup_s)
 
 
-def _build(config: TrainConfig, dataset: Dataset, device: torch.device) -> VAE:
+def _build(config: ResolvedConfig, dataset: Dataset, device: torch.device) -> VAE:
     """The preset's model, drawn by the seed. Raises InputError for images, or sizes, that it cannot have here."""
     shape = " x ".join(map(str, dataset.shape))
     try:
@@ -154,8 +154,8 @@ def _build(config: TrainConfig, dataset: Dataset, device: torch.device) -> VAE:
 
 
 def _settle(
-    config: TrainConfig, model: VAE, loader: OrderedLoader, world: World
-) -> tuple[TrainConfig, autotune.Choice]:
+    config: ResolvedConfig, model: VAE, loader: OrderedLoader, world: World
+) -> tuple[SettledConfig, autotune.Choice]:
     """Precision and execution where the settings leave them open: by trial, or the fixed ones."""
     if config.autotune and not config.deterministic:
         choice = autotune.choose(config, model, config.recipe, loader, config.steps(len(loader)), world)
@@ -164,7 +164,7 @@ def _settle(
     return choice.apply(config), choice
 
 
-def _begin(config: TrainConfig, world: World, console: Terminal) -> tuple[TrainConfig, Checkpoint | None]:
+def _begin(config: ResolvedConfig, world: World, console: Terminal) -> tuple[ResolvedConfig, Checkpoint | None]:
     """What to go on from, if anything: the others need not see the folder in which the main process looks."""
     with world.raise_together():
         begun = _look_up(config, console) if world.is_rank_0 else (config, None)
@@ -174,7 +174,7 @@ def _begin(config: TrainConfig, world: World, console: Terminal) -> tuple[TrainC
     return config, checkpoint.broadcast(found, world)
 
 
-def _look_up(config: TrainConfig, console: Terminal) -> tuple[TrainConfig, Checkpoint | None]:
+def _look_up(config: ResolvedConfig, console: Terminal) -> tuple[ResolvedConfig, Checkpoint | None]:
     """In the main process: the checkpoint, and what the run settled on when it began."""
     path = config.out
     if path is None or not (config.resume or _is_restart(path)):

@@ -10,7 +10,7 @@ from .checkpoint import rng as generators
 from .checkpoint.best import Best
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.schema import Values, check
-from .config import TrainConfig
+from .config import SettledConfig
 from .distributed.world import World
 from .engine import Engine
 from .report.run_folder import RunFolder
@@ -20,7 +20,7 @@ from .report.throughput import Throughput
 class Run(Protocol):
     """The parts of a run that a checkpoint is taken from, and given to."""
 
-    config: TrainConfig
+    config: SettledConfig
     world: World
     engine: Engine
     loader: OrderedLoader

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from fastvae.bench.contenders.workload import Contender, Task
 from fastvae.data import ResidentLoader
-from fastvae.train.config import Execution, Precision, TrainConfig, resolve
+from fastvae.train.config import Execution, Precision, TrainConfig, resolve, settle
 from fastvae.train.cuda_graph import Replay
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
@@ -32,17 +32,19 @@ class Fastvae(Contender):
             precision=precision,
             execution=execution,
         )
-        config = resolve(config)
+        resolved = resolve(config)
         world = World(rank=0, local_rank=0, size=1, device=task.device)
         self.loader = ResidentLoader(task.images, batch_size=task.batch_size, seed=seed, device=task.device)
         model = task.model(seed)
-        if "auto" in (precision, execution):
+        if precision == "auto" or execution == "auto":
             steps = task.recipe.epochs * len(self.loader)
-            choice = autotune.choose(config, model, task.recipe, self.loader, steps, world)
-            config = choice.apply(config)
+            choice = autotune.choose(resolved, model, task.recipe, self.loader, steps, world)
+            settled = choice.apply(resolved)
             self.note = f"{choice.precision}, {choice.execution}"
-        self.precision = config.precision
-        self.engine = Engine(model, config, task.recipe, world)
+        else:
+            settled = settle(resolved, precision, execution)
+        self.precision = settled.precision
+        self.engine = Engine(model, settled, task.recipe, world)
         self.model = self.engine.model
         self._slice = task.steps
         self._replay = Replay.where_possible(self.engine, self.loader, self._tell)

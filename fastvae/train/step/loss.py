@@ -29,10 +29,6 @@ class StepScalars(NamedTuple):
     capacity: Tensor
 
 
-# The dials that an objective takes beside the weight; the importance-weighted bounds take none.
-_DIALS = {"elbo": ("beta",), "capacity": ("beta", "capacity"), "tcvae": ("beta",)}
-
-
 class StepLoss(nn.Module):
     """Images in, the weighted loss and the plain sums of the objective, its nll and its KL out.
 
@@ -40,7 +36,7 @@ class StepLoss(nn.Module):
         model: the VAE.
         backend: of the fused operations.
         name: one of :data:`fastvae.models.OBJECTIVES`.
-        options: what that objective has beside the dials: ``samples``, ``free_bits``, ``dataset_size``.
+        options: the objective's other arguments: ``samples``, ``free_bits``, ``dataset_size``.
         binarize: draw the pixels of uint8 images black or white first, once for encoder and likelihood.
     """
 
@@ -56,8 +52,9 @@ class StepLoss(nn.Module):
         super().__init__()
         self._backend, self._binarize = backend, binarize
         self.model = model
-        self._dials = _DIALS.get(name, ())
-        self._function = partial(OBJECTIVES[name], backend=backend, **options)
+        spec = OBJECTIVES[name]
+        self._scalars = spec.scalars
+        self._function = partial(spec.function, backend=backend, **options)
 
     def forward(
         self, images: Tensor, noise_state: Tensor, row_offset: int, stream: int, dials: StepScalars
@@ -67,6 +64,6 @@ class StepLoss(nn.Module):
             pixels = Noise.from_state(noise_state, row_offset, stream=PIXEL_STREAM)
             images = pixels.binarize(images, backend=self._backend)
         noise = Noise.from_state(noise_state, row_offset, stream=stream)
-        chosen = {name: getattr(dials, name) for name in self._dials}
+        chosen = {name: getattr(dials, name) for name in self._scalars}
         value = self._function(self.model, images, noise, reduction="sum", weight=dials.weight, **chosen)
         return value.loss, torch.stack((value.bound, value.nll, value.kl))
