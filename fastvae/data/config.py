@@ -52,8 +52,8 @@ class DataConfig:
     crop: Literal["center", "random"] = setting(
         "center",
         group="data",
-        help="How training images are cropped to --image-size: center; or random, which reads the images larger by 1/7 "
-        "and crops each at a new random place in every epoch.",
+        help="Crop of training images to --image-size: center; or random, which reads the images larger by 1/7 and "
+        "crops each at a new random place in every epoch.",
         fixes_numbers=True,
         affects_speed=True,
         decides_images=True,
@@ -70,7 +70,7 @@ class DataConfig:
     loader: Literal["auto", "resident", "dali", "torch"] = setting(
         "auto",
         group="data",
-        help="Which loader delivers the batches: resident keeps all images on the device, dali decodes pictures by "
+        help="Loader that delivers the batches: resident keeps all images on the device, dali decodes pictures by "
         "NVIDIA DALI, torch uses torch's DataLoader. The batches are the same.",
     )
     workers: int | None = setting(
@@ -91,8 +91,7 @@ class DataConfig:
     on_bad_image: Literal["stop", "skip"] = setting(
         "stop",
         group="data",
-        help="What to do with an image that cannot be decoded: stop the run; or skip, which warns and uses the next "
-        "image.",
+        help="Action for an image that cannot be decoded: stop the run; or skip, which warns and uses the next image.",
         fixes_numbers=True,
         decides_images=True,
     )

@@ -71,7 +71,7 @@ def option_names() -> tuple[str, ...]:
     """Return the settings that belong to some objectives and mean nothing to the others.
 
     >>> option_names()
-    ('capacity', 'samples', 'free_bits', 'capacity_steps')
+    ('samples', 'capacity', 'capacity_steps', 'free_bits')
     """
     specs = OBJECTIVES.values()
     names = [name for spec in specs for name in (*spec.scalars, *spec.options, *spec.schedules)]

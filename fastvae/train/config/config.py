@@ -51,7 +51,7 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
     execution: Execution = setting(
         "auto",
         group="precision and speed",
-        help="How a step runs: eager autograd, a traced graph, or a graph compiled by TorchInductor.",
+        help="Way of running a step: eager autograd, a traced graph, or a graph compiled by TorchInductor.",
         affects_speed=True,
     )
     replay: Literal["auto", "no"] = setting(
@@ -91,14 +91,14 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
     max_restarts: int = setting(
         0,
         group="process",
-        help="How often all processes restart from the last checkpoint in --out when one of them fails or is killed.",
+        help="Restarts of all processes from the last checkpoint in --out, allowed when one of them fails or is killed.",
         low=0,
         describes_machine=True,
     )
     parallel: Literal["ddp", "fsdp"] = setting(
         "ddp",
         group="process",
-        help="How several processes share the work: ddp keeps all weights in each; fsdp keeps a shard of the weights "
+        help="Data parallelism of several processes: ddp keeps all weights in each; fsdp keeps a shard of the weights "
         "in each (torch's fully_shard), for large models.",
         affects_speed=True,
     )
