@@ -91,7 +91,7 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
     max_restarts: int = setting(
         0,
         group="process",
-        help="Restarts of all processes from the last checkpoint in --out, allowed when one of them fails or is killed.",
+        help="Number of times that all processes restart from the last checkpoint in --out if one fails or is killed.",
         low=0,
         describes_machine=True,
     )

@@ -43,7 +43,7 @@ def _nested(cls: type) -> type:
     for number, (group, members) in enumerate(groups.items()):
         inner = dataclasses.make_dataclass(f"{cls.__name__}{number}", members, kw_only=True)
         inner.__doc__ = ""  # or dataclasses' own, the signature, is shown
-        kind = Annotated[inner, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=group)]
+        kind = Annotated[inner, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name=group, help="")]  # "": or tyro reads sources
         fields.append((f"{_GROUP}{number}", kind, dataclasses.field(default_factory=inner)))
     nested = dataclasses.make_dataclass(cls.__name__, fields, kw_only=True)
     nested.__doc__ = cls.__doc__
