@@ -31,7 +31,9 @@ class ThreePasses:
 
     def __init__(self, weights, gradients, working):
         self.optimizer = torch.optim.Adam(weights, fused=True)
-        self.weights, self.gradients, self.working = weights, gradients, working
+        self.weights = weights
+        self.gradients = gradients
+        self.working = working
         for weight in weights:
             weight.grad = torch.empty_like(weight)
 
@@ -52,7 +54,8 @@ def test_adam_step(benchmark, caches, name):
     gradients = [torch.randn_like(weight).mul(1e-2).bfloat16() for weight in weights]
     step = CONTENDERS[name](weights, gradients, [weight.detach().bfloat16() for weight in weights])
     count = sum(weight.numel() for weight in weights)
-    moved, cpu = BYTES * count, torch.device("cpu")
+    moved = BYTES * count
+    cpu = torch.device("cpu")
     other = torch.zeros(OTHER, dtype=torch.uint8)
 
     def forget():

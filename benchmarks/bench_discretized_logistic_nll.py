@@ -10,7 +10,8 @@ from fastvae import ops
 
 def eager(mean, log_scale, target):
     x = target.float() / 255
-    inverse, error = torch.exp(-log_scale), x - mean
+    inverse = torch.exp(-log_scale)
+    error = x - mean
     above, below = F.logsigmoid((error + 1 / 510) * inverse), F.logsigmoid(-(error - 1 / 510) * inverse)
     inside = torch.log(-torch.expm1(-inverse / 255))
     return -torch.where(target == 0, above, torch.where(target == 255, below, above + below + inside)).sum() / len(x)

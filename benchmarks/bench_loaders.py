@@ -32,7 +32,8 @@ from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 
 SIDES = {64: 2048, 256: 768, 512: 256}  # of the JPEGs, and how many
-SIZE, BATCH = 64, 64  # pixels to which they are resized
+SIZE = 64
+BATCH = 64  # pixels to which they are resized
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -168,7 +169,8 @@ def test_training_on_jpegs(benchmark, folders, name):
         return seen
 
     epoch(loader)  # traces, and starts processes
-    before, started = getattr(loader, "waited", None), time.perf_counter()
+    before = getattr(loader, "waited", None)
+    started = time.perf_counter()
     measure(benchmark, name, loader, epoch, 2)
     if before is not None:
         benchmark.extra_info["waiting"] = round((loader.waited - before) / (time.perf_counter() - started), 4)

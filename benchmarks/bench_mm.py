@@ -29,8 +29,10 @@ CONTENDERS = {"fastvae": mm, "torch: addmm, mm": torch_mm}
 @pytest.mark.parametrize("batch", BATCHES)
 def test_mm(benchmark, batch, layer, name):
     into, out = layer
-    x, gradient = torch.randn(batch, into).bfloat16(), torch.randn(batch, out).bfloat16()
-    weight, bias = torch.randn(out, into).bfloat16(), torch.randn(out).bfloat16()
+    x = torch.randn(batch, into).bfloat16()
+    gradient = torch.randn(batch, out).bfloat16()
+    weight = torch.randn(out, into).bfloat16()
+    bias = torch.randn(out).bfloat16()
     multiply = CONTENDERS[name]
 
     def call():

@@ -11,7 +11,8 @@ SHAPES = [(100, 5, 20), (1024, 16, 128)]
 
 
 def eager(mu, logvar, samples):
-    mu, logvar = mu[:, None], logvar[:, None]
+    mu = mu[:, None]
+    logvar = logvar[:, None]
     eps = torch.randn(len(mu), samples, mu.shape[2], device=mu.device)
     z = mu + torch.exp(0.5 * logvar) * eps
     log_ratio = 0.5 * (z.pow(2) - eps.pow(2) - logvar).sum(2)

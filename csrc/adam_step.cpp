@@ -6,7 +6,7 @@
 
 namespace fastvae {
 
-// One parameter. Its tensors lie in memory alike, so that they are ranges of `count` elements.
+// One parameter. Its tensors have the same strides, so that they are ranges of `count` elements.
 struct AdamTensor {
   void *weight, *exp_avg, *exp_avg_sq;
   Dtype dtype;  // of those three
@@ -30,7 +30,7 @@ constexpr int64_t kAdamUnit = 32;
 
 }  // namespace fastvae
 
-// Over units [begin, end) of all parameters. `at` is the parameter that holds the first of them.
+// Update units [begin, end) of all parameters. `at` is the parameter that holds the first of these units.
 FASTVAE_KERNEL(void, adam_step, const fastvae::Adam& op, int64_t at, int64_t begin, int64_t end)
 
 namespace fastvae::FASTVAE_ISA {
@@ -169,28 +169,32 @@ void adam_step_(std::vector<Tensor> weights, std::vector<Tensor> exp_avgs, std::
     gradients[k] = arranged(gradients[k], weight);
 
     AdamTensor& tensor = tensors[k];
-    tensor.weight = data_like(weight, weight), tensor.exp_avg = data_like(exp_avgs[k], weight);
+    tensor.weight = data_like(weight, weight);
+    tensor.exp_avg = data_like(exp_avgs[k], weight);
     tensor.exp_avg_sq = data_like(exp_avg_sqs[k], weight);
     tensor.dtype = dtype;
     tensor.gradient = {gradients[k].data_ptr(), dtype_of(gradients[k]), 1, 1};
     if (!working.empty()) {
       tensor.working = {data_like(working[k], weight), dtype_of(working[k])};
-      STD_TORCH_CHECK(dtype == Dtype::f32 && (tensor.working.dtype == Dtype::bf16 || tensor.working.dtype == Dtype::f16),
+      const Dtype low = tensor.working.dtype;
+      STD_TORCH_CHECK(dtype == Dtype::f32 && (low == Dtype::bf16 || low == Dtype::f16),
                       "expected bf16 or fp16 copies of fp32 weights");
     }
-    tensor.first = units, tensor.count = weight.numel();
+    tensor.first = units;
+    tensor.count = weight.numel();
     units += (tensor.count + kAdamUnit - 1) / kAdamUnit;
 
-    // sqrt(v / c2) + eps is (sqrt(v) + eps sqrt(c2)) / sqrt(c2): corrected here once, it costs no element a division.
+    // sqrt(v / c2) + eps is (sqrt(v) + eps sqrt(c2)) / sqrt(c2): corrected once here, not by a division an element.
     if (const double step = number(steps[k]) + 1.0; step != last) {
       last = step;
       root_correction = std::sqrt(1.0 - std::pow(beta2, step));
       size = lr / (1.0 - std::pow(beta1, step)) * root_correction;
     }
-    tensor.size = size, tensor.eps = eps * root_correction;
+    tensor.size = size;
+    tensor.eps = eps * root_correction;
   }
 
-  // All is checked by now: a call does all of its work, or none.
+  // Everything is checked by now: a call does all of its work, or none.
   if (found_inf && number(*found_inf) != 0.0) return;
   for (const Tensor& step : steps) advance(step);
   Adam op = shared;

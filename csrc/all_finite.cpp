@@ -1,4 +1,4 @@
-// Whether all numbers of some tensors are finite, in one pass: the exponent of one that is not has all its bits set.
+// Check in one pass that all numbers of some tensors are finite. An infinity or NaN has all bits of its exponent set.
 #include "block.h"
 
 namespace fastvae {
@@ -9,12 +9,12 @@ struct Numbers {
   int64_t first, count;  // its first unit among those of all tensors, its elements
 };
 
-// Threads share the tensors as Adam's do: what a core has read here, it has at hand there.
+// Threads share the tensors as Adam's do, so that a core finds in its cache there what it has read here.
 constexpr int64_t kFiniteUnit = 32;
 
 }  // namespace fastvae
 
-// Of units [begin, end) of all tensors. `at` is the tensor that holds the first of them.
+// True if units [begin, end) of all tensors are finite. `at` is the tensor that holds the first of these units.
 FASTVAE_KERNEL(bool, all_finite, const fastvae::Numbers* tensors, int64_t at, int64_t begin, int64_t end)
 
 namespace fastvae::FASTVAE_ISA {

@@ -1,7 +1,7 @@
-// A barrier of processes in memory that they share: each has a line of its own, in which it writes which of the meetings
-// it has come to.
+// A barrier of processes in shared memory. Each process has a cache line of its own, in which it writes the number of
+// the last meeting that it has come to.
 //
-// Who comes last has nothing to wake: the others are looking. Over loopback, a barrier takes two processes 220 us.
+// The last to arrive need not wake the others, because they poll. Over loopback, a barrier takes two processes 220 us.
 #include <time.h>
 
 #include <atomic>
@@ -23,7 +23,7 @@ void relax() {
 #endif
 }
 
-// The answer is a tensor, as torch takes no operator that writes and returns something else.
+// The result is a tensor: torch has no operators that write to an argument and return something else.
 Tensor answer(bool all) {
   const Tensor tensor = dense(nullptr, 0, ScalarType::Bool);
   *static_cast<bool*>(tensor.data_ptr()) = all;

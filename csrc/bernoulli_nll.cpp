@@ -8,8 +8,8 @@ namespace fastvae::FASTVAE_ISA {
 namespace {
 
 // In |l| and y, the pixel where l is negative, else its complement: loss = |l| y + log(1 + exp(-|l|)), and the slope is
-// (sigmoid(-|l|) - y) for a negative l, its opposite else. Fewer operations than the textbook's form, and a confident,
-// right decoder keeps its digits.
+// (sigmoid(-|l|) - y) for a negative l, and its opposite otherwise. This takes fewer operations than the textbook's
+// form, and keeps the digits of a confident, right decoder.
 struct Terms {
   FASTVAE_INLINE void terms(double l, double x, double& loss, double& slope) {
     const double a = __builtin_fabs(l), u = exp_minus(a), tail = u / (1 + u), y = l < 0 ? x : 1 - x;
@@ -21,9 +21,9 @@ struct Terms {
 FASTVAE_INLINE float pixel(float x) { return x; }
 FASTVAE_INLINE float pixel(uint8_t x) { return Stored<Dtype::u8>::load(x); }
 
-// The arithmetic bounds this loop, not the memory, so fp32 has its own. To add logarithms is to multiply: of
-// s = prod(1 + u) - 1 an element is one fma (1.7 times the speed of a logarithm each), small u keep their digits, and
-// each column takes one logarithm in the end.
+// Arithmetic bounds this loop, not memory, so fp32 has its own. It adds logarithms by multiplying: an element of
+// s = prod(1 + u) - 1 is one fma (1.7 times as fast as a logarithm each), small u keep their digits, and each column
+// takes one logarithm at the end.
 constexpr int kColumns = 64, kRows = 64;  // 2**64 is far from the overflow of s
 struct Sums {
   alignas(64) float product[kColumns], linear[kColumns];
@@ -116,9 +116,10 @@ Pixels inputs(const Tensor& logits, const Tensor& target, const std::optional<Te
               int64_t stream) {
   Pixels op = pixels(logits, target);
   if (state) {
-    STD_TORCH_CHECK(op.target.dtype == Dtype::u8 && target.is_contiguous(), "expected a dense uint8 target to binarize");
+    STD_TORCH_CHECK(op.target.dtype == Dtype::u8 && target.is_contiguous(),
+                    "expected a dense uint8 target to binarize");
     op.binarize = true;
-    op.noise = noise_of_key(*state, row_offset * event_of(logits), stream);
+    op.noise = make_noise(logits, std::nullopt, state, row_offset, stream);
   }
   return op;
 }

@@ -1,12 +1,12 @@
-// The gradient of a layer's bias: the sum over the rows of the gradient of the layer's output, which first goes, in the
-// same pass and in place, through the (leaky) ReLU behind the layer.
+// The gradient of a layer's bias: the sum over the rows of the gradient of the layer's output. The same pass first
+// takes that gradient, in place, back through the (leaky) ReLU behind the layer.
 //
-// In bf16 it moves 6 bytes an element: gradient and activation read, gradient written; 2 where there is no activation.
+// In bf16 it moves 6 bytes an element: gradient and activation read, gradient written; 2 without an activation.
 #include "block.h"
 
 namespace fastvae {
 
-// Sums of so many rows, in their order, are added in theirs: the same sum for any number of threads.
+// Rows of a partial sum. Partial sums are added in order: the result is the same for any number of threads.
 constexpr int64_t kBlockRows = 32;
 
 struct BiasGradient {
@@ -24,7 +24,7 @@ struct BiasGradient {
 
 }  // namespace fastvae
 
-// The blocks [begin, end) of rows; and the sum of their sums.
+// The sums of the blocks [begin, end) of rows, and the sum of all blocks.
 FASTVAE_KERNEL(void, bias_gradient_sums, const fastvae::BiasGradient& op, int64_t begin, int64_t end)
 FASTVAE_KERNEL(void, bias_gradient_total, const fastvae::BiasGradient& op)
 
@@ -33,7 +33,7 @@ namespace {
 
 enum class Activation { none, relu, leaky };
 
-// Rounded as it is stored. A NaN needs no care: here its low half is zero, and no carry comes out of it.
+// Rounded to the stored type. A NaN needs no special case: its low half is zero here, so rounding does not carry.
 template <Dtype D>
 FASTVAE_INLINE float rounded(float x) {
   if constexpr (D == Dtype::f32) return x;
@@ -47,7 +47,7 @@ FASTVAE_INLINE auto exactly(float x) {
   else return static_cast<uint16_t>(as_bits(x) >> 16);
 }
 
-// As torch has it: where the output is a NaN, a gradient goes through a ReLU as it is, a leaky one times the slope.
+// As in torch: if the output is NaN, the gradient passes a ReLU unchanged, and a leaky one times the slope.
 template <Dtype D, Activation F>
 FASTVAE_INLINE float through(float gradient, float output, float slope) {
   if constexpr (F == Activation::relu) return output <= 0.0f ? 0.0f : gradient;
@@ -132,7 +132,8 @@ Tensor bias_gradient_(Tensor gradient, std::optional<Tensor> output, double slop
   }
   const Tensor bias = dense(&op.columns, 1, gradient.scalar_type());
   const std::unique_ptr<float[]> sums(new float[static_cast<size_t>(op.blocks() * op.columns)]);
-  op.sums = sums.get(), op.bias = bias.data_ptr();
+  op.sums = sums.get();
+  op.bias = bias.data_ptr();
   const Isa chosen = isa();
   const auto run = [&](int64_t begin, int64_t end) { FASTVAE_RUN(chosen, bias_gradient_sums, op, begin, end); };
   const int64_t size = kBlockRows * op.columns;

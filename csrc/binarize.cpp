@@ -37,7 +37,7 @@ Tensor binarize(const Tensor& target, const Tensor& state, int64_t row_offset, i
   const Isa chosen = isa();
   const Tensor drawn = dense_like(target);
   const Binarize op{source(target, target), static_cast<uint8_t*>(drawn.data_ptr()),
-                    noise_of_key(state, row_offset * event_of(target), stream)};
+                    make_noise(target, std::nullopt, state, row_offset, stream)};
   const Reduce elements(target, kSum, 1.0, std::nullopt);
   elements.for_chunks(kGrain, [&](int64_t begin, int64_t end, int64_t, int64_t) {
     FASTVAE_RUN(chosen, binarize, op, begin, end);

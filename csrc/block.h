@@ -23,7 +23,7 @@ struct Sink {
   Dtype dtype;
 };
 
-// What a pass over a loss is for.
+// The results that a pass over a loss computes.
 enum class Want { loss, grad, both };
 
 // 512 floats are 2 KiB: the buffers of the largest kernel (eight blocks) stay in half of a 32 KiB L1.
@@ -111,7 +111,7 @@ FASTVAE_INLINE void copy_in(Dtype dtype, const void* data, int64_t offset, int c
 
 template <typename A> constexpr Dtype kOwn = sizeof(A) == 8 ? Dtype::f64 : Dtype::f32;
 
-// Elements [at, at + count) of a tensor: where they lie, or gathered into the buffer.
+// Elements [at, at + count) of a tensor: in place, or gathered into the buffer.
 template <typename A>
 [[gnu::noinline]] static const A* load(const Source& source, int64_t at, int count, A* buffer) {
   if (source.row_stride == source.event) {
@@ -129,7 +129,8 @@ template <typename A>
   return buffer;
 }
 
-// Where to compute elements of a sink: in place if it is stored as computed, else in the buffer, for `store`.
+// The place to compute elements of a sink: the sink itself if it has the type of the computation, else the buffer,
+// which `store` then converts.
 template <typename A>
 FASTVAE_INLINE A* place(const Sink& sink, int64_t at, A* buffer) {
   return sink.dtype == kOwn<A> ? static_cast<A*>(sink.data) + at : buffer;

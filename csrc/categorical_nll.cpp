@@ -1,5 +1,5 @@
 // Cross-entropy of class logits: loss and gradient while a tile of pixels, with all its classes, is in the cache.
-#include "planes.h"
+#include "pixel_planes.h"
 
 namespace fastvae {
 
@@ -19,7 +19,7 @@ FASTVAE_KERNEL(double, categorical_nll, const fastvae::Categorical& op, int64_t 
 namespace fastvae::FASTVAE_ISA {
 namespace {
 
-// Class indices, -1 for what is no class.
+// Class indices, -1 for an index that is not a class.
 template <typename T>
 FASTVAE_INLINE void classes_of(const T* __restrict target, int count, int64_t classes, int32_t* __restrict index) {
 #pragma omp simd
@@ -98,7 +98,7 @@ FASTVAE_INLINE A largest(const A* __restrict values, int64_t count) {
   return lanes[0];
 }
 
-// The same for one pixel a row, whose classes lie side by side: along them, not across rows.
+// The same for one pixel a row, whose classes are neighbours in memory: loops run along classes, not across rows.
 template <typename A, bool kGrad>
 double rows(const Categorical& op, int64_t begin, int64_t end, A scale, A* scratch) {
   const Planes& logits = op.logits;
@@ -109,7 +109,8 @@ double rows(const Categorical& op, int64_t begin, int64_t end, A scale, A* scrat
     const A* logit = scratch;
     if (logits.dtype == kOwn<A>) logit = static_cast<const A*>(logits.data) + row * classes;
     else copy_in(logits.dtype, logits.data, row * classes, count, scratch);
-    A* __restrict u = kGrad ? place(Sink{logits.grad, logits.dtype}, row * classes, scratch + classes) : scratch + classes;
+    A* __restrict u =
+        kGrad ? place(Sink{logits.grad, logits.dtype}, row * classes, scratch + classes) : scratch + classes;
     const int64_t target = op.wide ? static_cast<const int64_t*>(op.target)[row]
                                    : static_cast<const uint8_t*>(op.target)[row];
     const bool exists = target >= 0 && target < classes;
@@ -154,7 +155,7 @@ double categorical_nll(const Categorical& op, int64_t begin, int64_t end, Want w
 }  // namespace fastvae::FASTVAE_ISA
 
 #ifdef FASTVAE_REGISTER
-#include "planes_operator.h"
+#include "pixel_planes_operator.h"
 
 namespace fastvae {
 namespace {
@@ -171,7 +172,9 @@ std::tuple<Tensor, Tensor> forward(const Tensor& logits, const Tensor& target, i
                                    const std::optional<Tensor>& weight_tensor, bool with_grad) {
   const bool both = with_grad && reduction != kNone;
   const Tensor grad = dense_like(logits, both);
-  return {planes_forward(kernel(logits, target, grad), logits, target, 1, reduction, weight, weight_tensor, both), grad};
+  const Tensor loss =
+      planes_forward(kernel(logits, target, grad), logits, target, 1, reduction, weight, weight_tensor, both);
+  return {loss, grad};
 }
 
 Tensor backward(const Tensor& grad_output, const Tensor& logits, const Tensor& target, int64_t reduction,

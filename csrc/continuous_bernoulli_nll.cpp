@@ -10,7 +10,8 @@ namespace {
 struct Terms {
   template <typename A>
   FASTVAE_INLINE void terms(A l, A x, A& loss, A& slope) {
-    // Where the series (below) and the closed form (above) are equally good: 1e-7 in float, 1e-15 in double.
+    // Below this the series is used, above it the closed form. Both are equally good here: 1e-7 in float, 1e-15 in
+    // double.
     constexpr A kNear = sizeof(A) == 4 ? A(1) : A(0.25);
     const bool negative = l < 0;
     const A a = negative ? -l : l, y = negative ? x : 1 - x, square = a * a;

@@ -1,11 +1,12 @@
 // Mixture of discretized logistics: loss and the gradient of all parameters while a tile of pixels is in the cache.
 #include "logistic.h"
-#include "planes.h"
+#include "pixel_planes.h"
 
 namespace fastvae {
 
 struct Mixture {
-  Planes parameters;  // mixtures logits; channels * mixtures means, then log-scales; for colour 3 * mixtures coefficients
+  // `mixtures` logits; channels * mixtures means, then as many log-scales; for colour, 3 * mixtures coefficients
+  Planes parameters;
   const void* target;  // uint8 (B, channels, pixels)
   int channels, mixtures;
   int width;  // pixels a tile
@@ -40,8 +41,8 @@ FASTVAE_INLINE void couple(const A* coefficient, int count, A* __restrict value,
   }
 }
 
-// Adds the log-probability of channel kC in component k to `joint`; its derivatives go where the parameters' gradients
-// go.
+// Adds the log-probability of channel kC in component k to `joint`. Its derivatives are written in the place of the
+// parameters' gradients.
 template <typename A, int kC, bool kGrad>
 FASTVAE_INLINE void channel(const Mixture& op, const Tile<A>& tile, const Pixels3<A>& p, int k, A* __restrict joint) {
   constexpr A floor = A(-7.693147180559945);  // -7 - log 2
@@ -71,7 +72,7 @@ FASTVAE_INLINE void channel(const Mixture& op, const Tile<A>& tile, const Pixels
   }
 }
 
-// What a plane of `values` is at most, pixel by pixel.
+// Raise `highest` to `values`, pixel by pixel.
 template <typename A>
 FASTVAE_INLINE void raise(const A* values, int count, A* __restrict highest) {
 #pragma omp simd
@@ -92,10 +93,13 @@ double mixture(const Mixture& op, int64_t begin, int64_t end, A scale, A* scratc
       load(Source{data, Dtype::u8, pixels, op.channels * pixels}, at, count, p.x[c]);
     }
     for (int64_t plane = 0; plane < planes; ++plane) tile.load(plane);
-    for (int i = 0; i < count; ++i) prior_top[i] = top[i] = -__builtin_inf(), prior_sum[i] = sum[i] = 0;
+    for (int i = 0; i < count; ++i) {
+      prior_top[i] = top[i] = -__builtin_inf();
+      prior_sum[i] = sum[i] = 0;
+    }
     for (int k = 0; k < m; ++k) raise(tile.in(k), count, prior_top);
 
-    // joint: the logarithm of a component's share and of what it gives to the pixel.
+    // joint: the logarithm of a component's share times the probability that it gives the pixel.
     for (int k = 0; k < m; ++k) {
       A* __restrict joint = tile.spare(planes + k);
       const A* logit = tile.in(k);
@@ -176,13 +180,14 @@ double discretized_logistic_mixture_nll(const Mixture& op, int64_t begin, int64_
 }  // namespace fastvae::FASTVAE_ISA
 
 #ifdef FASTVAE_REGISTER
-#include "planes_operator.h"
+#include "pixel_planes_operator.h"
 
 namespace fastvae {
 namespace {
 
 PlaneKernel<Mixture> kernel(const Tensor& parameters, const Tensor& target, int64_t mixtures, const Tensor& grad) {
-  STD_TORCH_CHECK(target.scalar_type() == ScalarType::Byte && target.dim() > 1, "expected a target (B, C, ...) in uint8");
+  STD_TORCH_CHECK(target.scalar_type() == ScalarType::Byte && target.dim() > 1,
+                  "expected a target (B, C, ...) in uint8");
   const int64_t channels = target.size(1);
   STD_TORCH_CHECK(channels == 1 || channels == 3, "expected 1 or 3 channels");
   const Planes planes = planes_of(parameters, target, channels, grad);

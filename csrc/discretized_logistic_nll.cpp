@@ -10,7 +10,9 @@ struct Terms {
   FASTVAE_INLINE void terms(A mean, A log_scale, A x, A& loss, A& mean_slope, A& log_scale_slope) {
     A log_prob, d_mean, d_log_scale;
     logistic_bin(mean, log_scale, x, log_prob, d_mean, d_log_scale);
-    loss = -log_prob, mean_slope = -d_mean, log_scale_slope = -d_log_scale;
+    loss = -log_prob;
+    mean_slope = -d_mean;
+    log_scale_slope = -d_log_scale;
   }
 };
 

@@ -1,7 +1,7 @@
 // Sums over the batch of the KL(N(mu, exp(logvar)) || N(0, I)) of groups of columns, and their gradients.
 //
-// Rows shorter than a block are taken several at a time: a panel is as many whole rows as fit a block, or one row, and
-// each place in it has an accumulator. So loops are long whatever the event, and nothing is divided in them.
+// Rows shorter than a block are processed several at a time: a panel is as many whole rows as fit a block, or one row,
+// and each place in it has an accumulator. So loops are long whatever the event, and contain no division.
 #include "latent.h"
 
 namespace fastvae {
@@ -47,7 +47,10 @@ template <typename A>
 template <typename A>
 void columns(const GroupKl& op, int64_t begin, int64_t end, int64_t first, int count, double* totals) {
   alignas(64) A mu_buffer[kBlock], logvar_buffer[kBlock], sums[kBlock];
-  for (int i = 0; i < count; ++i) sums[i] = 0, totals[i] = 0;
+  for (int i = 0; i < count; ++i) {
+    sums[i] = 0;
+    totals[i] = 0;
+  }
   for (int64_t panel = begin; panel < end; ++panel) {
     const int64_t at = panel * op.panel + first, left = op.elements - at;  // the last panel may be short
     const int here = left >= count ? count : left > 0 ? static_cast<int>(left) : 0;
@@ -108,7 +111,8 @@ constexpr int64_t kChunks = 64;  // at most
 GroupKl group_kl(const Tensor& mu, const Tensor& logvar, int64_t groups) {
   STD_TORCH_CHECK(mu.scalar_type() == logvar.scalar_type(), "expected mu and logvar of one dtype");
   GroupKl op{};
-  op.mu = source(mu, mu), op.logvar = source(logvar, mu);
+  op.mu = source(mu, mu);
+  op.logvar = source(logvar, mu);
   const int64_t event = op.mu.event;
   STD_TORCH_CHECK(groups >= 0 && (groups == 0 ? event == 0 : event % groups == 0), "expected groups of one size");
   op.elements = batch_of(mu) * event;
@@ -116,7 +120,7 @@ GroupKl group_kl(const Tensor& mu, const Tensor& logvar, int64_t groups) {
   return op;
 }
 
-// A group's sum over the batch has an allowance: the threshold, which is of its mean, times the batch.
+// The allowance of a group's sum over the batch: the threshold of its mean, times the batch.
 struct Charge {
   double allowance, factor;
 
@@ -138,7 +142,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, int64
   const Tensor loss = dense(&groups, 0, kind), sums = dense(&groups, 1, kind);
   const int64_t panels = op.elements > 0 ? (op.elements + op.panel - 1) / op.panel : 0;
 
-  // Chunks of panels, cut by the shape alone, times blocks of places; each writes its own part of `partial`.
+  // Chunks of panels, which depend on the shape alone, times blocks of places; each writes its own part of `partial`.
   const int64_t most = (panels + kChunks - 1) / kChunks, chunk = most < kPanels ? kPanels : most;
   const int64_t chunks = (panels + chunk - 1) / chunk, blocks = (op.panel + kBlock - 1) / kBlock;
   const std::unique_ptr<double[]> partial(new double[chunks * op.panel]);
@@ -153,7 +157,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, int64
   if (op.elements <= kGrain) run(0, chunks * blocks);
   else torch::stable::parallel_for(0, chunks * blocks, (kGrain * chunks * blocks + op.elements - 1) / op.elements, run);
 
-  // In order: chunks into the first of them, then the panel's rows and columns into groups.
+  // Add, in order, all chunks to the first, then the panel's rows, and then the columns of each group.
   for (int64_t k = 1; k < chunks; ++k)
     for (int64_t i = 0; i < op.panel; ++i) partial[i] += partial[k * op.panel + i];
   const int64_t event = op.mu.event, size = groups > 0 && chunks > 0 ? event / groups : 0;
@@ -174,7 +178,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, int64
   return {loss, sums};
 }
 
-// The factor of each column's gradient: none where its group is within its allowance. A NaN is not, and has one.
+// The factor of each column's gradient: 0 if its group is within its allowance. A NaN is not, and keeps its gradient.
 template <typename A>
 std::unique_ptr<A[]> factors_of(const Tensor& sums, const GroupKl& op, int64_t groups, double allowance, double scale) {
   std::unique_ptr<A[]> factors(new A[op.panel]);
@@ -194,15 +198,21 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& sum
   const auto kernel = FASTVAE_CHOSEN(isa(), gaussian_kl_columns_backward);
   const Tensor grad_mu = dense_like(mu), grad_logvar = dense_like(mu);
   GroupKl op = group_kl(mu, logvar, groups);
-  op.grad_mu = sink(grad_mu), op.grad_logvar = sink(grad_logvar);
+  op.grad_mu = sink(grad_mu);
+  op.grad_logvar = sink(grad_logvar);
   const bool wide = mu.scalar_type() == ScalarType::Double;
   STD_TORCH_CHECK(sums.is_contiguous() && sums.numel() == groups, "expected one sum a group");
   const double scale = value_at(grad_output, 0) * charge.factor;
   if (op.elements == 0) return {grad_mu, grad_logvar};
   std::unique_ptr<double[]> doubles;
   std::unique_ptr<float[]> floats;
-  if (wide) doubles = factors_of<double>(sums, op, groups, charge.allowance, scale), op.factors = doubles.get();
-  else floats = factors_of<float>(sums, op, groups, charge.allowance, scale), op.factors = floats.get();
+  if (wide) {
+    doubles = factors_of<double>(sums, op, groups, charge.allowance, scale);
+    op.factors = doubles.get();
+  } else {
+    floats = factors_of<float>(sums, op, groups, charge.allowance, scale);
+    op.factors = floats.get();
+  }
   const auto run = [&](int64_t begin, int64_t end) { kernel(op, begin, end); };
   if (op.elements <= kGrain) run(0, op.elements);
   else torch::stable::parallel_for(0, op.elements, kGrain, run);

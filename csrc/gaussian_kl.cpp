@@ -31,11 +31,11 @@ double gaussian_kl(const Latent& op, int64_t begin, int64_t end, Want want, doub
 namespace fastvae {
 namespace {
 
-Latent latent(const Tensor& mu, const Tensor& logvar, Clamp clamp, const Tensor& grad_mu, const Tensor& grad_logvar) {
-  STD_TORCH_CHECK(mu.scalar_type() == logvar.scalar_type(), "expected mu and logvar of one dtype");
-  Latent op{};
-  op.mu = source(mu, mu), op.logvar = source(logvar, mu), op.clamp = clamp;
-  op.grad_mu = sink(grad_mu), op.grad_logvar = sink(grad_logvar);
+Latent pass_over(const Tensor& mu, const Tensor& logvar, Clamp clamp, const Tensor& grad_mu,
+                 const Tensor& grad_logvar) {
+  Latent op = latent(mu, logvar, clamp, {});
+  op.grad_mu = sink(grad_mu);
+  op.grad_logvar = sink(grad_logvar);
   return op;
 }
 
@@ -46,7 +46,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& mu, const Tensor& logva
   const Reduce reduce(mu, reduction, weight, weight_tensor);
   const Want want = with_grad && reduction != kNone ? Want::both : Want::loss;
   const Tensor grad_mu = dense_like(mu, want == Want::both), grad_logvar = dense_like(mu, want == Want::both);
-  const Latent op = latent(mu, logvar, {low, high}, grad_mu, grad_logvar);
+  const Latent op = pass_over(mu, logvar, {low, high}, grad_mu, grad_logvar);
   const double factor = reduce.factor();
   const Tensor loss = reduce.sum(mu.scalar_type(), kGrain, 1.0, 0.0, [&](int64_t begin, int64_t end) {
     return FASTVAE_RUN(chosen, gaussian_kl, op, begin, end, want, factor);
@@ -61,7 +61,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& mu,
   const Reduce reduce(mu, reduction, weight, weight_tensor);
   const Factors factors(reduce, grad_output);
   const Tensor grad_mu = dense_like(mu), grad_logvar = dense_like(mu);
-  const Latent op = latent(mu, logvar, {low, high}, grad_mu, grad_logvar);
+  const Latent op = pass_over(mu, logvar, {low, high}, grad_mu, grad_logvar);
   reduce.for_chunks(kGrain, [&](int64_t begin, int64_t end, int64_t span, int64_t) {
     FASTVAE_RUN(chosen, gaussian_kl, op, begin, end, Want::grad, factors[span]);
   });

@@ -1,4 +1,4 @@
-// KL between two diagonal Gaussians, of which the second is learned: value and four gradients in one pass.
+// KL between two diagonal Gaussians, the second a learned prior: value and four gradients in one pass.
 #include "block.h"
 
 namespace fastvae {
@@ -19,7 +19,7 @@ namespace {
 
 template <typename A, bool kLoss, bool kGrad>
 double pass(const PriorKl& op, int64_t begin, int64_t end, A weight) {
-  // Four blocks in, four out: 16 KiB of floats. Where none is asked for, the gradients' blocks are not touched.
+  // Four blocks in, four out: 16 KiB of floats. The gradients' blocks are not touched if no gradient is wanted.
   alignas(64) A buffers[8][kBlock];
   double total = 0.0;
   for_blocks(begin, end, [&](int64_t at, int count) {

@@ -3,81 +3,10 @@
 // An image is read three times (mean, variance, output) and its gradient twice, but from L1 or L2, where an image of a
 // VAE's layers fits: memory is read and written once. Backward computes the normalised values again, so that the two
 // intermediate tensors, which torch keeps, are never written.
-#include "block.h"
-
-namespace fastvae {
-
-// Channels are repeated to rows of at least so many floats, for whole vectors where there are few.
-constexpr int64_t kRow = 128;
-
-struct GroupNormSilu {
-  const void* x;  // (images, places, channels), dense
-  Dtype dtype;
-  int64_t images, places, channels, groups;
-  const float *weight, *bias;  // (channels)
-  float *mean, *rstd;          // (images, groups): written forward, read backward
-  double eps;
-  void* output;          // as x: the output, or the gradient of x
-  const void* gradient;  // as x; backward alone
-  float* sums;           // (images, 2, channels): of each image, the gradients of bias and weight
-
-  // Inlined by force: isa.h says why no two compiles may share one.
-  [[gnu::always_inline]] int64_t repeats() const { return channels < kRow ? (kRow + channels - 1) / channels : 1; }
-  [[gnu::always_inline]] int64_t row() const { return repeats() * channels; }
-  [[gnu::always_inline]] int64_t size() const { return places * channels; }
-};
-
-// What an image of the one and of the other needs to write in: rows, and where the gradient is not fp32 an image.
-constexpr int kForwardRows = 3, kBackwardRows = 6;
-
-}  // namespace fastvae
-
-FASTVAE_KERNEL(void, group_norm_silu, const fastvae::GroupNormSilu& op, int64_t begin, int64_t end, float* scratch)
-FASTVAE_KERNEL(void, group_norm_silu_backward, const fastvae::GroupNormSilu& op, int64_t begin, int64_t end,
-               float* scratch)
+#include "group_norm_silu.h"
 
 namespace fastvae::FASTVAE_ISA {
 namespace {
-
-FASTVAE_INLINE float sigmoid(float v) {
-  const float e = exp_minus(v < 0.0f ? -v : v), r = 1.0f / (1.0f + e);
-  return v < 0.0f ? e * r : r;
-}
-
-// Calls body(at, count) for the rows of an image.
-template <typename F>
-FASTVAE_INLINE void for_rows(const GroupNormSilu& op, F body) {
-  const int64_t row = op.row(), size = op.size();
-  for (int64_t at = 0; at < size; at += row) body(at, size - at < row ? size - at : row);
-}
-
-FASTVAE_INLINE void clear(float* __restrict row, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) row[i] = 0.0f;
-}
-
-// Of what was summed in a row: the sum of a channel, and of a group's channels.
-FASTVAE_INLINE double sum_of_channel(const GroupNormSilu& op, const float* row, int64_t channel) {
-  double sum = 0.0;
-  for (int64_t at = channel; at < op.row(); at += op.channels) sum += static_cast<double>(row[at]);
-  return sum;
-}
-
-FASTVAE_INLINE double sum_of_group(const GroupNormSilu& op, const float* row, int64_t group) {
-  const int64_t width = op.channels / op.groups;
-  double sum = 0.0;
-  for (int64_t c = group * width; c < (group + 1) * width; ++c) sum += sum_of_channel(op, row, c);
-  return sum;
-}
-
-// A row from one value for each channel.
-template <typename F>
-FASTVAE_INLINE void fill(const GroupNormSilu& op, float* row, F of_channel) {
-  const int64_t width = op.channels / op.groups;
-  for (int64_t c = 0; c < op.channels; ++c) {
-    const float value = of_channel(c, c / width);
-    for (int64_t repeat = 0; repeat < op.repeats(); ++repeat) row[repeat * op.channels + c] = value;
-  }
-}
 
 template <Dtype D>
 void forward(const GroupNormSilu& op, int64_t image, float* scratch) {
@@ -123,54 +52,56 @@ void backward(const GroupNormSilu& op, int64_t image, float* scratch) {
   const int64_t row = op.row();
   const T* __restrict x = static_cast<const T*>(op.x) + image * op.size();
   const T* __restrict gradient = static_cast<const T*>(op.gradient) + image * op.size();
-  T* of_x = static_cast<T*>(op.output) + image * op.size();
+  T* grad_x = static_cast<T*>(op.output) + image * op.size();
   const float *mean = op.mean + image * op.groups, *rstd = op.rstd + image * op.groups;
   float *__restrict scale = scratch, *bias = scratch + row, *__restrict centre = scratch + 2 * row;
-  float *__restrict of_bias = scratch + 3 * row, *__restrict of_weight = scratch + 4 * row;
+  float *__restrict grad_bias = scratch + 3 * row, *__restrict grad_weight = scratch + 4 * row;
   float* __restrict slope = scratch + 5 * row;
-  float* held;  // in of_x itself, or apart: the gradient of what SiLU is given
-  if constexpr (D == Dtype::f32) held = of_x;
-  else held = scratch + kBackwardRows * row;
+  float* grad_norm;  // the gradient of SiLU's input: in grad_x itself if that is fp32
+  if constexpr (D == Dtype::f32) grad_norm = grad_x;
+  else grad_norm = scratch + kBackwardRows * row;
   fill(op, scale, [&](int64_t c, int64_t g) { return rstd[g] * op.weight[c]; });
   fill(op, bias, [&](int64_t c, int64_t) { return op.bias[c]; });
   fill(op, centre, [&](int64_t, int64_t g) { return mean[g]; });
-  clear(of_bias, row), clear(of_weight, row);
+  clear(grad_bias, row);
+  clear(grad_weight, row);
   for_rows(op, [&](int64_t at, int64_t length) {
 #pragma omp simd
     for (int64_t i = 0; i < length; ++i) {
       const float centred = Stored<D>::load(x[at + i]) - centre[i];
       const float v = fma(centred, scale[i], bias[i]), s = sigmoid(v);
       const float through = Stored<D>::load(gradient[at + i]) * (s * fma(v, 1.0f - s, 1.0f));
-      held[at + i] = through;
-      of_bias[i] += through;
-      of_weight[i] = fma(through, centred, of_weight[i]);
+      grad_norm[at + i] = through;
+      grad_bias[i] += through;
+      grad_weight[i] = fma(through, centred, grad_weight[i]);
     }
   });
-  // Of the group's mean, and of its deviation, as lines in x: shift + slope * (x - mean).
-  float *sum_of_bias = op.sums + image * 2 * op.channels, *sum_of_weight = sum_of_bias + op.channels;
+  // The gradients through the group's mean and deviation are lines in x: shift + slope * (x - mean).
+  float *grad_bias_sum = op.sums + image * 2 * op.channels, *grad_weight_sum = grad_bias_sum + op.channels;
   const int64_t width = op.channels / op.groups;
   const double count = static_cast<double>(op.size() / op.groups);
   for (int64_t c = 0; c < op.channels; ++c) {
-    sum_of_bias[c] = static_cast<float>(sum_of_channel(op, of_bias, c));
-    sum_of_weight[c] = static_cast<float>(sum_of_channel(op, of_weight, c) * static_cast<double>(rstd[c / width]));
+    grad_bias_sum[c] = static_cast<float>(sum_of_channel(op, grad_bias, c));
+    grad_weight_sum[c] = static_cast<float>(sum_of_channel(op, grad_weight, c) * static_cast<double>(rstd[c / width]));
   }
   float* shift = bias;
   for (int64_t g = 0; g < op.groups; ++g) {
     double to_mean = 0.0, to_deviation = 0.0;
     for (int64_t c = g * width; c < (g + 1) * width; ++c) {
-      to_mean += static_cast<double>(op.weight[c]) * static_cast<double>(sum_of_bias[c]);
-      to_deviation += static_cast<double>(op.weight[c]) * static_cast<double>(sum_of_weight[c]);
+      to_mean += static_cast<double>(op.weight[c]) * static_cast<double>(grad_bias_sum[c]);
+      to_deviation += static_cast<double>(op.weight[c]) * static_cast<double>(grad_weight_sum[c]);
     }
     const double r = static_cast<double>(rstd[g]);
-    of_bias[g] = static_cast<float>(-r * to_mean / count), of_weight[g] = static_cast<float>(-r * r * to_deviation / count);
+    grad_bias[g] = static_cast<float>(-r * to_mean / count);
+    grad_weight[g] = static_cast<float>(-r * r * to_deviation / count);
   }
-  fill(op, shift, [&](int64_t, int64_t g) { return of_bias[g]; });
-  fill(op, slope, [&](int64_t, int64_t g) { return of_weight[g]; });
+  fill(op, shift, [&](int64_t, int64_t g) { return grad_bias[g]; });
+  fill(op, slope, [&](int64_t, int64_t g) { return grad_weight[g]; });
   for_rows(op, [&](int64_t at, int64_t length) {
 #pragma omp simd
     for (int64_t i = 0; i < length; ++i) {
       const float centred = Stored<D>::load(x[at + i]) - centre[i];
-      of_x[at + i] = Stored<D>::store(fma(held[at + i], scale[i], fma(centred, slope[i], shift[i])));
+      grad_x[at + i] = Stored<D>::store(fma(grad_norm[at + i], scale[i], fma(centred, slope[i], shift[i])));
     }
   });
 }
@@ -217,32 +148,38 @@ Tensor empty_images(const Tensor& x) {
   return Tensor(handle);
 }
 
-const float* of_channels(const Tensor& values, int64_t channels) {
+const float* channel_values(const Tensor& values, int64_t channels) {
   STD_TORCH_CHECK(values.is_cpu() && values.dim() == 1 && values.size(0) == channels && values.is_contiguous() &&
                       dtype_of(values) == Dtype::f32,
                   "expected a weight and a bias in fp32, dense, of one value a channel");
   return static_cast<const float*>(values.data_ptr());
 }
 
-float* of_groups(const Tensor& values, const GroupNormSilu& op) {
+float* group_values(const Tensor& values, const GroupNormSilu& op) {
   STD_TORCH_CHECK(values.is_cpu() && values.dim() == 2 && values.size(0) == op.images && values.size(1) == op.groups &&
                       values.is_contiguous() && dtype_of(values) == Dtype::f32,
                   "expected statistics (N, groups) in fp32, dense");
   return static_cast<float*>(values.data_ptr());
 }
 
-GroupNormSilu described(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t groups) {
+GroupNormSilu operands(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t groups) {
   check(x);
   GroupNormSilu op{};
-  op.x = x.data_ptr(), op.dtype = dtype_of(x);
+  op.x = x.data_ptr();
+  op.dtype = dtype_of(x);
   STD_TORCH_CHECK(op.dtype == Dtype::f32 || op.dtype == Dtype::bf16, "expected fp32 or bf16");
-  op.images = x.size(0), op.channels = x.size(1), op.places = x.size(2) * x.size(3), op.groups = groups;
-  STD_TORCH_CHECK(groups > 0 && op.channels > 0 && op.channels % groups == 0, "expected groups that divide the channels");
-  op.weight = of_channels(weight, op.channels), op.bias = of_channels(bias, op.channels);
+  op.images = x.size(0);
+  op.channels = x.size(1);
+  op.places = x.size(2) * x.size(3);
+  op.groups = groups;
+  STD_TORCH_CHECK(groups > 0 && op.channels > 0 && op.channels % groups == 0,
+                  "expected groups that divide the channels");
+  op.weight = channel_values(weight, op.channels);
+  op.bias = channel_values(bias, op.channels);
   return op;
 }
 
-// In parallel over the images, each thread with scratch of its own.
+// Calls kernel(begin, end, scratch) in parallel over the images, each thread with its own scratch.
 template <typename F>
 void for_images(const GroupNormSilu& op, int64_t scratch, const F& kernel) {
   const auto run = [&](int64_t begin, int64_t end) {
@@ -254,12 +191,14 @@ void for_images(const GroupNormSilu& op, int64_t scratch, const F& kernel) {
 }
 
 std::tuple<Tensor, Tensor, Tensor> group_norm_silu_(Tensor x, Tensor weight, Tensor bias, int64_t groups, double eps) {
-  GroupNormSilu op = described(x, weight, bias, groups);
+  GroupNormSilu op = operands(x, weight, bias, groups);
   const int64_t sizes[2] = {op.images, groups};
   const Tensor output = empty_images(x), mean = dense(sizes, 2, ScalarType::Float),
                rstd = dense(sizes, 2, ScalarType::Float);
-  op.output = output.data_ptr(), op.eps = eps;
-  op.mean = static_cast<float*>(mean.data_ptr()), op.rstd = static_cast<float*>(rstd.data_ptr());
+  op.output = output.data_ptr();
+  op.eps = eps;
+  op.mean = static_cast<float*>(mean.data_ptr());
+  op.rstd = static_cast<float*>(rstd.data_ptr());
   const Isa chosen = isa();
   for_images(op, kForwardRows * op.row(), [&](int64_t begin, int64_t end, float* scratch) {
     FASTVAE_RUN(chosen, group_norm_silu, op, begin, end, scratch);
@@ -269,24 +208,27 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_(Tensor x, Tensor weight, Ten
 
 std::tuple<Tensor, Tensor, Tensor> group_norm_silu_backward_(Tensor gradient, Tensor x, Tensor mean, Tensor rstd,
                                                              Tensor weight, Tensor bias, int64_t groups) {
-  GroupNormSilu op = described(x, weight, bias, groups);
+  GroupNormSilu op = operands(x, weight, bias, groups);
   check(gradient);
   for (int64_t d = 0; d < 4; ++d) {
     STD_TORCH_CHECK(gradient.size(d) == x.size(d) && dtype_of(gradient) == op.dtype,
                     "expected a gradient of the images' shape and dtype");
   }
-  const Tensor of_x = empty_images(x), of_weight = dense(&op.channels, 1, ScalarType::Float),
-               of_bias = dense(&op.channels, 1, ScalarType::Float);
+  const Tensor grad_x = empty_images(x), grad_weight = dense(&op.channels, 1, ScalarType::Float),
+               grad_bias = dense(&op.channels, 1, ScalarType::Float);
   const std::unique_ptr<float[]> sums(new float[static_cast<size_t>(op.images * 2 * op.channels)]);
-  op.gradient = gradient.data_ptr(), op.output = of_x.data_ptr(), op.sums = sums.get();
-  op.mean = of_groups(mean, op), op.rstd = of_groups(rstd, op);
+  op.gradient = gradient.data_ptr();
+  op.output = grad_x.data_ptr();
+  op.sums = sums.get();
+  op.mean = group_values(mean, op);
+  op.rstd = group_values(rstd, op);
   const int64_t scratch = kBackwardRows * op.row() + (op.dtype == Dtype::f32 ? 0 : op.size());
   const Isa chosen = isa();
   for_images(op, scratch, [&](int64_t begin, int64_t end, float* own) {
     FASTVAE_RUN(chosen, group_norm_silu_backward, op, begin, end, own);
   });
-  // In the order of the images: the same sum for any number of threads.
-  float *to_weight = static_cast<float*>(of_weight.data_ptr()), *to_bias = static_cast<float*>(of_bias.data_ptr());
+  // Added in the order of the images: the same sum for any number of threads.
+  float *to_weight = static_cast<float*>(grad_weight.data_ptr()), *to_bias = static_cast<float*>(grad_bias.data_ptr());
   const std::unique_ptr<double[]> totals(new double[static_cast<size_t>(2 * op.channels)]());
   for (int64_t image = 0; image < op.images; ++image) {
     const float* own = op.sums + image * 2 * op.channels;
@@ -296,7 +238,7 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_backward_(Tensor gradient, Te
     to_bias[c] = static_cast<float>(totals[c]);
     to_weight[c] = static_cast<float>(totals[op.channels + c]);
   }
-  return {of_x, of_weight, of_bias};
+  return {grad_x, grad_weight, grad_bias};
 }
 
 }  // namespace

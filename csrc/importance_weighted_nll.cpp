@@ -12,8 +12,8 @@ struct Bound {
 
 }  // namespace fastvae
 
-// Of rows [begin, end): the sum of the losses (each also into losses[row] where that is given), and the gradients times
-// `factor` (of each row times outputs[row] where those, of the type that is computed in, are given).
+// The sum of the losses of rows [begin, end), and their gradients times `factor`. If `losses` is given, each loss is
+// also written there. If `outputs` is given, in the type of the computation, a row's gradients are also times its own.
 FASTVAE_KERNEL(double, importance_weighted_nll, const fastvae::Bound& op, int64_t begin, int64_t end,
                fastvae::Want want, double factor, const void* outputs, double* losses)
 
@@ -23,7 +23,7 @@ namespace {
 template <typename A>
 constexpr A kInfinity = static_cast<A>(__builtin_inf());
 
-// Where the log-weights of all samples are infinite, they are not measured from the largest: inf - inf is no number.
+// Log-weights are measured from the largest, unless that is infinite: inf - inf would be NaN.
 template <typename A>
 FASTVAE_INLINE A origin(A least) {
   return least == kInfinity<A> || least == -kInfinity<A> ? A(0) : least;
@@ -74,7 +74,7 @@ double rows(const Bound& op, int64_t begin, int64_t end, A factor, const A* outp
     for_blocks(first, last, [&](int64_t at, int count) {
       const A before = least, block = values(op, at, count, buffers, value);
       least = block < least ? block : least;
-      // Samples of no weight at all leave a sum of 0 (or NaN), wherever it is measured from.
+      // Samples without weight leave the sum 0 (or NaN), wherever it is measured from.
       if (before != kInfinity<A>) sum *= exp(origin(least) - origin(before));
       sum += exponentials(count, origin(least), value);
     });
@@ -86,7 +86,10 @@ double rows(const Bound& op, int64_t begin, int64_t end, A factor, const A* outp
     if constexpr (kGrad) {
       const A scale = (outputs ? factor * outputs[row] : factor) / sum;
       for_blocks(first, last, [&](int64_t at, int count) {
-        if (!whole) values(op, at, count, buffers, value), exponentials(count, from, value);
+        if (!whole) {
+          values(op, at, count, buffers, value);
+          exponentials(count, from, value);
+        }
         write(op.grad_nll, at, count, scale, value, buffers);
         write(op.grad_log_ratio, at, count, scale, value, buffers);
       });
@@ -132,7 +135,7 @@ Bound bound(const Tensor& nll, const Tensor& log_ratio, const Tensor& grad_nll, 
           std::log(static_cast<double>(nll.size(1)))};
 }
 
-// Calls body(begin, end, chunk) for chunks of whole rows, cut by the shape alone; returns how many there are.
+// Calls body(begin, end, chunk) for chunks of whole rows, which depend on the shape alone; returns their number.
 template <typename F>
 int64_t for_rows(const Tensor& nll, const F& body) {
   const int64_t batch = nll.size(0), samples = nll.size(1), size = samples < kChunk ? kChunk / samples : 1;
@@ -157,7 +160,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& nll, const Tensor& log_
   const Tensor grad_nll = dense_like(nll, want == Want::both), grad_log_ratio = dense_like(nll, want == Want::both);
   const Bound op = bound(nll, log_ratio, grad_nll, grad_log_ratio);
   const bool per_row = reduction == kNone;
-  // Sums of chunks, of which there are no more than rows; or the rows themselves.
+  // The sums of chunks, no more than rows, or the losses of the rows themselves.
   const std::unique_ptr<double[]> parts(new double[reduce.batch]);
   const int64_t chunks = for_rows(nll, [&](int64_t begin, int64_t end, int64_t chunk) {
     const double sum = FASTVAE_RUN(chosen, importance_weighted_nll, op, begin, end, want, reduce.factor(), nullptr,

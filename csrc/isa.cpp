@@ -68,7 +68,7 @@ extern "C" __attribute__((visibility("default"))) const char* fastvae_cpu_capabi
   return fastvae::capability.text.c_str();
 }
 
-// For what chooses between operators: whether `mm` runs here.
+// For fastvae.ops: true if `mm` runs on this machine.
 extern "C" __attribute__((visibility("default"))) bool fastvae_multiplies_bf16() {
   return !fastvae::capability.failed && fastvae::multiplies_bf16();
 }

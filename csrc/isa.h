@@ -1,4 +1,4 @@
-// Which instruction set a kernel is compiled for, and which one runs.
+// The instruction sets that a kernel is compiled for, and the choice of the one that runs.
 //
 // Every kernel file is compiled once per instruction set, with FASTVAE_ISA naming the namespace its code lives in.
 // Only the portable compile defines FASTVAE_REGISTER and sees torch's headers. Code in the other compiles must not
@@ -15,10 +15,10 @@ namespace fastvae {
 enum class Isa { portable, avx2, avx512 };
 
 // The instruction set chosen at load: the best of the machine, or what FASTVAE_CPU_CAPABILITY asks for.
-// Throws std::runtime_error where that variable asks for something that is not there.
+// Throws std::runtime_error if that variable asks for one that the machine lacks.
 Isa isa();
 
-// Whether products of bf16 matrices have instructions that may be used: those of AVX-512 BF16, which are not AVX-512's.
+// True if the machine has AVX-512 BF16, an extension of AVX-512, and FASTVAE_CPU_CAPABILITY allows it.
 bool multiplies_bf16();
 
 }  // namespace fastvae

@@ -6,7 +6,7 @@
 
 namespace fastvae {
 
-// Bounds of logvar; -inf and inf where there are none.
+// Bounds of logvar: -inf and inf if there are none.
 struct Clamp {
   double low, high;
 
@@ -34,7 +34,7 @@ FASTVAE_INLINE A kl_of(A mu, A expm1, A excess) {
   return A(0.5) * fma(mu, mu, fma(expm1, expm1, 2 * excess));
 }
 
-// The clamp is two loops of their own over a block in L1, not a part of the kernels' loops: nothing is paid without one.
+// The clamp is two separate loops over a block in L1, not a part of the kernels' loops: it costs nothing if unused.
 // Comparisons are written so that a NaN stays.
 template <typename A>
 [[gnu::noinline]] static const A* clamped(const Clamp& clamp, const A* __restrict logvar, int count,
@@ -48,7 +48,7 @@ template <typename A>
   return buffer;
 }
 
-// No gradient where the clamp took hold; on the bounds there is one, and a NaN's stays NaN.
+// No gradient outside the bounds. On them there is one, and that of a NaN stays NaN.
 template <typename A>
 [[gnu::noinline]] static void mask(const A* __restrict logvar, const A* __restrict clamped, int count,
                                    A* __restrict grad) {

@@ -1,4 +1,4 @@
-// The entry points of the latent operators: their noise arguments, and the grains that suit a noise draw.
+// Shared by the entry points of the latent operators: their inputs, and the grain that suits a noise draw.
 #pragma once
 
 #include "latent.h"
@@ -9,14 +9,15 @@ namespace fastvae {
 
 constexpr int64_t kGrain = 8192;
 
-inline Noise noise(const Tensor& like, const std::optional<Tensor>& eps, const std::optional<Tensor>& state,
-                   int64_t row_offset, int64_t stream) {
-  if (eps) {
-    STD_TORCH_CHECK(eps->is_contiguous() && eps->scalar_type() == like.scalar_type(), "expected eps like mu, dense");
-    return {true, source(*eps, like), {0, 0}, 0, 0, 0};
-  }
-  STD_TORCH_CHECK(state, "expected eps or a state [seed, step]");
-  return noise_of_key(*state, row_offset * event_of(like), stream);
+// The inputs of a pass over (B, D). A pass that does not read mu is given logvar for it.
+inline Latent latent(const Tensor& mu, const Tensor& logvar, Clamp clamp, const Noise& noise) {
+  STD_TORCH_CHECK(mu.scalar_type() == logvar.scalar_type(), "expected mu and logvar of one dtype");
+  Latent op{};
+  op.mu = source(mu, mu);
+  op.logvar = source(logvar, mu);
+  op.clamp = clamp;
+  op.noise = noise;
+  return op;
 }
 
 }  // namespace fastvae

@@ -1,15 +1,15 @@
 // Products of bf16 matrices, several at once, for layers of a few hundred units, over which a library's overhead shows.
 //
 // vdpbf16ps adds the products of a pair of neighbours along the contraction to an fp32 sum, in sixteen columns at once.
-// Each thread packs what its tiles read into such pairs, in their order, and so into its own caches: 7 % of the time at
-// 100 x 784 x 400. Every element of the product is one chain of sums along the contraction: it depends on its row, its
-// column and nothing else, neither on the threads nor on how many rows there are.
-#include "strips.h"
+// Each thread packs the operands of its tiles into such pairs, in the order of reading, and so into its own caches: 7 %
+// of the time at 100 x 784 x 400. Every element of the product is one chain of sums along the contraction: it depends
+// on its row and its column alone, not on the number of threads or rows.
+#include "pack_bf16.h"
 
 namespace fastvae {
 
-constexpr int kColumns = 16;   // of a tile: the floats of a register
-constexpr int kMostRows = 28;  // of a tile: a register each, of 32
+constexpr int kColumns = 16;   // columns of a tile: the floats of a register
+constexpr int kMostRows = 28;  // rows of a tile: a register each, of 32
 constexpr int64_t kPackedRows = int64_t{1} << 17;  // elements of rows that are packed at once: 256 KB of L2
 
 struct Product {
@@ -20,7 +20,7 @@ struct Product {
   // Inlined by force: isa.h says why no two compiles may share one.
   [[gnu::always_inline]] int64_t pairs() const { return (left.depth + 1) / 2; }
   [[gnu::always_inline]] int64_t strips() const { return (right.count + kColumns - 1) / kColumns; }
-  // One below another, as equal as may be.
+  // Tiles one below another, of nearly equal height.
   [[gnu::always_inline]] int64_t tiles() const { return (left.count + kMostRows - 1) / kMostRows; }
   [[gnu::always_inline]] int64_t first_row(int64_t tile) const { return tile * left.count / tiles(); }
   [[gnu::always_inline]] int64_t block_tiles() const {  // whose rows are packed at once
@@ -99,7 +99,8 @@ void mm(const Product& op, int64_t begin, int64_t end, uint32_t* scratch) {
       }
     }
     if (strip != packed_strip || block != packed_block) pack(op.right, strip * kColumns, kColumns, right);
-    packed_block = block, packed_strip = strip;
+    packed_block = block;
+    packed_strip = strip;
     const int64_t row = op.first_row(tile);
     tile_of(op.first_row(tile + 1) - row, op, left + (row - top) * op.pairs(), right, row, strip * kColumns);
   }
@@ -122,7 +123,10 @@ void multiply(const Product& op, int64_t begin, int64_t end, uint32_t* scratch) 
 #ifdef FASTVAE_X86
   if (begin < end) avx512_bf16::mm(op, begin, end, scratch);
 #else
-  (void)op, (void)begin, (void)end, (void)scratch;
+  (void)op;
+  (void)begin;
+  (void)end;
+  (void)scratch;
 #endif
 }
 
@@ -134,7 +138,7 @@ Lines lines_of(const Tensor& matrix, bool rows) {
           matrix.stride(line), matrix.stride(1 - line)};
 }
 
-// Of this thread, kept from call to call: a fresh one would be handed out in pages at every call.
+// This thread's scratch memory, kept from call to call: a fresh buffer would fault in its pages at every call.
 uint32_t* scratch(int64_t count) {
   struct Free {
     void operator()(uint32_t* data) const { ::operator delete[](data, std::align_val_t{64}); }
@@ -162,7 +166,7 @@ Product product_of(const Tensor& left, const Tensor& right, const Tensor* bias) 
   return op;
 }
 
-// Each product's units begin at a point of the work of all: threads share them by their cost.
+// A product and the point at which its units begin in the work of all products, which threads share by cost.
 struct Placed {
   Product op;
   int64_t begin;

@@ -5,7 +5,7 @@
 
 namespace fastvae {
 
-// The noise of one tensor: explicit, or the key and the place of a draw.
+// The noise of one tensor: given as eps, or the key and the place of a draw. noise_operator.h makes it.
 struct Noise {
   bool explicit_eps;
   Source eps;
@@ -28,7 +28,7 @@ FASTVAE_INLINE Words philox_round(Words c, uint32_t k0, uint32_t k1) {
           static_cast<uint32_t>(p0 >> 32) ^ c.w3 ^ k1, static_cast<uint32_t>(p0)};
 }
 
-// Recursion, for a loop of ten inside the loop over quads would have to be unrolled before it can be vectorised.
+// A recursion, because a loop of ten rounds would keep the loop over quads from being vectorised.
 template <int kRounds>
 FASTVAE_INLINE Words philox(Words c, uint32_t k0, uint32_t k1) {
   if constexpr (kRounds == 0) return c;
@@ -52,8 +52,9 @@ struct WordBlock {
   // For elements [at, at + count).
   void draw(const Noise& noise, int64_t at, int count) {
     const uint64_t element = noise.first + static_cast<uint64_t>(at), quad = element / 4;
-    // Whole vectors, a few words too many: cheaper than the remainder of a loop this heavy.
-    skip = static_cast<int>(element % 4), quads = ((skip + count + 3) / 4 + 15) / 16 * 16;
+    // Whole vectors: drawing a few words too many is cheaper than the remainder of a loop this heavy.
+    skip = static_cast<int>(element % 4);
+    quads = ((skip + count + 3) / 4 + 15) / 16 * 16;
     const uint32_t low = static_cast<uint32_t>(quad), high = static_cast<uint32_t>(quad >> 32);
     const uint32_t k0 = noise.key[0], k1 = noise.key[1], step = noise.step, stream = noise.stream;
     uint32_t *__restrict w0 = words[0], *__restrict w1 = words[1];
@@ -62,7 +63,10 @@ struct WordBlock {
     for (int i = 0; i < quads; ++i) {
       const uint32_t c0 = low + static_cast<uint32_t>(i);
       const Words w = philox<10>({c0, high + (c0 < low ? 1u : 0u), step, stream}, k0, k1);
-      w0[i] = w.w0, w1[i] = w.w1, w2[i] = w.w2, w3[i] = w.w3;
+      w0[i] = w.w0;
+      w1[i] = w.w1;
+      w2[i] = w.w2;
+      w3[i] = w.w3;
     }
   }
 };
@@ -94,14 +98,14 @@ struct Draw {
   }
 };
 
-// Pixels drawn from their intensities: white with probability x / 255, which is exact but for x / 255 * 2**-32.
+// Pixels drawn from their intensities: white with probability x / 255, to within x / 255 * 2**-32.
 template <typename A, int kWhite = 1>
 struct Binarized {
   WordBlock block;
   alignas(64) uint32_t flat[4 * WordBlock::kQuads];
   alignas(64) A pixels[kBlock];
 
-  // Of elements [at, at + count) of a dense uint8 target: valid until the next call.
+  // The pixels [at, at + count) of a dense uint8 target: valid until the next call.
   const A* operator()(const Noise& noise, const Source& target, int64_t at, int count) {
     block.draw(noise, at, count);
     uint32_t* __restrict out = flat;

@@ -1,4 +1,4 @@
-// What every operator's entry point shares: its view of torch's tensors, and how work and sums are split.
+// Shared by the entry points of all operators: views of torch's tensors, and the split of work and sums.
 #pragma once
 
 #if defined(__linux__)
@@ -21,7 +21,7 @@ using torch::stable::Tensor;
 // The codes of fastvae/ops/_check.py.
 enum Reduction : int64_t { kNone = 0, kSum = 1, kBatchmean = 2 };
 
-// One partial sum each: large enough to hide a call, small enough to share a 100 x 784 batch among 16 threads.
+// Elements of a partial sum: enough to hide a call, and few enough to share a 100 x 784 batch among 16 threads.
 constexpr int64_t kChunk = 4096;
 
 inline Dtype dtype_of(const Tensor& tensor) {
@@ -46,7 +46,7 @@ inline int64_t event_of(const Tensor& tensor) {
   return event;
 }
 
-// A tensor (B, ...) with dense rows, B and the row stride as they come. `like` gives the shape that it must have.
+// A tensor (B, ...) with dense rows and any row stride, which must have the shape of `like`.
 inline Source source(const Tensor& tensor, const Tensor& like) {
   STD_TORCH_CHECK(tensor.is_cpu() && tensor.dim() == like.dim(), "expected tensors of one shape on the CPU");
   int64_t event = 1;
@@ -61,8 +61,8 @@ inline Source source(const Tensor& tensor, const Tensor& like) {
 
 inline Sink sink(const Tensor& tensor) { return {tensor.data_ptr(), dtype_of(tensor)}; }
 
-// Asks the kernel to back a large new buffer with huge pages: handing out a gradient of 50 MB in pages of 4 KB takes it
-// longer than the loss takes to compute. Advice only: where it is refused, the small pages come as before.
+// Advises the operating system to back a large new buffer with huge pages: a gradient of 50 MB in pages of 4 KB takes
+// longer to hand out than its loss takes to compute. If the advice is refused, the pages are small.
 inline void prefer_huge_pages(void* data, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kHuge = uintptr_t{2} << 20;
@@ -70,11 +70,12 @@ inline void prefer_huge_pages(void* data, int64_t bytes) {
   const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) & ~(kHuge - 1);
   if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #else
-  (void)data, (void)bytes;
+  (void)data;
+  (void)bytes;
 #endif
 }
 
-// Straight to the allocator: torch::stable::new_empty goes through the dispatcher, which costs a small batch dearly.
+// Calls the allocator itself: torch::stable::new_empty goes through the dispatcher, which is slow for a small batch.
 inline Tensor dense(const int64_t* sizes, int64_t dim, ScalarType dtype) {
   constexpr int64_t kMaxDim = 64;
   STD_TORCH_CHECK(dim <= kMaxDim, "more than 64 dimensions");
@@ -89,9 +90,8 @@ inline Tensor dense(const int64_t* sizes, int64_t dim, ScalarType dtype) {
       aoti_torch_device_type_cpu(), 0, &handle));
   Tensor made(handle);
   constexpr int64_t kWorthAsking = int64_t{4} << 20;  // bytes
-  if (const int64_t bytes = stride * static_cast<int64_t>(made.element_size()); bytes >= kWorthAsking && made.numel() > 0) {
-    prefer_huge_pages(made.data_ptr(), bytes);
-  }
+  const int64_t bytes = stride * static_cast<int64_t>(made.element_size());
+  if (bytes >= kWorthAsking && made.numel() > 0) prefer_huge_pages(made.data_ptr(), bytes);
   return made;
 }
 
@@ -109,7 +109,7 @@ inline double value_at(const Tensor& tensor, int64_t index) {
   return static_cast<const float*>(tensor.data_ptr())[index];
 }
 
-// How a loss over (B, event) is reduced. Chunks depend on the shape alone, never on the number of threads, and their
+// The reduction of a loss over (B, event). Chunks depend on the shape alone, never on the number of threads, and their
 // sums are added in order: the same call gives the same bits.
 struct Reduce {
   int64_t code, batch, event;
@@ -143,7 +143,7 @@ struct Reduce {
       }
     };
     const int64_t chunks = spans() * per_span;
-    // A small batch skips even the question of how many threads there are.
+    // A small batch does not even ask for the number of threads.
     if (chunks * size <= grain) return run(0, chunks);
     torch::stable::parallel_for(0, chunks, (grain + size - 1) / size, run);
   }
@@ -178,19 +178,23 @@ struct Reduce {
   }
 };
 
-// Whether its elements fill a range of memory, in any order of the dimensions.
+// True if the elements fill a range of memory without gaps, in any order of the dimensions.
 inline bool fills_memory(const Tensor& tensor) {
   if (tensor.is_contiguous()) return true;
   const auto sizes = tensor.sizes(), strides = tensor.strides();
   int64_t filled = 1;
   for (size_t d = 0; d < sizes.size();) {
-    if (sizes[d] > 1 && strides[d] == filled) filled *= sizes[d], d = 0;
-    else ++d;
+    if (sizes[d] > 1 && strides[d] == filled) {
+      filled *= sizes[d];
+      d = 0;
+    } else {
+      ++d;
+    }
   }
   return filled == tensor.numel();
 }
 
-// The factor of each span's gradients in backward, checked before threads start: they must not throw.
+// The factor of each span's gradients in backward. It is checked before threads start, because they must not throw.
 class Factors {
  public:
   Factors(const Reduce& reduce, const Tensor& grad_output) : reduce_(reduce), grad_output_(grad_output) {

@@ -1,6 +1,6 @@
 // The loop of every pixel likelihood: loss and gradients in one pass over one or two predictions and a target.
 //
-// A likelihood is its terms, in float or double; what is not asked for, the compiler leaves out:
+// A likelihood is defined by its terms, in float or double. The compiler leaves out results that are not used:
 //   terms(prediction, x, loss, slope)                          one prediction a pixel
 //   terms(first, second, x, loss, first_slope, second_slope)   two (a mean and a scale, say)
 // They set the loss of one element and its derivatives. (References, not a struct: see kl_of in latent.h.)
@@ -34,7 +34,7 @@ struct Pixels {
 namespace fastvae::FASTVAE_ISA {
 namespace {
 
-// Whether the terms take two predictions.
+// Terms that take two predictions.
 template <typename Terms, typename A>
 concept Pair = requires(A a) { Terms::terms(a, a, a, a, a, a); };
 

@@ -6,8 +6,8 @@
 
 namespace fastvae {
 
-// A likelihood's kernel for this machine, and the loss in its terms: loss_scale * terms + constant an element, of
-// which the slopes are those of the terms over `divisor`.
+// A likelihood's kernel for this machine. The loss of an element is loss_scale * terms + constant, and its slopes are
+// those of the terms divided by `divisor`.
 struct Likelihood {
   double (*kernel)(const Pixels& op, int64_t begin, int64_t end, Want want, double scale);
   int64_t grain;  // elements a thread, at least
@@ -16,7 +16,8 @@ struct Likelihood {
 
 inline Pixels pixels(const Tensor& prediction, const Tensor& target) {
   Pixels op{};
-  op.prediction = source(prediction, prediction), op.target = source(target, prediction);
+  op.prediction = source(prediction, prediction);
+  op.target = source(target, prediction);
   return op;
 }
 
@@ -76,7 +77,8 @@ inline std::tuple<Tensor, Tensor, Tensor> pair_forward(const Likelihood& likelih
   const Reduce reduce(first, reduction, weight, weight_tensor);
   const Want want = wanted(with_grad, reduction);
   const Tensor grad = dense_like(first, want == Want::both), second_grad = dense_like(first, want == Want::both);
-  op.grad = sink(grad), op.second_grad = sink(second_grad);
+  op.grad = sink(grad);
+  op.second_grad = sink(second_grad);
   return {pixel_loss(likelihood, reduce, first.scalar_type(), op, want), grad, second_grad};
 }
 
@@ -86,7 +88,8 @@ inline std::tuple<Tensor, Tensor> pair_backward(const Likelihood& likelihood, co
                                                 const std::optional<Tensor>& weight_tensor) {
   Pixels op = pixels(first, second, target);
   const Tensor grad = dense_like(first), second_grad = dense_like(first);
-  op.grad = sink(grad), op.second_grad = sink(second_grad);
+  op.grad = sink(grad);
+  op.second_grad = sink(second_grad);
   pixel_gradients(likelihood, {first, reduction, weight, weight_tensor}, grad_output, op);
   return {grad, second_grad};
 }

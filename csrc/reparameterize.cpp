@@ -24,32 +24,32 @@ void reparameterize_backward(const Latent& op, int64_t begin, int64_t end) {
 namespace fastvae {
 namespace {
 
+template <typename F>
+void for_elements(const Tensor& like, const F& body) {
+  const Reduce elements(like, kSum, 1.0, std::nullopt);
+  elements.for_chunks(kGrain, [&](int64_t begin, int64_t end, int64_t, int64_t) { body(begin, end); });
+}
+
 Tensor forward(const Tensor& mu, const Tensor& logvar, const std::optional<Tensor>& eps,
                const std::optional<Tensor>& state, int64_t row_offset, int64_t stream, double low, double high) {
-  STD_TORCH_CHECK(mu.scalar_type() == logvar.scalar_type(), "expected mu and logvar of one dtype");
   const Isa chosen = isa();
   const Tensor z = dense_like(mu);
-  Latent op{};
-  op.mu = source(mu, mu), op.logvar = source(logvar, mu), op.clamp = {low, high}, op.z = sink(z);
-  op.noise = noise(mu, eps, state, row_offset, stream);
-  const Reduce elements(mu, kSum, 1.0, std::nullopt);
-  elements.for_chunks(kGrain, [&](int64_t begin, int64_t end, int64_t, int64_t) {
-    FASTVAE_RUN(chosen, reparameterize, op, begin, end);
-  });
+  Latent op = latent(mu, logvar, {low, high}, make_noise(mu, eps, state, row_offset, stream));
+  op.z = sink(z);
+  for_elements(mu, [&](int64_t begin, int64_t end) { FASTVAE_RUN(chosen, reparameterize, op, begin, end); });
   return z;
 }
 
+// The gradient of logvar; the gradient of mu is grad_z.
 Tensor backward(const Tensor& grad_z, const Tensor& logvar, const std::optional<Tensor>& eps,
                 const std::optional<Tensor>& state, int64_t row_offset, int64_t stream, double low, double high) {
   STD_TORCH_CHECK(grad_z.scalar_type() == logvar.scalar_type(), "expected grad_z and logvar of one dtype");
   const Isa chosen = isa();
   const Tensor grad_logvar = dense_like(logvar);
-  Latent op{};
-  op.grad_z = source(grad_z, logvar), op.logvar = source(logvar, logvar), op.clamp = {low, high};
+  Latent op = latent(logvar, logvar, {low, high}, make_noise(logvar, eps, state, row_offset, stream));
+  op.grad_z = source(grad_z, logvar);
   op.grad_logvar = sink(grad_logvar);
-  op.noise = noise(logvar, eps, state, row_offset, stream);
-  const Reduce elements(logvar, kSum, 1.0, std::nullopt);
-  elements.for_chunks(kGrain, [&](int64_t begin, int64_t end, int64_t, int64_t) {
+  for_elements(logvar, [&](int64_t begin, int64_t end) {
     FASTVAE_RUN(chosen, reparameterize_backward, op, begin, end);
   });
   return grad_logvar;

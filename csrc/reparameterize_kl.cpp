@@ -3,7 +3,7 @@
 
 namespace fastvae {
 
-// Which gradients reach the backward: where one is absent its term is left out, not multiplied by zero (0 * inf).
+// The gradients that reach the backward. The term of an absent one is left out, not multiplied by zero (0 * inf).
 struct Incoming {
   bool z, kl;
 };
@@ -47,17 +47,10 @@ void reparameterize_kl_backward(const Latent& op, int64_t begin, int64_t end, In
 namespace fastvae {
 namespace {
 
-std::tuple<Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, const std::optional<Tensor>& eps,
-                                   const std::optional<Tensor>& state, int64_t row_offset, int64_t stream, double low,
-                                   double high, int64_t reduction, double weight,
-                                   const std::optional<Tensor>& weight_tensor) {
-  STD_TORCH_CHECK(mu.scalar_type() == logvar.scalar_type(), "expected mu and logvar of one dtype");
+std::tuple<Tensor, Tensor> forward(const Tensor& mu, Latent op, const Reduce& reduce) {
   const Isa chosen = isa();
-  const Reduce reduce(mu, reduction, weight, weight_tensor);
   const Tensor z = dense_like(mu);
-  Latent op{};
-  op.mu = source(mu, mu), op.logvar = source(logvar, mu), op.clamp = {low, high}, op.z = sink(z);
-  op.noise = noise(mu, eps, state, row_offset, stream);
+  op.z = sink(z);
   const Tensor kl = reduce.sum(mu.scalar_type(), kGrain, 1.0, 0.0, [&](int64_t begin, int64_t end) {
     return FASTVAE_RUN(chosen, reparameterize_kl, op, begin, end);
   });
@@ -65,31 +58,28 @@ std::tuple<Tensor, Tensor> forward(const Tensor& mu, const Tensor& logvar, const
 }
 
 std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_z, const std::optional<Tensor>& grad_kl,
-                                    const Tensor& mu, const Tensor& logvar, const std::optional<Tensor>& eps,
-                                    const std::optional<Tensor>& state, int64_t row_offset, int64_t stream, double low,
-                                    double high, int64_t reduction, double weight,
-                                    const std::optional<Tensor>& weight_tensor) {
-  STD_TORCH_CHECK(mu.scalar_type() == logvar.scalar_type() && (!grad_z || grad_z->scalar_type() == mu.scalar_type()),
-                  "expected mu, logvar and grad_z of one dtype");
+                                    const Tensor& mu, Latent op, const Reduce& reduce) {
   const Isa chosen = isa();
   const Incoming incoming{grad_z.has_value(), grad_kl.has_value()};
-  const Reduce reduce(mu, reduction, weight, weight_tensor);
   std::optional<Factors> factors;
   if (grad_kl) factors.emplace(reduce, *grad_kl);
   const Tensor grad_mu = dense_like(mu), grad_logvar = dense_like(mu);
-  Latent op{};
-  op.mu = source(mu, mu), op.logvar = source(logvar, mu), op.clamp = {low, high};
-  op.grad_mu = sink(grad_mu), op.grad_logvar = sink(grad_logvar);
+  op.grad_mu = sink(grad_mu);
+  op.grad_logvar = sink(grad_logvar);
   if (grad_z) {
+    STD_TORCH_CHECK(grad_z->scalar_type() == mu.scalar_type(), "expected mu, logvar and grad_z of one dtype");
     STD_TORCH_CHECK(grad_z->is_contiguous(), "expected a dense grad_z");
     op.grad_z = source(*grad_z, mu);
-    op.noise = noise(mu, eps, state, row_offset, stream);
   }
-  // Without the KL's gradient, that of mu is a copy of grad_z; without both, autograd does not call backward.
+  // Without the KL's gradient, the gradient of mu is a copy of grad_z. With neither, autograd does not call backward.
   const int64_t bytes = mu.numel() * (op.mu.dtype == Dtype::f64 ? 8 : op.mu.dtype == Dtype::f32 ? 4 : 2);
   if (!grad_kl && bytes) {
-    if (grad_z) std::memcpy(op.grad_mu.data, op.grad_z.data, bytes);
-    else std::memset(op.grad_mu.data, 0, bytes), std::memset(op.grad_logvar.data, 0, bytes);
+    if (grad_z) {
+      std::memcpy(op.grad_mu.data, op.grad_z.data, bytes);
+    } else {
+      std::memset(op.grad_mu.data, 0, bytes);
+      std::memset(op.grad_logvar.data, 0, bytes);
+    }
   }
   if (grad_z || grad_kl) {
     reduce.for_chunks(kGrain, [&](int64_t begin, int64_t end, int64_t span, int64_t) {
@@ -99,11 +89,26 @@ std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_z, const s
   return {grad_mu, grad_logvar};
 }
 
+// The schema's arguments, packed into records here for both passes; backward has two gradients before them.
+template <auto pass, typename... Gradients>
+struct Entry {
+  static std::tuple<Tensor, Tensor> run(const Gradients&... gradients, const Tensor& mu, const Tensor& logvar,
+                                        const std::optional<Tensor>& eps, const std::optional<Tensor>& state,
+                                        int64_t row_offset, int64_t stream, double low, double high,
+                                        int64_t reduction, double weight, const std::optional<Tensor>& weight_tensor) {
+    const Noise noise = make_noise(mu, eps, state, row_offset, stream);
+    return pass(gradients..., mu, latent(mu, logvar, {low, high}, noise), {mu, reduction, weight, weight_tensor});
+  }
+};
+
+using Gradient = std::optional<Tensor>;
+
 }  // namespace
 }  // namespace fastvae
 
 STABLE_TORCH_LIBRARY_IMPL(fastvae, CPU, m) {
-  m.impl("reparameterize_kl", TORCH_BOX(&fastvae::forward));
-  m.impl("reparameterize_kl_backward", TORCH_BOX(&fastvae::backward));
+  m.impl("reparameterize_kl", TORCH_BOX((&fastvae::Entry<fastvae::forward>::run)));
+  m.impl("reparameterize_kl_backward",
+         TORCH_BOX((&fastvae::Entry<fastvae::backward, fastvae::Gradient, fastvae::Gradient>::run)));
 }
 #endif

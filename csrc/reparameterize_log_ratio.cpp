@@ -15,10 +15,10 @@ struct Samples {
   int64_t event, samples;
 };
 
-// What reaches the backward, and what the estimator makes of it (see fastvae/ops/reparameterize_log_ratio.py).
-struct Weighing {
-  bool z, ratio;         // which gradients there are
-  bool constant, again;  // log q with constant parameters; each sample weighed by its share of the row's gradient
+// The gradients that reach the backward, and the estimator (see fastvae/ops/reparameterize_log_ratio.py).
+struct Estimator {
+  bool z, ratio;            // the gradients that are present
+  bool constant, weighted;  // log q has constant parameters; each sample is weighted by its share of the row's gradient
 };
 
 }  // namespace fastvae
@@ -27,13 +27,13 @@ struct Weighing {
 FASTVAE_KERNEL(void, reparameterize_log_ratio, const fastvae::Samples& op, int64_t row, int64_t begin, int64_t end,
                double* partial, int64_t step)
 FASTVAE_KERNEL(void, reparameterize_log_ratio_backward, const fastvae::Samples& op, int64_t row, int64_t begin,
-               int64_t end, fastvae::Weighing weighing)
+               int64_t end, fastvae::Estimator estimator)
 
 namespace fastvae::FASTVAE_ISA {
 namespace {
 
 // Calls body(k, take, first) for the samples k .. k + take of `count` columns from `at`, which are the elements from
-// `first` on: many samples at a time where an event is short, for a draw of a few numbers costs as much as of 64.
+// `first` on. Short events take many samples at a time, because a draw of a few numbers costs as much as one of 64.
 template <typename F>
 FASTVAE_INLINE void for_samples(const Samples& op, int64_t row, int64_t at, int count, F body) {
   const int64_t most = count == op.event ? kBlock / count : 1;
@@ -77,9 +77,9 @@ void forward(const Samples& op, int64_t row, int64_t begin, int64_t end, double*
 
 // With u = f * grad_z + h * z, where h = f * grad_ratio and f = 1, or a sample's share of its row's gradient:
 // the gradient of z is t = u, or t = u - h * eps / deviation where the parameters of log q are constants. Then
-// grad_mu = sum t and grad_logvar = sum (t * deviation * eps - h) / 2, of which constants leave the h out.
+// grad_mu = sum t and grad_logvar = sum (t * deviation * eps - h) / 2, without the h if they are constants.
 template <typename A, bool kZ, bool kRatio, bool kConstant>
-void backward(const Samples& op, int64_t row, int64_t begin, int64_t end, bool again) {
+void backward(const Samples& op, int64_t row, int64_t begin, int64_t end, bool weighted) {
   alignas(64) A mu_buffer[kBlock], logvar_buffer[kBlock], grad_z_buffer[kBlock];
   alignas(64) A deviation[kBlock], precision[kBlock], to_mu[kBlock], to_logvar[kBlock];
   Draw<A> draw;
@@ -102,7 +102,8 @@ void backward(const Samples& op, int64_t row, int64_t begin, int64_t end, bool a
       const A* block_eps = draw(op.noise, first, take * count);
       const A* block_grad = kZ ? load(op.grad_z, first, take * count, grad_z_buffer) : nullptr;
       for (int j = 0; j < take; ++j) {
-        const A f = !again ? A(1) : total == 0.0 ? A(0) : static_cast<A>(static_cast<double>(grad_ratio[k + j]) / total);
+        A f = 1;
+        if (weighted) f = total == 0.0 ? A(0) : static_cast<A>(static_cast<double>(grad_ratio[k + j]) / total);
         const A h = kRatio ? f * grad_ratio[k + j] : A(0);
         const A* __restrict eps = block_eps + j * count;
         const A* __restrict grad_z = kZ ? block_grad + j * count : nullptr;
@@ -130,11 +131,13 @@ void backward(const Samples& op, int64_t row, int64_t begin, int64_t end, bool a
 }
 
 template <typename A>
-void backward(const Samples& op, int64_t row, int64_t begin, int64_t end, Weighing weighing) {
-  if (!weighing.ratio) return backward<A, true, false, false>(op, row, begin, end, false);
-  const auto run = weighing.z ? weighing.constant ? backward<A, true, true, true> : backward<A, true, true, false>
-                   : weighing.constant ? backward<A, false, true, true> : backward<A, false, true, false>;
-  run(op, row, begin, end, weighing.again);
+void backward(const Samples& op, int64_t row, int64_t begin, int64_t end, Estimator estimator) {
+  if (!estimator.ratio) return backward<A, true, false, false>(op, row, begin, end, false);
+  const bool weighted = estimator.weighted;
+  if (estimator.z && estimator.constant) backward<A, true, true, true>(op, row, begin, end, weighted);
+  else if (estimator.z) backward<A, true, true, false>(op, row, begin, end, weighted);
+  else if (estimator.constant) backward<A, false, true, true>(op, row, begin, end, weighted);
+  else backward<A, false, true, false>(op, row, begin, end, weighted);
 }
 
 }  // namespace
@@ -146,9 +149,9 @@ void reparameterize_log_ratio(const Samples& op, int64_t row, int64_t begin, int
 }
 
 void reparameterize_log_ratio_backward(const Samples& op, int64_t row, int64_t begin, int64_t end,
-                                       Weighing weighing) {
-  if (op.mu.dtype == Dtype::f64) backward<double>(op, row, begin, end, weighing);
-  else backward<float>(op, row, begin, end, weighing);
+                                       Estimator estimator) {
+  if (op.mu.dtype == Dtype::f64) backward<double>(op, row, begin, end, estimator);
+  else backward<float>(op, row, begin, end, estimator);
 }
 
 }  // namespace fastvae::FASTVAE_ISA
@@ -167,16 +170,19 @@ Samples samples_of(const Tensor& mu, const Tensor& logvar, const std::optional<T
                       (!eps || (eps->scalar_type() == mu.scalar_type() && eps->numel() == mu.numel() * samples)),
                   "expected mu, logvar and eps of one dtype, and an eps for each sample");
   Samples op{};
-  op.mu = source(mu, mu), op.logvar = source(logvar, mu);
-  op.event = event_of(mu), op.samples = samples;
-  // A row of noise is that of all its samples.
-  op.noise = noise(eps ? *eps : mu, eps, state, row_offset * samples, stream);
+  op.mu = source(mu, mu);
+  op.logvar = source(logvar, mu);
+  op.event = event_of(mu);
+  op.samples = samples;
+  // A row of noise holds all samples of its row of mu.
+  op.noise = make_noise(eps ? *eps : mu, eps, state, row_offset * samples, stream);
   return op;
 }
 
-// Calls body(row, begin, end, chunk) for chunks of columns, cut by the shape alone, of which a row has chunks_of(op).
+// The chunks of columns in a row. They depend on the shape alone.
 int64_t chunks_of(const Samples& op) { return (op.event + kChunk - 1) / kChunk; }
 
+// Calls body(row, begin, end, chunk) for every chunk of every row.
 template <typename F>
 void for_chunks(const Samples& op, int64_t batch, const F& body) {
   const int64_t per_row = chunks_of(op), size = op.samples * (op.event < kChunk ? op.event : kChunk);
@@ -233,13 +239,14 @@ std::tuple<Tensor, Tensor> backward(const std::optional<Tensor>& grad_z, const s
                   "expected a dense grad_ratio (B, K) in fp32 or fp64");
   const Tensor grad_mu = dense_like(mu), grad_logvar = dense_like(mu);
   Samples op = samples_of(mu, logvar, eps, state, row_offset, stream, samples);
-  op.grad_mu = sink(grad_mu), op.grad_logvar = sink(grad_logvar);
+  op.grad_mu = sink(grad_mu);
+  op.grad_logvar = sink(grad_logvar);
   if (grad_z) op.grad_z = source(*grad_z, *grad_z);
   if (grad_ratio) op.grad_ratio = grad_ratio->data_ptr();
-  const Weighing weighing{grad_z.has_value(), grad_ratio.has_value(), estimator == kStl || estimator == kDreg,
-                          estimator == kDreg};
+  const Estimator chosen_estimator{grad_z.has_value(), grad_ratio.has_value(), estimator == kStl || estimator == kDreg,
+                                   estimator == kDreg};
   for_chunks(op, batch_of(mu), [&](int64_t row, int64_t begin, int64_t end, int64_t) {
-    FASTVAE_RUN(chosen, reparameterize_log_ratio_backward, op, row, begin, end, weighing);
+    FASTVAE_RUN(chosen, reparameterize_log_ratio_backward, op, row, begin, end, chosen_estimator);
   });
   return {grad_mu, grad_logvar};
 }

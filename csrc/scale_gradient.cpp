@@ -1,4 +1,4 @@
-// Multiply a gradient that the forward wrote by the gradient of its loss, which most often is 1.
+// Multiply a gradient that the forward wrote by the gradient of its loss, which is usually 1.
 #include "block.h"
 
 FASTVAE_KERNEL(void, scale_gradient, const fastvae::Source& in, const fastvae::Sink& out, int64_t begin, int64_t end,

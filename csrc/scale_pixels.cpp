@@ -1,4 +1,4 @@
-// Pixels as a network takes them: uint8 read as x/255, in fp32 or bf16.
+// Pixels for a network: uint8 read as x/255, in fp32 or bf16.
 //
 // It moves 5 bytes an element (3 in bf16), where a cast and a division move 13 (7).
 #include "block.h"

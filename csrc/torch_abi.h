@@ -1,4 +1,4 @@
-// Torch's stable ABI, as everything here includes it: one place for what differs between the headers of its versions.
+// Torch's stable ABI. All files here include this header, which hides the differences between torch's versions.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>

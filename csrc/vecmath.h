@@ -27,7 +27,7 @@ FASTVAE_INLINE double fma(double a, double b, double c) { return a * b + c; }
 constexpr float kRound = 12582912.0f;
 constexpr uint32_t kRoundBits = 0x4b400000;
 
-// What the latent terms need of one argument.
+// The functions of one argument that the latent terms need.
 template <typename A>
 struct Exponential {
   A exp;     // inf over 88.73, 0 where it would be under 2**-125
@@ -65,7 +65,7 @@ FASTVAE_INLINE float exp(float x) { return exponential(x).exp; }
 FASTVAE_INLINE double exp(double x) { return __builtin_exp(x); }
 
 // exp(-a) for a >= 0 by powers of two, clamped at one end only: two thirds of the work of exp. 2.4 ulp for a < 4, 7 at
-// 30, where log2(e) in one word shows; beside the 1 it is added to, that is nothing. 0 from 87.7 on.
+// 30, because log2(e) is one word. It is added to 1, so that does not matter. 0 from 87.7 on.
 FASTVAE_INLINE float exp_minus(float a) {
   const float c = 88.0f < a ? 88.0f : a;  // a NaN stays
   const float shifted = fma(c, -1.44269504f, kRound);

@@ -1,7 +1,7 @@
 """The loop of the latent operators: the sample, its KL, or both, from one read of mu and logvar and one exponential.
 
-A pointer that is None leaves its part of a kernel out. Noise is drawn in registers, again in backward, and stored
-never.
+A pointer that is None leaves its part of a kernel out. Noise is drawn in registers and never stored: backward draws it
+again.
 """
 
 import math
@@ -11,10 +11,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import NONE, SUM, Sum, folded_weight, on_device_of, plan, row_stride, scalar, settle, summation
+from ._launch import (
+    NONE,
+    SUM,
+    Sum,
+    folded_weight,
+    last_block_reduction,
+    launch_config,
+    on_device_of,
+    row_stride,
+    scalar,
+    summation,
+)
 from ._math import exp_expm1
-from ._noise import normals
-from ._tile import multiple, span, strided
+from ._noise import NO_NOISE, Noise, normals
+from ._tile import load_rows, multiple_of_vector, program_segment, span, store
 
 _INTEGERS = ["length", "chunks", "event", "stride_mu", "stride_logvar", "first", "stream"]
 
@@ -29,7 +40,7 @@ def _spread(logvar):
 
 @triton.jit
 def _clamped(logvar, low, high, COMPUTE: tl.constexpr):
-    """Within bounds that come in fp64; a NaN stays."""
+    """Clamp logvar to bounds that are passed in fp64. A NaN stays."""
     low, high = scalar(low, None, COMPUTE), scalar(high, None, COMPUTE)
     return tl.where(logvar < low, low, tl.where(logvar > high, high, logvar))
 
@@ -41,7 +52,7 @@ def _forward(
     z,  # (B, D) or None: no sample
     kl,  # (rows,) or None: no KL
     partials,  # (rows, chunks) or None
-    tickets,  # (rows,) or None
+    semaphores,  # (rows,) or None
     grad_mu,  # (B, D) or None: no gradients of the KL
     grad_logvar,  # (B, D) or None
     eps,  # (B, D) or None
@@ -65,27 +76,24 @@ def _forward(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(INDEX)
-    length, step = multiple(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (TILE * VECTOR)
-    event = multiple(event, INDEX, VECTOR, ALIGNED)
-    stride_mu = multiple(stride_mu, INDEX, VECTOR, ALIGNED)
-    stride_logvar = multiple(stride_logvar, INDEX, VECTOR, ALIGNED)
+    row, chunk, length, step = program_segment(length, chunks, TILE, VECTOR, ALIGNED, INDEX)
+    event = multiple_of_vector(event, INDEX, VECTOR, ALIGNED)
+    stride_mu = multiple_of_vector(stride_mu, INDEX, VECTOR, ALIGNED)
+    stride_logvar = multiple_of_vector(stride_logvar, INDEX, VECTOR, ALIGNED)
     base = row * length
     if grad_mu is not None:
         factor = scalar(weight, weight_tensor, COMPUTE)
     total = tl.zeros((TILE, VECTOR), COMPUTE)
     # Quads cross rows, so a segment may start inside one; ALIGNED ones never do.
-    lead = 0 if ALIGNED or z is None else ((first + base) % 4).to(INDEX)
-    for tile in range(chunk * (TILE * VECTOR), length + lead, step):
-        start = tile - lead
+    quad_offset = 0 if ALIGNED or z is None else ((first + base) % 4).to(INDEX)
+    for tile in range(chunk * (TILE * VECTOR), length + quad_offset, step):
+        start = tile - quad_offset
         place, mask = span(start, length, VECTOR, TILE, ALIGNED)
-        at_mu = strided(start, event, stride_mu, VECTOR, TILE, ALIGNED, DENSE)
-        mean = tl.load(mu + row * stride_mu + at_mu, mask=mask, other=0.0).to(COMPUTE)
-        at_logvar = strided(start, event, stride_logvar, VECTOR, TILE, ALIGNED, DENSE)
-        raw = tl.load(logvar + row * stride_logvar + at_logvar, mask=mask, other=0.0).to(COMPUTE)
+        mean = load_rows(mu, row, start, event, stride_mu, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE)
+        raw = load_rows(logvar, row, start, event, stride_logvar, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE)
         log = _clamped(raw, low, high, COMPUTE) if CLAMP else raw
-        outside = (raw < log) | (raw > log)  # no gradient there; one on the bounds, and a NaN's stays NaN
-        # Noise first, z last: in other orders sample and KL need more registers (58, not 40: sm_90, fp32).
+        outside = (raw < log) | (raw > log)  # no gradient here, but on the bounds; that of a NaN stays NaN
+        # Noise first, z last: in other orders sample and KL take more registers (58, not 40: sm_90, fp32).
         if eps is not None:
             noise = tl.load(eps + base + place, mask=mask, other=0.0).to(COMPUTE)
         elif z is not None:
@@ -94,16 +102,17 @@ def _forward(
         if kl is not None:
             total += tl.where(mask, 0.5 * (mean * mean + (variance_less_one - log)), 0.0)
             if grad_mu is not None:
-                to_mu, to_logvar = factor * mean, factor * (0.5 * variance_less_one)
+                to_mu = factor * mean
+                to_logvar = factor * (0.5 * variance_less_one)
                 if CLAMP:
                     to_logvar = tl.where(outside, 0.0, to_logvar)
-                tl.store(grad_mu + base + place, to_mu.to(grad_mu.dtype.element_ty), mask=mask)
-                tl.store(grad_logvar + base + place, to_logvar.to(grad_logvar.dtype.element_ty), mask=mask)
+                store(grad_mu + base, place, to_mu, mask)
+                store(grad_logvar + base, place, to_logvar, mask)
         if z is not None:
-            tl.store(z + base + place, (mean + deviation * noise).to(z.dtype.element_ty), mask=mask)
+            store(z + base, place, mean + deviation * noise, mask)
     if kl is not None:
         partial = tl.sum(tl.sum(total, axis=1), axis=0)
-        settle(partial, kl, partials, tickets, weight_tensor, weight, row, chunk, chunks)
+        last_block_reduction(partial, kl, partials, semaphores, weight_tensor, weight, row, chunk, chunks)
 
 
 @triton.jit(do_not_specialize=_INTEGERS)
@@ -135,58 +144,47 @@ def _backward(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(INDEX)
-    length, step = multiple(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (TILE * VECTOR)
-    event = multiple(event, INDEX, VECTOR, ALIGNED)
-    stride_mu = multiple(stride_mu, INDEX, VECTOR, ALIGNED)
-    stride_logvar = multiple(stride_logvar, INDEX, VECTOR, ALIGNED)
+    row, chunk, length, step = program_segment(length, chunks, TILE, VECTOR, ALIGNED, INDEX)
+    event = multiple_of_vector(event, INDEX, VECTOR, ALIGNED)
+    stride_mu = multiple_of_vector(stride_mu, INDEX, VECTOR, ALIGNED)
+    stride_logvar = multiple_of_vector(stride_logvar, INDEX, VECTOR, ALIGNED)
     base = row * length
     if grad_kl is not None:
         factor = scalar(weight, weight_tensor, COMPUTE) * tl.load(grad_kl + row).to(COMPUTE)
     # Quads cross rows, so a segment may start inside one; ALIGNED ones never do.
-    lead = 0 if ALIGNED or grad_z is None else ((first + base) % 4).to(INDEX)
-    for tile in range(chunk * (TILE * VECTOR), length + lead, step):
-        start = tile - lead
+    quad_offset = 0 if ALIGNED or grad_z is None else ((first + base) % 4).to(INDEX)
+    for tile in range(chunk * (TILE * VECTOR), length + quad_offset, step):
+        start = tile - quad_offset
         place, mask = span(start, length, VECTOR, TILE, ALIGNED)
-        at_logvar = strided(start, event, stride_logvar, VECTOR, TILE, ALIGNED, DENSE)
-        raw = tl.load(logvar + row * stride_logvar + at_logvar, mask=mask, other=0.0).to(COMPUTE)
+        raw = load_rows(logvar, row, start, event, stride_logvar, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE)
         log = _clamped(raw, low, high, COMPUTE) if CLAMP else raw
-        outside = (raw < log) | (raw > log)  # no gradient there; one on the bounds, and a NaN's stays NaN
-        # Noise first again: after the KL's terms, it takes more registers in bf16.
+        outside = (raw < log) | (raw > log)  # no gradient here, but on the bounds; that of a NaN stays NaN
+        # Noise first: after the KL's terms, it takes more registers in bf16.
         if eps is not None:
             noise = tl.load(eps + base + place, mask=mask, other=0.0).to(COMPUTE)
         elif grad_z is not None:
             noise = normals(state, stream, first + base + start, TILE, VECTOR, COMPUTE)
         if grad_kl is not None:
-            at_mu = strided(start, event, stride_mu, VECTOR, TILE, ALIGNED, DENSE)
-            mean = tl.load(mu + row * stride_mu + at_mu, mask=mask, other=0.0).to(COMPUTE)
+            mean = load_rows(mu, row, start, event, stride_mu, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE)
         if grad_z is not None:
             of_z = tl.load(grad_z + base + place, mask=mask, other=0.0).to(COMPUTE)
         deviation, variance_less_one = _spread(log)
         to_mu, to_logvar = tl.zeros((TILE, VECTOR), COMPUTE), tl.zeros((TILE, VECTOR), COMPUTE)
         if grad_kl is not None:
-            to_mu, to_logvar = factor * mean, factor * (0.5 * variance_less_one)
+            to_mu = factor * mean
+            to_logvar = factor * (0.5 * variance_less_one)
         if grad_z is not None:
             to_mu += of_z
             to_logvar += 0.5 * of_z * deviation * noise
         if CLAMP:
             to_logvar = tl.where(outside, 0.0, to_logvar)
         if grad_mu is not None:
-            tl.store(grad_mu + base + place, to_mu.to(grad_mu.dtype.element_ty), mask=mask)
-        tl.store(grad_logvar + base + place, to_logvar.to(grad_logvar.dtype.element_ty), mask=mask)
-
-
-class Noise(NamedTuple):
-    """The arguments of a draw, as every schema with noise has them."""
-
-    eps: Tensor | None
-    state: Tensor | None
-    row_offset: int
-    stream: int
+            store(grad_mu + base, place, to_mu, mask)
+        store(grad_logvar + base, place, to_logvar, mask)
 
 
 class Clamp(NamedTuple):
-    """Bounds of logvar, as every schema of a latent term has them: -inf and inf where there are none."""
+    """The bounds of logvar in the schema of a latent term: -inf and inf if there are none."""
 
     low: float
     high: float
@@ -197,14 +195,29 @@ class Clamp(NamedTuple):
 
 
 class Reduce(NamedTuple):
-    """The arguments of a reduction, as every schema with a loss has them."""
+    """The arguments of a reduction, which end every schema with a loss."""
 
     code: int
     weight: float
     weight_tensor: Tensor | None
 
 
-_NO_NOISE, _NO_KL = Noise(None, None, 0, 0), Reduce(SUM, 0.0, None)
+_NO_KL = Reduce(SUM, 0.0, None)
+
+
+def unpack(
+    eps: Tensor | None,
+    state: Tensor | None,
+    row_offset: int,
+    stream: int,
+    low: float,
+    high: float,
+    reduction: int = _NO_KL.code,
+    weight: float = _NO_KL.weight,
+    weight_tensor: Tensor | None = None,
+) -> tuple[Noise, Clamp, Reduce]:
+    """Make records of the arguments that follow mu and logvar in the schemas of the operators with noise."""
+    return Noise(eps, state, row_offset, stream), Clamp(low, high), Reduce(reduction, weight, weight_tensor)
 
 
 def forward(
@@ -213,22 +226,22 @@ def forward(
     *,
     clamp: Clamp,
     z: Tensor | None = None,
-    noise: Noise = _NO_NOISE,
+    noise: Noise = NO_NOISE,
     reduce: Reduce | None = None,
     gradients: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> Tensor | None:
     """Write z and the gradients of the KL where given; return the KL if there is a reduction for it."""
     strides = row_stride(mu), row_stride(logvar)
     code, weight, weight_tensor = reduce or _NO_KL
-    cut = plan(mu, code == NONE, strides=strides, row_offset=noise.row_offset)
-    kl = summation(mu, code, cut) if reduce else Sum(None, None, None)
-    if not cut.empty:
+    config = launch_config(mu, code == NONE, strides=strides, row_offset=noise.row_offset)
+    kl = summation(mu, code, config) if reduce else Sum(None, None, None)
+    if not config.empty:
         weight = folded_weight(weight, code, mu.shape[0])
         with on_device_of(mu):
-            _forward[cut.grid](
+            _forward[config.grid](
                 mu, logvar, z, *kl, *gradients, noise.eps, noise.state, weight_tensor,
-                cut.length, cut.chunks, cut.event, *strides, cut.first, noise.stream, weight,
-                *clamp, CLAMP=clamp.active, **cut.meta,
+                config.length, config.chunks, config.event, *strides, config.first, noise.stream, weight,
+                *clamp, CLAMP=clamp.active, **config.meta,
             )  # fmt: skip
     return kl.loss
 
@@ -240,23 +253,24 @@ def backward(
     logvar: Tensor,
     *,
     clamp: Clamp,
-    noise: Noise = _NO_NOISE,
+    noise: Noise = NO_NOISE,
     reduce: Reduce = _NO_KL,
 ) -> tuple[Tensor | None, Tensor]:
-    """The gradients of mu (where it is given) and logvar, from those of z and of the KL (where they are)."""
+    """Return the gradients of mu (None if mu is) and logvar, from those of z and the KL that are not None."""
     strides = row_stride(logvar if mu is None else mu), row_stride(logvar)
-    # Only a factor for each sample needs a segment for each sample. Clamped, two vectors a thread of bf16 take three
-    # times the registers of one (sm_80).
-    per_row, max_tile = reduce.code == NONE and grad_kl is not None, 256 if clamp.active else 512
-    cut = plan(logvar, per_row, strides=strides, row_offset=noise.row_offset, max_tile=max_tile)
+    # Only a factor for each sample needs a segment for each sample.
+    per_row = reduce.code == NONE and grad_kl is not None
+    # With a clamp, two vectors a thread of bf16 take three times the registers of one (sm_80).
+    max_tile = 256 if clamp.active else 512
+    config = launch_config(logvar, per_row, strides=strides, row_offset=noise.row_offset, max_tile=max_tile)
     grad_mu = None if mu is None else mu.new_empty(mu.shape)
     grad_logvar = logvar.new_empty(logvar.shape)
-    if not cut.empty:
+    if not config.empty:
         weight = folded_weight(reduce.weight, reduce.code, logvar.shape[0])
         with on_device_of(logvar):
-            _backward[cut.grid](
+            _backward[config.grid](
                 grad_z, grad_kl, mu, logvar, grad_mu, grad_logvar, noise.eps, noise.state, reduce.weight_tensor,
-                cut.length, cut.chunks, cut.event, *strides, cut.first, noise.stream, weight,
-                *clamp, CLAMP=clamp.active, **cut.meta,
+                config.length, config.chunks, config.event, *strides, config.first, noise.stream, weight,
+                *clamp, CLAMP=clamp.active, **config.meta,
             )  # fmt: skip
     return grad_mu, grad_logvar

@@ -1,9 +1,9 @@
-"""How work is cut into programs, and the ordered end of every reduction.
+"""The split of work into programs, and the ordered end of every reduction.
 
 A tensor is ``rows`` segments of ``length`` elements: one segment for a scalar loss, one a sample for
-``reduction="none"``. Each segment is shared by ``chunks`` programs, of which program k takes tiles k, k + chunks, ...
-and sums them into one partial; the program that comes last adds the partials in order. The cut depends on the shape
-alone, never on the device, and who comes last does not change what is added: the same call gives the same bits.
+``reduction="none"``. Each segment is shared by ``chunks`` programs. Program k sums tiles k, k + chunks, ... into one
+partial, and the program that ends last adds the partials in order. The split depends on the shape alone, never on the
+device, and which program ends last does not change the sum: the same call gives the same bits.
 
 A tile is (TILE, VECTOR): VECTOR elements are one 128-bit access of the prediction's type (two for fp64) and one or
 two quads of noise, and consecutive threads take consecutive vectors. The narrow second axis keeps Triton from giving
@@ -23,14 +23,16 @@ from torch import Tensor
 NONE, SUM, BATCHMEAN = range(3)
 
 # Tile sizes are reasoned, NOT YET MEASURED ON A GPU: (elements up to, vectors a program, warps). Small tensors are
-# cut finely, so that 512 x 64 latents make 128 programs; large ones give each thread two vectors in flight.
+# split finely, so that 512 x 64 latents make 128 programs; large ones give each thread two vectors in flight.
 _TILES = ((2**18, 64, 2), (2**21, 128, 4), (2**63, 512, 8))
 _INT32_REACH = 2**30  # elements up to which offsets are int32, with headroom for the last step of a loop over tiles
 _MAX_CHUNKS = 4096  # partials of a scalar loss: about 4 waves of an H100
 _BLOCK = tl.constexpr(1024)  # partials that the last program adds at a time
 
 
-class Plan(NamedTuple):
+class LaunchConfig(NamedTuple):
+    """The split of a tensor: the grid, the sizes that kernels are passed, and their compile-time constants."""
+
     rows: int
     length: int
     chunks: int
@@ -47,7 +49,7 @@ class Plan(NamedTuple):
         return self.rows * self.length == 0
 
 
-def plan(
+def launch_config(
     like: Tensor,
     per_row: bool,
     *,
@@ -55,13 +57,14 @@ def plan(
     row_offset: int = 0,
     max_chunks: int | None = None,
     max_tile: int = 512,
-) -> Plan:
-    """Cut ``like`` (B, ...). ``strides`` are the row strides of the inputs where they may not be dense.
+) -> LaunchConfig:
+    """Split ``like`` (B, ...) into programs. ``strides`` are the row strides of the inputs that may not be dense.
 
-    ALIGNED says that vectors never straddle the end of a segment, a row or a quad; then one comparison masks a whole
-    vector, and accesses are wide without anything being known about the batch size.
+    ALIGNED says that vectors never straddle the end of a segment, a row or a quad of noise. Then one comparison masks a
+    whole vector, and accesses are wide whatever the batch size.
     """
-    batch, numel = like.shape[0], like.numel()
+    batch = like.shape[0]
+    numel = like.numel()
     event = math.prod(like.shape[1:])
     first = row_offset * event  # the global index of element 0, from which the noise counts
     rows, length = (batch, event) if per_row else (1, numel)
@@ -89,16 +92,16 @@ def plan(
         meta["DENSE"] = dense
     # One more vector than the length needs: a segment that starts inside a quad is read from that quad's start.
     chunks = triton.cdiv(length + (0 if meta["ALIGNED"] else 3), tile * vector)
-    return Plan(rows, length, max(1, min(chunks, max_chunks)), event, first, meta)
+    return LaunchConfig(rows, length, max(1, min(chunks, max_chunks)), event, first, meta)
 
 
 def row_stride(tensor: Tensor) -> int:
-    """Of a tensor with dense rows; that of a single row is never used, whatever torch calls it."""
+    """The row stride of a tensor with dense rows. That of a single row is never used, whatever torch calls it."""
     return tensor.stride(0) if tensor.shape[0] > 1 else math.prod(tensor.shape[1:])
 
 
 def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[None]:
-    """Triton launches on the current device; make that the tensor's. Free where it is already, which is the rule."""
+    """Make the tensor's device the current one, on which Triton launches. Costs nothing if it is already, as usual."""
     if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
         return torch.cuda.device(tensor.device)
     return contextlib.nullcontext()
@@ -113,39 +116,39 @@ def empty_gradient(tensor: Tensor, reduction: int, with_grad: bool) -> Tensor:
 
 
 class Sum(NamedTuple):
-    """Where a loss is summed: the loss, and unless each segment has one program, the partials and a ticket for each."""
+    """The memory of a sum: the loss, and unless each segment has one program, its partials and its semaphore."""
 
     loss: Tensor | None
     partials: Tensor | None  # (rows, chunks)
-    tickets: Tensor | None  # (rows,) int32, at zero between launches
+    semaphores: Tensor | None  # (rows,) int32, at zero between launches
 
 
-def summation(like: Tensor, reduction: int, cut: Plan) -> Sum:
+def summation(like: Tensor, reduction: int, config: LaunchConfig) -> Sum:
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     shape = (like.shape[0],) if reduction == NONE else ()
-    if cut.empty:
+    if config.empty:
         mean_of_nothing = reduction == BATCHMEAN and like.shape[0] == 0
         return Sum(like.new_full(shape, math.nan if mean_of_nothing else 0.0, dtype=dtype), None, None)
     loss = like.new_empty(shape, dtype=dtype)
-    if cut.chunks == 1:
+    if config.chunks == 1:
         return Sum(loss, None, None)
-    return Sum(loss, like.new_empty((cut.rows, cut.chunks), dtype=dtype), _tickets(like, cut.rows))
+    return Sum(loss, like.new_empty((config.rows, config.chunks), dtype=dtype), _semaphores(like, config.rows))
 
 
 _zeros: dict[tuple[torch.device, int], Tensor] = {}
 
 
-def _tickets(like: Tensor, rows: int) -> Tensor:
-    """Counters at zero. Launches on one stream follow one another and leave them so, and share theirs."""
+def _semaphores(like: Tensor, rows: int) -> Tensor:
+    """Counters at zero. Launches on one stream share them: each follows the one before, and leaves zeros again."""
     if like.is_cuda and torch.cuda.is_current_stream_capturing():
-        # A graph has its own, zeroed in it: it may be replayed on any stream.
+        # A graph zeroes counters of its own, because it may be replayed on any stream.
         return torch.zeros(rows, dtype=torch.int32, device=like.device)
     stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
-    tickets = _zeros.get((like.device, stream))
-    if tickets is None or len(tickets) < rows:
-        # Over 256 segments have a program each, and no tickets.
-        tickets = _zeros[like.device, stream] = torch.zeros(max(rows, 256), dtype=torch.int32, device=like.device)
-    return tickets
+    semaphores = _zeros.get((like.device, stream))
+    if semaphores is None or len(semaphores) < rows:
+        # More than 256 segments have one program each, and need no semaphores.
+        semaphores = _zeros[like.device, stream] = torch.zeros(max(rows, 256), dtype=torch.int32, device=like.device)
+    return semaphores
 
 
 @triton.jit
@@ -158,31 +161,41 @@ def scalar(value, tensor, dtype: tl.constexpr):
 
 
 @triton.jit
-def settle(
+def row_factor(grad_output, row, weight, weight_tensor, dtype: tl.constexpr):
+    """The factor of a segment's gradients: the weight, times the loss's own gradient where that is not None."""
+    factor = scalar(weight, weight_tensor, dtype)
+    if grad_output is not None:
+        factor *= tl.load(grad_output + row).to(dtype)
+    return factor
+
+
+@triton.jit
+def last_block_reduction(
     partial,
     loss,  # (rows,)
     partials,  # (rows, chunks) or None: one program a segment
-    tickets,  # (rows,) int32 or None
+    semaphores,  # (rows,) int32 or None
     weight_tensor,  # () or None
     weight,
     row,
     chunk,
     chunks,
 ):
-    """The end of a program: keep its partial sum. The last program of a segment adds all of them, in order and in fp64,
-    applies the weight and writes the loss: no launch of its own.
+    """End a program: store its partial sum; in the last program of a segment, add the partials and write the loss.
+
+    They are added in order and in fp64, and multiplied by the weight. This takes no second launch.
     """
     factor = scalar(weight, weight_tensor, tl.float64)
     if partials is None:
         tl.store(loss + row, partial.to(tl.float64) * factor)
     else:
         tl.store(partials + row * chunks + chunk, partial)
-        # One thread stores the partial and draws the ticket. Release: who sees the ticket sees the partial. Acquire:
-        # the last program sees them all, past the first-level cache.
-        if tl.atomic_add(tickets + row, 1, sem="acq_rel") == chunks - 1:
+        # One thread stores the partial and increments the semaphore. Release: a program that sees the increment sees
+        # the partial. Acquire: the last program sees all partials, past the first-level cache.
+        if tl.atomic_add(semaphores + row, 1, sem="acq_rel") == chunks - 1:
             total = tl.zeros((_BLOCK,), tl.float64)
             for start in range(0, chunks, _BLOCK):
                 k = start + tl.arange(0, _BLOCK)
                 total += tl.load(partials + row * chunks + k, mask=k < chunks, other=0.0, cache_modifier=".cg")
             tl.store(loss + row, tl.sum(total, axis=0) * factor)
-            tl.store(tickets + row, 0)  # for the next launch
+            tl.store(semaphores + row, 0)  # for the next launch

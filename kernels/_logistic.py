@@ -29,7 +29,8 @@ def logistic_bin(mean, log_scale, x):
     error = x - mean
     sign = tl.where(edge, side, tl.where(error < 0.0, -1.0, 1.0))
     away = sign * error
-    a, b = (away + _HALF) * inverse, (away - _HALF) * inverse
+    a = (away + _HALF) * inverse
+    b = (away - _HALF) * inverse
     outside = b > 0.0
     width = 2.0 * _HALF * inverse
     width = tl.where(width > 1e-30, width, 1e-30)
@@ -37,14 +38,15 @@ def logistic_bin(mean, log_scale, x):
     decay, rest = tl.where(edge, 0.0, decay), tl.where(edge, 1.0, -less_one)  # exp(b - a), and 1 less it
     near = tl.exp(-tl.abs(b))
     far = decay * tl.where(outside, near, 1.0 / tl.where(near > 1e-30, near, 1e-30))  # exp(-a)
-    # Of a wide scale, the ratio is over the width; then nothing underflows before its logarithm is taken.
+    # For a wide scale the ratio is divided by the width, so that nothing underflows before its logarithm is taken.
     wide = tl.where(edge, 2.0, width) < 1.0
     divisor = tl.where(wide, width, 1.0)
     excess = far * near + (far + near)
     shared = 1.0 / (divisor * (1.0 + excess))
-    ratio, quotient = rest * shared, divisor * shared  # quotient: 1 / ((1 + far) * (1 + near))
+    ratio = rest * shared
+    quotient = divisor * shared  # quotient: 1 / ((1 + far) * (1 + near))
     offset = tl.where(wide, -log_scale - _LOG_255, 0.0)  # log(width)
-    # Of a probability near 1, the digits that the ratio has rounded away.
+    # The digits that the ratio of a probability near 1 has rounded away.
     lost = tl.where(ratio > tl.where(wide, 2.0, 0.5), (1.0 - ratio) - (decay + excess) * quotient, 0.0)
     log_prob = (offset - tl.where(outside, b, 0.0)) + (tl.log(ratio) + lost) + 0.0 * (mean + log_scale)
     # sigmoid(b) - sigmoid(-a) and b sigmoid(b) - a sigmoid(-a), each over the common denominator.

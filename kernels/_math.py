@@ -1,6 +1,6 @@
-"""Elementary functions that the interpreter can run too: polynomials of our own where Triton only has libdevice.
+"""Elementary functions that the interpreter can run too: polynomials where Triton only has libdevice.
 
-Everything is in the type of its argument (fp32 or fp64), good to an ulp or two, and carries NaN and inf through.
+Each function computes in the type of its argument (fp32 or fp64), to an ulp or two, and passes on NaN and inf.
 """
 
 import math
@@ -8,8 +8,8 @@ import math
 import triton
 import triton.language as tl
 
-# Taylor coefficients, the constant first. On each function's reduced range the first one left out is below half an
-# ulp, so nothing is won by fitting.
+# Taylor coefficients, the constant first. On each function's reduced range the first omitted term is below half an
+# ulp, so a fitted polynomial would be no better.
 _EXP_32 = tl.constexpr(tuple(1 / math.factorial(k) for k in range(1, 8)))  # (e**r - 1) / r, |r| <= ln(2)/2
 _EXP_64 = tl.constexpr(tuple(1 / math.factorial(k) for k in range(1, 15)))
 _ATANH_32 = tl.constexpr(tuple(2 / (2 * k + 1) for k in range(8)))  # 2 atanh(s) / s in s**2, s <= 1/3
@@ -70,7 +70,7 @@ def exp_expm1(x):
 
 @triton.jit
 def log1p_unit(y):
-    """``log(1 + y)`` for y in [0, 1], as ``2 atanh(y / (2 + y))``: no digits are lost for small y."""
+    """``log(1 + y)`` for y in [0, 1], as ``2 atanh(y / (2 + y))``, which keeps the digits of a small y."""
     s = y / (2.0 + y)
     return s * (horner(s * s, _ATANH_64) if y.dtype == tl.float64 else horner(s * s, _ATANH_32))
 
@@ -82,9 +82,11 @@ def sincos_turns(turns):
     angle = (turns - count * 0.25) * _TWO_PI
     square = angle * angle
     if turns.dtype == tl.float64:
-        sine, cosine = angle * horner(square, _SIN_64), horner(square, _COS_64)
+        sine = angle * horner(square, _SIN_64)
+        cosine = horner(square, _COS_64)
     else:
-        sine, cosine = angle * horner(square, _SIN_32), horner(square, _COS_32)
+        sine = angle * horner(square, _SIN_32)
+        cosine = horner(square, _COS_32)
     quarter = count.to(tl.int32)
     swap = (quarter & 1) == 1
     sin, cos = tl.where(swap, cosine, sine), tl.where(swap, sine, cosine)
@@ -95,8 +97,8 @@ def sincos_turns(turns):
 def pixel(x, dtype: tl.constexpr):
     """A target as a number: uint8 is read as ``x / 255``, equal to the bit to a correctly rounded division.
 
-    In fp32, 1/255 is split into 257/65536, whose product with x is exact, and the rest: two operations, where div.rn
-    has a slow path. All 256 values are a test.
+    In fp32, 1/255 is split into 257/65536, whose product with x is exact, and the rest: two operations, without the
+    slow path of div.rn. A test covers all 256 values.
     """
     value = x.to(dtype)
     if x.dtype == tl.uint8:

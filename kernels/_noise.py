@@ -3,10 +3,25 @@
 fastvae/reference/noise.py is the specification. Words and uniforms are equal to it to the bit.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from ._math import sincos_turns
+
+
+class Noise(NamedTuple):
+    """The noise arguments of a schema: an explicit ``eps``, or the key and the place of a draw."""
+
+    eps: Tensor | None
+    state: Tensor | None  # (2,) int64 [seed, step]
+    row_offset: int
+    stream: int
+
+
+NO_NOISE = Noise(None, None, 0, 0)
 
 
 @triton.jit
@@ -14,7 +29,8 @@ def words(state, stream, quad):
     """The four Philox4x32-10 words of each quad (int64, any shape). ``state``: (2,) int64, ``[seed, step]``."""
     seed = tl.load(state).to(tl.uint64)
     step = tl.load(state + 1).to(tl.uint32)
-    low, high = quad.to(tl.uint32), (quad >> 32).to(tl.uint32)
+    low = quad.to(tl.uint32)
+    high = (quad >> 32).to(tl.uint32)
     return tl.philox(seed, low, high, low * 0 + step, low * 0 + tl.cast(stream, tl.uint32))
 
 
@@ -58,7 +74,7 @@ def normals(state, stream, first, TILE: tl.constexpr, VECTOR: tl.constexpr, dtyp
 
 @triton.jit
 def quads(state, stream, quad, TILE: tl.constexpr, VECTOR: tl.constexpr, dtype: tl.constexpr):
-    """The same for vectors that start at any quads, (TILE, 1) int64."""
+    """A tile of noise whose vectors start at any quads, (TILE, 1) int64."""
     n0, n1, n2, n3 = _lanes(state, stream, quad, dtype)
     if VECTOR == 8:
         m0, m1, m2, m3 = _lanes(state, stream, quad + 1, dtype)

@@ -1,28 +1,30 @@
-"""How tensors (B, planes, ...) with several predictions a pixel are cut: tiles of a few planes and a few pixels.
+"""The split of tensors (B, planes, ...) with several predictions a pixel into tiles of a few planes and pixels.
 
 A tile is (planes, PIXELS, VECTOR), VECTOR as in _launch.py. Planes come first, so that a reduction over them leaves
-each thread's pixels where they are; their number is a power of two, of which the kernel masks what is not there.
+each thread's pixels in place. Their number is a power of two; the kernel masks the planes that do not exist.
 """
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import NONE, Plan, plan
-from ._tile import multiple, span, strided
+from ._launch import NONE, LaunchConfig, launch_config
+from ._tile import multiple_of_vector, span, strided
 
 
-def plan_planes(tensor: Tensor, reduction: int, most: int, elements: int, warps: int) -> tuple[Plan, dict[str, int]]:
-    """Cut the pixels of ``tensor`` (B, planes, ...) into tiles of ``most`` planes, ``elements`` in all."""
+def plane_launch_config(
+    tensor: Tensor, reduction: int, most: int, elements: int, warps: int
+) -> tuple[LaunchConfig, dict[str, int]]:
+    """Split the pixels of ``tensor`` (B, planes, ...) into tiles of ``most`` planes, ``elements`` in all."""
     inner = tensor[0, 0].numel() if tensor.shape[0] else 0
     stride = tensor.shape[1] * inner
-    cut = plan(tensor[:, 0], reduction == NONE, strides=(stride,))
-    meta = {key: value for key, value in cut.meta.items() if key != "TILE"}
+    config = launch_config(tensor[:, 0], reduction == NONE, strides=(stride,))
+    meta = {key: value for key, value in config.meta.items() if key != "TILE"}
     meta |= {"PIXELS": max(1, elements // (most * meta["VECTOR"])), "num_warps": warps}
-    chunks = triton.cdiv(cut.length, meta["PIXELS"] * meta["VECTOR"])
-    # Where each sample has programs of its own, a few waves of an H100 share them; else one second stage's worth.
-    limit = 4096 if reduction != NONE else triton.cdiv(4096, max(cut.rows, 1))
-    return cut._replace(chunks=max(1, min(chunks, limit)), meta=meta), {"inner": inner, "planes": tensor.shape[1]}
+    chunks = triton.cdiv(config.length, meta["PIXELS"] * meta["VECTOR"])
+    # Losses for each sample: a few waves of an H100 in all. One loss: as many partials as the last block adds at once.
+    limit = 4096 if reduction != NONE else triton.cdiv(4096, max(config.rows, 1))
+    return config._replace(chunks=max(1, min(chunks, limit)), meta=meta), {"inner": inner, "planes": tensor.shape[1]}
 
 
 @triton.jit
@@ -40,6 +42,6 @@ def locate(
 ):
     """Offsets of a tile's pixels in the first of ``planes`` planes, (PIXELS, VECTOR), and their mask."""
     _, mask = span(start, length, VECTOR, PIXELS, ALIGNED)
-    stride = multiple(inner, INDEX, VECTOR, ALIGNED) * planes
-    offset = strided(start, multiple(inner, INDEX, VECTOR, ALIGNED), stride, VECTOR, PIXELS, ALIGNED, DENSE)
+    stride = multiple_of_vector(inner, INDEX, VECTOR, ALIGNED) * planes
+    offset = strided(start, multiple_of_vector(inner, INDEX, VECTOR, ALIGNED), stride, VECTOR, PIXELS, ALIGNED, DENSE)
     return row * stride.to(tl.int64) + offset, mask

@@ -7,11 +7,12 @@ import triton.language as tl
 from torch import Tensor
 
 from ._math import log1p_unit
-from ._pixel import Key, Likelihood, backward, forward
+from ._noise import Noise
+from ._pixel import Likelihood, backward, forward
 
 
 @triton.jit
-def _terms(logit, x, _p, _q):
+def _terms(logit, x, _constant0, _constant1):
     """The loss ``max(l, 0) - l*x + log1p(exp(-|l|))`` and its slope ``sigmoid(l) - x``."""
     decay = tl.exp(-tl.abs(logit))
     reciprocal = 1.0 / (1.0 + decay)
@@ -23,7 +24,7 @@ def _terms(logit, x, _p, _q):
 def bernoulli_nll(
     logits: Tensor, target: Tensor, state: Tensor | None, row_offset: int, stream: int, *reduce: Any
 ) -> tuple[Tensor, ...]:
-    likelihood = Likelihood(_terms, key=Key(state, row_offset, stream))
+    likelihood = Likelihood(_terms, noise=Noise(None, state, row_offset, stream))
     return forward(likelihood, (logits,), target, *reduce)
 
 
@@ -36,5 +37,5 @@ def bernoulli_nll_backward(
     stream: int,
     *reduce: Any,
 ) -> Tensor:
-    likelihood = Likelihood(_terms, key=Key(state, row_offset, stream))
+    likelihood = Likelihood(_terms, noise=Noise(None, state, row_offset, stream))
     return backward(likelihood, grad_output, (logits,), target, *reduce)[0]

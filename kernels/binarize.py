@@ -1,12 +1,12 @@
-"""Black-and-white pixels drawn from grey ones: a byte read and a byte written, and a quad of words for each four."""
+"""Black-and-white pixels drawn from grey ones: one byte read and written a pixel, and one Philox call for four."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import on_device_of, plan
+from ._launch import launch_config, on_device_of
 from ._noise import binarized
-from ._tile import multiple, span
+from ._tile import program_segment, span
 
 
 @triton.jit(do_not_specialize=["length", "chunks", "first", "stream"])
@@ -23,11 +23,10 @@ def _binarize(
     ALIGNED: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    chunk = tl.program_id(1).to(INDEX)
-    length, step = multiple(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (TILE * VECTOR)
-    lead = 0 if ALIGNED else (first % 4).to(INDEX)  # the batch may start inside a quad
-    for tile in range(chunk * (TILE * VECTOR), length + lead, step):
-        start = tile - lead
+    _, chunk, length, step = program_segment(length, chunks, TILE, VECTOR, ALIGNED, INDEX)
+    quad_offset = 0 if ALIGNED else (first % 4).to(INDEX)  # the batch may start inside a quad
+    for tile in range(chunk * (TILE * VECTOR), length + quad_offset, step):
+        start = tile - quad_offset
         place, mask = span(start, length, VECTOR, TILE, ALIGNED)
         grey = tl.load(target + place, mask=mask, other=0)
         tl.store(drawn + place, binarized(grey, state, stream, first + start, TILE, VECTOR), mask=mask)
@@ -35,9 +34,9 @@ def _binarize(
 
 def binarize(target: Tensor, state: Tensor, row_offset: int, stream: int) -> Tensor:
     drawn = target.new_empty(target.shape)
-    cut = plan(target, False, row_offset=row_offset)
-    if not cut.empty:
-        meta = {name: value for name, value in cut.meta.items() if name != "COMPUTE"}  # it computes in integers
+    config = launch_config(target, False, row_offset=row_offset)
+    if not config.empty:
+        meta = {name: value for name, value in config.meta.items() if name != "COMPUTE"}  # it computes in integers
         with on_device_of(target):
-            _binarize[cut.grid](target, drawn, state, cut.length, cut.chunks, cut.first, stream, **meta)
+            _binarize[config.grid](target, drawn, state, config.length, config.chunks, config.first, stream, **meta)
     return drawn

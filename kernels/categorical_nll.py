@@ -1,19 +1,20 @@
-"""Cross-entropy of class logits. Memory is read once: a tile of pixels, with all its classes, stays in the cache."""
+"""Cross-entropy of class logits. Memory is read once: all classes of a tile of pixels stay in the cache."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import empty_gradient, folded_weight, on_device_of, scalar, settle, summation
-from ._planes import locate, plan_planes
-from ._tile import multiple, span
+from ._launch import empty_gradient, folded_weight, last_block_reduction, on_device_of, row_factor, summation
+from ._planes import locate, plane_launch_config
+from ._tile import multiple_of_vector, program_segment, span, store
 
 
 @triton.jit
 def _classes(logits, at, mask, first, inner, classes, CLASSES: tl.constexpr, COMPUTE: tl.constexpr):
-    """A tile of classes from ``first``: their numbers, where they lie, which are there, and their logits."""
+    """A tile of classes from ``first``: their numbers, places, mask and logits."""
     k = first + tl.arange(0, CLASSES)[:, None, None]
-    place, there = at[None, :, :] + k * inner, (k < classes) & mask[None, :, :]
+    place = at[None, :, :] + k * inner
+    there = (k < classes) & mask[None, :, :]
     logit = tl.load(logits + place, mask=there, other=float("-inf")).to(COMPUTE)
     return k, place, there, tl.where(mask[None, :, :], logit, 0.0)
 
@@ -26,7 +27,7 @@ def _nll(
     gradient,  # (B, planes, inner) or None
     loss_sum,  # (rows,) or None: the gradient alone
     partials,  # (rows, chunks) or None
-    tickets,  # (rows,) or None
+    semaphores,  # (rows,) or None
     weight_tensor,  # () or None
     length: tl.int64,
     chunks: tl.int64,
@@ -41,12 +42,10 @@ def _nll(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(INDEX)
-    length, step = multiple(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (PIXELS * VECTOR)
-    inner, planes = multiple(inner, INDEX, VECTOR, ALIGNED), tl.cast(planes, INDEX)
-    factor = scalar(weight, weight_tensor, COMPUTE)
-    if grad_output is not None:
-        factor *= tl.load(grad_output + row).to(COMPUTE)
+    row, chunk, length, step = program_segment(length, chunks, PIXELS, VECTOR, ALIGNED, INDEX)
+    inner = multiple_of_vector(inner, INDEX, VECTOR, ALIGNED)
+    planes = tl.cast(planes, INDEX)
+    factor = row_factor(grad_output, row, weight, weight_tensor, COMPUTE)
     total = tl.zeros((PIXELS, VECTOR), COMPUTE)
     for start in range(chunk * (PIXELS * VECTOR), length, step):
         at, _ = locate(start, row, length, inner, planes, PIXELS, VECTOR, ALIGNED, DENSE, INDEX)
@@ -76,18 +75,19 @@ def _nll(
             lost = (others - (whole - own)) * reciprocal  # by the rounding of the whole
             total += tl.where(mask, (tl.log(whole) + lost) - chosen, 0.0)
         if gradient is not None:
-            share, rest = (factor * reciprocal)[None, :, :], -others[None, :, :]
+            share = (factor * reciprocal)[None, :, :]
+            rest = -others[None, :, :]
             for first in range(0, planes, CLASSES):
                 k, place_k, there, logit = _classes(logits, at, mask, first, inner, planes, CLASSES, COMPUTE)
                 slope = share * tl.where(k == index, rest, tl.exp(logit - highest))
-                tl.store(gradient + place_k, slope.to(gradient.dtype.element_ty), mask=there)
+                store(gradient, place_k, slope, there)
     if loss_sum is not None:
         partial = tl.sum(tl.sum(total, axis=1), axis=0)
-        settle(partial, loss_sum, partials, tickets, weight_tensor, weight, row, chunk, chunks)
+        last_block_reduction(partial, loss_sum, partials, semaphores, weight_tensor, weight, row, chunk, chunks)
 
 
-# Elements a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. Each thread of 4 warps holds one 128-bit
-# vector (two of fp64); of 8 warps it needs a third more registers, and spills (sm_80).
+# Elements a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. With 4 warps each thread holds one
+# 128-bit vector (two of fp64); with 8 it needs a third more registers, and spills (sm_80).
 _ELEMENTS = {2: 1024, 4: 512, 8: 512}
 
 
@@ -100,15 +100,15 @@ def categorical_nll(
     logits: Tensor, target: Tensor, reduction: int, weight: float, weight_tensor: Tensor | None, with_grad: bool
 ) -> tuple[Tensor, Tensor]:
     tile = _tile(logits.shape[1])
-    cut, sizes = plan_planes(logits, reduction, tile, _ELEMENTS[logits.itemsize], warps=4)
-    total = summation(logits, reduction, cut)
+    config, sizes = plane_launch_config(logits, reduction, tile, _ELEMENTS[logits.itemsize], warps=4)
+    total = summation(logits, reduction, config)
     gradient = empty_gradient(logits, reduction, with_grad)
-    if not cut.empty:
+    if not config.empty:
         weight = folded_weight(weight, reduction, logits.shape[0])
         with on_device_of(logits):
-            _nll[cut.grid](
+            _nll[config.grid](
                 None, logits, target, gradient if gradient.numel() else None, *total, weight_tensor,
-                cut.length, cut.chunks, **sizes, weight=weight, CLASSES=tile, **cut.meta,
+                config.length, config.chunks, **sizes, weight=weight, CLASSES=tile, **config.meta,
             )  # fmt: skip
     return total.loss, gradient
 
@@ -117,13 +117,13 @@ def categorical_nll_backward(
     grad_output: Tensor, logits: Tensor, target: Tensor, reduction: int, weight: float, weight_tensor: Tensor | None
 ) -> Tensor:
     tile = _tile(logits.shape[1])
-    cut, sizes = plan_planes(logits, reduction, tile, _ELEMENTS[logits.itemsize], warps=4)
+    config, sizes = plane_launch_config(logits, reduction, tile, _ELEMENTS[logits.itemsize], warps=4)
     gradient = logits.new_empty(logits.shape)
-    if not cut.empty:
+    if not config.empty:
         weight = folded_weight(weight, reduction, logits.shape[0])
         with on_device_of(logits):
-            _nll[cut.grid](
+            _nll[config.grid](
                 grad_output, logits, target, gradient, None, None, None, weight_tensor,
-                cut.length, cut.chunks, **sizes, weight=weight, CLASSES=tile, **cut.meta,
+                config.length, config.chunks, **sizes, weight=weight, CLASSES=tile, **config.meta,
             )  # fmt: skip
     return gradient

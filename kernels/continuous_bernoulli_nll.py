@@ -9,13 +9,13 @@ from torch import Tensor
 from ._math import exp_expm1, horner
 from ._pixel import Likelihood, backward, forward
 
-# Of log(sinh(a / 2) / (a / 2)), and of its derivative, in a**2.
+# Series of log(sinh(a / 2) / (a / 2)), and of its derivative, in a**2.
 _EVEN = tl.constexpr((1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600))
 _ODD = tl.constexpr((1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160))
 
 
 @triton.jit
-def _terms(logit, x, _p, _q):
+def _terms(logit, x, _constant0, _constant1):
     """The loss ``a y + log m(a)`` and its slope, with a = |logit|, m(a) = (1 - exp(-a)) / a, and y the pixel where the
     logit is negative, else its complement. Near 0 by series, where m is 0 / 0.
     """

@@ -6,30 +6,30 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import empty_gradient, folded_weight, on_device_of, scalar, settle, summation
+from ._launch import empty_gradient, folded_weight, last_block_reduction, on_device_of, row_factor, summation
 from ._logistic import logistic_bin
 from ._math import exp_expm1, pixel
-from ._planes import locate, plan_planes
-from ._tile import multiple
+from ._planes import locate, plane_launch_config
+from ._tile import multiple_of_vector, program_segment, store
 
 _FLOOR = tl.constexpr(-7 - math.log(2))
 
-# Elements of one parameter a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. A thread of 8 warps holds 4
-# of each (2 of fp64), which with their derivatives are 182 registers (sm_90, fp32, colour): twice as many spill. So
-# 16-bit types are accessed 64 bits at a time.
+# Elements of one parameter a program, by bytes of one: reasoned, NOT YET MEASURED ON A GPU. With 8 warps a thread
+# holds 4 of each (2 of fp64), which with their derivatives take 182 registers (sm_90, fp32, colour). Twice as many
+# would spill, so 16-bit types are accessed 64 bits at a time.
 _ELEMENTS = {2: 1024, 4: 1024, 8: 512}
 
 
 @triton.jit
 def _planes(parameters, at, there, first, inner, OTHER: tl.constexpr, COMPUTE: tl.constexpr):
-    """A parameter of all components, whose planes start at ``first``."""
+    """Load a parameter of all components, whose planes start at ``first``."""
     return tl.load(parameters + at + first * inner, mask=there, other=OTHER).to(COMPUTE)
 
 
 @triton.jit
 def _keep(gradient, at, there, first, inner, value):
     if gradient is not None:
-        tl.store(gradient + at + first * inner, value.to(gradient.dtype.element_ty), mask=there)
+        store(gradient + at, first * inner, value, there)
 
 
 @triton.jit
@@ -59,7 +59,7 @@ def _nll(
     gradient,  # (B, planes, inner) or None
     loss_sum,  # (rows,) or None: the gradient alone
     partials,  # (rows, chunks) or None
-    tickets,  # (rows,) or None
+    semaphores,  # (rows,) or None
     weight_tensor,  # () or None
     length: tl.int64,
     chunks: tl.int64,
@@ -76,21 +76,20 @@ def _nll(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(INDEX)
-    length, step = multiple(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (PIXELS * VECTOR)
-    inner, planes, m = multiple(inner, INDEX, VECTOR, ALIGNED), tl.cast(planes, INDEX), tl.cast(mixtures, INDEX)
+    row, chunk, length, step = program_segment(length, chunks, PIXELS, VECTOR, ALIGNED, INDEX)
+    inner = multiple_of_vector(inner, INDEX, VECTOR, ALIGNED)
+    planes, m = tl.cast(planes, INDEX), tl.cast(mixtures, INDEX)
     channels: tl.constexpr = 3 if COLOUR else 1
     scales = m + channels * m  # the first plane of log-scales; after them, the coefficients
     pairs = scales + channels * m
-    factor = scalar(weight, weight_tensor, COMPUTE)
-    if grad_output is not None:
-        factor *= tl.load(grad_output + row).to(COMPUTE)
+    factor = row_factor(grad_output, row, weight, weight_tensor, COMPUTE)
     total = tl.zeros((PIXELS, VECTOR), COMPUTE)
     k = tl.arange(0, COMPONENTS)[:, None, None]
     for start in range(chunk * (PIXELS * VECTOR), length, step):
         at, mask = locate(start, row, length, inner, planes, PIXELS, VECTOR, ALIGNED, DENSE, INDEX)
         of_target, _ = locate(start, row, length, inner, channels, PIXELS, VECTOR, ALIGNED, DENSE, INDEX)
-        at, there = at[None, :, :] + k * inner, (k < m) & mask[None, :, :]
+        at = at[None, :, :] + k * inner
+        there = (k < m) & mask[None, :, :]
         x = pixel(tl.load(target + of_target, mask=mask, other=0), COMPUTE)[None, :, :]
 
         logit = _planes(parameters, at, there, 0, inner, float("-inf"), COMPUTE)
@@ -117,7 +116,8 @@ def _nll(
                 parameters, at, there, 3 * m, scales + 2 * m, inner, from_red * red + from_green * green, x, COMPUTE
             )
             joint += log_prob
-            d_from_red, d_from_green = d_blue * red * slope_red, d_blue * green * slope_green
+            d_from_red = d_blue * red * slope_red
+            d_from_green = d_blue * green * slope_green
 
         best = tl.max(joint, axis=0)[None, :, :]
         joint = tl.exp(joint - best)
@@ -139,7 +139,7 @@ def _nll(
             _keep(gradient, at, there, pairs + 2 * m, inner, share * d_from_green)
     if loss_sum is not None:
         partial = tl.sum(tl.sum(total, axis=1), axis=0)
-        settle(partial, loss_sum, partials, tickets, weight_tensor, weight, row, chunk, chunks)
+        last_block_reduction(partial, loss_sum, partials, semaphores, weight_tensor, weight, row, chunk, chunks)
 
 
 def discretized_logistic_mixture_nll(
@@ -152,16 +152,16 @@ def discretized_logistic_mixture_nll(
     with_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     tile = triton.next_power_of_2(mixtures)
-    cut, sizes = plan_planes(parameters, reduction, tile, _ELEMENTS[parameters.itemsize], warps=8)
-    total = summation(parameters, reduction, cut)
+    config, sizes = plane_launch_config(parameters, reduction, tile, _ELEMENTS[parameters.itemsize], warps=8)
+    total = summation(parameters, reduction, config)
     gradient = empty_gradient(parameters, reduction, with_grad)
-    if not cut.empty:
+    if not config.empty:
         weight = folded_weight(weight, reduction, parameters.shape[0])
         with on_device_of(parameters):
-            _nll[cut.grid](
+            _nll[config.grid](
                 None, parameters, target, gradient if gradient.numel() else None, *total, weight_tensor,
-                cut.length, cut.chunks, **sizes, mixtures=mixtures, weight=weight,
-                COLOUR=target.shape[1] == 3, COMPONENTS=tile, **cut.meta,
+                config.length, config.chunks, **sizes, mixtures=mixtures, weight=weight,
+                COLOUR=target.shape[1] == 3, COMPONENTS=tile, **config.meta,
             )  # fmt: skip
     return total.loss, gradient
 
@@ -176,14 +176,14 @@ def discretized_logistic_mixture_nll_backward(
     weight_tensor: Tensor | None,
 ) -> Tensor:
     tile = triton.next_power_of_2(mixtures)
-    cut, sizes = plan_planes(parameters, reduction, tile, _ELEMENTS[parameters.itemsize], warps=8)
+    config, sizes = plane_launch_config(parameters, reduction, tile, _ELEMENTS[parameters.itemsize], warps=8)
     gradient = parameters.new_empty(parameters.shape)
-    if not cut.empty:
+    if not config.empty:
         weight = folded_weight(weight, reduction, parameters.shape[0])
         with on_device_of(parameters):
-            _nll[cut.grid](
+            _nll[config.grid](
                 grad_output, parameters, target, gradient, None, None, None, weight_tensor,
-                cut.length, cut.chunks, **sizes, mixtures=mixtures, weight=weight,
-                COLOUR=target.shape[1] == 3, COMPONENTS=tile, **cut.meta,
+                config.length, config.chunks, **sizes, mixtures=mixtures, weight=weight,
+                COLOUR=target.shape[1] == 3, COMPONENTS=tile, **config.meta,
             )  # fmt: skip
     return gradient

@@ -11,12 +11,12 @@ from ._pixel import Likelihood, backward, forward
 
 
 @triton.jit
-def _terms(mean, log_scale, x, _p, _q):
+def _terms(mean, log_scale, x, _constant0, _constant1):
     log_prob, d_mean, d_log_scale = logistic_bin(mean, log_scale, x)
     return -log_prob, -d_mean, -d_log_scale
 
 
-# One vector a thread, for registers: two spill in bf16 (sm_90). Of 150 registers, 4 warps a program leave 12 an SM.
+# One vector a thread: two spill in bf16 (sm_90). With 150 registers a thread, programs of 4 warps leave 12 warps an SM.
 _LIKELIHOOD = Likelihood(_terms, max_tile=128)
 
 

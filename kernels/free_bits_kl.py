@@ -1,8 +1,8 @@
-"""The KL of groups of columns, summed over the batch, of which each group has an allowance.
+"""The KL of groups of columns, summed over the batch, with an allowance for each group.
 
-A tensor (B, D) is cut into blocks of COLUMNS times ``chunks`` programs, of which program k takes tiles of ROWS rows k,
-k + chunks, ... A second kernel adds their partials in order, and the columns of each group; its last program adds the
-groups. The cut depends on the shape alone: the same call gives the same bits.
+A tensor (B, D) is split into blocks of COLUMNS columns, and each block among ``chunks`` programs: program k takes the
+tiles of ROWS rows k, k + chunks, ... A second kernel adds their partials in order, and the columns of each group; its
+last program adds the groups. The split depends on the shape alone: the same call gives the same bits.
 """
 
 import math
@@ -13,15 +13,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import SUM, Plan, on_device_of, row_stride, scalar, settle, summation
+from ._launch import SUM, LaunchConfig, last_block_reduction, on_device_of, row_stride, scalar, summation
 from ._math import exp_expm1
-from ._tile import multiple
+from ._tile import multiple_of_vector, store
 
 _INTEGERS = ["batch", "chunks", "event", "inner", "stride_mu", "stride_logvar"]
 
 # Reasoned, NOT YET MEASURED ON A GPU: 8 elements a thread of 4 warps, or 2 vectors in fp32; up to 1024 programs, 8 of
 # them on each SM of an H100, and as many partials of a column.
-_TILE, _MAX_COLUMNS, _PROGRAMS = 1024, 256, 1024
+_TILE = 1024
+_MAX_COLUMNS = 256
+_PROGRAMS = 1024
 _INT32_REACH = 2**30  # elements up to which offsets are int32, with headroom for the last step of a loop over tiles
 
 
@@ -50,11 +52,13 @@ def _columns(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    block, chunk = tl.program_id(0).to(INDEX), tl.program_id(1).to(INDEX)
-    event = multiple(event, INDEX, VECTOR, ALIGNED)
-    stride_mu = multiple(stride_mu, INDEX, VECTOR, ALIGNED)
-    stride_logvar = multiple(stride_logvar, INDEX, VECTOR, ALIGNED)
-    batch, step = tl.cast(batch, INDEX), tl.cast(chunks, INDEX) * ROWS
+    block = tl.program_id(0).to(INDEX)
+    chunk = tl.program_id(1).to(INDEX)
+    event = multiple_of_vector(event, INDEX, VECTOR, ALIGNED)
+    stride_mu = multiple_of_vector(stride_mu, INDEX, VECTOR, ALIGNED)
+    stride_logvar = multiple_of_vector(stride_logvar, INDEX, VECTOR, ALIGNED)
+    batch = tl.cast(batch, INDEX)
+    step = tl.cast(chunks, INDEX) * ROWS
     column = (block * COLUMNS + tl.arange(0, COLUMNS))[None, :]
     inside = column < event
     if grad_output is not None:
@@ -72,9 +76,10 @@ def _columns(
         if grad_output is None:
             total += tl.where(mask, 0.5 * (mean * mean + (variance_less_one - log)), 0.0)
         else:
-            to_mu, to_logvar = factor * mean, factor * (0.5 * variance_less_one)
-            tl.store(grad_mu + row * event + column, to_mu.to(grad_mu.dtype.element_ty), mask=mask)
-            tl.store(grad_logvar + row * event + column, to_logvar.to(grad_mu.dtype.element_ty), mask=mask)
+            to_mu = factor * mean
+            to_logvar = factor * (0.5 * variance_less_one)
+            store(grad_mu + row * event, column, to_mu, mask)
+            store(grad_logvar + row * event, column, to_logvar, mask)
     if grad_output is None:
         tl.store(partials + chunk * event + column, tl.sum(total, axis=0)[None, :], mask=inside)
 
@@ -85,7 +90,7 @@ def _groups(
     sums,  # (groups,)
     loss,  # ()
     partials,  # (groups,) or None
-    tickets,  # (1,) or None
+    semaphores,  # (1,) or None
     weight_tensor,  # () or None
     allowance: tl.float64,
     weight: tl.float64,
@@ -103,7 +108,7 @@ def _groups(
     spent = tl.sum(total, axis=0)
     tl.store(sums + group, spent)
     charged = tl.where(spent < allowance, allowance, spent)  # a NaN is not less
-    settle(charged, loss, partials, tickets, weight_tensor, weight, 0, group, tl.num_programs(0))
+    last_block_reduction(charged, loss, partials, semaphores, weight_tensor, weight, 0, group, tl.num_programs(0))
 
 
 def _launch(
@@ -119,7 +124,8 @@ def _launch(
     weight: float,
     groups: int,
 ) -> None:
-    batch, event = mu.shape[0], math.prod(mu.shape[1:])
+    batch = mu.shape[0]
+    event = math.prod(mu.shape[1:])
     strides = row_stride(mu), row_stride(logvar)
     vector = 8 if mu.dtype in (torch.bfloat16, torch.float16) else 4
     columns = _columns_of(event)
@@ -167,8 +173,8 @@ def free_bits_kl(
 ) -> tuple[Tensor, Tensor]:
     event = math.prod(mu.shape[1:])
     allowance, factor = _charge(mu, threshold, reduction, weight)
-    cut = Plan(rows=1, length=groups, chunks=groups, event=event, first=0, meta={})
-    loss, partials, tickets = summation(mu, SUM, cut)
+    config = LaunchConfig(rows=1, length=groups, chunks=groups, event=event, first=0, meta={})
+    loss, partials, semaphores = summation(mu, SUM, config)
     if mu.numel() == 0:
         sums = mu.new_zeros(groups, dtype=loss.dtype)
         total = sums.clamp_min(allowance).sum() * factor
@@ -180,7 +186,7 @@ def free_bits_kl(
         inner = event // groups
         span = min(1024, max(32, triton.next_power_of_2(chunks * inner)))
         _groups[(groups,)](
-            parts, sums, loss, partials, tickets, weight_tensor, allowance, factor,
+            parts, sums, loss, partials, semaphores, weight_tensor, allowance, factor,
             chunks, event, inner, SPAN=span, num_warps=min(4, span // 32),
         )  # fmt: skip
     return loss, sums

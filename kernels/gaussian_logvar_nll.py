@@ -11,7 +11,7 @@ from ._pixel import Likelihood, backward, forward
 
 
 @triton.jit
-def _terms(mean, logvar, x, constant, _q):
+def _terms(mean, logvar, x, constant, _constant1):
     """Loss ``(((mean - x) / deviation)**2 + logvar) / 2 + constant``; its slopes in mean and logvar."""
     precision = tl.exp(-0.5 * logvar)  # of the deviation: that of the variance overflows sooner
     error = (mean - x) * precision

@@ -8,17 +8,17 @@ from ._launch import (
     NONE,
     empty_gradient,
     folded_weight,
+    last_block_reduction,
+    launch_config,
     on_device_of,
-    plan,
+    row_factor,
     row_stride,
-    scalar,
-    settle,
     summation,
 )
 from ._math import exp_expm1
-from ._tile import multiple, span, strided
+from ._tile import load_rows, multiple_of_vector, program_segment, span, store
 
-_MAX_TILE = 256  # one vector a thread: four loads in flight already, and two spill where rows are strided
+_MAX_TILE = 256  # one vector a thread: it has four loads in flight already, and two spill if rows are strided
 _INTEGERS = ["length", "chunks", "event", "stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"]
 
 
@@ -31,7 +31,7 @@ def _pass(
     prior_logvar,
     loss_sum,  # (rows,) or None: no KL
     partials,  # (rows, chunks) or None
-    tickets,  # (rows,) or None
+    semaphores,  # (rows,) or None
     grad_mu,  # (B, D), as the other three, or None: no gradients
     grad_logvar,
     grad_prior_mu,
@@ -52,29 +52,26 @@ def _pass(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1).to(INDEX)
-    length, step = multiple(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (TILE * VECTOR)
-    event = multiple(event, INDEX, VECTOR, ALIGNED)
-    stride_mu = multiple(stride_mu, INDEX, VECTOR, ALIGNED)
-    stride_logvar = multiple(stride_logvar, INDEX, VECTOR, ALIGNED)
-    stride_prior_mu = multiple(stride_prior_mu, INDEX, VECTOR, ALIGNED)
-    stride_prior_logvar = multiple(stride_prior_logvar, INDEX, VECTOR, ALIGNED)
+    row, chunk, length, step = program_segment(length, chunks, TILE, VECTOR, ALIGNED, INDEX)
+    event = multiple_of_vector(event, INDEX, VECTOR, ALIGNED)
+    stride_mu = multiple_of_vector(stride_mu, INDEX, VECTOR, ALIGNED)
+    stride_logvar = multiple_of_vector(stride_logvar, INDEX, VECTOR, ALIGNED)
+    stride_prior_mu = multiple_of_vector(stride_prior_mu, INDEX, VECTOR, ALIGNED)
+    stride_prior_logvar = multiple_of_vector(stride_prior_logvar, INDEX, VECTOR, ALIGNED)
     base = row * length
-    factor = scalar(weight, weight_tensor, COMPUTE)
-    if grad_output is not None:
-        factor *= tl.load(grad_output + row).to(COMPUTE)
+    factor = row_factor(grad_output, row, weight, weight_tensor, COMPUTE)
     total = tl.zeros((TILE, VECTOR), COMPUTE)
     for start in range(chunk * (TILE * VECTOR), length, step):
         place, mask = span(start, length, VECTOR, TILE, ALIGNED)
-        at = strided(start, event, stride_mu, VECTOR, TILE, ALIGNED, DENSE)
-        mean = tl.load(mu + row * stride_mu + at, mask=mask, other=0.0).to(COMPUTE)
-        at = strided(start, event, stride_logvar, VECTOR, TILE, ALIGNED, DENSE)
-        log = tl.load(logvar + row * stride_logvar + at, mask=mask, other=0.0).to(COMPUTE)
-        at = strided(start, event, stride_prior_mu, VECTOR, TILE, ALIGNED, DENSE)
-        prior_mean = tl.load(prior_mu + row * stride_prior_mu + at, mask=mask, other=0.0).to(COMPUTE)
-        at = strided(start, event, stride_prior_logvar, VECTOR, TILE, ALIGNED, DENSE)
-        prior_log = tl.load(prior_logvar + row * stride_prior_logvar + at, mask=mask, other=0.0).to(COMPUTE)
-        # Halves of the exponents, for range: what is squared here need not overflow where its factor would.
+        mean = load_rows(mu, row, start, event, stride_mu, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE)
+        log = load_rows(logvar, row, start, event, stride_logvar, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE)
+        prior_mean = load_rows(
+            prior_mu, row, start, event, stride_prior_mu, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE
+        )
+        prior_log = load_rows(
+            prior_logvar, row, start, event, stride_prior_logvar, mask, VECTOR, TILE, ALIGNED, DENSE, COMPUTE
+        )
+        # Half the exponent, for range: the square of this product need not overflow where exp(-prior_logvar) would.
         precision, _ = exp_expm1(-0.5 * prior_log)
         error = (mean - prior_mean) * precision
         difference = log - prior_log
@@ -83,15 +80,16 @@ def _pass(
         if loss_sum is not None:
             total += tl.where(mask, 0.5 * (error * error + (ratio_less_one - difference)), 0.0)
         if grad_mu is not None:
-            to_mu, to_logvar = factor * (error * precision), factor * (0.5 * ratio_less_one)
+            to_mu = factor * (error * precision)
+            to_logvar = factor * (0.5 * ratio_less_one)
             to_prior_logvar = -factor * (0.5 * (error * error + ratio_less_one))
-            tl.store(grad_mu + base + place, to_mu.to(grad_mu.dtype.element_ty), mask=mask)
-            tl.store(grad_logvar + base + place, to_logvar.to(grad_mu.dtype.element_ty), mask=mask)
-            tl.store(grad_prior_mu + base + place, (-to_mu).to(grad_mu.dtype.element_ty), mask=mask)
-            tl.store(grad_prior_logvar + base + place, to_prior_logvar.to(grad_mu.dtype.element_ty), mask=mask)
+            store(grad_mu + base, place, to_mu, mask)
+            store(grad_logvar + base, place, to_logvar, mask)
+            store(grad_prior_mu + base, place, -to_mu, mask)
+            store(grad_prior_logvar + base, place, to_prior_logvar, mask)
     if loss_sum is not None:
         partial = tl.sum(tl.sum(total, axis=1), axis=0)
-        settle(partial, loss_sum, partials, tickets, weight_tensor, weight, row, chunk, chunks)
+        last_block_reduction(partial, loss_sum, partials, semaphores, weight_tensor, weight, row, chunk, chunks)
 
 
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -109,16 +107,16 @@ def gaussian_prior_kl(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = mu, logvar, prior_mu, prior_logvar
     strides = tuple(row_stride(tensor) for tensor in inputs)
-    cut = plan(mu, reduction == NONE, strides=strides, max_tile=_MAX_TILE)
-    total = summation(mu, reduction, cut)
+    config = launch_config(mu, reduction == NONE, strides=strides, max_tile=_MAX_TILE)
+    total = summation(mu, reduction, config)
     gradients: Tensors = tuple(empty_gradient(mu, reduction, with_grad) for _ in range(4))
-    if not cut.empty:
+    if not config.empty:
         weight = folded_weight(weight, reduction, mu.shape[0])
         wanted = gradients if gradients[0].numel() else (None,) * 4
         with on_device_of(mu):
-            _pass[cut.grid](
+            _pass[config.grid](
                 None, *inputs, *total, *wanted, weight_tensor,
-                cut.length, cut.chunks, cut.event, *strides, weight, **cut.meta,
+                config.length, config.chunks, config.event, *strides, weight, **config.meta,
             )  # fmt: skip
     return total.loss, *gradients
 
@@ -135,13 +133,13 @@ def gaussian_prior_kl_backward(
 ) -> Tensors:
     inputs = mu, logvar, prior_mu, prior_logvar
     strides = tuple(row_stride(tensor) for tensor in inputs)
-    cut = plan(mu, reduction == NONE, strides=strides, max_tile=_MAX_TILE)
+    config = launch_config(mu, reduction == NONE, strides=strides, max_tile=_MAX_TILE)
     gradients: Tensors = tuple(mu.new_empty(mu.shape) for _ in range(4))
-    if not cut.empty:
+    if not config.empty:
         weight = folded_weight(weight, reduction, mu.shape[0])
         with on_device_of(mu):
-            _pass[cut.grid](
+            _pass[config.grid](
                 grad_output, *inputs, None, None, None, *gradients, weight_tensor,
-                cut.length, cut.chunks, cut.event, *strides, weight, **cut.meta,
+                config.length, config.chunks, config.event, *strides, weight, **config.meta,
             )  # fmt: skip
     return gradients

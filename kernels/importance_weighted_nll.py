@@ -12,19 +12,21 @@ from torch import Tensor, float64
 
 from ._launch import (
     NONE,
-    Plan,
+    LaunchConfig,
     Sum,
     empty_gradient,
     folded_weight,
+    last_block_reduction,
     on_device_of,
     scalar,
-    settle,
     summation,
 )
-from ._tile import multiple
+from ._tile import multiple_of_vector, store
 
 # Samples a tile: eight a thread, NOT YET MEASURED ON A GPU. Programs: what the second stage adds in one tile.
-_TILE, _WARPS, _MAX_PROGRAMS = 1024, 4, 4096
+_TILE = 1024
+_WARPS = 4
+_MAX_PROGRAMS = 4096
 _INTEGERS = ["batch", "samples", "chunks", "stride_output"]
 _INFINITY = tl.constexpr(math.inf)
 _NO_SUM = Sum(None, None, None)
@@ -35,9 +37,10 @@ def _values(
     nll, log_ratio, row, start, batch, samples,
     COLUMNS: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """Minus the log-weights of a tile, (ROWS, COLUMNS), infinite past the last sample; their places and mask."""
+    """Minus the log-weights of a tile, (ROWS, COLUMNS), infinite after the last sample; their places and mask."""
     column = start + tl.arange(0, COLUMNS)[None, :]
-    place, mask = row[:, None] * samples + column, (row[:, None] < batch) & (column < samples)
+    place = row[:, None] * samples + column
+    mask = (row[:, None] < batch) & (column < samples)
     value = tl.load(nll + place, mask=mask, other=tl.where(column < samples, 0.0, _INFINITY)).to(COMPUTE)
     value += tl.load(log_ratio + place, mask=mask, other=0.0).to(COMPUTE)
     return value, place, mask
@@ -45,13 +48,8 @@ def _values(
 
 @triton.jit
 def _origin(least):
-    """From where log-weights are measured: not from an infinity, for inf - inf is no number."""
+    """The largest log-weight, from which the others are measured; 0 if it is infinite, as inf - inf would be NaN."""
     return tl.where(tl.abs(least) == _INFINITY, 0.0, least)
-
-
-@triton.jit
-def _store(gradient, place, mask, value):
-    tl.store(gradient + place, value.to(gradient.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=_INTEGERS)
@@ -61,7 +59,7 @@ def _bound(
     bounds,  # (B,) or None: not for each row
     loss,  # () or None: not summed
     partials,  # (chunks,) or None
-    tickets,  # (1,) or None
+    semaphores,  # (1,) or None
     grad_nll,  # (B, K) or None
     grad_log_ratio,  # (B, K) or None
     grad_output,  # (B,) or (), or None: 1
@@ -80,8 +78,10 @@ def _bound(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    program, step = tl.program_id(0).to(INDEX), tl.cast(chunks, INDEX)
-    batch, samples = tl.cast(batch, INDEX), multiple(samples, INDEX, VECTOR, ALIGNED)
+    program = tl.program_id(0).to(INDEX)
+    step = tl.cast(chunks, INDEX)
+    batch = tl.cast(batch, INDEX)
+    samples = multiple_of_vector(samples, INDEX, VECTOR, ALIGNED)
     factor, constant = scalar(weight, weight_tensor, COMPUTE), scalar(log_samples, None, COMPUTE)
     total = tl.zeros((ROWS,), COMPUTE)
     for block in range(program, tl.cdiv(batch, ROWS), step):
@@ -93,10 +93,12 @@ def _bound(
             value = tl.exp(origin[:, None] - value)
             weights = tl.sum(value, axis=1)
         else:
-            least, weights = tl.full((ROWS,), _INFINITY, COMPUTE), tl.zeros((ROWS,), COMPUTE)
+            least = tl.full((ROWS,), _INFINITY, COMPUTE)
+            weights = tl.zeros((ROWS,), COMPUTE)
             for start in range(0, samples, COLUMNS):
                 value, place, mask = _values(nll, log_ratio, row, start, batch, samples, COLUMNS, COMPUTE)
-                before, least = least, tl.minimum(least, tl.min(value, axis=1))
+                before = least
+                least = tl.minimum(least, tl.min(value, axis=1))
                 # Samples of no weight at all leave a sum of 0 (or NaN), wherever it is measured from.
                 before = tl.where(before == _INFINITY, least, before)
                 weights *= tl.exp(_origin(least) - _origin(before))
@@ -113,20 +115,22 @@ def _bound(
             if grad_output is not None:
                 scale *= tl.load(grad_output + row * stride_output, mask=row < batch, other=0.0)
             if WHOLE:
-                _store(grad_nll, place, mask, scale[:, None] * value)
-                _store(grad_log_ratio, place, mask, scale[:, None] * value)
+                store(grad_nll, place, scale[:, None] * value, mask)
+                store(grad_log_ratio, place, scale[:, None] * value, mask)
             else:
                 for start in range(0, samples, COLUMNS):
                     value, place, mask = _values(nll, log_ratio, row, start, batch, samples, COLUMNS, COMPUTE)
                     gradient = scale[:, None] * tl.exp(origin[:, None] - value)
-                    _store(grad_nll, place, mask, gradient)
-                    _store(grad_log_ratio, place, mask, gradient)
+                    store(grad_nll, place, gradient, mask)
+                    store(grad_log_ratio, place, gradient, mask)
     if loss is not None:
-        settle(tl.sum(total, axis=0), loss, partials, tickets, weight_tensor, weight, 0, program, chunks)
+        last_block_reduction(
+            tl.sum(total, axis=0), loss, partials, semaphores, weight_tensor, weight, 0, program, chunks
+        )
 
 
-def _plan(nll: Tensor, per_row: bool) -> Plan:
-    """Programs over blocks of rows; a loss for each row has no second stage, and a program for each block."""
+def _launch_config(nll: Tensor, per_row: bool) -> LaunchConfig:
+    """Split the rows into blocks, shared by programs. A loss for each row has one program for each block."""
     batch, samples = nll.shape
     vector = 8 if nll.element_size() == 2 else 4
     span = min(triton.next_power_of_2(samples), _TILE)
@@ -142,23 +146,23 @@ def _plan(nll: Tensor, per_row: bool) -> Plan:
         "num_stages": 1,
     }
     programs = triton.cdiv(batch, _TILE // span)
-    return Plan(1, nll.numel(), max(1, programs if per_row else min(programs, _MAX_PROGRAMS)), samples, 0, meta)
+    return LaunchConfig(1, nll.numel(), max(1, programs if per_row else min(programs, _MAX_PROGRAMS)), samples, 0, meta)
 
 
 def importance_weighted_nll(
     nll: Tensor, log_ratio: Tensor, reduction: int, weight: float, weight_tensor: Tensor | None, with_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     per_row = reduction == NONE
-    cut = _plan(nll, per_row)
-    total = summation(nll, reduction, cut._replace(chunks=1) if per_row else cut)
+    config = _launch_config(nll, per_row)
+    total = summation(nll, reduction, config._replace(chunks=1) if per_row else config)
     grad_nll, grad_log_ratio = (empty_gradient(nll, reduction, with_grad) for _ in range(2))
-    if not cut.empty:
+    if not config.empty:
         weight = folded_weight(weight, reduction, nll.shape[0])
         gradients = (grad_nll, grad_log_ratio) if grad_nll.numel() else (None, None)
         with on_device_of(nll):
-            _bound[cut.chunks,](
+            _bound[config.chunks,](
                 nll, log_ratio, total.loss if per_row else None, *(_NO_SUM if per_row else total), *gradients, None,
-                weight_tensor, *nll.shape, cut.chunks, 0, math.log(nll.shape[1]), weight, **cut.meta,
+                weight_tensor, *nll.shape, config.chunks, 0, math.log(nll.shape[1]), weight, **config.meta,
             )  # fmt: skip
     return total.loss, grad_nll, grad_log_ratio
 
@@ -171,13 +175,13 @@ def importance_weighted_nll_backward(
     weight: float,
     weight_tensor: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    cut = _plan(nll, True)
+    config = _launch_config(nll, True)
     grad_nll, grad_log_ratio = nll.new_empty(nll.shape), nll.new_empty(nll.shape)
-    if not cut.empty:
+    if not config.empty:
         weight = folded_weight(weight, reduction, nll.shape[0])
         with on_device_of(nll):
-            _bound[cut.chunks,](
+            _bound[config.chunks,](
                 nll, log_ratio, None, *_NO_SUM, grad_nll, grad_log_ratio, grad_output, weight_tensor, *nll.shape,
-                cut.chunks, int(reduction == NONE), math.log(nll.shape[1]), weight, **cut.meta,
+                config.chunks, int(reduction == NONE), math.log(nll.shape[1]), weight, **config.meta,
             )  # fmt: skip
     return grad_nll, grad_log_ratio

@@ -1,4 +1,4 @@
-"""A step's bookkeeping by one program: some forty numbers, for which torch takes two dozen launches."""
+"""The bookkeeping of a training step in one program: some forty numbers, for which torch takes two dozen launches."""
 
 import triton
 import triton.language as tl

@@ -1,35 +1,20 @@
-"""``z = mu + exp(logvar / 2) * eps``: the noise is drawn in registers, again in backward, and stored never."""
+"""``z = mu + exp(logvar / 2) * eps``. The noise is drawn in registers and never stored: backward draws it again."""
+
+from typing import Any
 
 from torch import Tensor
 
-from ._latent import Clamp, Noise, backward, forward
+from ._latent import backward, forward, unpack
 
 
-def reparameterize(
-    mu: Tensor,
-    logvar: Tensor,
-    eps: Tensor | None,
-    state: Tensor | None,
-    row_offset: int,
-    stream: int,
-    low: float,
-    high: float,
-) -> Tensor:
+def reparameterize(mu: Tensor, logvar: Tensor, *arguments: Any) -> Tensor:
+    noise, clamp, _ = unpack(*arguments)
     z = mu.new_empty(mu.shape)
-    forward(mu, logvar, clamp=Clamp(low, high), z=z, noise=Noise(eps, state, row_offset, stream))
+    forward(mu, logvar, clamp=clamp, z=z, noise=noise)
     return z
 
 
-def reparameterize_backward(
-    grad_z: Tensor,
-    logvar: Tensor,
-    eps: Tensor | None,
-    state: Tensor | None,
-    row_offset: int,
-    stream: int,
-    low: float,
-    high: float,
-) -> Tensor:
-    """The gradient of logvar; that of mu is ``grad_z``."""
-    noise = Noise(eps, state, row_offset, stream)
-    return backward(grad_z, None, None, logvar, clamp=Clamp(low, high), noise=noise)[1]
+def reparameterize_backward(grad_z: Tensor, logvar: Tensor, *arguments: Any) -> Tensor:
+    """Return the gradient of logvar; that of mu is ``grad_z``."""
+    noise, clamp, _ = unpack(*arguments)
+    return backward(grad_z, None, None, logvar, clamp=clamp, noise=noise)[1]

@@ -1,8 +1,8 @@
 """K samples a row and the log ratio of each: mu and logvar are read once, noise is drawn in registers in both passes.
 
-A program takes ROWS rows and SPAN vectors of each, one vector a thread, and loops over the samples. Where the columns
-of a row are no whole quads (ragged), a tile draws the quads that it straddles, four columns less than its width, and
-moves each number to its column.
+A program takes ROWS rows and SPAN vectors of each, one vector a thread, and loops over the samples. If a row is not a
+whole number of quads (ragged), a tile is four columns narrower: it draws the quads that it straddles and moves each
+number to its column.
 """
 
 import math
@@ -11,13 +11,17 @@ import triton
 import triton.language as tl
 from torch import Tensor, float32, float64
 
-from ._launch import _MAX_CHUNKS, Plan, on_device_of, row_stride
+from ._launch import _MAX_CHUNKS, LaunchConfig, on_device_of, row_stride
 from ._noise import quads
-from ._tile import multiple
+from ._tile import multiple_of_vector, store
 
-# Vectors a program: a warp while that makes no more than a few waves of programs, then four. NOT YET MEASURED ON A GPU.
-_SMALL, _FEW, _MANY = 2**16, 32, 128
-_IWAE, _DREG = 0, 2  # the codes of fastvae/ops/reparameterize_log_ratio.py
+# Vectors a program: one warp's, or four where one would make more than a few waves. NOT YET MEASURED ON A GPU.
+_SMALL = 2**16
+_FEW = 32
+_MANY = 128
+# Codes of fastvae/ops/reparameterize_log_ratio.py.
+_IWAE = 0
+_DREG = 2
 _INTEGERS = ["batch", "event", "samples", "chunks", "stride_mu", "stride_logvar", "first", "stream"]
 
 
@@ -53,10 +57,10 @@ def _draw(
     else:
         head = tl.arange(0, TILE)[:, None] % SPAN * VECTOR
         element = first + (base + start).to(tl.int64)
-        lead = element % 4  # 0 if ALIGNED
-        noise = quads(state, stream, (element - lead + head) // 4, TILE, VECTOR, COMPUTE)
+        quad_offset = element % 4  # 0 if ALIGNED
+        noise = quads(state, stream, (element - quad_offset + head) // 4, TILE, VECTOR, COMPUTE)
         if not ALIGNED:
-            place = head + tl.arange(0, VECTOR)[None, :] + lead.to(tl.int32)
+            place = head + tl.arange(0, VECTOR)[None, :] + quad_offset.to(tl.int32)
             place = tl.reshape(tl.minimum(place, SPAN * VECTOR - 1), (ROWS, SPAN * VECTOR))
             noise = tl.reshape(tl.gather(tl.reshape(noise, (ROWS, SPAN * VECTOR)), place, 1), (TILE, VECTOR))
     return noise
@@ -85,9 +89,10 @@ def _forward(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    event, first = multiple(event, INDEX, VECTOR, ALIGNED), multiple(first, tl.int64, VECTOR, ALIGNED)
-    stride_mu = multiple(stride_mu, INDEX, VECTOR, ALIGNED)
-    stride_logvar = multiple(stride_logvar, INDEX, VECTOR, ALIGNED)
+    event = multiple_of_vector(event, INDEX, VECTOR, ALIGNED)
+    first = multiple_of_vector(first, tl.int64, VECTOR, ALIGNED)
+    stride_mu = multiple_of_vector(stride_mu, INDEX, VECTOR, ALIGNED)
+    stride_logvar = multiple_of_vector(stride_logvar, INDEX, VECTOR, ALIGNED)
     samples, chunks = tl.cast(samples, INDEX), tl.cast(chunks, INDEX)
     row, column, mask, start = _place(batch, event, ROWS, SPAN, VECTOR, ALIGNED, INDEX)
     mean = tl.load(mu + row * stride_mu + column, mask=mask, other=0.0).to(COMPUTE)
@@ -98,7 +103,7 @@ def _forward(
         base = (row * samples + k) * event
         noise = _draw(eps, state, stream, first, base, column, start, mask, ROWS, SPAN, VECTOR, ALIGNED, COMPUTE)
         value = mean + deviation * noise
-        tl.store(z + base + column, value.to(z.dtype.element_ty), mask=mask)
+        store(z + base, column, value, mask)
         terms = tl.where(mask, 0.5 * ((value - noise) * (value + noise) - log), 0.0)
         total = tl.sum(tl.reshape(tl.sum(terms, axis=1), (ROWS, SPAN)), axis=1)
         tl.store(partials + (sums * samples + k) * chunks + tl.program_id(1), total, mask=sums < batch)
@@ -122,7 +127,7 @@ def _backward(
     first: tl.int64,
     stream: tl.int64,
     CONSTANT: tl.constexpr,
-    AGAIN: tl.constexpr,
+    WEIGHTED: tl.constexpr,
     ROWS: tl.constexpr,
     SPAN: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -130,10 +135,11 @@ def _backward(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    """CONSTANT: mu and logvar are constants in log q. AGAIN: each sample is weighed by its share of its row."""
-    event, first = multiple(event, INDEX, VECTOR, ALIGNED), multiple(first, tl.int64, VECTOR, ALIGNED)
-    stride_mu = multiple(stride_mu, INDEX, VECTOR, ALIGNED)
-    stride_logvar = multiple(stride_logvar, INDEX, VECTOR, ALIGNED)
+    """CONSTANT: mu and logvar are constants in log q. WEIGHTED: each sample is weighted by its share of its row."""
+    event = multiple_of_vector(event, INDEX, VECTOR, ALIGNED)
+    first = multiple_of_vector(first, tl.int64, VECTOR, ALIGNED)
+    stride_mu = multiple_of_vector(stride_mu, INDEX, VECTOR, ALIGNED)
+    stride_logvar = multiple_of_vector(stride_logvar, INDEX, VECTOR, ALIGNED)
     samples = tl.cast(samples, INDEX)
     row, column, mask, start = _place(batch, event, ROWS, SPAN, VECTOR, ALIGNED, INDEX)
     log = tl.load(logvar + row * stride_logvar + column, mask=mask, other=0.0).to(COMPUTE)
@@ -142,11 +148,11 @@ def _backward(
         mean = tl.load(mu + row * stride_mu + column, mask=mask, other=0.0).to(COMPUTE)
     if CONSTANT:
         precision = 1.0 / deviation
-    if AGAIN:
+    if WEIGHTED:
         total = tl.zeros((ROWS * SPAN, 1), COMPUTE)
         for k in range(samples):
             total += tl.load(grad_ratio + row * samples + k, mask=row < batch, other=0.0)
-        total = tl.where(total == 0.0, float("inf"), total)  # a row of no weight: shares of 0, not of 0 / 0
+        total = tl.where(total == 0.0, float("inf"), total)  # a row without weight has shares of 0, not 0 / 0
     past = tl.zeros((ROWS * SPAN, 1), COMPUTE)
     to_mu, to_logvar = tl.zeros((ROWS * SPAN, VECTOR), COMPUTE), tl.zeros((ROWS * SPAN, VECTOR), COMPUTE)
     for k in range(samples):
@@ -163,14 +169,14 @@ def _backward(
             else:
                 past += of_ratio
             of_z += of_ratio * slope
-            if AGAIN:
+            if WEIGHTED:
                 of_z *= of_ratio / total
         to_mu += of_z
         to_logvar += of_z * noise
     to_logvar = 0.5 * (deviation * to_logvar - past)
     dense = row * event + column
-    tl.store(grad_mu + dense, to_mu.to(grad_mu.dtype.element_ty), mask=mask)
-    tl.store(grad_logvar + dense, to_logvar.to(grad_logvar.dtype.element_ty), mask=mask)
+    store(grad_mu, dense, to_mu, mask)
+    store(grad_logvar, dense, to_logvar, mask)
 
 
 @triton.jit(do_not_specialize=["chunks"])
@@ -180,7 +186,7 @@ def _add(
     chunks: tl.int64,
     BLOCK: tl.constexpr,
 ):
-    """The ratios of events that several programs share: their parts, added in order."""
+    """Add the parts of each ratio in order, where several programs share an event."""
     row = tl.program_id(0).to(tl.int64)
     k = tl.arange(0, BLOCK)
     tl.store(
@@ -188,9 +194,12 @@ def _add(
     )
 
 
-def _plan(mu: Tensor, logvar: Tensor, samples: int, row_offset: int) -> tuple[Plan, tuple[int, int], tuple[int, int]]:
-    """The cut of z, the grid, and the row strides of mu and logvar."""
-    batch, event = mu.shape[0], math.prod(mu.shape[1:])
+def _launch_config(
+    mu: Tensor, logvar: Tensor, samples: int, row_offset: int
+) -> tuple[LaunchConfig, tuple[int, int], tuple[int, int]]:
+    """The split of z, the grid, and the row strides of mu and logvar."""
+    batch = mu.shape[0]
+    event = math.prod(mu.shape[1:])
     strides = row_stride(mu), row_stride(logvar)
     # A row is whole quads of noise or ragged; whole quads take the widest access that fits.
     widest = 8 if mu.element_size() == 2 and all(width % 8 == 0 for width in (event, *strides)) else 4
@@ -198,7 +207,7 @@ def _plan(mu: Tensor, logvar: Tensor, samples: int, row_offset: int) -> tuple[Pl
     spare = 0 if aligned else 4
     needed = triton.next_power_of_2(triton.cdiv(max(event, 1) + spare, widest))
     vectors = _FEW if batch * needed <= _SMALL else _MANY
-    # An event past two million is cut into no more chunks than the second stage adds.
+    # An event past two million is split into no more chunks than the second stage adds.
     span = min(needed, max(vectors, triton.next_power_of_2(triton.cdiv(event, widest * _MAX_CHUNKS // 2))))
     rows = max(1, vectors // span)
     reach = max(batch * event * samples, *(batch * abs(stride) for stride in strides))
@@ -213,8 +222,8 @@ def _plan(mu: Tensor, logvar: Tensor, samples: int, row_offset: int) -> tuple[Pl
         "num_stages": 1,
     }
     chunks = triton.cdiv(event, span * widest - spare)
-    cut = Plan(batch * samples, event, chunks, event, row_offset * samples * event, meta)
-    return cut, (triton.cdiv(batch, rows), chunks), strides
+    config = LaunchConfig(batch * samples, event, chunks, event, row_offset * samples * event, meta)
+    return config, (triton.cdiv(batch, rows), chunks), strides
 
 
 def reparameterize_log_ratio(
@@ -229,16 +238,16 @@ def reparameterize_log_ratio(
     batch = mu.shape[0]
     z = mu.new_empty((batch, samples, *mu.shape[1:]))
     log_ratio = mu.new_zeros((batch, samples), dtype=float64 if mu.dtype == float64 else float32)
-    cut, grid, strides = _plan(mu, logvar, samples, row_offset)
-    if not cut.empty:
-        partials = log_ratio if cut.chunks == 1 else log_ratio.new_empty((batch, samples, cut.chunks))
+    config, grid, strides = _launch_config(mu, logvar, samples, row_offset)
+    if not config.empty:
+        partials = log_ratio if config.chunks == 1 else log_ratio.new_empty((batch, samples, config.chunks))
         with on_device_of(mu):
             _forward[grid](
-                mu, logvar, z, partials, eps, state, batch, cut.event, samples, cut.chunks, *strides, cut.first, stream,
-                **cut.meta,
+                mu, logvar, z, partials, eps, state, batch, config.event, samples, config.chunks, *strides,
+                config.first, stream, **config.meta,
             )  # fmt: skip
-            if cut.chunks > 1:
-                _add[(batch * samples,)](partials, log_ratio, cut.chunks, BLOCK=_MAX_CHUNKS, num_warps=4)
+            if config.chunks > 1:
+                _add[(batch * samples,)](partials, log_ratio, config.chunks, BLOCK=_MAX_CHUNKS, num_warps=4)
     return z, log_ratio
 
 
@@ -254,14 +263,14 @@ def reparameterize_log_ratio_backward(
     samples: int,
     estimator: int,
 ) -> tuple[Tensor, Tensor]:
-    grad_mu, grad_logvar = mu.new_empty(mu.shape), mu.new_empty(mu.shape)
-    cut, grid, strides = _plan(mu, logvar, samples, row_offset)
-    if not cut.empty:
+    grad_mu, grad_logvar = (mu.new_empty(mu.shape) for _ in range(2))
+    config, grid, strides = _launch_config(mu, logvar, samples, row_offset)
+    if not config.empty:
         weighed = grad_ratio is not None
         with on_device_of(mu):
             _backward[grid](
-                grad_z, grad_ratio, mu, logvar, grad_mu, grad_logvar, eps, state, mu.shape[0], cut.event, samples,
-                *strides, cut.first, stream,
-                CONSTANT=weighed and estimator != _IWAE, AGAIN=weighed and estimator == _DREG, **cut.meta,
+                grad_z, grad_ratio, mu, logvar, grad_mu, grad_logvar, eps, state, mu.shape[0], config.event, samples,
+                *strides, config.first, stream,
+                CONSTANT=weighed and estimator != _IWAE, WEIGHTED=weighed and estimator == _DREG, **config.meta,
             )  # fmt: skip
     return grad_mu, grad_logvar

@@ -1,13 +1,13 @@
-"""Scale a gradient in place, for nothing where the factor is 1, as it is below ``loss.backward()``."""
+"""Scale a gradient in place. A factor of 1, as in ``loss.backward()``, costs only the launch."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import on_device_of, plan
-from ._tile import multiple, span
+from ._launch import launch_config, on_device_of
+from ._tile import program_segment, span, store
 
-# Few programs that loop: an early exit costs the launch, not a wave of blocks. Not yet measured on a GPU.
+# Few programs, which loop: an early exit costs only the launch, not waves of blocks. NOT YET MEASURED ON A GPU.
 _MAX_PROGRAMS = 1024
 
 
@@ -23,19 +23,18 @@ def _scale(
     INDEX: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    chunk = tl.program_id(1).to(INDEX)
-    length, step = multiple(length, INDEX, VECTOR, ALIGNED), tl.cast(chunks, INDEX) * (TILE * VECTOR)
+    _, chunk, length, step = program_segment(length, chunks, TILE, VECTOR, ALIGNED, INDEX)
     factor = tl.load(grad_output).to(COMPUTE)
     if factor != 1.0:  # so is NaN
         for start in range(chunk * (TILE * VECTOR), length, step):
             place, mask = span(start, length, VECTOR, TILE, ALIGNED)
             value = tl.load(gradient + place, mask=mask).to(COMPUTE)
-            tl.store(gradient + place, (value * factor).to(gradient.dtype.element_ty), mask=mask)
+            store(gradient, place, value * factor, mask)
 
 
 def scale_gradient_(gradient: Tensor, grad_output: Tensor) -> None:
     """``gradient *= grad_output`` (0-d); the kernel looks at the factor, so the host never waits for it."""
     if gradient.numel():
-        cut = plan(gradient, False, max_chunks=_MAX_PROGRAMS)
+        config = launch_config(gradient, False, max_chunks=_MAX_PROGRAMS)
         with on_device_of(gradient):
-            _scale[cut.grid](gradient, grad_output, cut.length, cut.chunks, **cut.meta)
+            _scale[config.grid](gradient, grad_output, config.length, config.chunks, **config.meta)

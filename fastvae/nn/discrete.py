@@ -1,5 +1,5 @@
-"""Likelihoods of 8-bit pixels as what they are: 256 values. Their nll is a code length, in bits per dimension by
-:func:`fastvae.ops.bits_per_dimension`.
+"""Likelihoods of 8-bit pixels as discrete values. Their nll is a code length, which
+:func:`fastvae.ops.bits_per_dimension` converts to bits per dimension.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from .likelihood import Likelihood, Options, halves
 
 
 class DiscretizedLogistic(Likelihood):
-    """A logistic for each pixel, integrated over its bin: the decoder puts out means, then log-scales, in dimension 1
+    """A logistic for each pixel, integrated over its bin: the decoder returns means, then log-scales, in dimension 1
     (twice the target's channels), in units of pixels in [0, 1]. :func:`fastvae.ops.discretized_logistic_nll`.
     """
 
@@ -28,7 +28,7 @@ class DiscretizedLogistic(Likelihood):
 
 
 class DiscretizedLogisticMixture(Likelihood):
-    """A mixture of logistics for each pixel of 1 or 3 channels, the likelihood of PixelCNN++: the decoder puts out
+    """A mixture of logistics for each pixel of 1 or 3 channels, the likelihood of PixelCNN++: the decoder returns
     ``mixtures * 3`` channels for a grey target, ``mixtures * 10`` for RGB.
     :func:`fastvae.ops.discretized_logistic_mixture_nll` has their order.
 
@@ -46,23 +46,23 @@ class DiscretizedLogisticMixture(Likelihood):
         return ops.discretized_logistic_mixture_nll(output, target, self.mixtures, **options)
 
     def mean(self, output: Tensor) -> Tensor:
-        """The components' means by their shares, each coupled to its own channels before it.
+        """The mean of the components' means, weighted by their shares, each coupled to its own earlier channels.
 
-        A component whose mean is outside of [0, 1] counts as one at the end, where a narrow one has its mass.
+        A mean outside [0, 1] counts as the nearest end, where a narrow component has its mass.
         """
         planes = output.unflatten(1, (-1, self.mixtures))
-        shares, (means, coefficients) = torch.softmax(planes[:, 0], 1), _means(planes)
+        shares = torch.softmax(planes[:, 0], 1)
+        means, coefficients = _means(planes)
         channels: list[Tensor] = []
         for mean in means:
             coupled = [torch.tanh(next(coefficients)) * (before - 0.5) for before in channels]
             channels.append((mean + sum(coupled)).clamp(0, 1))
-        return torch.stack([(shares * channel).sum(1) for channel in channels], 1).clamp(
-            0, 1
-        )  # for the shares' rounding
+        expected = torch.stack([(shares * channel).sum(1) for channel in channels], 1)
+        return expected.clamp(0, 1)  # rounded shares may add to more than 1
 
 
 def _means(planes: Tensor) -> tuple[tuple[Tensor, ...], Iterator[Tensor]]:
-    """Of (B, 3 or 10, mixtures, ...): the means of each channel, (B, mixtures, ...), and the coefficients in turn."""
+    """Return each channel's means, (B, mixtures, ...), and the coefficients in turn, of (B, 3 or 10, mixtures, ...)."""
     channels = 3 if planes.shape[1] == 10 else 1
     if planes.shape[1] not in (3, 10):
         raise ValueError(f"a mixture needs 3 channels a component (grey) or 10 (RGB), not {planes.shape[1]}")
@@ -70,7 +70,7 @@ def _means(planes: Tensor) -> tuple[tuple[Tensor, ...], Iterator[Tensor]]:
 
 
 class Categorical(Likelihood):
-    """A probability for each of ``classes`` grey levels, for each pixel and channel; the decoder puts out
+    """A probability for each of ``classes`` grey levels, for each pixel and channel; the decoder returns
     ``classes`` logits for each channel, in dimension 1, the channels of class 0 first.
     :func:`fastvae.ops.categorical_nll`. The target holds the levels, 0 to ``classes - 1``.
 
@@ -87,7 +87,7 @@ class Categorical(Likelihood):
         return ops.categorical_nll(output.unflatten(1, (self.classes, -1)), target, **options)
 
     def mean(self, output: Tensor) -> Tensor:
-        """The expected level, over the highest."""
+        """The expected level, divided by the highest."""
         probabilities = torch.softmax(output.unflatten(1, (self.classes, -1)), 1)
         levels = torch.linspace(0, 1, self.classes, dtype=output.dtype, device=output.device)
         expected: Tensor = torch.tensordot(probabilities, levels, ([1], [0]))

@@ -1,4 +1,4 @@
-"""The negative ELBO as a loss module, for people with a model already."""
+"""The negative ELBO as a loss module, for models that already exist."""
 
 from typing import NamedTuple
 
@@ -25,8 +25,8 @@ class ELBOLoss(nn.Module):
     .. math:: L = -\log p(x \mid z) + \beta \, \mathrm{KL}(N(\mu, \sigma^2) \,\|\, N(0, I))
 
     Args:
-        likelihood: "bernoulli" (the decoder puts out logits), "gaussian" (means), or any other :class:`Likelihood`,
-            by name or as it is.
+        likelihood: "bernoulli" (the decoder returns logits), "gaussian" (means), or any other :class:`Likelihood`,
+            as a name or an object.
         beta: the factor of the KL (Higgins et al. 2017). Only the loss is returned, so beta is the ``weight`` of
             :func:`fastvae.ops.gaussian_kl`. :meth:`fastvae.VAE.loss`, which returns the plain KL too, multiplies the
             KL's scalar by it afterwards.
@@ -55,6 +55,6 @@ class ELBOLoss(nn.Module):
         self.backend: Backend = backend
 
     def forward(self, output: Tensor, target: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-        """The loss: ``output`` as the likelihood has it for ``target`` (B, ...); ``mu``, ``logvar`` (B, ...) alike."""
+        """Return the loss of a decoder's ``output`` for ``target`` (B, ...); ``mu`` and ``logvar`` share a shape."""
         nll = self.likelihood.nll(output, target, reduction=self.reduction, backend=self.backend)
         return nll + ops.gaussian_kl(mu, logvar, reduction=self.reduction, weight=self.beta, backend=self.backend)

@@ -10,7 +10,7 @@ from .likelihood import Likelihood, Options, halves
 
 
 class _Centred(Likelihood):
-    """The decoder puts out the mean itself."""
+    """The decoder returns the mean itself."""
 
     def mean(self, output: Tensor) -> Tensor:
         return output
@@ -58,7 +58,7 @@ class OptimalGaussian(_Centred):
 
 
 class GaussianHead(Likelihood):
-    """Gaussian noise with a log-variance for each pixel: the decoder puts out means, then log-variances, in dimension
+    """Gaussian noise with a log-variance for each pixel: the decoder returns means, then log-variances, in dimension
     1 (twice the target's channels). :func:`fastvae.ops.gaussian_logvar_nll`.
 
     >>> GaussianHead().nll(torch.zeros(1, 4), torch.ones(1, 2))

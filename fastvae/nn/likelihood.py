@@ -1,4 +1,4 @@
-"""What a decoder's output means: a distribution over pixels."""
+"""The meaning of a decoder's output: a distribution over pixels."""
 
 from abc import abstractmethod
 from typing import TypedDict
@@ -18,9 +18,9 @@ class Options(TypedDict, total=False):
 
 
 class Likelihood(nn.Module):
-    """p(x | decoder output). A subclass says what the nll and the mean of the distribution are.
+    """p(x | decoder output). A subclass defines the nll and the mean of the distribution.
 
-    is_code_length: whether the nll is one of 8-bit pixels as 256 values, so that it is told in bits per dimension too.
+    is_code_length: True if the nll is that of 8-bit pixels as 256 values, which is also reported in bits per dimension.
     """
 
     is_code_length = False
@@ -31,11 +31,11 @@ class Likelihood(nn.Module):
 
     @abstractmethod
     def mean(self, output: Tensor) -> Tensor:
-        """The expected pixels, in [0, 1] where the distribution is, in the shape of the target."""
+        """The expected pixels, in the shape of the target; in [0, 1] if the distribution is."""
 
 
 def halves(name: str, output: Tensor) -> tuple[Tensor, Tensor]:
-    """Two predictions a pixel, packed in dimension 1: the first half, the second half."""
+    """Split two predictions a pixel, packed in dimension 1, into the first half and the second."""
     if output.ndim < 2 or output.shape[1] % 2:
         raise ValueError(f"{name} needs an output with an even dimension 1, but it has shape {tuple(output.shape)}")
     first, second = output.chunk(2, dim=1)

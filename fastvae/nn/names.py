@@ -20,7 +20,7 @@ _NAMES: dict[str, type[Likelihood]] = {
 
 
 def as_likelihood(likelihood: str | Likelihood) -> Likelihood:
-    """A likelihood by name (the class's, in snake case) or as it is. Raises ValueError for another name."""
+    """Return a likelihood from its name (the class's, in snake case), or itself. Raise ValueError for another name."""
     if isinstance(likelihood, Likelihood):
         return likelihood
     if likelihood not in _NAMES:

@@ -1,15 +1,13 @@
-"""One autograd Function for every fused loss: the forward has already written the gradients, backward hands them on.
+"""One declaration and one autograd Function for every fused loss: forward writes the gradients, backward hands them on.
 
 A loss operator ``name`` and its partner keep one calling convention, in the schema and in every backend:
 
     name(*tensors, *constants, reduction, weight, weight_tensor, with_grad) -> (loss, *gradients)
     name_backward(grad_output, *tensors, *constants, reduction, weight, weight_tensor) -> (*gradients,)
 
-The gradients belong to the first of the tensors, in order; the rest (targets, keys) have none, and may be None. Asked
-without ``with_grad``, and for ``reduction="none"``, where the factor of each row is unknown until backward, the
-gradients come back empty.
-In fp16 the forward writes none either: a gradient that fits fp16 only once a loss scale has multiplied it (that is
-what the scale is for) must not be rounded before.
+The gradients belong to the first tensors, in order; the rest (targets, keys) have none, and may be None. The gradients
+are empty without ``with_grad``, and for ``reduction="none"``, where each row's factor is unknown until backward. The
+forward writes none in fp16 either: they must not be rounded before backward has multiplied them by the loss scale.
 """
 
 import functools
@@ -30,7 +28,7 @@ _library.define(
 
 
 class Reduce(NamedTuple):
-    """How a loss is reduced: the arguments that end every loss schema."""
+    """The reduction of a loss: the arguments that end every loss schema."""
 
     code: int
     weight: float
@@ -48,7 +46,7 @@ class Reduce(NamedTuple):
 def define_loss(name: str, predictions: str, rest: str = "") -> None:
     """Declare a loss and its backward, implemented in the module of that name.
 
-    ``predictions`` names the tensors that have gradients; ``rest`` is the schema of what comes between them and the
+    ``predictions`` names the tensors that have gradients. ``rest`` is the schema of the arguments between them and the
     reduction: "Tensor target, float variance, bool full".
     """
     names = predictions.split()
@@ -92,7 +90,7 @@ def fused_loss(
     constants: Constants,
     reduce: Reduce,
 ) -> Tensor:
-    """Run a fused loss; record it for autograd if an input asks for that."""
+    """Run a fused loss; record it for autograd if an input requires a gradient."""
     forward = getattr(operators, name)
     if torch.is_grad_enabled():
         for tensor in tensors:
@@ -116,22 +114,22 @@ class _Refuse(torch.autograd.Function):
 
 
 Gradients = tuple[Tensor | None, ...]
-_WITHOUT = (None,) * 3  # what precedes the tensors among the arguments of _FusedLoss.forward
+_WITHOUT = (None,) * 3  # the arguments before the tensors in _FusedLoss.forward have no gradient
 
 
 def first_order(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
-    """A backward that is not differentiable itself: a second-order gradient through its result is an error.
+    """Make a backward non-differentiable: a second-order gradient through its result raises an error.
 
-    torch's ``once_differentiable`` raises only where the incoming gradient requires a gradient. For that of a loss,
-    a one, it does not, and the second-order term of a gradient penalty would be zero in silence.
+    torch's ``once_differentiable`` raises only if the incoming gradient requires a gradient. The gradient of a loss is
+    a constant one, so the second-order term of a gradient penalty would silently be zero.
 
-    Compiled, torch itself refuses. Before 2.13 it does so only where backward takes a tensor that requires a gradient,
-    as a layer's weights: a loss that is compiled alone has its second-order term dropped.
+    In a compiled graph torch itself raises. Before 2.13 it does so only if backward takes a tensor that requires a
+    gradient, such as a layer's weight: a loss that is compiled alone silently loses its second-order term.
     """
 
     @functools.wraps(backward)
     def wrapper(ctx: Any, *incoming: Tensor | None) -> Gradients:
-        if not torch.is_grad_enabled():  # the usual backward; even entering no_grad costs a small batch something
+        if not torch.is_grad_enabled():  # the usual case: even entering no_grad would cost a small batch time
             return backward(ctx, *incoming)
         with torch.no_grad():
             gradients = backward(ctx, *incoming)
@@ -155,12 +153,14 @@ class _FusedLoss(torch.autograd.Function):
         with_grad = code != 0 and tensors[0].dtype != torch.float16
         value: Tensor
         value, *gradients = calls[0](*tensors, *constants, code, weight, weight_tensor, with_grad)
-        ctx.calls, ctx.settings, ctx.count = calls, settings, len(tensors)
+        ctx.calls = calls
+        ctx.settings = settings
+        ctx.count = len(tensors)
         ctx.fresh = None
         if torch.compiler.is_compiling():
             ctx.save_for_backward(weight_tensor, *tensors, *(gradients if with_grad else ()))
         else:
-            # On ctx, not among the saved tensors: backward gives these away, once (see below).
+            # On ctx, not among the saved tensors: backward gives these away once (see below).
             ctx.fresh = gradients if with_grad else None
             ctx.save_for_backward(weight_tensor, *tensors)
         return value
@@ -172,19 +172,20 @@ class _FusedLoss(torch.autograd.Function):
         _, backward, scale_ = ctx.calls
         if not gradients:
             weight_tensor, *saved = ctx.saved_tensors
-            tensors, gradients = saved[: ctx.count], saved[ctx.count :]
+            tensors = saved[: ctx.count]
+            gradients = saved[ctx.count :]
         if gradients:
-            # Scaled in place by a kernel that looks at grad_output on the device and does nothing if it is 1.
+            # The kernel reads grad_output on the device, and does nothing if it is 1.
             for gradient in gradients:
                 scale_(gradient, grad_output)
             ctx.fresh = None
         else:
-            # Per-sample factors, fp16, or a second backward, where the first one's result is the caller's now.
+            # Per-sample factors, fp16, or a second backward: the caller owns the first one's result.
             constants, (code, weight) = ctx.settings
             gradients = _as_sequence(
                 backward(grad_output.contiguous(), *tensors, *constants, code, weight, weight_tensor)
             )
-        wanted = ctx.needs_input_grad[len(_WITHOUT) :]  # not of an input that is None
+        wanted = ctx.needs_input_grad[len(_WITHOUT) :]  # False for an input that is None
         present = [g if want else None for g, want in zip(gradients, wanted, strict=False)]
         return (*_WITHOUT, *present, *(None,) * (ctx.count - len(present)))
 

@@ -1,4 +1,4 @@
-"""Validation shared by the operators: what is wrong, both offending values, and what to do."""
+"""Validation shared by the operators. A message tells what is wrong, both offending values, and what to do."""
 
 import math
 from typing import Literal
@@ -21,7 +21,7 @@ def _floating(name: str, tensor: Tensor) -> None:
 
 
 def pair(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
-    """Two tensors of one shape (B, ...) and one device, the first of a supported floating type."""
+    """Check that two tensors have one shape (B, ...) and one device, and the first a supported floating type."""
     _floating(first_name, first)
     if first.shape != second.shape:
         raise ValueError(
@@ -30,7 +30,7 @@ def pair(first_name: str, first: Tensor, second_name: str, second: Tensor) -> No
         )
     if first.ndim == 0:
         raise ValueError(f"{first_name} and {second_name} need a batch dimension (B, ...), but have shape ()")
-    if first.is_cpu and second.is_cpu:  # tells without making the devices as objects, 1 us each
+    if first.is_cpu and second.is_cpu:  # makes no device objects, which cost 1 us each
         return
     if first.device != second.device:
         raise ValueError(f"{first_name} is on {first.device}, but {second_name} is on {second.device}: move one")
@@ -42,9 +42,9 @@ def same_dtype(first_name: str, first: Tensor, second_name: str, second: Tensor)
 
 
 def latents(mu: Tensor, logvar: Tensor, prefix: str = "") -> tuple[Tensor, Tensor]:
-    """Check mu and logvar (a prior's have a prefix); return them with dense rows.
+    """Check mu and logvar, named with a prefix; return them with dense rows.
 
-    A row stride is free, so a packed head needs no copy, nor does a vector that is expanded over the batch.
+    The row stride may be anything: the halves of a packed head, or a vector expanded over the batch, need no copy.
     """
     pair(f"{prefix}mu", mu, f"{prefix}logvar", logvar)
     same_dtype(f"{prefix}mu", mu, f"{prefix}logvar", logvar)
@@ -52,7 +52,7 @@ def latents(mu: Tensor, logvar: Tensor, prefix: str = "") -> tuple[Tensor, Tenso
 
 
 def bounds(clamp: tuple[float, float] | None) -> tuple[float, float]:
-    """The closed interval that logvar is clamped to, as the schemas have it: None is all numbers."""
+    """Return the closed interval of a clamp for the schemas: that of all numbers for None."""
     if clamp is None:
         return -math.inf, math.inf
     low, high = clamp
@@ -92,7 +92,7 @@ def _pixel_target(target: Tensor, dtype: torch.dtype) -> Tensor:
 def last_layer(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> tuple[Tensor, Tensor]:
     """Check a layer and the target of its outputs; return hidden in the type of the products, and target as (B, O).
 
-    Under autocast that type is autocast's, as for ``torch.nn.Linear``, and the parameters may have another.
+    Under autocast this is autocast's type, as for ``torch.nn.Linear``, and the parameters may have another.
     """
     _floating("hidden", hidden)
     if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
@@ -127,7 +127,7 @@ def last_layer(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tens
 
 
 def eight_bits(target: Tensor) -> None:
-    """Refuse a target that is not the pixels themselves."""
+    """Check that a target is 8-bit pixels."""
     if target.dtype != torch.uint8:
         raise TypeError(
             f"target must be uint8 (0..255), the pixels of a discrete likelihood, not {target.dtype}: "
@@ -136,9 +136,9 @@ def eight_bits(target: Tensor) -> None:
 
 
 def _readable(target: Tensor) -> bool:
-    """Whether its numbers may be looked at: on an accelerator that stalls the queue, and torch.func forbids it.
+    """True if the values of the target may be read.
 
-    While a step is traced, there are none.
+    On an accelerator reading them would stall the queue, torch.func forbids it, and a traced step has no values.
     """
     if torch.compiler.is_compiling() or isinstance(target, FakeTensor):
         return False
@@ -146,7 +146,7 @@ def _readable(target: Tensor) -> bool:
 
 
 def unit_interval(target: Tensor) -> None:
-    """Refuse Bernoulli targets outside [0, 1]."""
+    """Check that Bernoulli targets are in [0, 1]."""
     if not (target.is_floating_point() and _readable(target) and target.numel()):
         return
     low, high = (bound.item() for bound in torch.aminmax(target))
@@ -211,9 +211,9 @@ def reduction_code(reduction: str) -> int:
 
 
 def split_weight(weight: float | Tensor, like: Tensor, name: str = "weight") -> tuple[float, Tensor | None]:
-    """A weight as a host factor and, for a 0-d tensor, a factor that is read on the device when the kernel runs."""
+    """Split a weight into a host factor and, for a 0-d tensor, a factor that the kernel reads on the device."""
     if not isinstance(weight, Tensor):
-        if not weight <= math.inf:  # is it NaN? math.isnan would not do: to torch.compile a changing float is a symbol
+        if not weight <= math.inf:  # NaN; math.isnan fails in torch.compile, where a changing float is a symbol
             raise ValueError(f"{name} is NaN: it must be a number")
         return float(weight), None
     if weight.ndim != 0:

@@ -1,8 +1,8 @@
-"""One schema per operator, in Python, so that the package works unbuilt; implementations join by device key.
+"""The registry of operators: one schema each, in Python, so that the package works without its C++ extension.
 
-CPU: the C++ extension registers itself when it is loaded here. CUDA: the Triton launcher of the same name and
-signature in ``fastvae.kernels``, imported at its first call. Where neither fits, ``backend="auto"`` takes the eager
-reference.
+On the CPU, the C++ extension registers its implementations when it is loaded here. On CUDA, the implementation is the
+Triton launcher of the same name and signature in ``fastvae.kernels``, imported at its first call. If neither is there,
+``backend="auto"`` takes the eager reference.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ def define(schema: str, fake: Callable[..., Any], *, module: str) -> None:
 
 
 def define_of_cpu(schema: str, fake: Callable[..., Any]) -> None:
-    """Declare an operator that only the extension implements: elsewhere torch's own is as good."""
+    """Declare an operator that only the C++ extension implements: on other devices torch's own is as good."""
     _of_cpu.add(schema.partition("(")[0])
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.register_fake(f"fastvae::{schema.partition('(')[0]}", fake, lib=_library)
@@ -46,7 +46,7 @@ def define_of_cpu(schema: str, fake: Callable[..., Any]) -> None:
 def compose(schema: str, fake: Callable[..., Any], implementation: Callable[..., Any]) -> None:
     """Declare an operator made of others: ``implementation(operators, *arguments)`` calls them, in any backend.
 
-    To torch.compile it is one node, whatever the implementation loops over.
+    torch.compile sees it as one node, whatever the implementation does.
     """
     name = schema.partition("(")[0]
     _compositions[name] = implementation
@@ -64,7 +64,7 @@ def _launcher(name: str) -> Callable[..., Any]:
 
 
 def _load_extension() -> bool:
-    """Load the extension if it was built. A build that does not load is said, never hidden."""
+    """Load the C++ extension; return True if it is loaded. Warn about a build that does not load."""
     spec = importlib.util.find_spec("fastvae._native")
     if spec is None or spec.origin is None:
         return False
@@ -81,18 +81,18 @@ def _load_extension() -> bool:
     return True
 
 
-# Found out once, at import: torch.compile may not trace the search.
+# Searched once, at import: torch.compile cannot trace the search.
 _NATIVE = _load_extension()
 _TRITON = importlib.util.find_spec("triton") is not None
 
 
 def has_native() -> bool:
-    """Whether the C++ operators are built and loaded."""
+    """Return True if the C++ operators are built and loaded."""
     return _NATIVE
 
 
 def has_triton() -> bool:
-    """Whether Triton is installed; it is imported at the first launch."""
+    """Return True if Triton is installed. It is imported at the first launch."""
     return _TRITON
 
 
@@ -100,9 +100,9 @@ CAPABILITIES = ("avx512", "avx2", "default")
 
 
 def capability() -> str:
-    """The instruction set that the built extension chose on this machine: avx512, avx2 or default.
+    """Return the instruction set that the C++ extension uses on this machine: avx512, avx2 or default.
 
-    FASTVAE_CPU_CAPABILITY asks for one of them; where the machine lacks it, this says so.
+    FASTVAE_CPU_CAPABILITY may ask for one of them. If the machine lacks it, the answer says so.
     """
     name: bytes = _ask("fastvae_cpu_capability", ctypes.c_char_p)
     return name.decode()
@@ -110,19 +110,19 @@ def capability() -> str:
 
 @functools.cache
 def multiplies_bf16() -> bool:
-    """Whether the extension is built and its product of bf16 matrices runs on this machine, which takes AVX-512 BF16.
+    """Return True if the C++ extension is built and the machine has AVX-512 BF16, for its bf16 matrix products.
 
     >>> multiplies_bf16() <= has_native()
     True
     """
     try:
         return has_native() and bool(_ask("fastvae_multiplies_bf16", ctypes.c_bool))
-    except AttributeError:  # an extension built before there was one
+    except AttributeError:  # the extension was built before it had this function
         return False
 
 
 def _ask(name: str, answer: Any) -> Any:
-    """What a function without arguments of the built extension says."""
+    """Call a function of the C++ extension that takes no arguments."""
     spec = importlib.util.find_spec("fastvae._native")
     assert spec is not None
     function = getattr(ctypes.CDLL(spec.origin), name)
@@ -131,7 +131,7 @@ def _ask(name: str, answer: Any) -> Any:
 
 
 def _launch(name: str, *args: Any) -> Any:
-    """Launch an operator's kernels. Triton compiles a part of each launch as C: without a compiler, say what to do."""
+    """Launch an operator's kernels. Triton compiles part of each launch as C: explain the error without a compiler."""
     try:
         return _launcher(name)(*args)
     except (RuntimeError, FileNotFoundError, subprocess.CalledProcessError) as error:
@@ -153,12 +153,12 @@ def _launchers() -> SimpleNamespace:
 
 
 def transformed() -> bool:
-    """Whether a transform of torch.func is active."""
+    """Return True inside a transform of torch.func."""
     return torch._C._are_functorch_transforms_active()
 
 
 def vmapped() -> bool:
-    """Whether one of those transforms is vmap, under which a call stands for many examples."""
+    """Return True inside torch.func.vmap, where one call stands for many examples."""
     if not transformed():
         return False
     vmap = torch._C._functorch.TransformType.Vmap
@@ -166,10 +166,10 @@ def vmapped() -> bool:
 
 
 def resolve(backend: str, tensor: Tensor) -> Any:
-    """The operators of a backend as attributes, or None for the eager reference.
+    """Return an object with a backend's operators as attributes, or None for the eager reference.
 
-    Raises ValueError for an unknown backend, or for one that cannot serve the tensor's device; the message says what
-    can. The fused operators have no rules for torch.func: under a transform "auto" is the reference, which needs none.
+    Raises ValueError for an unknown backend, or for one that does not support the tensor's device; the message names
+    one that does. The fused operators have no rules for torch.func's transforms: inside one, "auto" is the reference.
     """
     if backend == "auto":
         served = (tensor.is_cpu and has_native()) or (tensor.is_cuda and has_triton())

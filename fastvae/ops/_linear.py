@@ -1,10 +1,10 @@
 """A linear layer and the likelihood of its outputs, a band of output columns at a time: never all logits at once.
 
-Compositions: torch's matrix products, and the fused likelihood of the same backend, which writes a band's loss and
-gradient in one pass. The layer's gradients follow at once, so backward is free, and the logits and their gradient,
-(B, O) each, are never stored whole. Columns, not rows: a band writes its own rows of the weight's gradient once, and
-only the gradient of ``hidden``, (B, H), is summed over bands. (Bands of rows sum that of the weight, (O, H): 279 ms
-against 233 ms for bands of a like size at 4096 x 512 -> 3072.)
+The operators are compositions of torch's matrix products and the fused likelihood of the same backend, which writes a
+band's loss and gradient in one pass. The layer's gradients follow at once, so backward is free, and the logits and
+their gradient, (B, O) each, are never stored whole. Bands are columns, not rows: each writes its own rows of the
+weight's gradient once, and only the gradient of ``hidden``, (B, H), is summed over bands. (Bands of rows would sum the
+gradient of the weight, (O, H): 279 ms against 233 ms for bands of similar size at 4096 x 512 -> 3072.)
 """
 
 import functools
@@ -31,12 +31,12 @@ Layer = tuple[Tensor, Tensor, Tensor | None]
 _BANDS = {"cpu": 8 * 2**20, "cuda": 32 * 2**20}
 
 
-# Arguments of a likelihood's schema that have no use here: a key to binarize by.
+# Unused arguments of a likelihood's schema: the key that binarizes the target.
 _UNUSED: dict[str, tuple[int | None, ...]] = {"bernoulli_nll": (None, 0, 0), "gaussian_nll": ()}
 
 
 def _bands(hidden: Tensor, outputs: int) -> Iterator[slice]:
-    """The output columns in as few equal bands as may be, multiples of 64 wide; an empty one if there are none."""
+    """Split the output columns into as few equal bands as possible, multiples of 64 wide; one empty band if none."""
     most = _BANDS.get(hidden.device.type, _BANDS["cpu"])
     count = max(1, math.ceil(len(hidden) * outputs * hidden.itemsize / most))
     width = math.ceil(max(outputs, 1) / count / 64) * 64
@@ -51,11 +51,12 @@ def _outputs(layer: Layer, band: slice) -> Tensor:
 
 
 class _Gradients:
-    """The gradients of a layer, gathered band by band; an empty tensor in the place of one that is not wanted."""
+    """The gradients of a layer, collected band by band. An unwanted one is an empty tensor."""
 
     def __init__(self, layer: Layer, wanted: list[bool]) -> None:
-        self.layer, self.wanted = layer, wanted
-        # That of hidden begins with the first band's product.
+        self.layer = layer
+        self.wanted = wanted
+        # The gradient of hidden is first allocated by the first band's product.
         self.of_hidden, self.of_weight, self.of_bias = _empty_gradients(*layer, [False, *wanted[1:]])
 
     def add(self, band: slice, gradient: Tensor) -> None:
@@ -137,7 +138,7 @@ def _fake_backward(_: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | Non
 
 
 def define(likelihood: str, constants: str) -> None:
-    """Declare ``linear_<likelihood>`` and its backward; ``constants`` are the likelihood's own, in its schema."""
+    """Declare ``linear_<likelihood>`` and its backward; ``constants`` are those of the likelihood's schema."""
     inputs = f"Tensor hidden, Tensor weight, Tensor? bias, Tensor target, bool[3] wanted, {constants}int reduction"
     factors = "float loss_weight, Tensor? loss_weight_tensor"
     _library.compose(

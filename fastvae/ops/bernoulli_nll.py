@@ -7,9 +7,9 @@ from fastvae import reference
 
 from . import _check, _library
 from ._autograd import Reduce, define_loss, fused_loss
-from .noise import Noise
+from .noise import KEY_SCHEMA, Noise, key_arguments
 
-define_loss("bernoulli_nll", "logits", "Tensor target, Tensor? state, SymInt row_offset, int stream")
+define_loss("bernoulli_nll", "logits", f"Tensor target, {KEY_SCHEMA}")
 
 
 def bernoulli_nll(
@@ -36,7 +36,7 @@ def bernoulli_nll(
             ``binarize.binarize(target)``.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradient; a number, or a 0-d tensor read on the device
-            (which torch.compile does not compile anew when it changes).
+            (torch.compile does not recompile when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
@@ -66,7 +66,5 @@ def bernoulli_nll(
     if operators is None:
         target = target if binarize is None else binarize.binarize(target)
         return reference.bernoulli_nll(logits, target, reduction=reduction, weight=weight)
-    if binarize is None:
-        return fused_loss(operators, "bernoulli_nll", (logits, target, None), (0, 0), reduce)
-    state, constants = binarize.state.to(logits.device), (binarize.row_offset, binarize.stream)
-    return fused_loss(operators, "bernoulli_nll", (logits, target, state), constants, reduce)
+    state, *place = (None, 0, 0) if binarize is None else key_arguments(binarize, logits)
+    return fused_loss(operators, "bernoulli_nll", (logits, target, state), tuple(place), reduce)

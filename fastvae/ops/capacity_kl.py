@@ -25,14 +25,14 @@ def capacity_kl(
 
     .. math:: \gamma \, | \mathrm{KL}(N(\mu, \sigma^2) \,\|\, N(0, I)) - C |
 
-    (Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8.) The KL is the batch mean's; with
-    ``per_sample``, the distance is each sample's, and then reduced.
+    (Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8.) The distance is
+    that of the batch's mean KL; with ``per_sample``, it is taken for each sample and then reduced.
 
     Args:
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
         capacity: C, in nats; a finite number, or a 0-d tensor on the device, which torch.compile and a CUDA graph
-            read anew at every call.
+            read again at every call.
         per_sample: take the distance for each sample, not for the mean over the batch.
         reduction: "batchmean", "sum" (B times that), or, only with ``per_sample``, "none" (shape (B,)).
         weight: gamma, a factor of loss and gradients; a number, or a 0-d tensor read on the device.
@@ -42,11 +42,11 @@ def capacity_kl(
         The loss in fp32 (fp64 for fp64), summed in a fixed order: the same call gives the same bits.
 
     Raises:
-        ValueError: shapes or devices differ, the capacity is no finite number, or an option is unknown.
+        ValueError: shapes or devices differ, the capacity is not finite, or an option is unknown.
         TypeError: an unsupported dtype.
 
-    Where the KL is the capacity to the bit the gradient is 0. With several processes the mean is over each one's own
-    batch. What is not finite stays so, as in :func:`gaussian_kl`.
+    If the KL equals the capacity to the bit, the gradient is 0. With several processes, each takes the mean over its
+    own batch. Infinities and NaNs are passed on, as in :func:`gaussian_kl`.
 
     >>> import torch
     >>> mu = torch.tensor([[1.0, 2.0]])  # KL 2.5
@@ -72,9 +72,11 @@ def capacity_kl(
     magnitude: float | Tensor
     sign: float | Tensor
     if isinstance(weight, Tensor):
-        magnitude, sign = weight.abs(), weight.sign()
+        magnitude = weight.abs()
+        sign = weight.sign()
     else:
-        magnitude, sign = abs(weight), math.copysign(1.0, weight)
+        magnitude = abs(weight)
+        sign = math.copysign(1.0, weight)
     samples = len(mu) if reduction == "sum" else 1
     kl = gaussian_kl(mu, logvar, reduction=reduction, weight=magnitude, backend=backend)
     distance = (kl - magnitude * capacity * samples).abs()

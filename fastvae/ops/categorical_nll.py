@@ -32,14 +32,14 @@ def categorical_nll(
         target: (B, ...) class indices 0..K-1, uint8 (an 8-bit image as it is, for K = 256) or int64.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradient; a number, or a 0-d tensor read on the device
-            (which torch.compile does not compile anew when it changes).
+            (torch.compile does not recompile when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
         The loss in fp32 (fp64 for fp64), summed in a fixed order: the same call gives the same bits.
 
     Raises:
-        ValueError: shapes or devices differ, an index is no class, or an option is unknown.
+        ValueError: shapes or devices differ, an index is not a class, or an option is unknown.
         TypeError: an unsupported dtype.
 
     An index outside 0..K-1 is an error on the CPU, before anything is computed. On an accelerator, where looking would

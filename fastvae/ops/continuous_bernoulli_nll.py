@@ -31,7 +31,7 @@ def continuous_bernoulli_nll(
         target: same shape; uint8 (0..255, read as x/255) or floating in [0, 1].
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradient; a number, or a 0-d tensor read on the device
-            (which torch.compile does not compile anew when it changes).
+            (torch.compile does not recompile when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:

@@ -30,8 +30,8 @@ def discretized_logistic_mixture_nll(
     the gradient of all parameters; backward is free.
 
     Args:
-        parameters: (B, P, ...) fp32, bf16, fp16 or fp64; any strides. One head's output as it lies; with M mixtures
-            and C channels its P = M * (1 + 2*C + C*(C - 1)/2) channels are, each quantity for all components k in
+        parameters: (B, P, ...) fp32, bf16, fp16 or fp64; any strides: the output of one head. With M mixtures and
+            C channels, its P = M * (1 + 2*C + C*(C - 1)/2) channels are, each quantity for all components k in
             turn: M mixture logits (pi is their softmax); C * M means, those of channel 0 first; C * M log-scales
             (log s), in that order too; and for C = 3 the coefficients, M from red to green, M from red to blue,
             M from green to blue.
@@ -39,7 +39,7 @@ def discretized_logistic_mixture_nll(
         mixtures: M, the number of components.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradient; a number, or a 0-d tensor read on the device
-            (which torch.compile does not compile anew when it changes).
+            (torch.compile does not recompile when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:

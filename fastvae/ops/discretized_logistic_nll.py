@@ -35,7 +35,7 @@ def discretized_logistic_nll(
         target: same shape, uint8.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device
-            (which torch.compile does not compile anew when it changes).
+            (torch.compile does not recompile when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:

@@ -19,7 +19,7 @@ def _fake(mu: Tensor, _logvar: Tensor, groups: int, *_: Any) -> tuple[Tensor, Te
     return mu.new_empty((), dtype=dtype), mu.new_empty(groups, dtype=dtype)
 
 
-# The second result, each group's sum over the batch, is what backward needs of the forward.
+# The second result is each group's sum over the batch, which backward needs.
 _library.define(f"free_bits_kl({_ARGUMENTS}) -> (Tensor, Tensor)", _fake, module="free_bits_kl")
 _library.define(
     f"free_bits_kl_backward(Tensor grad_output, Tensor sums, {_ARGUMENTS}) -> (Tensor, Tensor)",
@@ -38,22 +38,22 @@ def free_bits_kl(
     weight: float | Tensor = 1.0,
     backend: _library.Backend = "auto",
 ) -> Tensor:
-    r"""KL(N(mu, exp(logvar)) || N(0, I)) in nats, of which each group of dimensions may carry some for nothing.
+    r"""KL(N(mu, exp(logvar)) || N(0, I)) in nats, where each group of dimensions has an allowance that costs nothing.
 
     .. math:: \sum_g \max\left(\lambda, \frac1B \sum_b \mathrm{KL}_{bg}\right), \quad
         \mathrm{KL}_{bg} = \tfrac12 \sum_{j \in g} \mu_{bj}^2 + \mathrm{expm1}(\log\sigma_{bj}^2) - \log\sigma_{bj}^2
 
     (Kingma et al. 2016, "Improving Variational Inference with Inverse Autoregressive Flow", equation 15.) A group at
     or under the threshold is not pressed further towards the prior, so that it does not collapse early in training.
-    The mean is one of the whole batch: under data parallelism, of each process's part. The gradient needs that mean
+    The mean is over the whole batch; under data parallelism, over each process's part. The gradient needs that mean
     first, so it is computed in backward, by a second pass.
 
     Args:
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
         free_bits: the threshold of a group, lambda >= 0, in nats (for all its name). 0 is ``gaussian_kl``.
-        groups: how many equal runs of consecutive elements the flattened event is cut into. For (B, C, H, W), C is a
-            group for each feature map, as in the paper. None: each element by itself.
+        groups: the number of equal runs of consecutive elements into which the flattened event is split. For
+            (B, C, H, W), C makes a group of each feature map, as in the paper. None: each element is a group.
         reduction: "batchmean" (the formula), or "sum" (times B). A mean over the batch has no value per sample.
         weight: a factor; a number, or a 0-d tensor on the device.
         backend: "auto", "triton", "native" or "reference".
@@ -65,7 +65,7 @@ def free_bits_kl(
         ValueError: shapes or devices differ, groups do not divide the event, or an option is out of range.
         TypeError: an unsupported dtype.
 
-    Where a group's mean is exactly the threshold, its gradient is 0, as under it. Computed in fp32: a logvar over 88.7
+    The gradient of a group whose mean is exactly the threshold is 0, as under it. Computed in fp32: a logvar over 88.7
     gives an infinite KL, a NaN gives NaN. Differentiating twice raises a RuntimeError; the "reference" backend can.
 
     >>> import torch
@@ -112,7 +112,8 @@ class _FreeBits(torch.autograd.Function):
     ) -> Tensor:
         loss: Tensor
         loss, sums = forward(mu, logvar, groups, threshold, code, weight, weight_tensor)
-        ctx.operator, ctx.constants = backward, (groups, threshold, code, weight)
+        ctx.operator = backward
+        ctx.constants = (groups, threshold, code, weight)
         ctx.save_for_backward(sums, mu, logvar, weight_tensor)
         return loss
 

@@ -28,18 +28,18 @@ def gaussian_kl(
     Args:
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
-        clamp: (low, high): logvar is clamped to it first, in the kernel; it has a gradient on the bounds, none outside,
-            and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
+        clamp: (low, high), to which the kernel first clamps logvar. logvar has a gradient on the bounds and none
+            outside; NaN stays NaN. Latent diffusion's autoencoders use (-30.0, 20.0) (Rombach et al. 2022).
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device
-            (which torch.compile does not compile anew when it changes).
+            (torch.compile does not recompile when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
         The loss in fp32 (fp64 for fp64), summed in a fixed order: the same call gives the same bits.
 
     Raises:
-        ValueError: shapes or devices differ, the clamp is no interval, or an option is unknown.
+        ValueError: shapes or devices differ, the clamp is not an interval, or an option is unknown.
         TypeError: an unsupported dtype.
 
     Computed in fp32: a logvar over 88.7 gives an infinite KL, a NaN gives NaN. Differentiating twice raises a

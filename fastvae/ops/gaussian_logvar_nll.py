@@ -1,6 +1,6 @@
 """Gaussian likelihood with a learned log-variance: one for all pixels, or one for each.
 
-One for all runs the kernels of ``gaussian_nll``, weighted on the device.
+With one for all pixels, it runs the kernels of ``gaussian_nll``, weighted on the device.
 """
 
 import math
@@ -41,7 +41,7 @@ def gaussian_logvar_nll(
         full: add the constant in brackets.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device
-            (which torch.compile does not compile anew when it changes).
+            (torch.compile does not recompile when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
@@ -83,7 +83,7 @@ def _shared(operators: object, mean: Tensor, logvar: Tensor, target: Tensor, ful
     weight = s.new_full((), reduce.weight) if reduce.weight_tensor is None else reduce.weight_tensor
     scaled = Reduce(reduce.code, 1.0, weight * torch.exp(-s.detach()))
     error = fused_loss(operators, "gaussian_nll", (mean, target), (1.0, False), scaled)
-    # error carries e**-s as a constant; the factor, a one, has the derivatives in s.
+    # In error, e**-s is a constant. This factor is 1, and has the derivatives in s.
     error = error * torch.exp(s.detach() - s)
     pixels = mean.numel() if reduce.code == 1 else math.prod(mean.shape[1:])
     return error + weight * (0.5 * pixels) * (s + (math.log(2 * math.pi) if full else 0.0))

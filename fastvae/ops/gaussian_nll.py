@@ -35,7 +35,7 @@ def gaussian_nll(
         full: add the constant in brackets, as ``torch.nn.GaussianNLLLoss`` does under the same name.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradient; a number, or a 0-d tensor read on the device
-            (which torch.compile does not compile anew when it changes).
+            (torch.compile does not recompile when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:

@@ -28,10 +28,10 @@ def importance_weighted_nll(
 
     Args:
         nll: (B, K) fp32, bf16, fp16 or fp64: minus the log-likelihood of each input from each of its samples.
-        log_ratio: same shape and type: that of :func:`reparameterize_log_ratio`.
+        log_ratio: same shape and type, from :func:`reparameterize_log_ratio`.
         reduction: "batchmean" (mean over the rows), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device
-            (which torch.compile does not compile anew when it changes).
+            (torch.compile does not recompile when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
@@ -41,9 +41,9 @@ def importance_weighted_nll(
         ValueError: shapes or devices differ, there is no sample, or an option is unknown.
         TypeError: an unsupported dtype, or two of them.
 
-    The log-weights may be of any size: the largest is taken off before the exponential. A sample of weight 0 (an
-    infinite nll) counts as that; where all of a row are, its loss is +inf and its gradients are NaN, as torch's
-    logsumexp has it. A weight of infinity makes the loss -inf, and a NaN makes it NaN. Differentiating twice raises a
+    The log-weights may be of any size: the largest is subtracted before the exponential. A sample with an infinite nll
+    has weight 0. If all samples of a row do, its loss is +inf and its gradients are NaN, as with torch's logsumexp. A
+    weight of infinity makes the loss -inf, and a NaN makes it NaN. Differentiating twice raises a
     RuntimeError; the "reference" backend can.
 
     A step of an importance-weighted autoencoder, with 5 samples for each of 8 inputs:
@@ -63,7 +63,8 @@ def importance_weighted_nll(
         raise TypeError(f"nll is {nll.dtype}, but log_ratio is {log_ratio.dtype}: both need the same type")
     if nll.ndim != 2 or nll.shape[1] == 0:
         raise ValueError(f"nll and log_ratio have shape {tuple(nll.shape)}, but need (B, K) with a sample or more")
-    nll, log_ratio = nll.contiguous(), log_ratio.contiguous()
+    nll = nll.contiguous()
+    log_ratio = log_ratio.contiguous()
     reduce = Reduce.of(reduction, weight, nll)
     operators = _library.resolve(backend, nll)
     if operators is None:

@@ -35,16 +35,16 @@ def linear_gaussian_nll(
     It saves memory where :func:`linear_bernoulli_nll` does, in a batch that is large beside the layer.
 
     Args:
-        hidden: (B, H) fp32, bf16, fp16 or fp64; what the last layer gets. Under autocast, in any type but fp64.
+        hidden: (B, H) fp32, bf16, fp16 or fp64; the last layer's input. Under autocast, of any type but fp64.
         weight: (O, H), of the same type as hidden (under autocast: any but fp64), as ``torch.nn.Linear.weight``.
         bias: (O,), likewise, or None.
         target: (B, O), or (B, ...) with O elements a row; uint8 (0..255, read as x/255) or floating.
         variance: sigma squared, a positive finite number.
         full: add the constant in brackets, as ``torch.nn.GaussianNLLLoss`` does under the same name.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
-        loss_weight: a factor folded into loss and gradients, what ``weight`` is to the other operations (here that is
-            the layer's); a number, or a 0-d tensor read on the device (which torch.compile does not compile anew when
-            it changes).
+        loss_weight: a factor folded into loss and gradients, called ``weight`` in the other operations (here that is
+            the layer's); a number, or a 0-d tensor read on the device (torch.compile does not recompile when it
+            changes).
         backend: "auto", "triton", "native" or "reference"; the matrix products are torch's in all of them.
 
     Returns:

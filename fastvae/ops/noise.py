@@ -1,9 +1,9 @@
-"""Where the noise of the latent operators comes from; :mod:`fastvae.reference.noise` has the specification."""
+"""The key of a draw of noise, and its form in the operators' schemas. :mod:`fastvae.reference.noise` specifies it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,6 +11,11 @@ from torch import Tensor
 from fastvae import reference
 
 from . import _library
+
+# Noise in a schema: an explicit eps, or a key, which is the state [seed, step] and the place of the draw.
+KEY_SCHEMA = "Tensor? state, SymInt row_offset, int stream"
+NOISE_SCHEMA = f"Tensor? eps, {KEY_SCHEMA}"
+NoiseArguments: TypeAlias = "tuple[Tensor | None, Tensor | None, int, int]"
 
 _library.define(
     "binarize(Tensor target, Tensor state, SymInt row_offset, int stream) -> Tensor",
@@ -29,8 +34,8 @@ class Noise:
         step: 0 <= step < 2**32; a new step draws fresh noise.
         row_offset: the place of this tensor's first row in the global batch.
         stream: 0 <= stream < 2**31; separates draws that share a seed and a step (two latent levels, say).
-        device: where ``state`` lives. Put it where the latents are, and no call copies anything. To make one copies
-            from the host: in a loop on a GPU, make it once and :meth:`advance` it.
+        device: the device of ``state``. On the device of the latents, no call copies anything. Making a key copies
+            from the host: in a loop on a GPU, make one key and :meth:`advance` it.
 
     ``state`` is the int64 tensor ``[seed, step]``. Kernels read it on the device when they run, so a CUDA graph or a
     compiled step that advances it in place (:meth:`advance`) replays with fresh noise.
@@ -68,12 +73,14 @@ class Noise:
 
     @classmethod
     def from_state(cls, state: Tensor, row_offset: int = 0, *, stream: int = 0) -> Noise:
-        """A key that shares an existing ``[seed, step]`` tensor, for another place in the batch or another stream."""
+        """Make a key that shares an existing ``[seed, step]`` tensor, for another place in the batch or stream."""
         if state.dtype != torch.int64 or state.shape != (2,):
             raise ValueError(f"state must be int64 of shape (2,), not {state.dtype} of {tuple(state.shape)}")
         _check_place(row_offset, stream)
         noise = cls.__new__(cls)
-        noise.state, noise.row_offset, noise.stream = state, row_offset, stream
+        noise.state = state
+        noise.row_offset = row_offset
+        noise.stream = stream
         return noise
 
     def advance(self, steps: int = 1) -> None:
@@ -81,14 +88,14 @@ class Noise:
         self.state[1] += steps
 
     def draw(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-        """The noise itself, shape (B, ...), from the eager reference: what the fused operators use and never store."""
+        """Return the noise that fused operators draw and never store: (B, ...), from the eager reference."""
         return reference.standard_normal(self.state, shape, self.row_offset, self.stream, dtype)
 
     def binarize(self, target: Tensor, *, backend: _library.Backend = "auto") -> Tensor:
-        """Black-and-white pixels drawn from grey ones, (B, ...) uint8: 255 with probability ``x / 255``, else 0.
+        """Draw black-and-white pixels from grey ones, (B, ...) uint8: 255 with probability ``x / 255``, else 0.
 
-        What ``bernoulli_nll(..., binarize=noise)`` draws in registers, as a tensor, for what else has to see the same
-        picture: an encoder, say.
+        The pixels that ``bernoulli_nll(..., binarize=noise)`` draws in registers, as a tensor: for an encoder that
+        has to see the same picture, say.
 
         >>> import torch
         >>> Noise(seed=1).binarize(torch.tensor([[0, 64, 128, 192, 255]], dtype=torch.uint8))
@@ -97,10 +104,11 @@ class Noise:
         if target.dtype != torch.uint8:
             raise TypeError(f"target must be uint8 (0..255) to be binarized, not {target.dtype}")
         _refuse_under_vmap("binarize the pixels before it")
-        state, operators = self.state.to(target.device), _library.resolve(backend, target)
+        key = key_arguments(self, target)
+        operators = _library.resolve(backend, target)
         if operators is None:
-            return reference.binarize(target, state, self.row_offset, self.stream)
-        drawn: Tensor = operators.binarize(target.contiguous(), state, self.row_offset, self.stream)
+            return reference.binarize(target, *key)
+        drawn: Tensor = operators.binarize(target.contiguous(), *key)
         return drawn
 
 
@@ -111,43 +119,26 @@ def _check_place(row_offset: int, stream: int) -> None:
         raise ValueError(f"stream must be in [0, 2**31), not {stream}")
 
 
-class NoiseArguments(NamedTuple):
-    """Noise as the operators' schemas take it: explicit ``eps``, or a key."""
-
-    eps: Tensor | None
-    state: Tensor | None
-    row_offset: int
-    stream: int
-
-    def draw(self, mu: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-        """``eps`` for the eager reference, of ``shape`` where that is not mu's."""
-        if self.eps is not None:
-            return self.eps
-        assert self.state is not None
-        dtype = torch.float64 if mu.dtype == torch.float64 else torch.float32
-        return reference.standard_normal(self.state, shape or mu.shape, self.row_offset, self.stream, dtype)
-
-
 def _refuse_under_vmap(remedy: str) -> None:
-    """A key, or None, is one draw: under torch.func.vmap, which hides the batch, one for all examples."""
+    """Refuse a key, or None, under torch.func.vmap: it hides the batch, so all examples would share one draw."""
     if _library.vmapped():
         raise ValueError(f"a Noise key or None draws the same for every example of torch.func.vmap: {remedy}")
 
 
 def noise_arguments(noise: Noise | Tensor | None, mu: Tensor, shape: Sequence[int] | None = None) -> NoiseArguments:
-    """Turn what a caller may pass as ``noise`` into the operators' arguments; ``shape`` is eps's if it is not mu's.
+    """Check what a caller passed as ``noise``, and unpack it into the arguments of :data:`NOISE_SCHEMA`.
 
-    None draws a fresh key from torch's default generator of the device, so that ``torch.manual_seed`` rules it and
-    gradient checkpointing, which restores that generator, recomputes with the same noise. Under torch.func.vmap only
-    an eps will do.
+    ``shape`` is that of the noise if it is not mu's. None draws a fresh key from the device's default generator:
+    ``torch.manual_seed`` seeds it, and gradient checkpointing, which restores that generator, recomputes with the same
+    noise. Under torch.func.vmap the noise must be an eps.
     """
     if not isinstance(noise, Tensor):
         _refuse_under_vmap("pass a tensor eps that is mapped too")
     if noise is None:
         state = torch.randint(0, 2**32, (2,), dtype=torch.int64, device=mu.device)
-        return NoiseArguments(None, state, 0, 0)
+        return None, state, 0, 0
     if isinstance(noise, Noise):
-        return NoiseArguments(None, noise.state.to(mu.device), noise.row_offset, noise.stream)
+        return None, *key_arguments(noise, mu)
     if not isinstance(noise, Tensor):
         raise TypeError(f"noise must be a fastvae.Noise, a tensor eps or None, not {type(noise).__name__}")
     if shape is not None and noise.shape != shape:
@@ -160,4 +151,19 @@ def noise_arguments(noise: Noise | Tensor | None, mu: Tensor, shape: Sequence[in
         raise ValueError(f"eps is on {noise.device}, but mu is on {mu.device}: move one")
     if noise.requires_grad:
         raise ValueError("eps requires a gradient, but noise has none: pass eps.detach()")
-    return NoiseArguments(noise.to(mu.dtype).contiguous(), None, 0, 0)
+    return noise.to(mu.dtype).contiguous(), None, 0, 0
+
+
+def key_arguments(key: Noise, like: Tensor) -> tuple[Tensor, int, int]:
+    """Unpack a key into the arguments of :data:`KEY_SCHEMA`, on the device of ``like``."""
+    return key.state.to(like.device), key.row_offset, key.stream
+
+
+def explicit(arguments: NoiseArguments, mu: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+    """Return the noise as a tensor, for the eager reference; ``shape`` is that of the noise if it is not mu's."""
+    eps, state, row_offset, stream = arguments
+    if eps is not None:
+        return eps
+    assert state is not None
+    dtype = torch.float64 if mu.dtype == torch.float64 else torch.float32
+    return reference.standard_normal(state, shape or mu.shape, row_offset, stream, dtype)

@@ -27,8 +27,8 @@ def optimal_gaussian_nll(
         \quad \sigma^{*2} = \frac{1}{B D} \sum_{b,j} (m_{bj} - x_{bj})^2
 
     (Rybkin et al. 2021, "Simple and Effective VAE Training with Calibrated Decoders", equations 5 and 6: the optimal
-    sigma-VAE.) No variance to tune, and none to learn. The variance is one of the whole batch: under data parallelism,
-    of each process's part. Its gradient, ``weight * (m - x) / sigma**2 / B``, needs the whole sum first, so it is
+    sigma-VAE.) There is no variance to tune or to learn. It is that of the whole batch; under data parallelism, of each
+    process's part. Its gradient, ``weight * (m - x) / sigma**2 / B``, needs the whole sum first, so it is
     computed in backward, by a second pass.
 
     Args:

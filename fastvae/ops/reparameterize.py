@@ -1,56 +1,14 @@
 """The reparameterisation step."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from fastvae import reference
 
 from . import _check, _library
-from ._autograd import first_order
-from .noise import Noise, noise_arguments
+from ._latent import CLAMP_SCHEMA, define_latent, fused_latent
+from .noise import Noise, explicit, noise_arguments
 
-_library.define(
-    "reparameterize(Tensor mu, Tensor logvar, Tensor? eps, Tensor? state, SymInt row_offset, int stream,"
-    " float low, float high) -> Tensor",
-    lambda mu, *_: mu.new_empty(mu.shape),
-    module="reparameterize",
-)
-_library.define(
-    "reparameterize_backward(Tensor grad_z, Tensor logvar, Tensor? eps, Tensor? state, SymInt row_offset, int stream,"
-    " float low, float high) -> Tensor",
-    lambda grad_z, logvar, *_: logvar.new_empty(logvar.shape),
-    module="reparameterize",
-)
-
-
-class _Reparameterize(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        forward: Any,
-        backward: Any,
-        mu: Tensor,
-        logvar: Tensor,
-        eps: Tensor | None,
-        state: Tensor | None,
-        row_offset: int,
-        stream: int,
-        low: float,
-        high: float,
-    ) -> Tensor:
-        ctx.save_for_backward(logvar, eps, state)
-        ctx.operator, ctx.constants = backward, (row_offset, stream, low, high)
-        z: Tensor = forward(mu, logvar, eps, state, row_offset, stream, low, high)
-        return z
-
-    @staticmethod
-    @first_order
-    def backward(ctx: Any, grad_z: Tensor) -> tuple[Tensor | None, ...]:
-        logvar, eps, state = ctx.saved_tensors
-        grad_logvar = ctx.operator(grad_z.contiguous(), logvar, eps, state, *ctx.constants)
-        return (None, None, grad_z, grad_logvar, *(None,) * 6)
+define_latent("reparameterize", "z", CLAMP_SCHEMA, lambda mu, *_: mu.new_empty(mu.shape))
 
 
 def reparameterize(
@@ -71,16 +29,16 @@ def reparameterize(
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
         noise: a :class:`fastvae.Noise` key; a tensor ``eps`` of the same shape; or None for a fresh key from torch's
-            default generator, which ``torch.manual_seed`` rules.
-        clamp: (low, high): logvar is clamped to it first, in the kernel; it has a gradient on the bounds, none outside,
-            and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
+            default generator, which ``torch.manual_seed`` seeds.
+        clamp: (low, high), to which the kernel first clamps logvar. logvar has a gradient on the bounds and none
+            outside; NaN stays NaN. Latent diffusion's autoencoders use (-30.0, 20.0) (Rombach et al. 2022).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
         z, dense, in the shape and type of ``mu``.
 
     Raises:
-        ValueError: shapes or devices differ, the clamp is no interval, or an option is unknown.
+        ValueError: shapes or devices differ, the clamp is not an interval, or an option is unknown.
         TypeError: an unsupported dtype.
 
     Computed in fp32 or better: a logvar over 177.4 overflows to an infinite z. Differentiating twice raises a
@@ -95,11 +53,6 @@ def reparameterize(
     arguments = noise_arguments(noise, mu)
     operators = _library.resolve(backend, mu)
     if operators is None:
-        return reference.reparameterize(mu, logvar, arguments.draw(mu), clamp=clamp)
-    if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
-        z: Tensor = _Reparameterize.apply(
-            operators.reparameterize, operators.reparameterize_backward, mu, logvar, *arguments, *interval
-        )
-    else:
-        z = operators.reparameterize(mu, logvar, *arguments, *interval)
+        return reference.reparameterize(mu, logvar, explicit(arguments, mu), clamp=clamp)
+    z: Tensor = fused_latent(operators, "reparameterize", mu, logvar, arguments, interval)
     return z

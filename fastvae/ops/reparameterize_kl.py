@@ -1,68 +1,20 @@
 """The latent term of the ELBO: the reparameterisation step and its KL in one pass."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from fastvae import reference
 
 from . import _check, _library
-from ._autograd import Reduce, first_order, loss_shape
-from .noise import Noise, noise_arguments
+from ._autograd import Reduce, loss_shape
+from ._latent import CLAMP_SCHEMA, REDUCE_SCHEMA, define_latent, fused_latent
+from .noise import Noise, explicit, noise_arguments
 
-_library.define(
-    "reparameterize_kl(Tensor mu, Tensor logvar, Tensor? eps, Tensor? state, SymInt row_offset, int stream,"
-    " float low, float high, int reduction, float weight, Tensor? weight_tensor) -> (Tensor, Tensor)",
-    lambda mu, logvar, eps, state, row_offset, stream, low, high, reduction, *_: (
-        mu.new_empty(mu.shape),
-        loss_shape(mu, reduction),
-    ),
-    module="reparameterize_kl",
+define_latent(
+    "reparameterize_kl",
+    "z kl",
+    f"{CLAMP_SCHEMA}, {REDUCE_SCHEMA}",
+    lambda mu, low, high, reduction, *_: (mu.new_empty(mu.shape), loss_shape(mu, reduction)),
 )
-_library.define(
-    "reparameterize_kl_backward(Tensor? grad_z, Tensor? grad_kl, Tensor mu, Tensor logvar, Tensor? eps, Tensor? state,"
-    " SymInt row_offset, int stream, float low, float high, int reduction, float weight, Tensor? weight_tensor)"
-    " -> (Tensor, Tensor)",
-    lambda grad_z, grad_kl, mu, *_: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
-    module="reparameterize_kl",
-)
-
-
-class _ReparameterizeKL(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        forward: Any,
-        backward: Any,
-        mu: Tensor,
-        logvar: Tensor,
-        eps: Tensor | None,
-        state: Tensor | None,
-        row_offset: int,
-        stream: int,
-        low: float,
-        high: float,
-        code: int,
-        weight: float,
-        weight_tensor: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(mu, logvar, eps, state, weight_tensor)
-        ctx.operator, ctx.constants = backward, (row_offset, stream, low, high, code, weight)
-        z, kl = forward(mu, logvar, eps, state, row_offset, stream, low, high, code, weight, weight_tensor)
-        return z, kl
-
-    @staticmethod
-    @first_order
-    def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> tuple[Tensor | None, ...]:
-        mu, logvar, eps, state, weight_tensor = ctx.saved_tensors
-        gradients = ctx.operator(
-            None if grad_z is None else grad_z.contiguous(),
-            None if grad_kl is None else grad_kl.contiguous(),
-            mu, logvar, eps, state, *ctx.constants, weight_tensor,
-        )  # fmt: skip
-        return (None, None, *gradients, *(None,) * 9)
 
 
 def reparameterize_kl(
@@ -75,22 +27,22 @@ def reparameterize_kl(
     weight: float | Tensor = 1.0,
     backend: _library.Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
-    r"""Draw ``z ~ N(mu, exp(logvar))`` and count KL(N(mu, exp(logvar)) || N(0, I)), in one pass each way.
+    r"""Draw ``z ~ N(mu, exp(logvar))`` and compute KL(N(mu, exp(logvar)) || N(0, I)), in one pass each way.
 
-    The same values as :func:`reparameterize` and :func:`gaussian_kl`, for the bytes of one of them: forward reads mu
-    and logvar and writes z, backward reads them again with the gradient of z and writes both gradients. The noise is
-    drawn twice and stored never.
+    The values are those of :func:`reparameterize` and :func:`gaussian_kl`, for the memory traffic of one of them:
+    forward reads mu and logvar and writes z; backward reads them again with the gradient of z and writes both
+    gradients. The noise is never stored: backward draws it again.
 
     Args:
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
         noise: a :class:`fastvae.Noise` key; a tensor ``eps`` of the same shape; or None for a fresh key from torch's
-            default generator, which ``torch.manual_seed`` rules.
-        clamp: (low, high): logvar is clamped to it first, in the kernel; it has a gradient on the bounds, none outside,
-            and NaN stays NaN. (-30.0, 20.0) is that of latent diffusion's autoencoders (Rombach et al. 2022).
+            default generator, which ``torch.manual_seed`` seeds.
+        clamp: (low, high), to which the kernel first clamps logvar. logvar has a gradient on the bounds and none
+            outside; NaN stays NaN. Latent diffusion's autoencoders use (-30.0, 20.0) (Rombach et al. 2022).
         reduction: of the KL: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into the KL and its gradients (beta); a number, or a 0-d tensor read on the device
-            (which torch.compile does not compile anew when it changes).
+            (torch.compile does not recompile when it changes).
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
@@ -98,7 +50,7 @@ def reparameterize_kl(
         order: the same call gives the same bits.
 
     Raises:
-        ValueError: shapes or devices differ, the clamp is no interval, or an option is unknown.
+        ValueError: shapes or devices differ, the clamp is not an interval, or an option is unknown.
         TypeError: an unsupported dtype.
 
     Computed in fp32 or better; a logvar over 88.7 gives an infinite KL. Differentiating twice raises a RuntimeError;
@@ -115,13 +67,7 @@ def reparameterize_kl(
     reduce = Reduce.of(reduction, weight, mu)
     operators = _library.resolve(backend, mu)
     if operators is None:
-        eps = arguments.draw(mu)
+        eps = explicit(arguments, mu)
         return reference.reparameterize_kl(mu, logvar, eps, clamp=clamp, reduction=reduction, weight=weight)
-    if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
-        z, kl = _ReparameterizeKL.apply(
-            operators.reparameterize_kl, operators.reparameterize_kl_backward,
-            mu, logvar, *arguments, *interval, *reduce,
-        )  # fmt: skip
-    else:
-        z, kl = operators.reparameterize_kl(mu, logvar, *arguments, *interval, *reduce)
+    z, kl = fused_latent(operators, "reparameterize_kl", mu, logvar, arguments, interval, reduce=reduce)
     return z, kl

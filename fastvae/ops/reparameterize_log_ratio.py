@@ -1,6 +1,6 @@
 """Samples of the posterior for the importance-weighted bound, with the log ratio that weighs each."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -8,67 +8,26 @@ from torch import Tensor
 from fastvae import reference
 
 from . import _check, _library
-from ._autograd import first_order
-from .noise import Noise, noise_arguments
+from ._latent import define_latent, fused_latent
+from .noise import Noise, explicit, noise_arguments
 
 Estimator = Literal["iwae", "stl", "dreg"]
 ESTIMATORS = {"iwae": 0, "stl": 1, "dreg": 2}  # the codes that the kernels know
 
-_library.define(
-    "reparameterize_log_ratio(Tensor mu, Tensor logvar, Tensor? eps, Tensor? state, SymInt row_offset, int stream,"
-    " SymInt samples) -> (Tensor, Tensor)",
-    lambda mu, logvar, eps, state, row_offset, stream, samples: (
+define_latent(
+    "reparameterize_log_ratio",
+    "z ratio",
+    "SymInt samples",
+    lambda mu, samples: (
         mu.new_empty((mu.shape[0], samples, *mu.shape[1:])),
         mu.new_empty((mu.shape[0], samples), dtype=torch.float64 if mu.dtype == torch.float64 else torch.float32),
     ),
-    module="reparameterize_log_ratio",
+    backward_settings="int estimator",
 )
-_library.define(
-    "reparameterize_log_ratio_backward(Tensor? grad_z, Tensor? grad_ratio, Tensor mu, Tensor logvar, Tensor? eps,"
-    " Tensor? state, SymInt row_offset, int stream, SymInt samples, int estimator) -> (Tensor, Tensor)",
-    lambda grad_z, grad_ratio, mu, *_: (mu.new_empty(mu.shape), mu.new_empty(mu.shape)),
-    module="reparameterize_log_ratio",
+_DREG_WITHOUT_RATIO = (
+    "estimator='dreg' takes its weights from the gradient of log_ratio, but log_ratio has none: "
+    "use it in importance_weighted_nll, or take estimator='iwae'"
 )
-
-
-class _ReparameterizeLogRatio(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        forward: Any,
-        backward: Any,
-        estimator: int,
-        mu: Tensor,
-        logvar: Tensor,
-        eps: Tensor | None,
-        state: Tensor | None,
-        row_offset: int,
-        stream: int,
-        samples: int,
-    ) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(mu, logvar, eps, state)
-        ctx.operator, ctx.constants = backward, (row_offset, stream, samples, estimator)
-        z, log_ratio = forward(mu, logvar, eps, state, row_offset, stream, samples)
-        return z, log_ratio
-
-    @staticmethod
-    @first_order
-    def backward(ctx: Any, grad_z: Tensor | None, grad_ratio: Tensor | None) -> tuple[Tensor | None, ...]:
-        if grad_z is None and grad_ratio is None:  # autograd asks for nothing then, but gradcheck does
-            return (None,) * 10
-        if grad_ratio is None and ctx.constants[-1] == ESTIMATORS["dreg"]:
-            raise RuntimeError(
-                "estimator='dreg' takes its weights from the gradient of log_ratio, but log_ratio has none: "
-                "use it in importance_weighted_nll, or take estimator='iwae'"
-            )
-        gradients = ctx.operator(
-            None if grad_z is None else grad_z.contiguous(),
-            None if grad_ratio is None else grad_ratio.contiguous(),
-            *ctx.saved_tensors,
-            *ctx.constants,
-        )
-        return (None, None, None, *gradients, *(None,) * 5)
 
 
 def reparameterize_log_ratio(
@@ -85,27 +44,27 @@ def reparameterize_log_ratio(
     .. math:: z_k = \mu + e^{\log\sigma^2 / 2} \, \epsilon_k, \qquad
         \log q(z_k \mid x) - \log p(z_k) = \tfrac12 \sum_j z_{kj}^2 - \epsilon_{kj}^2 - \log\sigma_j^2
 
-    What :func:`importance_weighted_nll` needs beside the likelihood of each sample. mu and logvar are read once for
-    all samples; the noise is never stored: backward draws it again.
+    :func:`importance_weighted_nll` takes the log ratio beside the likelihood of each sample. mu and logvar are read
+    once for all samples. The noise is never stored: backward draws it again.
 
     Args:
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
         noise: a :class:`fastvae.Noise` key, which draws ``noise.draw((B, K, ...))``, so that a row's K samples are
             the same however the batch is split; a tensor ``eps`` (B, K, ...); or None for a fresh key from torch's
-            default generator, which ``torch.manual_seed`` rules.
+            default generator, which ``torch.manual_seed`` seeds.
         samples: K, at least 1.
-        estimator: of the gradient in mu and logvar; values and the decoder's gradient are the same for all three.
+        estimator: the estimator of the gradients of mu and logvar. It does not change values or other gradients.
 
-            - "iwae": the gradient as it is (Burda et al. 2016, "Importance weighted autoencoders").
+            - "iwae": the gradient itself (Burda et al. 2016, "Importance weighted autoencoders").
             - "stl": mu and logvar are constants in log q, which leaves out its score: a term of mean 0 for K = 1,
               and a bias for more (Roeder et al. 2017, "Sticking the landing").
             - "dreg": "stl" with each sample's gradient, that of z and that of log_ratio, times its normalised weight
               w: unbiased, and its signal does not fade as K grows (Tucker et al. 2019, "Doubly reparameterized
               gradient estimators for Monte Carlo objectives"). The weights are read off the gradient of log_ratio,
-              ``w[b, k] = g[b, k] / g[b].sum()`` (0 where the sum is 0). **The condition:** log_ratio goes into
-              ``importance_weighted_nll`` and nowhere else, whose gradient is a factor of the row times w; whatever
-              reaches z by another way is multiplied by w too.
+              ``w[b, k] = g[b, k] / g[b].sum()`` (0 where the sum is 0). **The condition:** log_ratio must only be used
+              in ``importance_weighted_nll``, whose gradient is w times a factor of the row. Gradients that reach z by
+              another way are multiplied by w too.
         backend: "auto", "triton", "native" or "reference".
 
     Returns:
@@ -119,7 +78,7 @@ def reparameterize_log_ratio(
 
     Computed in fp32 or better, from z before it is rounded to its type. In fp32, a logvar over 87 may overflow to an
     infinite log ratio; under -175 the gradients of "stl" and "dreg", which divide by the deviation, are not finite.
-    What is infinite or NaN comes out so. Differentiating twice raises a RuntimeError; the "reference" backend can.
+    Infinities and NaNs are passed on. Differentiating twice raises a RuntimeError; the "reference" backend can.
 
     >>> import torch
     >>> eps = torch.tensor([[[0.5, -1.0], [0.0, 2.0]]])
@@ -141,12 +100,16 @@ def reparameterize_log_ratio(
     arguments = noise_arguments(noise, mu, shape)
     operators = _library.resolve(backend, mu)
     if operators is None:
-        return reference.reparameterize_log_ratio(mu, logvar, arguments.draw(mu, shape), estimator=estimator)
-    if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
-        z, log_ratio = _ReparameterizeLogRatio.apply(
-            operators.reparameterize_log_ratio, operators.reparameterize_log_ratio_backward, ESTIMATORS[estimator],
-            mu, logvar, *arguments, samples,
-        )  # fmt: skip
-    else:
-        z, log_ratio = operators.reparameterize_log_ratio(mu, logvar, *arguments, samples)
+        eps = explicit(arguments, mu, shape)
+        return reference.reparameterize_log_ratio(mu, logvar, eps, estimator=estimator)
+    z, log_ratio = fused_latent(
+        operators,
+        "reparameterize_log_ratio",
+        mu,
+        logvar,
+        arguments,
+        (samples,),
+        backward_settings=(ESTIMATORS[estimator],),
+        error_without_second=_DREG_WITHOUT_RATIO if estimator == "dreg" else "",
+    )
     return z, log_ratio

@@ -1,4 +1,4 @@
-"""What all losses share: the type they are computed in, and how they are reduced."""
+"""The type of the computation and the reduction, shared by all losses."""
 
 import torch
 from torch import Tensor

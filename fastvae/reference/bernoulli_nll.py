@@ -11,8 +11,9 @@ def bernoulli_nll(
 ) -> Tensor:
     """``sum(max(l, 0) - l*x + log1p(exp(-|l|)))`` in nats; exact where sigmoid followed by BCE is not."""
     dtype = accumulation_dtype(logits.dtype)
-    logit, x = logits.to(dtype), unit_interval(target, dtype)
-    # Not clamp() and abs(): autograd calls the slopes of both at 0 zero, and the gradient there would not be 1/2 - x.
+    logit = logits.to(dtype)
+    x = unit_interval(target, dtype)
+    # Not clamp() and abs(): autograd takes both slopes at 0 to be 0, and the gradient there would not be 1/2 - x.
     positive = torch.where(logit >= 0, logit, 0.0)
     magnitude = torch.where(logit >= 0, logit, -logit)
     return reduce(positive - logit * x + torch.log1p(torch.exp(-magnitude)), reduction, weight)

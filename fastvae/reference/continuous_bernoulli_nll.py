@@ -11,10 +11,11 @@ def continuous_bernoulli_nll(
 ) -> Tensor:
     """``sum(log((e**l - 1) / l) - l x)`` in nats: the Bernoulli's likelihood, normalised over [0, 1].
 
-    Near 0, where the normaliser is 0 / 0, by the Taylor series of its even part, ``log(sinh(l / 2) / (l / 2))``.
+    Near 0 the normaliser is 0 / 0, so it is the Taylor series of its even part, ``log(sinh(l / 2) / (l / 2))``.
     """
     dtype = accumulation_dtype(logits.dtype)
-    logit, x = logits.to(dtype), unit_interval(target, dtype)
+    logit = logits.to(dtype)
+    x = unit_interval(target, dtype)
     near = logit.abs() < 0.25
     square = torch.where(near, logit, torch.zeros_like(logit)).square()
     even = square * (1 / 24 - square * (1 / 2880 - square * (1 / 181440 - square * (1 / 9676800 - square / 479001600))))

@@ -1,4 +1,4 @@
-"""The KL with free bits: each group of latent dimensions may carry some for nothing (Kingma et al. 2016, eq. 15)."""
+"""The KL with free bits: an allowance for each group of latent dimensions (Kingma et al. 2016, eq. 15)."""
 
 import torch
 from torch import Tensor
@@ -21,8 +21,10 @@ def free_bits_kl(
     """
     if reduction not in ("batchmean", "sum"):
         raise ValueError(f"reduction must be 'batchmean' or 'sum' for a mean over the whole batch, not {reduction!r}")
-    dtype, batch = accumulation_dtype(mu.dtype), mu.shape[0]
-    mu, logvar = mu.to(dtype), logvar.to(dtype)
+    dtype = accumulation_dtype(mu.dtype)
+    batch = mu.shape[0]
+    mu = mu.to(dtype)
+    logvar = logvar.to(dtype)
     per_dimension = (0.5 * (mu * mu + (torch.expm1(logvar) - logvar))).sum(0).flatten()
     groups = per_dimension.numel() if groups is None else groups
     sums = per_dimension.reshape(groups, per_dimension.numel() // max(groups, 1)).sum(1)

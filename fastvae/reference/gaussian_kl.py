@@ -16,8 +16,9 @@ def gaussian_kl(
 ) -> Tensor:
     """``0.5 * sum(mu**2 + expm1(logvar) - logvar)`` in nats.
 
-    ``exp(logvar) - 1 - logvar`` as people write it has lost its digits where logvar is near 0; ``expm1`` keeps them.
+    The usual ``exp(logvar) - 1 - logvar`` loses its digits where logvar is near 0; ``expm1`` keeps them.
     """
     dtype = accumulation_dtype(mu.dtype)
-    mu, logvar = mu.to(dtype), clamped(logvar.to(dtype), clamp)
+    mu = mu.to(dtype)
+    logvar = clamped(logvar.to(dtype), clamp)
     return reduce(0.5 * (mu * mu + (torch.expm1(logvar) - logvar)), reduction, weight)

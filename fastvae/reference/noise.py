@@ -49,9 +49,14 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor
     k0, k1 = key
     for _ in range(10):
         # The product wraps modulo 2**64, which leaves all 64 bits right; the mask undoes the sign extension.
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (p1 >> 32 & _LOW) ^ c1 ^ k0, p1 & _LOW, (p0 >> 32 & _LOW) ^ c3 ^ k1, p0 & _LOW
-        k0, k1 = k0 + _WEYL[0] & _LOW, k1 + _WEYL[1] & _LOW
+        p0 = c0 * _MULTIPLIERS[0]
+        p1 = c2 * _MULTIPLIERS[1]
+        c0 = (p1 >> 32 & _LOW) ^ c1 ^ k0
+        c1 = p1 & _LOW
+        c2 = (p0 >> 32 & _LOW) ^ c3 ^ k1
+        c3 = p0 & _LOW
+        k0 = k0 + _WEYL[0] & _LOW
+        k1 = k1 + _WEYL[1] & _LOW
     return c0, c1, c2, c3
 
 
@@ -61,11 +66,12 @@ def uniform(word: Tensor) -> Tensor:
 
 
 def _words(state: Tensor, shape: Sequence[int], row_offset: int, stream: int) -> tuple[tuple[Tensor, ...], slice]:
-    """The four words of each quad that holds an element of ``shape``, and the elements' place among all lanes."""
+    """Return the four words of each quad that holds an element of ``shape``, and the slice of these elements' lanes."""
     event = math.prod(shape[1:])
-    first, count = row_offset * event, shape[0] * event
+    first = row_offset * event
+    count = shape[0] * event
     quad = torch.arange(first // 4, (first + count + 3) // 4, dtype=torch.int64, device=state.device)
-    seed, step = state[0], state[1]
+    seed, step = state.unbind()
     counter = (quad & _LOW, quad >> 32 & _LOW, step & _LOW, torch.full_like(step, stream))
     return philox4x32(counter, (seed & _LOW, seed >> 32 & _LOW)), slice(first % 4, first % 4 + count)
 
@@ -79,7 +85,7 @@ def standard_normal(
 ) -> Tensor:
     """Draw ``eps`` of ``shape`` (B, ...) from ``state``, an int64 tensor ``[seed, step]``, on its device.
 
-    Evaluated in fp64 and rounded once to ``dtype``.
+    The normals are evaluated in fp64 and rounded once to ``dtype``.
     """
     (w0, w1, w2, w3), place = _words(state, shape, row_offset, stream)
 
@@ -95,7 +101,7 @@ def standard_normal(
 def binarize(target: Tensor, state: Tensor, row_offset: int = 0, stream: int = 0) -> Tensor:
     """Draw black-and-white pixels from grey ones: 255 with probability ``x / 255``, else 0.
 
-    ``target``: (B, ...) uint8. Element ``e`` is decided by its own word ``w``, lane ``e % 4`` of its quad:
+    ``target``: (B, ...) uint8. Element ``e`` is 255 if its word ``w``, lane ``e % 4`` of its quad, has
     ``min(w, 2**32 - 2) < x * (2**32 - 1) / 255``, in integers. So 0 stays 0 and 255 stays 255.
     """
     words, place = _words(state, target.shape, row_offset, stream)

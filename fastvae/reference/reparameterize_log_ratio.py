@@ -17,7 +17,9 @@ def reparameterize_log_ratio(
     what a gradient reaches: see :func:`fastvae.ops.reparameterize_log_ratio`.
     """
     dtype = accumulation_dtype(mu.dtype)
-    mean, log, eps = mu.to(dtype).unsqueeze(1), logvar.to(dtype).unsqueeze(1), eps.to(dtype)
+    mean = mu.to(dtype).unsqueeze(1)
+    log = logvar.to(dtype).unsqueeze(1)
+    eps = eps.to(dtype)
     z = mean + torch.exp(0.5 * log) * eps
     standardised = eps
     if estimator != "iwae":

@@ -1,10 +1,10 @@
-"""Compile the Triton kernels of every operator ahead of time, with no GPU, and print what it needs as JSON.
+"""Compile the Triton kernels of every operator ahead of time, with no GPU, and print their resources as JSON.
 
     python tests/kernels/aot.py "sm_90 bf16 dense" ...   these combinations, on standard output
     python tests/kernels/aot.py --record                 the committed table, resources.json
 
-Arguments are what a launch on real tensors gives, and Triton's own binder decides what becomes of them, as at a launch:
-pointers divisible by 16, no sizes known. VARIANT: "dense";
+Arguments are those of a launch on real tensors, and Triton's own binder specializes them, as at a launch: pointers are
+divisible by 16, and sizes are not known. VARIANT: "dense";
 "packed" (mu and logvar are halves of one head); "ragged" (nothing aligned); "int64" (packed, over 2**30 elements).
 """
 
@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pretended import compiled as compiled_by_jit
 
 # An operator's kernel, and the optional pointers that are absent: noise comes from the key, weights from the device.
-_NO_KL = ("kl", "partials", "tickets")
-_NO_SUM = ("loss_sum", "partials", "tickets")
+_NO_KL = ("kl", "partials", "semaphores")
+_NO_SUM = ("loss_sum", "partials", "semaphores")
 _ONE = ("second", "second_gradient", "state")  # one prediction a pixel, the target as it is
 KERNELS = {
     "bernoulli_nll": ("_pixel._forward", _ONE),
@@ -53,12 +53,15 @@ KERNELS = {
     "gaussian_kl": ("_latent._forward", ("z", "eps", "state")),
     "gaussian_kl_backward": ("_latent._backward", ("grad_z", "eps", "state")),
     "importance_weighted_nll": ("importance_weighted_nll._bound", ("bounds", "grad_output")),
-    "importance_weighted_nll_backward": ("importance_weighted_nll._bound", ("bounds", "loss", "partials", "tickets")),
+    "importance_weighted_nll_backward": (
+        "importance_weighted_nll._bound",
+        ("bounds", "loss", "partials", "semaphores"),
+    ),
     "gaussian_prior_kl": ("gaussian_prior_kl._pass", ("grad_output",)),
     "gaussian_prior_kl_backward": ("gaussian_prior_kl._pass", _NO_SUM),
     "reparameterize": (
         "_latent._forward",
-        ("kl", "partials", "tickets", "grad_mu", "grad_logvar", "eps", "weight_tensor"),
+        ("kl", "partials", "semaphores", "grad_mu", "grad_logvar", "eps", "weight_tensor"),
     ),
     "reparameterize_backward": ("_latent._backward", ("grad_kl", "mu", "grad_mu", "eps", "weight_tensor")),
     "reparameterize_kl": ("_latent._forward", ("grad_mu", "grad_logvar", "eps")),
@@ -86,7 +89,7 @@ RECORDED = [f"sm_{arch} {dtype} dense" for arch in (80, 90, 100) for dtype in ("
 _STRIDES = {"stride_mu", "stride_logvar", "stride_prior_mu", "stride_prior_logvar"}
 _INTEGERS = {"length", "chunks", "event", "first", "stream", *_STRIDES}
 _INTEGERS |= {"batch", "samples", "stride_output", "inner", "planes", "mixtures", "count", "rows", "images"}
-_FLOATS = {"allowance", "weight", "p", "q", "log_samples", "low", "high"}
+_FLOATS = {"allowance", "weight", "constant0", "constant1", "log_samples", "low", "high"}
 
 
 def member(module: str, name: str) -> Any:
@@ -99,7 +102,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
     own = _TYPES[dtype]
     wide = torch.float64 if dtype == "fp64" else torch.float32
     types = {"target": torch.uint8, "drawn": torch.uint8, "state": torch.int64, "weight_tensor": torch.float32}
-    types |= {"tickets": torch.int32, "found": torch.float32, "record": torch.float64, "total": torch.float64}
+    types |= {"semaphores": torch.int32, "found": torch.float32, "record": torch.float64, "total": torch.float64}
     types |= dict.fromkeys(
         ("parts", "partials", "loss", "loss_sum", "kl", "bounds", "sums", "grad_output", "grad_kl", "grad_ratio"), wide
     )
@@ -121,7 +124,7 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
         "COLUMNS": 256,
         "WHOLE": True,
         "CONSTANT": True,
-        "AGAIN": True,
+        "WEIGHTED": True,
         "LASTING": True,
     }
     if "TERMS" in function.arg_names:
@@ -141,8 +144,8 @@ def compiled(operator: str, arch: int, dtype: str, variant: str) -> Any:
 
 
 def resources(binary: Any) -> dict[str, Any]:
-    """Registers, bytes of stack and local memory (spills), of shared memory, counts of the memory instructions, and the
-    types of the host's numbers.
+    """Registers, bytes of stack, local memory (spills) and shared memory, counts of the memory instructions, and types
+    of the host's numbers.
     """
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -159,7 +162,7 @@ def resources(binary: Any) -> dict[str, Any]:
 
 
 def table(combination: str) -> dict[str, Any]:
-    """What every kernel needs in one combination, such as "sm_90 bf16 dense"."""
+    """The resources of every kernel in one combination, such as "sm_90 bf16 dense"."""
     arch, dtype, variant = combination.split()
     return {operator: resources(compiled(operator, int(arch[3:]), dtype, variant)) for operator in KERNELS}
 

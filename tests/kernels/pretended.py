@@ -32,7 +32,7 @@ _DRIVER = _Driver()
 
 
 def compiled(function: JITFunction[Any], arch: int, *arguments: Any, **options: Any) -> Any:
-    """What the JIT would launch on sm_``arch`` for these arguments: the compiled kernel, with its signature."""
+    """Compile the kernel that the JIT would launch on sm_``arch`` for these arguments."""
     _DRIVER.arch = arch
     driver.set_active(_DRIVER)
     kernel = function.run(*arguments, grid=(1,), warmup=True, **options)

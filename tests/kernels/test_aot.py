@@ -18,7 +18,7 @@ pytestmark = pytest.mark.xdist_group("aot")  # or each worker would compile near
 # Registers a thread; with 256 threads a block, 128 leave 2 blocks on an SM, 64 leave 4.
 REGISTERS = {"fp32": 64, "bf16": 96, "fp16": 96, "fp64": 160}
 RAGGED = 168  # a row and a column for each element, not for each vector: one block an SM, a slow path
-# Of terms of over 60 operations, in programs of 128 threads: 160 leave 3 of them, 12 warps, on an SM.
+# Kernels whose terms take over 60 operations, in programs of 128 threads: 160 leave 3 of them, 12 warps, on an SM.
 HEAVY = {"fp32": 112, "bf16": 160, "fp16": 160, "fp64": 255}
 HEAVY_KERNELS = ("discretized_logistic_nll", "discretized_logistic_nll_backward")
 # All parameters of four pixels, with their derivatives, at once: one block an SM, 16-bit accesses of half the width,
@@ -46,7 +46,7 @@ combinations = pytest.mark.parametrize(
 
 @functools.cache
 def tables(*rows: tuple[int, str, str]) -> dict[str, dict[str, Any]]:
-    """In a process of its own, as this one may have Triton's interpreter switched on; in one for all of the rows."""
+    """Run aot.py once for all rows, in another process: this one may have switched on Triton's interpreter."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, str(HERE / "aot.py"), *map(name_of, rows)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -80,7 +80,7 @@ def test_nothing_spills_and_registers_are_bounded(arch: int, dtype: str, variant
 @combinations
 def test_accesses_are_128_bits(arch: int, dtype: str, variant: str) -> None:
     if variant == "ragged":
-        pytest.skip("rows that are no multiple of a vector are read element by element")
+        pytest.skip("rows that are not a multiple of a vector are read element by element")
     for kernel, used in table(arch, dtype, variant).items():
         accesses = used["accesses"]
         wide = "v2.b64" if dtype == "fp64" else "v2.b32" if dtype != "fp32" and kernel in MIXTURE else "v4.b32"

@@ -10,7 +10,8 @@ from fastvae.nn import Bernoulli, ELBOLoss, Gaussian
 @pytest.mark.parametrize("reduction", ["batchmean", "sum", "none"])
 @pytest.mark.parametrize(("likelihood", "formula"), [("bernoulli", "bernoulli_nll"), ("gaussian", "gaussian_nll")])
 def test_elbo_loss_is_nll_plus_beta_kl(likelihood, formula, reduction):
-    output, target = torch.randn(4, 1, 3, 3).double(), torch.rand(4, 1, 3, 3).double()
+    output = torch.randn(4, 1, 3, 3).double()
+    target = torch.rand(4, 1, 3, 3).double()
     mu, logvar = torch.randn(4, 5).double(), torch.randn(4, 5).double()
     leaves = [tensor.requires_grad_() for tensor in (output, mu, logvar)]
     loss = ELBOLoss(likelihood, beta=2.5, reduction=reduction)(output, target, mu, logvar)
@@ -28,5 +29,6 @@ def test_means_are_in_the_range_of_pixels():
 
 
 def test_the_variance_divides_the_squared_error():
-    output, target = torch.randn(3, 4), torch.rand(3, 4)
+    output = torch.randn(3, 4)
+    target = torch.rand(3, 4)
     torch.testing.assert_close(Gaussian(0.1).nll(output, target), 10 * Gaussian().nll(output, target))

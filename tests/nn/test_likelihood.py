@@ -52,7 +52,8 @@ def test_the_mean_of_the_continuous_bernoulli_is_torchs():
 def test_the_learned_variance_finds_the_error():
     likelihood = nn.LearnedGaussian()
     optimizer = torch.optim.Adam(likelihood.parameters(), 0.1)
-    output, target = torch.zeros(64, 50), 0.2 * torch.randn(64, 50, generator=torch.Generator().manual_seed(1))
+    output = torch.zeros(64, 50)
+    target = 0.2 * torch.randn(64, 50, generator=torch.Generator().manual_seed(1))
     for _ in range(200):
         optimizer.zero_grad()
         likelihood.nll(output, target).backward()

@@ -1,4 +1,4 @@
-"""Every operator as a case of the contract: what to call it with, fused and eager."""
+"""Every operator as a case of the contract, with its inputs, fused and eager."""
 
 import functools
 import math
@@ -77,7 +77,8 @@ def _three_samples(function: Callable[..., Tensors], **keywords: Any) -> Callabl
     return call
 
 
-CLASSES, MIXTURES = 6, 2
+CLASSES = 6
+MIXTURES = 2
 
 
 def _class_inputs(

@@ -1,17 +1,17 @@
-"""Which tests of the operators run in Triton's interpreter, and which are quick."""
+"""The choice of the operators' tests that run in Triton's interpreter, and of the quick ones."""
 
 import pytest
 import torch
 
-# One loss of pixels, one of latents: with them each part of a kernel that others share is run in every quick suite.
+# One pixel loss and one latent operator: they run every shared part of the kernels in each quick suite.
 QUICK = ("test_bernoulli_nll.py", "test_reparameterize_kl.py")
-# Of the reference, which is plain torch, it would be torch that these test, for minutes.
+# With the reference, which is plain torch, these would test torch itself, for minutes.
 OF_PLAIN_TORCH = (
     "test_export",
     "test_the_second_batch_size_compiles_one_graph_for_all_others",
     "test_one_graph_serves_every_batch_size",
 )
-# Of the contract, what depends on an operator's own kernel. The rest is the Python around it, which all of them share.
+# The tests of the contract that depend on an operator's own kernel. The rest test the Python code that all share.
 OF_THE_KERNEL = (
     "test_accuracy",
     "test_a_large_ragged_input_is_accurate",
@@ -25,19 +25,21 @@ OF_THE_KERNEL = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow: the reference against itself, and without a GPU the interpreter (seconds each), but for two operators.
+    """Mark tests of the reference against itself as slow, and without a GPU those of the interpreter (seconds each).
 
-    What depends on no kernel these two run for all of them, slowly as well.
+    Two operators are exempt. They alone run the tests that depend on no kernel, which are slow as well.
     """
     interpreted = not torch.cuda.is_available()
-    kept, left_out = [], []
+    kept = []
+    left_out = []
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         backend = parameters.get("backend")
         if backend != "reference" and not (backend == "triton" and interpreted):
             kept.append(item)
             continue
-        name, quick = item.function.__name__, item.path.name in QUICK
+        name = item.function.__name__
+        quick = item.path.name in QUICK
         in_contract = item.function.__module__.endswith((".contract", ".loss_contract"))
         shared = in_contract and name not in OF_THE_KERNEL
         if shared or not quick:

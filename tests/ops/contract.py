@@ -1,4 +1,4 @@
-"""What every operator promises, on every backend. Each ``test_<op>.py`` subclasses this and adds what is its own."""
+"""The contract of every operator, on every backend. Each ``test_<op>.py`` subclasses it and adds its own tests."""
 
 from typing import Any, ClassVar
 

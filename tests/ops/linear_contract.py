@@ -1,4 +1,4 @@
-"""What both operators of a last layer promise; test_linear_<likelihood>.py subclass this."""
+"""The contract of both operators of a last layer; test_linear_<likelihood>.py subclass it."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ from .support import Case, Inputs, assert_accurate, assert_close, value_and_grad
 
 
 class LinearContract(LossContract):
-    """What both operators of a last layer promise besides, of its parameters and of bands."""
+    """The contract of a last layer beyond that of a loss: its parameters and its bands."""
 
     @pytest.fixture
     def narrow_bands(self, place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Bands of 64 columns, the least there is, so that a small layer has several and a ragged last one."""
+        """Make bands 64 columns wide, the least, so that a small layer has several and a ragged last one."""
         monkeypatch.setitem(_linear._BANDS, place.device, 1)
 
     def reductions(self, place: Any) -> tuple[str | None, ...]:
-        """For what does not depend on them: one in the interpreter, where each costs seconds."""
+        """The reductions for a test that does not depend on them: one in the interpreter, where each costs seconds."""
         return self.case.reductions[:1] if place.interpreted else self.case.reductions
 
     def whole(self, bias: bool = True) -> Case:

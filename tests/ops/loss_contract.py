@@ -1,4 +1,4 @@
-"""What the operators with a reduced loss promise beside :mod:`contract`."""
+"""The contract of operators with a reduced loss, beyond :mod:`contract`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a likelihood of grey pixels promises besides: targets of any type, and infinities that stay in sight."""
+"""The contract of a likelihood of grey pixels beyond that of a loss: targets of any type, and visible infinities."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a case of the contract is, and the accuracy rule. The cases themselves are in cases.py."""
+"""The definition of a case of the contract, and the accuracy rule. The cases themselves are in cases.py."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ SHAPES = ((1, 1), (3, 5), (7, 784), (5, 2), (4, 3, 8, 8), (6,), (0, 4), (4, 0))
 TYPICAL_SHAPES = ((3, 5), (4, 3, 8, 8))
 REDUCTIONS = ("batchmean", "sum", "none")
 
-# What a backend may lose beyond what same-type eager loses, by the type of the tensor that is compared: a loss comes
-# back in fp32 from bf16 inputs, and is held to fp32.
+# The error that a backend may have beyond that of same-type eager, by the type of the compared tensor: the loss of bf16
+# inputs is fp32, and is held to fp32.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-3, torch.float64: 1e-12}
 
 # Triton's interpreter is NumPy, which warns of the infinities and NaNs that some tests are about.
@@ -32,18 +32,18 @@ def skip_products(place: Any, dtype: torch.dtype, shape: tuple[int, ...], typica
 
 
 def some(values: Sequence[T], place: Any, dtype: torch.dtype) -> Sequence[T]:
-    """All of them, or the first, where the interpreter has a type other than fp32: it computes them all alike."""
+    """All values, or only the first for the interpreter in a type other than fp32, where it computes all alike."""
     return values[:1] if place.interpreted and dtype != torch.float32 else values
 
 
 class Inputs(NamedTuple):
-    """What an operator is called with: the tensors it differentiates, and those it does not (target, eps)."""
+    """The inputs of an operator: the tensors it differentiates, and those it does not (target, eps)."""
 
     tensors: Tensors
     constants: Tensors
 
     def to(self, where: torch.device | torch.dtype | str) -> "Inputs":
-        """On another device, or in another type; pixels in uint8 stay what they are."""
+        """Move to another device, or convert to another type; uint8 pixels keep theirs."""
 
         def move(tensor: Tensor) -> Tensor:
             keep = isinstance(where, torch.dtype) and not tensor.is_floating_point()
@@ -57,7 +57,7 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """An operator, its eager twin, and what to call them with. Both return a tuple of outputs."""
+    """An operator, its eager reference, and a maker of their inputs. Both return a tuple of outputs."""
 
     name: str
     fused: Callable[..., Tensors]
@@ -70,7 +70,7 @@ class Case:
 
     @property
     def per_sample(self) -> bool:
-        """Whether each row has an output of its own, not a statistic of the batch alone."""
+        """True if each row has an output of its own, not only a statistic of the batch."""
         return None in self.reductions or "none" in self.reductions
 
     def options(self, reduction: str | None = "batchmean", weight: Any = 1.0) -> dict[str, Any]:
@@ -109,7 +109,8 @@ def error(actual: Tensor, truth: Tensor) -> float:
     Where the truth is not finite the value must be the very same (NaN for NaN, inf of the same sign), or the error
     is infinite. Where the truth is all zeros, the deviation itself.
     """
-    actual, truth = actual.detach().double().cpu(), truth.detach().double().cpu()
+    actual = actual.detach().double().cpu()
+    truth = truth.detach().double().cpu()
     assert actual.shape == truth.shape
     if not truth.numel():
         return 0.0
@@ -134,7 +135,8 @@ def assert_accurate(case: Case, inputs: Inputs, backend: str, scalar: float = 1.
     for kind, ours, theirs, exact in zip(("output", "gradient"), actual, eager, truth, strict=True):
         for index, (a, e, t) in enumerate(zip(ours, theirs, exact, strict=True)):
             assert a.dtype == e.dtype
-            loss, allowed = error(a, t), error(e, t) + TOLERANCE[a.dtype]
+            loss = error(a, t)
+            allowed = error(e, t) + TOLERANCE[a.dtype]
             assert loss <= allowed, f"{kind} {index} of {case.name}({options}): error {loss:.3g}, allowed {allowed:.3g}"
 
 

@@ -26,7 +26,8 @@ class TestBernoulliNLL(LossContract):
             assert_accurate(self.case, inputs, place.backend, reduction=reduction)
 
     def test_a_target_of_another_float_type_is_converted(self, place: Any) -> None:
-        logits, target = torch.randn(4, 9, device=place.device), torch.rand(4, 9, device=place.device)
+        logits = torch.randn(4, 9, device=place.device)
+        target = torch.rand(4, 9, device=place.device)
         expected = ops.bernoulli_nll(logits, target, backend=place.backend)
         for dtype, allowed in ((torch.float64, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)):
             loss = ops.bernoulli_nll(logits, target.to(dtype), backend=place.backend)
@@ -119,7 +120,8 @@ class TestBernoulliNLL(LossContract):
 @pytest.mark.parametrize("shape", [(5, 7), (9, 64), (3, 2, 5, 5)], ids=str)
 def test_binarized_inside_is_binarized_before(place: Any, shape: tuple[int, ...], row_offset: int) -> None:
     inputs = BERNOULLI_NLL.inputs(place.affordable(shape), torch.float32, place.device)
-    (logits,), (target,) = leaves(inputs.tensors), inputs.constants
+    (logits,) = leaves(inputs.tensors)
+    (target,) = inputs.constants
     key = ops.Noise(3, 5, row_offset, stream=2)
     before = key.binarize(target)
     assert set(before.unique().tolist()) == {0, 255}

@@ -27,7 +27,8 @@ class TestCategoricalNLL(LossContract):
     def test_expanded_rows_and_elements(self, place: Any) -> None:
         for source, shape in (((1, 20), (6, 20)), ((6, 1), (6, 20)), ((1, 1), (6, 20))):
             inputs = self.case.inputs(source, torch.float32, place.device)
-            (logits,), (target,) = leaves(inputs.tensors), inputs.constants
+            (logits,) = leaves(inputs.tensors)
+            (target,) = inputs.constants
             wide = logits.expand(shape[0], CLASSES, shape[1])
             options = {"reduction": "sum", "backend": place.backend}
             loss = ops.categorical_nll(wide, target.expand(shape), **options)
@@ -69,7 +70,8 @@ class TestCategoricalNLL(LossContract):
         target = torch.zeros(4, dtype=torch.uint8, device=place.device)
         loss = ops.categorical_nll(logits, target, reduction="none", backend=place.backend)
         (gradient,) = torch.autograd.grad(loss.sum(), logits)
-        small, share = math.log1p(math.exp(-17)), math.exp(-17) / (1 + math.exp(-17))
+        small = math.log1p(math.exp(-17))
+        share = math.exp(-17) / (1 + math.exp(-17))
         # The reference has not the last two in fp32: its log_softmax rounds them to 0 and 5.96e-8.
         close = functools.partial(pytest.approx, rel=1e-5, abs=1e-7 if place.backend == "reference" else 1e-30)
         assert loss.tolist() == [0.0, 2e4, close(small), close(17 + small)]

@@ -74,7 +74,8 @@ def test_a_second_backward_of_a_compiled_loss_gives_the_same(place: Any, compile
             fullgraph=True,
             backend=compiler,
         )
-        (logits,), (target,) = support.leaves(inputs.tensors), inputs.constants
+        (logits,) = support.leaves(inputs.tensors)
+        (target,) = inputs.constants
         loss = compiled(logits, target)
         (first,) = torch.autograd.grad(loss, logits, torch.full_like(loss, 3.0), retain_graph=True)
         kept = first.clone()
@@ -145,7 +146,8 @@ def test_a_weight_on_the_device_is_read_at_every_call(place: Any) -> None:
 
 @pytest.mark.parametrize("changing", ["weight", "variance"])
 def test_a_number_that_changes_is_followed(place: Any, changing: str) -> None:
-    mean, target = torch.zeros(2, 3, device=place.device), torch.ones(2, 3, device=place.device)
+    mean = torch.zeros(2, 3, device=place.device)
+    target = torch.ones(2, 3, device=place.device)
 
     def step(value: float) -> torch.Tensor:
         return ops.gaussian_nll(mean, target, **{changing: value}, reduction="sum", backend=place.backend)

@@ -22,7 +22,8 @@ def pixelcnn(head: np.ndarray, pixels: np.ndarray, mixtures: int) -> np.ndarray:
     """PixelCNN++ in its own units, [-1, 1], channels last as in its code; the bins exact. (B,) nats."""
     x = pixels.astype(np.float64) * 2 / 255 - 1
     channels = x.shape[-1]
-    logits, rest = head[..., :mixtures], head[..., mixtures:]
+    logits = head[..., :mixtures]
+    rest = head[..., mixtures:]
     total = log_softmax(logits, -1)
     # Quantity, channel, component.
     means, log_scales = (
@@ -31,13 +32,15 @@ def pixelcnn(head: np.ndarray, pixels: np.ndarray, mixtures: int) -> np.ndarray:
     coefficients = np.tanh(rest[..., 2 * channels * mixtures :].reshape(*x.shape[:-1], -1, mixtures))
     shifts = {0: 0.0}
     if channels == 3:
-        red, green = x[..., 0, None], x[..., 1, None]
+        red = x[..., 0, None]
+        green = x[..., 1, None]
         shifts[1] = coefficients[..., 0, :] * red
         shifts[2] = coefficients[..., 1, :] * red + coefficients[..., 2, :] * green
     for c in range(channels):
         scale = np.exp(-np.maximum(log_scales[..., c, :], -7))
         centred = x[..., c, None] - means[..., c, :] - shifts[c]
-        plus, minus = scale * (centred + 1 / 255), scale * (centred - 1 / 255)
+        plus = scale * (centred + 1 / 255)
+        minus = scale * (centred - 1 / 255)
         middle = log_expit(plus) + log_expit(-minus) + np.log(-np.expm1(minus - plus))
         level = pixels[..., c, None]
         total = total + np.where(level == 0, log_expit(plus), np.where(level == 255, log_expit(-minus), middle))
@@ -50,7 +53,8 @@ class TestDiscretizedLogisticMixtureNLL(LossContract):
     def test_expanded_rows_and_elements(self, place: Any) -> None:
         for source, shape in (((1, 6), (4, 6)), ((4, 1), (4, 6)), ((1, 1), (4, 6))):
             inputs = self.case.inputs(source, torch.float32, place.device)
-            (head,), (target,) = leaves(inputs.tensors), inputs.constants
+            (head,) = leaves(inputs.tensors)
+            (target,) = inputs.constants
             wide = (tensor.expand(shape[0], tensor.shape[1], shape[1]) for tensor in (head, target))
             options = {"reduction": "sum", "backend": place.backend}
             arguments = tuple(wide)
@@ -73,7 +77,8 @@ class TestDiscretizedLogisticMixtureNLL(LossContract):
     def test_converted_weights_of_pixelcnn_agree_exactly(self, place: Any, channels: int, mixtures: int) -> None:
         rng = np.random.default_rng(channels + mixtures)
         pixels = rng.integers(0, 256, (2, 3, 4, channels), dtype=np.uint8)
-        pixels[0, 0, :2], pixels[0, 1, :2] = 0, 255
+        pixels[0, 0, :2] = 0
+        pixels[0, 1, :2] = 255
         head = rng.normal(size=(2, 3, 4, mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)))
         means, scales = (slice(mixtures * (1 + n * channels), mixtures * (1 + (n + 1) * channels)) for n in (0, 1))
         head[..., scales] = 3 * head[..., scales] - 3  # some below the floor, some wider than the picture
@@ -134,11 +139,14 @@ class TestDiscretizedLogisticMixtureNLL(LossContract):
         if place.interpreted and plane not in (1, 2, 7, 8, 13, 14, 19):
             pytest.skip("the interpreter takes one logit, and of all else the first plane and the last")
         inputs = self.case.inputs((3, 2), torch.float32, place.device)
-        head, target = inputs.tensors[0].clone(), inputs.constants[0]
+        head = inputs.tensors[0].clone()
+        target = inputs.constants[0]
         head[1, plane, 1] = bad
         loss = self.case.fused(head, target, reduction="none", backend=place.backend)[0]
         expected = self.case.eager(head.double(), target, reduction="none")[0]
-        logit, log_scale, coefficient = plane < 2, 8 <= plane < 14, plane >= 14
+        logit = plane < 2
+        log_scale = 8 <= plane < 14
+        coefficient = plane >= 14
         harmless = ((logit or log_scale) and bad == -INF) or (coefficient and not math.isnan(bad))
         assert bool(loss[1].isfinite()) == harmless
         assert support.error(loss, expected) < 1e-5
@@ -148,7 +156,8 @@ class TestDiscretizedLogisticMixtureNLL(LossContract):
     @support.not_finite
     def test_no_component_left_is_nan(self, place: Any) -> None:
         inputs = self.case.inputs((3, 2), torch.float32, place.device)
-        head, target = inputs.tensors[0].clone(), inputs.constants[0]
+        head = inputs.tensors[0].clone()
+        target = inputs.constants[0]
         head[1, :MIXTURES, 1] = -INF
         loss = functools.partial(self.case.fused, head, target, backend=place.backend)(reduction="none")[0]
         assert loss.isnan().tolist() == [False, True, False]

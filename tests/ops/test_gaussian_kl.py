@@ -37,7 +37,8 @@ class TestGaussianKL(LossContract):
         if place.backend == "reference":
             pytest.skip("autograd's derivative of expm1 is expm1 + 1, which rounds")
         logvar = torch.tensor([[size], [-size]], device=place.device).requires_grad_()
-        exact, naive = 0.5 * torch.expm1(logvar.double()), 0.5 * (logvar.exp() - 1)
+        exact = 0.5 * torch.expm1(logvar.double())
+        naive = 0.5 * (logvar.exp() - 1)
         for reduction in ("sum", "none"):
             kl = ops.gaussian_kl(torch.zeros_like(logvar), logvar, reduction=reduction, backend=place.backend)
             (gradient,) = torch.autograd.grad(kl.sum(), logvar)
@@ -109,7 +110,8 @@ class TestGaussianKL(LossContract):
     def test_past_two_to_the_31_elements(self, place: Any) -> None:
         if place.backend == "reference" or place.interpreted:
             pytest.skip("needs a backend that reads an expanded row without a copy, at speed")
-        rows, columns = 2**15 + 3, 2**16
+        rows = 2**15 + 3
+        columns = 2**16
         mu = torch.ones(1, columns, dtype=torch.bfloat16, device=place.device).expand(rows, columns)
         total = ops.gaussian_kl(mu, torch.zeros_like(mu[:1]).expand_as(mu), reduction="sum", backend=place.backend)
         assert total.item() == pytest.approx(0.5 * rows * columns, rel=1e-6)

@@ -72,7 +72,8 @@ def test_gradcheck_of_one_logvar(place: Any) -> None:
 
 
 def test_the_second_derivative_in_one_logvar_is_right(place: Any) -> None:
-    mean, target = torch.zeros(1, 4, device=place.device), torch.ones(1, 4, device=place.device)
+    mean = torch.zeros(1, 4, device=place.device)
+    target = torch.ones(1, 4, device=place.device)
     logvar = torch.tensor(0.3, device=place.device, requires_grad=True)
     loss = ops.gaussian_logvar_nll(mean, logvar, target, backend=place.backend)
     (first,) = torch.autograd.grad(loss, logvar, create_graph=True)
@@ -81,7 +82,8 @@ def test_the_second_derivative_in_one_logvar_is_right(place: Any) -> None:
 
 
 def test_a_shared_variance_copies_nothing_from_the_host(place, no_host_copies):
-    mean, target = torch.randn(5, 12, device=place.device), torch.rand(5, 12, device=place.device)
+    mean = torch.randn(5, 12, device=place.device)
+    target = torch.rand(5, 12, device=place.device)
     logvar = torch.zeros((), device=place.device, requires_grad=True)
     with no_host_copies:
         loss = ops.gaussian_logvar_nll(mean, logvar, target, weight=0.5, reduction="sum", backend=place.backend)

@@ -47,7 +47,8 @@ class TestGaussianPriorKL(LossContract):
     @pytest.mark.parametrize("size", [1e-3, 1e-4, 1e-5])
     def test_digits_where_the_two_nearly_agree(self, place: Any, size: float) -> None:
         prior_logvar = torch.tensor([[-2.0], [1.0]], device=place.device)
-        logvar, mu = prior_logvar + size, torch.ones_like(prior_logvar)
+        logvar = prior_logvar + size
+        mu = torch.ones_like(prior_logvar)
         kl = ops.gaussian_prior_kl(mu, logvar, mu, prior_logvar, reduction="none", backend=place.backend)
         d = (logvar.double() - prior_logvar.double()).flatten()
         exact = 0.5 * (torch.expm1(d) - d)
@@ -55,7 +56,8 @@ class TestGaussianPriorKL(LossContract):
 
     @support.not_finite
     def test_the_ends_of_the_range(self, place: Any) -> None:
-        mu, prior_mu = torch.full((5, 1), 1e-3, device=place.device), torch.zeros(5, 1, device=place.device)
+        mu = torch.full((5, 1), 1e-3, device=place.device)
+        prior_mu = torch.zeros(5, 1, device=place.device)
         logvar = torch.tensor([[0.0], [80.0], [-90.0], [90.0], [float("nan")]], device=place.device)
         prior_logvar = torch.tensor([[-90.0], [0.0], [80.0], [0.0], [0.0]], device=place.device)
         kl = ops.gaussian_prior_kl(mu, logvar, prior_mu, prior_logvar, reduction="none", backend=place.backend)

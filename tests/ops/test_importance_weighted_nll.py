@@ -12,7 +12,8 @@ from .cases import IMPORTANCE_WEIGHTED_NLL
 from .loss_contract import LossContract
 from .support import assert_accurate, assert_close, leaves
 
-INF, NAN = math.inf, math.nan
+INF = math.inf
+NAN = math.nan
 
 
 def bound(place: Any, nll: torch.Tensor, log_ratio: torch.Tensor | None = None, **options: Any) -> torch.Tensor:
@@ -95,8 +96,10 @@ class TestImportanceWeightedNLL(LossContract):
         # z ~ N(0, I), x | z ~ N(2 z, I) in two dimensions: x ~ N(0, 5 I). The posterior is N(0.4 x, I / 5); q is wider.
         x = torch.tensor([1.5, -0.5], dtype=torch.float64, device=place.device)
         minus_log_p = (0.1 * x.square() + 0.5 * math.log(2 * math.pi * 5)).sum().item()
-        mu, logvar = (0.3 * x).repeat(4096, 1), torch.full((4096, 2), -1.0, dtype=x.dtype, device=place.device)
-        noise, losses = fastvae.Noise(7, device=place.device), []
+        mu = (0.3 * x).repeat(4096, 1)
+        logvar = torch.full((4096, 2), -1.0, dtype=x.dtype, device=place.device)
+        noise = fastvae.Noise(7, device=place.device)
+        losses = []
         for samples in (1, 2, 8, 64, 512):
             z, log_ratio = ops.reparameterize_log_ratio(mu, logvar, noise, samples=samples, backend=place.backend)
             nll = ops.gaussian_nll(

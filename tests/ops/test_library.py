@@ -66,7 +66,8 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
     of_samples = new(shape[0], 3, *shape[1:])
     of_ratio = torch.rand(shape[0], 3, device=device, dtype=loss_type)
     noises_of_samples = [(new(*of_samples.shape), None, 0, 0), (None, state, 5, 1)]
-    hidden, flat = new(shape[0], 6), pixels.flatten(1)
+    hidden = new(shape[0], 6)
+    flat = pixels.flatten(1)
     outputs = flat.shape[1]
     layers = [
         (hidden, new(outputs, 6), new(outputs), flat, [True] * 3),
@@ -131,7 +132,8 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
 
 def recorded_steps(device: str) -> list[tuple[Any, ...]]:
     """On a GPU alone."""
-    found, wide = torch.zeros(1, device=device), {"dtype": torch.float64, "device": device}
+    found = torch.zeros(1, device=device)
+    wide = {"dtype": torch.float64, "device": device}
     record, total = torch.zeros(5, **wide), torch.zeros(4, **wide)
     state = torch.tensor([3, 4], device=device)
     return [(found, record, total, state, torch.ones(3, device=device), torch.ones(20, device=device), 4, 4, False)]
@@ -139,10 +141,12 @@ def recorded_steps(device: str) -> list[tuple[Any, ...]]:
 
 def adam_steps(dtype: torch.dtype) -> list[tuple[Any, ...]]:
     """On the CPU alone: fp32 weights, with gradients of the type, and copies of it unless it is theirs."""
-    shapes, low = [(3, 5), (7,)], dtype in (torch.bfloat16, torch.float16)
+    shapes = [(3, 5), (7,)]
+    low = dtype in (torch.bfloat16, torch.float16)
     weights, exp_avgs, exp_avg_sqs = ([torch.rand(shape) for shape in shapes] for _ in range(3))
     working = [weight.to(dtype) for weight in weights] if low else []
-    gradients, steps = [torch.randn(shape).to(dtype) for shape in shapes], [torch.zeros(()) for _ in shapes]
+    gradients = [torch.randn(shape).to(dtype) for shape in shapes]
+    steps = [torch.zeros(()) for _ in shapes]
     tensors = (weights, exp_avgs, exp_avg_sqs, working, gradients, steps)
     return [
         (*tensors, None, 1e-3, 0.9, 0.999, 1e-8, 0.0, False, None, None),
@@ -166,10 +170,12 @@ def normed_images() -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """On the CPU alone: in both types, in channels_last."""
     if not _library.has_native():
         return [], []
-    forward, backward = [], []
+    forward = []
+    backward = []
     for dtype in (torch.float32, torch.bfloat16):
         x = torch.randn(3, 4, 5, 2).to(dtype, memory_format=torch.channels_last)
-        weight, bias = torch.rand(4), torch.randn(4)
+        weight = torch.rand(4)
+        bias = torch.randn(4)
         forward.append((x, weight, bias, 2, 1e-5))
         _, mean, rstd = group_norm_silu.group_norm_silu(*forward[-1])
         backward.append((torch.randn_like(x), x, mean, rstd, weight, bias, 2))
@@ -205,7 +211,7 @@ def test_opcheck(operators: Any, device: str, name: str, shape: tuple[int, ...],
         torch.library.opcheck(getattr(operators, name).default, arguments)
 
 
-# Where mu and logvar stand in a schema: what may come as the half of a packed head. All else comes dense.
+# The places of mu and logvar in a schema: these may be halves of a packed head. All other tensors are dense.
 LATENTS = {
     "gaussian_kl": (0, 1),
     "gaussian_kl_backward": (1, 2),
@@ -236,7 +242,8 @@ def test_opcheck_of_packed_halves(operators: Any, device: str, name: str) -> Non
 def test_scale_gradient_multiplies_in_place(operators: Any, device: str, dtype: torch.dtype) -> None:
     for shape in ((7, 33), (0,), (1,), (3, 1027)):
         gradient = torch.randn(shape, device=device).to(dtype)
-        original, address = gradient.clone(), gradient.data_ptr()
+        original = gradient.clone()
+        address = gradient.data_ptr()
         loss_type = torch.float64 if dtype == torch.float64 else torch.float32
         operators.scale_gradient_(gradient, torch.ones((), dtype=loss_type, device=device))
         assert torch.equal(gradient, original)

@@ -31,7 +31,8 @@ def test_philox_known_answers(counter: str, key: str, result: str) -> None:
 
 def philox_in_python_integers(counter: list[int], key: list[int]) -> list[int]:
     for _ in range(10):
-        low, high = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
+        low = 0xD2511F53 * counter[0]
+        high = 0xCD9E8D57 * counter[2]
         counter = [(high >> 32) ^ counter[1] ^ key[0], high % 2**32, (low >> 32) ^ counter[3] ^ key[1], low % 2**32]
         key = [(key[0] + 0x9E3779B9) % 2**32, (key[1] + 0xBB67AE85) % 2**32]
     return counter
@@ -40,7 +41,9 @@ def philox_in_python_integers(counter: list[int], key: list[int]) -> list[int]:
 @pytest.mark.parametrize("row_offset", [0, 3, 2**36 + 5])
 @pytest.mark.parametrize("columns", [1, 4, 7])
 def test_draw_follows_the_specification_word_for_word(columns: int, row_offset: int) -> None:
-    seed, step, stream = 2**40 + 12345, 2**31 + 9, 6
+    seed = 2**40 + 12345
+    step = 2**31 + 9
+    stream = 6
     drawn = Noise(seed, step, row_offset, stream=stream).draw((5, columns), torch.float64)
     for row in range(5):
         for column in range(columns):

@@ -14,7 +14,9 @@ from .contract import OpContract
 from .support import assert_close, error, leaves
 
 ESTIMATORS = ("iwae", "stl", "dreg")
-ROWS, SAMPLES, EVENT = 4, 5, 6
+ROWS = 4
+SAMPLES = 5
+EVENT = 6
 
 
 def draw(
@@ -154,7 +156,8 @@ class TestReparameterizeLogRatio(OpContract):
     @pytest.mark.parametrize("estimator", ESTIMATORS)
     def test_many_samples(self, place: Any, estimator: str) -> None:
         mu, logvar = self.case.inputs((3, 4), torch.float32, place.device).tensors
-        samples, noise = 40 if place.interpreted else 3000, fastvae.Noise(3, device=place.device)
+        samples = 40 if place.interpreted else 3000
+        noise = fastvae.Noise(3, device=place.device)
         results = []
         for backend, kind in ((place.backend, torch.float32), ("reference", torch.float64)):
             tensors = leaves((mu.to(kind), logvar.to(kind)))
@@ -169,7 +172,8 @@ class TestReparameterizeLogRatio(OpContract):
     @support.not_finite
     def test_the_ends_of_logvar(self, place: Any) -> None:
         logvar = torch.tensor([[-90.0], [80.0], [90.0], [math.nan]], device=place.device)
-        mu, eps = torch.ones_like(logvar), torch.ones(4, 2, 1, device=place.device)
+        mu = torch.ones_like(logvar)
+        eps = torch.ones(4, 2, 1, device=place.device)
         tensors = leaves((mu, logvar))
         z, log_ratio = draw(place, *tensors, eps, 2, estimator="stl")
         assert z[:, 0, 0].isfinite().tolist() == [True, True, True, False]

@@ -39,7 +39,8 @@ def total(case: Case, inputs: Inputs, **options: Any) -> Callable[..., Tensor]:
 @cases
 def test_vmap(device: str, case: Case) -> None:
     for reduction in case.reductions:
-        batches, options = examples(case, device), case.options(reduction, weight=0.5)
+        batches = examples(case, device)
+        options = case.options(reduction, weight=0.5)
         arguments = stacked([(*inputs.tensors, *inputs.constants) for inputs in batches])
         actual = vmap(lambda *rows, options=options: case.fused(*rows, **options))(*arguments)
         loop = [case.fused(*inputs.tensors, *inputs.constants, **options) for inputs in batches]
@@ -49,7 +50,8 @@ def test_vmap(device: str, case: Case) -> None:
 @cases
 def test_grad(device: str, case: Case) -> None:
     for reduction in case.reductions:
-        inputs, options = examples(case, device)[0], case.options(reduction, weight=0.5)
+        inputs = examples(case, device)[0]
+        options = case.options(reduction, weight=0.5)
         which = tuple(range(len(inputs.tensors)))
         actual = grad(total(case, inputs, **options), which)(*inputs.tensors, *inputs.constants)
         assert_close(actual, value_and_grad(case.fused, inputs, **options)[1])
@@ -57,7 +59,8 @@ def test_grad(device: str, case: Case) -> None:
 
 @cases
 def test_vmap_of_grad_is_the_gradients_of_each_sample(device: str, case: Case) -> None:
-    inputs, options = case.inputs((5, 6), torch.float32, device), case.options("sum", weight=0.5)
+    inputs = case.inputs((5, 6), torch.float32, device)
+    options = case.options("sum", weight=0.5)
     rows = [inputs.map(lambda tensor, row=row: tensor[row, None]) for row in range(5)]
     of_one = grad(total(case, rows[0], **options), tuple(range(len(inputs.tensors))))
     arguments = stacked([(*row.tensors, *row.constants) for row in rows])
@@ -66,7 +69,8 @@ def test_vmap_of_grad_is_the_gradients_of_each_sample(device: str, case: Case) -
 
 @cases
 def test_jacrev(device: str, case: Case) -> None:
-    inputs, options = examples(case, device)[0], case.options(case.reductions[-1])
+    inputs = examples(case, device)[0]
+    options = case.options(case.reductions[-1])
 
     def flat(*tensors: Tensor) -> Tensor:
         return torch.cat([output.flatten() for output in case.fused(*tensors, *inputs.constants, **options)])
@@ -107,13 +111,15 @@ def test_noise_that_vmap_would_repeat_is_refused(noise: Noise | None) -> None:
 
 
 def test_pixels_that_vmap_would_binarize_alike_are_refused() -> None:
-    logits, target = torch.zeros(3, 2, 4), torch.full((3, 2, 4), 99, dtype=torch.uint8)
+    logits = torch.zeros(3, 2, 4)
+    target = torch.full((3, 2, 4), 99, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"for every example of torch.func.vmap: binarize the pixels before it"):
         vmap(lambda logits, target: ops.bernoulli_nll(logits, target, binarize=Noise(1)))(logits, target)
 
 
 def test_a_key_is_one_draw_under_grad_as_without(device: str) -> None:
-    inputs, key = GAUSSIAN_KL.inputs((2, 6), torch.float32, device), Noise(1, device=device)
+    inputs = GAUSSIAN_KL.inputs((2, 6), torch.float32, device)
+    key = Noise(1, device=device)
 
     def sample(*latents: Tensor) -> tuple[Tensor, ...]:
         return (ops.reparameterize(*latents, key).square().sum(),)

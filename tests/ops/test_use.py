@@ -25,7 +25,8 @@ class Use(torch.nn.Module):
 
     def __init__(self, case: Case, **options: Any) -> None:
         super().__init__()
-        self.case, self.options = case, options
+        self.case = case
+        self.options = options
 
     def forward(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
         *first, last = arguments

@@ -9,12 +9,10 @@ import triton.language as tl
 
 from fastvae.reference.noise import philox4x32, standard_normal, uniform
 
-words, normals, uniform_kernel, pixel = (
-    kernel_noise.words,
-    kernel_noise.normals,
-    kernel_noise.uniform,
-    kernel_math.pixel,
-)
+words = kernel_noise.words
+normals = kernel_noise.normals
+uniform_kernel = kernel_noise.uniform
+pixel = kernel_math.pixel
 
 
 @triton.jit
@@ -77,7 +75,8 @@ def test_uniform_ends_and_ties() -> None:
     ("kind", "dtype", "bound"), [(tl.float32, torch.float32, 2e-6), (tl.float64, torch.float64, 1e-14)]
 )
 def test_normals(vector: int, kind: tl.dtype, dtype: torch.dtype, bound: float) -> None:
-    state, first = torch.tensor([2**40 + 5, 3]), 4 * 2**33
+    state = torch.tensor([2**40 + 5, 3])
+    first = 4 * 2**33
     out = torch.empty(1024 * vector, dtype=dtype)
     _normals[(1,)](state, out, 2, first, tile=1024, vector=vector, dtype=kind)
     expected = standard_normal(state, (out.numel() // 4, 4), row_offset=first // 4, stream=2, dtype=torch.float64)
@@ -86,6 +85,7 @@ def test_normals(vector: int, kind: tl.dtype, dtype: torch.dtype, bound: float) 
 
 @pytest.mark.parametrize(("kind", "dtype"), [(tl.float32, torch.float32), (tl.float64, torch.float64)])
 def test_pixels_divide_by_255_to_the_bit(kind: tl.dtype, dtype: torch.dtype) -> None:
-    x, out = torch.arange(256, dtype=torch.uint8), torch.empty(256, dtype=dtype)
+    x = torch.arange(256, dtype=torch.uint8)
+    out = torch.empty(256, dtype=dtype)
     _pixels[(1,)](x, out, dtype=kind)
     assert torch.equal(out, x.to(dtype) / 255)

@@ -29,7 +29,7 @@ SIXTEEN_BITS_AND_FP64 = (torch.bfloat16, torch.float16, torch.float64)
 
 
 def chosen(names: str, in_fp32: list[Any], in_others: list[Any]) -> pytest.MarkDecorator:
-    """Rows of (shape, ...) for fp32, and of them some for the other types: not all products, as it is slow.
+    """Parametrize with rows of (shape, ...) for fp32, and few for the other types, because the interpreter is slow.
 
     A type decides the width of a vector and the casts at its ends, so it needs a ragged shape and one of whole vectors.
     """

@@ -123,7 +123,8 @@ def test_the_working_copy_is_the_rounded_weight(kind: torch.dtype, working: torc
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
     weights, gradients = draw(dtype), draw(dtype)
-    threads, results = torch.get_num_threads(), []
+    threads = torch.get_num_threads()
+    results = []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)

@@ -1,4 +1,4 @@
-"""What the fused Adam step refuses: the exact type, both offending values, and what to do."""
+"""Errors of the fused Adam step: the exact type, both offending values, and what to do."""
 
 from typing import Any
 
@@ -85,8 +85,9 @@ def test_errors(name: str) -> None:
 
 
 def test_another_device_is_named() -> None:
-    """Asked of the explanation itself: a GPU's tensors are refused by torch's dispatcher, and meta's by nobody."""
-    meta, step = W.to("meta"), torch.zeros(())
+    """Call the check itself: torch's dispatcher refuses a GPU's tensors first, and nothing refuses meta tensors."""
+    meta = W.to("meta")
+    step = torch.zeros(())
     for weight, gradient, message in (
         (meta, W, "weights[0] is torch.strided on meta, but must be dense on the CPU: use torch's Adam"),
         (W, meta, "gradients[0] is torch.strided on meta, but must be dense on the CPU, as weights[0]"),

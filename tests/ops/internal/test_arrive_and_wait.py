@@ -24,7 +24,9 @@ def arrivals(processes: int) -> torch.Tensor:
 @pytest.mark.parametrize("processes", [1, 2, 5])
 def test_all_go_on_together(processes: int) -> None:
     """Threads stand for processes; more of them than this machine has cores."""
-    lines, written, wrong = arrivals(processes), torch.zeros(processes, dtype=torch.int64), []
+    lines = arrivals(processes)
+    written = torch.zeros(processes, dtype=torch.int64)
+    wrong = []
 
     def come(rank: int) -> None:
         for meeting in range(1, 200, 2):

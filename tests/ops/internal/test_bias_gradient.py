@@ -78,7 +78,8 @@ def test_every_value_is_rounded_as_torch_rounds_it(slope: float, dtype: torch.dt
     values = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16).view(torch.bfloat16)
     numbers = values[~values.isnan()].view(-1, 2).to(dtype)
     for output in (numbers, numbers.flip(0), torch.full_like(numbers, -1.0)):
-        gradient, expected = numbers.clone(), through(numbers, output, slope)
+        gradient = numbers.clone()
+        expected = through(numbers, output, slope)
         bias_gradient_(gradient, output, slope)
         assert torch.equal(gradient.nan_to_num(nan=3.0), expected.nan_to_num(nan=3.0))
         assert torch.equal(gradient.isnan(), expected.isnan())
@@ -89,7 +90,8 @@ def test_every_value_is_rounded_as_torch_rounds_it(slope: float, dtype: torch.dt
 def test_what_is_not_finite_comes_through(slope: float, dtype: torch.dtype) -> None:
     odd = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 1.0, -1.0])
     gradient, output = (part.to(dtype) for part in torch.meshgrid(odd, odd, indexing="ij"))
-    gradient, output = gradient.contiguous(), output.contiguous()
+    gradient = gradient.contiguous()
+    output = output.contiguous()
     expected = through(gradient, output, slope)
     bias = bias_gradient_(gradient, output, slope)
     torch.testing.assert_close(gradient, expected, rtol=0, atol=0, equal_nan=True)

@@ -31,7 +31,9 @@ def draw(*shape: int, dtype: torch.dtype) -> Tensor:
 
 
 def assert_right(x: Tensor, groups: int) -> None:
-    weight, bias, gradient = torch.rand(x.shape[1]) + 0.5, torch.randn(x.shape[1]), torch.randn_like(x)
+    weight = torch.rand(x.shape[1]) + 0.5
+    bias = torch.randn(x.shape[1])
+    gradient = torch.randn_like(x)
     output, mean, rstd = group_norm_silu(x, weight, bias, groups, EPS)
     found = group_norm_silu_backward(gradient, x, mean, rstd, weight, bias, groups)
     inputs = [tensor.double().requires_grad_() for tensor in (x, weight, bias)]
@@ -43,7 +45,7 @@ def assert_right(x: Tensor, groups: int) -> None:
     for ours, truth in zip((output, *found), (exact, *expected), strict=True):
         assert ours.shape == truth.shape
         if truth.numel():
-            # Where a group is of one value, its gradient is nothing but rounding.
+            # The gradient of a group of one value is nothing but rounding.
             assert (ours - truth).abs().max() <= rounding * max(1.0, truth.abs().max().item())
 
 
@@ -68,7 +70,7 @@ def test_large_ones(shape: tuple[int, ...], dtype: torch.dtype) -> None:
 
 @each_dtype
 def test_a_mean_far_from_zero_leaves_the_digits(dtype: torch.dtype) -> None:
-    """Of E[x^2] - E[x]^2 nothing would be left in fp32."""
+    """The formula E[x^2] - E[x]^2 would lose all digits in fp32."""
     x = (draw(2, 16, 9, 9, dtype=torch.float32) + 4096).to(dtype)
     output, _, rstd = group_norm_silu(x, torch.ones(16), torch.zeros(16), 2, EPS)
     exact = F.silu(F.group_norm(x.double(), 2, eps=EPS))
@@ -95,7 +97,8 @@ def test_what_is_not_finite_stays_in_its_group(dtype: torch.dtype) -> None:
 
 @each_dtype
 def test_far_out_it_is_zero_or_what_comes_in(dtype: torch.dtype) -> None:
-    x, bias = draw(1, 8, 2, 2, dtype=dtype), torch.tensor([1e4, -1e4] * 4)
+    x = draw(1, 8, 2, 2, dtype=dtype)
+    bias = torch.tensor([1e4, -1e4] * 4)
     output, mean, rstd = group_norm_silu(x, torch.zeros(8), bias, 1, EPS)
     assert torch.equal(output, bias.clamp(min=0).to(dtype).view(1, 8, 1, 1).expand_as(output))
     _, _, of_bias = group_norm_silu_backward(torch.ones_like(x), x, mean, rstd, torch.zeros(8), bias, 1)
@@ -113,7 +116,8 @@ def threads() -> Iterator[None]:
 @pytest.mark.usefixtures("threads")
 def test_threads_and_other_images_change_no_bit(dtype: torch.dtype) -> None:
     x, gradient = draw(40, 24, 9, 9, dtype=dtype), draw(40, 24, 9, 9, dtype=dtype)
-    weight, bias = torch.rand(24), torch.randn(24)
+    weight = torch.rand(24)
+    bias = torch.randn(24)
     results = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
@@ -128,7 +132,8 @@ def test_threads_and_other_images_change_no_bit(dtype: torch.dtype) -> None:
 
 
 def test_wrong_arguments_are_errors() -> None:
-    x, ones = draw(2, 8, 3, 3, dtype=torch.float32), torch.ones(8)
+    x = draw(2, 8, 3, 3, dtype=torch.float32)
+    ones = torch.ones(8)
     for arguments, message in (
         ((x[0], ones, ones, 2, EPS), r"expected images \(N, C, H, W\)"),
         ((x.contiguous(), ones, ones, 2, EPS), "expected images in channels_last"),

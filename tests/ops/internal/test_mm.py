@@ -18,7 +18,7 @@ from fastvae.ops.internal.mm import mm, mm_of_lists
 pytestmark = [pytest.mark.usefixtures("backend"), pytest.mark.parametrize("backend", ["native"], indirect=True)]
 
 needs_bf16 = pytest.mark.skipif(not _library.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
-# Around the sizes of a register, of a tile, of a pair; the last are shared between threads and packed in blocks.
+# Near the sizes of a register, a tile and a pair. LARGE ones are shared between threads and packed in blocks.
 SIZES = (1, 2, 3, 15, 16, 17, 27, 28, 29, 31, 32, 33, 57)
 LARGE = [(100, 784, 400), (400, 100, 784), (300, 1001, 90), (1, 4097, 300)]
 
@@ -26,7 +26,7 @@ LARGE = [(100, 784, 400), (400, 100, 784), (300, 1001, 90), (1, 4097, 300)]
 def draw(rows: int, columns: int, layout: str = "rows") -> Tensor:
     if layout == "columns":
         return draw(columns, rows).t()
-    # What lies between and around the numbers would show in any sum.
+    # A NaN beside the matrix would show in any sum that read it.
     around = torch.full((3 * rows + 3, 2 * columns + 5), torch.nan).bfloat16()
     if layout == "spread":
         matrix = around[: 3 * rows : 3, : 2 * columns : 2]
@@ -42,10 +42,13 @@ LAYOUTS = ("rows", "columns", "spread", "part")
 
 def assert_accurate(product: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> None:
     """Rounded to bf16 once (8 bits), after fp32 sums of exact products, each of which rounds all that it has so far."""
-    left, right = left.double(), right.double()
-    truth, most = left @ right, left.abs() @ right.abs()
+    left = left.double()
+    right = right.double()
+    truth = left @ right
+    most = left.abs() @ right.abs()
     if bias is not None:
-        truth, most = truth + bias.double(), most + bias.double().abs()
+        truth = truth + bias.double()
+        most = most + bias.double().abs()
     sums = most * (left.shape[1] + 1) * 2.0**-24
     assert product.shape == truth.shape
     assert product.is_contiguous()
@@ -68,7 +71,9 @@ def test_every_shape_and_layout(shape: tuple[int, int, int], layouts: tuple[str,
 @pytest.mark.parametrize("shape", LARGE, ids=str)
 def test_large_ones(shape: tuple[int, int, int], layouts: tuple[str, str]) -> None:
     rows, depth, columns = shape
-    left, right, bias = draw(rows, depth, layouts[0]), draw(depth, columns, layouts[1]), draw(1, columns)[0]
+    left = draw(rows, depth, layouts[0])
+    right = draw(depth, columns, layouts[1])
+    bias = draw(1, columns)[0]
     assert_accurate(mm(left, right, bias), left, right, bias)
 
 
@@ -135,7 +140,8 @@ def test_nothing_is_lost_when_memory_runs_out() -> None:
 
 @needs_bf16
 def test_subnormal_numbers_are_zeros() -> None:
-    tiny, inf = torch.full((1, 1), 1e-40).bfloat16(), torch.full((1, 1), torch.inf).bfloat16()
+    tiny = torch.full((1, 1), 1e-40).bfloat16()
+    inf = torch.full((1, 1), torch.inf).bfloat16()
     assert mm(inf, tiny).isnan()
     assert mm(tiny, tiny, tiny[0]).item() == 0.0
 
@@ -157,7 +163,8 @@ def test_an_empty_sum_is_the_bias() -> None:
 @needs_bf16
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 def test_what_is_not_finite_comes_through(value: float) -> None:
-    left, right = draw(30, 40), draw(40, 20).abs()
+    left = draw(30, 40)
+    right = draw(40, 20).abs()
     left[17, 39] = value
     product = mm(left, right)
     assert torch.equal(product[17].nan_to_num(nan=3.0), torch.full((20,), value).bfloat16().nan_to_num(nan=3.0))

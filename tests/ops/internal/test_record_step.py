@@ -7,7 +7,8 @@ import torch
 
 from fastvae.ops.internal.record_step import record_step_
 
-INF, NAN = math.inf, math.nan
+INF = math.inf
+NAN = math.nan
 # The sums and sizes of some steps in a row.
 STEPS = {
     "finite": [([3.0, 2.0, 1.0], [1.0] * 100)] * 3,
@@ -22,7 +23,8 @@ STEPS = {
 def book(steps, place, backend, *, dtype, lasting):
     device = place.device
     found, record = torch.zeros(1, device=device), torch.zeros(5, dtype=torch.float64, device=device)
-    total, state = torch.zeros(4, dtype=torch.float64, device=device), torch.tensor([9, 2**25 + 1], device=device)
+    total = torch.zeros(4, dtype=torch.float64, device=device)
+    state = torch.tensor([9, 2**25 + 1], device=device)
     history = []
     for sums, sizes in steps:
         given = torch.tensor(sums, dtype=dtype, device=device), torch.tensor(sizes, device=device)

@@ -103,7 +103,7 @@ void pack_any(const Lines& lines, const uint16_t* data, int64_t count, int64_t w
   }
 }
 
-// Lines [first, first + width): strip[pair * width + line]. What is not there becomes zeros.
+// Lines [first, first + width): strip[pair * width + line]. Absent lines become zeros.
 void pack(const Lines& lines, int64_t first, int64_t width, uint32_t* strip) {
   const auto group = lines.depth_stride == 1 ? pack_along : lines.line_stride == 1 ? pack_across : pack_any;
   for (int64_t at = 0; at < width; at += 16) {

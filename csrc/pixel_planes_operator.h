@@ -2,7 +2,7 @@
 #pragma once
 
 #include "operator.h"
-#include "planes.h"
+#include "pixel_planes.h"
 
 namespace fastvae {
 
@@ -30,7 +30,7 @@ struct PlaneKernel {
     return run(op, begin, end, want, scale, scratch.get());
   }
 
-  // Pixels, cut so that a chunk and a thread are worth their price.
+  // The reduction over pixels, in chunks that are large enough to be worth a thread.
   Reduce reduce(const Tensor& target, int64_t channels, int64_t code, double weight,
                 const std::optional<Tensor>& weight_tensor) const {
     Reduce reduce(target, code, weight, weight_tensor);

@@ -1,8 +1,8 @@
 // Tensors (B, planes, ...) with several predictions a pixel, each a plane: moved through the cache in tiles of pixels.
 //
 // A kernel loops over planes outside and over the pixels of a tile inside, where consecutive pixels are consecutive in
-// memory. A tile that is stored as it is computed in is read and written in place; any other is converted, or gathered
-// plane by plane, into a scratch of the caller's, where the kernel also leaves its result.
+// memory. A tile that is stored in the type of the computation is read and written in place. Any other is converted, or
+// gathered plane by plane, into the caller's scratch, where the kernel also leaves its result.
 #pragma once
 
 #include "block.h"
@@ -19,7 +19,7 @@ struct Planes {
 // Planes with fewer pixels than this are gathered: a tile then spans rows of the batch.
 constexpr int64_t kGathered = 32;
 
-// Pixels a tile: 32768 floats are 128 KiB of an L2, and of the pages of its planes each tile uses at least a line.
+// Pixels a tile: its 32768 floats are 128 KiB of an L2, and it uses at least a cache line of each plane.
 inline int tile_of(int64_t planes) {
   const int64_t fits = 32768 / planes / 16 * 16;
   return fits < 16 ? 16 : fits > kBlock ? kBlock : static_cast<int>(fits);
@@ -41,14 +41,17 @@ class Tile {
     count = left < width ? static_cast<int>(left) : width;
     offset_[0] = row * planes.count * planes.pixels + column;
     for (int i = 1; !dense_ && i < count; ++i) {
-      if (++column == planes.pixels) column = 0, ++row;
+      if (++column == planes.pixels) {
+        column = 0;
+        ++row;
+      }
       offset_[i] = row * planes.count * planes.pixels + column;
     }
   }
 
   bool in_place() const { return dense_ && planes_.dtype == kOwn<A>; }
 
-  // Where a plane's pixels are once loaded, and where its gradients go: the same place, unless in_place().
+  // The place of a plane's pixels once they are loaded, and of its gradients: the same, unless in_place().
   const A* in(int64_t plane) const {
     return in_place() ? static_cast<const A*>(planes_.data) + offset_[0] + plane * planes_.pixels : spare(plane);
   }
