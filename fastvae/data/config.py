@@ -9,7 +9,7 @@ from fastvae.utils.settings import setting
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images a run reads, and how."""
+    """The images of a run, and the way they are read."""
 
     data: str = setting(
         "digits",

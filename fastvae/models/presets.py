@@ -1,4 +1,4 @@
-"""The presets: five tutorials' systems, the classic one, the IWAE paper's, and networks for pictures, with recipes."""
+"""Presets, each a network with its recipe: five tutorials', the classic one, the IWAE paper's, and for pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,17 +18,17 @@ from .vae import VAE
 class Preset:
     """A system as its author wrote it: network, loss, optimiser, batch size, epochs.
 
-    The loss that is minimised is ``loss_weight`` times the negative ELBO, summed or averaged over the batch; what is
-    reported is always the negative ELBO in nats per sample.
+    The loss that is minimised is ``loss_weight`` times the negative ELBO, summed or averaged over the batch. The
+    reported loss is always the negative ELBO in nats per sample.
     """
 
     summary: str
     network: Literal["mlp", "conv", "resnet", "ladder"] = "mlp"
     hidden: tuple[int, ...] = ()  # of an MLP
-    width: int | None = None  # of the others: channels after the first halving
-    flat: bool = False  # one place in place of a grid of latents
-    image_size: int | None = None  # None takes images as they are
-    latent_dim: int  # of pictures' networks: channels at each place of the grid
+    width: int | None = None  # of the other networks: channels after the first halving
+    flat: bool = False  # one latent vector instead of a grid of them
+    image_size: int | None = None  # None: images keep their size
+    latent_dim: int  # for pictures: channels at each place of the grid
     activation: Callable[[], nn.Module] = nn.ReLU
     packed: bool = False
     likelihood: str = "bernoulli"  # one that the network's builder knows
@@ -52,7 +52,7 @@ _of_colour = partial(
     latent_dim=16,
     likelihood="mixture",
     reduction="batchmean",
-    # Under the full KL from the start, colours are left to the mixture's shares, and hardly any goes through z.
+    # With the full KL from the start, the mixture itself models the colours, and hardly any information goes through z.
     beta_warmup=1000,
     lr=3e-4,
     schedule="cosine",
@@ -153,9 +153,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(_PRESETS)
 
 
 def build(preset: Preset, shape: Sequence[int], latent_dim: int | None = None, width: int | None = None) -> VAE:
-    """The preset's VAE for pictures of ``shape`` (C, H, W), with freshly drawn weights.
+    """Build the preset's VAE for pictures of ``shape`` (C, H, W), with freshly drawn weights.
 
-    Raises ValueError for a shape that its network cannot have.
+    Raises ValueError for a shape that its network cannot take.
 
     >>> vae = build(PRESETS["leaky"], (1, 28, 28))
     >>> sum(parameter.numel() for parameter in vae.parameters())

@@ -61,7 +61,7 @@ class ParityConfig:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Carry out a command line. Returns the exit status."""
+    """Run a command line. Returns the exit status."""
     return guarded(lambda: compare(parse(ParityConfig, arguments, program="python -m fastvae.parity")))
 
 
@@ -98,7 +98,9 @@ def compare(config: ParityConfig) -> int:
     for objection in objections:
         console.print(objection)
     if all(objection.startswith("fp32") for objection in objections):
-        console.print("In fp32 a ReLU within rounding of 0 can part two curves: see whether another --seed does, too.")
+        console.print(
+            "In fp32, a ReLU whose input is within rounding of 0 can separate two curves: try another --seed."
+        )
     return 1
 
 
@@ -106,7 +108,7 @@ YARDSTICK = "the eager loop"
 
 
 def rows(setting: Setting, compiled: bool) -> Iterator[tuple[SettledPrecision, str, Verdict]]:
-    """Precision, run and verdict of everything that this machine can run; first of a precision, its yardstick."""
+    """Yield precision, run and verdict of everything that this machine can run, the yardstick first in a precision."""
     executions: tuple[SettledExecution, ...] = ("eager", "traced", "compiled") if compiled else ("eager", "traced")
     truth = setting.reference("fp64")
     for precision in precisions(setting.device):
@@ -120,12 +122,12 @@ def rows(setting: Setting, compiled: bool) -> Iterator[tuple[SettledPrecision, s
 
 
 def precisions(device: torch.device) -> tuple[SettledPrecision, ...]:
-    """All that the device has; the CPU emulates fp16."""
+    """Return the precisions that the device has. A CPU only emulates fp16, which is left out."""
     return ("fp64", "fp32", "bf16", "fp16") if device.type == "cuda" else ("fp64", "fp32", "bf16")
 
 
 def backends(device: torch.device) -> list[Backend]:
-    """The fused operations that the device has, and the reference's."""
+    """Return the backends that the device has, the reference among them."""
     if device.type == "cuda":
         return ["triton", "reference"] if has_triton() else ["reference"]
     return ["native", "reference"] if has_native() else ["reference"]

@@ -1,4 +1,4 @@
-"""``python -m fastvae.parity.processes``: one curve, whatever the number of processes that compute it."""
+"""``python -m fastvae.parity.processes``: compare the curves of different numbers of processes."""
 
 import json
 import platform
@@ -62,7 +62,7 @@ class ProcessesConfig:
 
 @dataclass(frozen=True)
 class Row:
-    """How far a run's losses and weights are from those of one process, relatively."""
+    """Relative differences of a run's losses and weights from those of one process."""
 
     processes: int
     batches: str
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compare(config: ProcessesConfig) -> int:
-    """Run all, and print a table. Returns 0 if they agree, else 1. Raises InputError for bad settings."""
+    """Run everything and print a table. Returns 0 if all agree, else 1. Raises InputError for bad settings."""
     check_ranges(config)
     if (ranks := read_ranks()) and ranks.size > 1:
         raise InputError(f"torchrun started {ranks.size} processes, and this starts its own: run `python -m {_MODULE}`")
@@ -89,12 +89,14 @@ def compare(config: ProcessesConfig) -> int:
         )
     if config.result is not None and not config.result.parent.is_dir():
         raise InputError(f"{config.result} cannot be written, there is no folder {config.result.parent}: make it first")
-    console, bound = Terminal(), BOUNDS[config.precision]
+    console = Terminal()
+    bound = BOUNDS[config.precision]
     console.print(
         f"{config.preset} on digits, global batch {config.batch_size}, {config.steps} steps, {config.precision}, "
         f"{config.device}: relative differences from one process"
     )
-    alone, few = _run(config, 1, "whole"), min(config.most, 2)
+    alone = _run(config, 1, "whole")
+    few = min(config.most, 2)
     more = [(count, "whole") for count in range(2, config.most + 1)]
     others = dict.fromkeys(((1, "in two parts"), (few, "in two parts"), (few, "fsdp")))
     rows = [_row(count, how, _run(config, count, how), alone, bound) for count, how in (*more, *others)]
@@ -131,7 +133,7 @@ def _keep(config: ProcessesConfig, path: Path, rows: Sequence[Row]) -> None:
         write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-# What each is in flags.
+# The settings of each way to compute a batch.
 _WAYS: dict[str, dict[str, Any]] = {
     "whole": {},
     "in two parts": {"accumulate": 2},
@@ -140,7 +142,7 @@ _WAYS: dict[str, dict[str, Any]] = {
 
 
 def _run(config: ProcessesConfig, count: int, how: str) -> dict[str, torch.Tensor]:
-    """The losses of all steps, and all weights, of so many processes."""
+    """Train with ``count`` processes. Returns the losses of all steps (steps,) and all weights, both fp64."""
     with tempfile.TemporaryDirectory(prefix="fastvae-") as folder:
         file = Path(folder) / "curve.json"
         told = {**vars(config), "result": None, "count": count, "how": how, "file": str(file)}
@@ -152,11 +154,12 @@ def _run(config: ProcessesConfig, count: int, how: str) -> dict[str, torch.Tenso
         }
 
 
-_MODULE, _WORKER = "fastvae.parity.processes", "--of-one-run"
+_MODULE = "fastvae.parity.processes"
+_WORKER = "--of-one-run"
 
 
 def _work(told: dict[str, Any]) -> int:
-    """One of the processes: train, and, the first, write down what came of it."""
+    """Train in one of the processes; rank 0 writes the losses and the weights into a file."""
     config = resolve(
         TrainConfig(
             preset=told["preset"],

@@ -10,7 +10,7 @@ RateSchedule = Literal["constant", "cosine", "step", "iwae"]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimisationConfig:
-    """How weights are updated."""
+    """The optimiser, its learning rate and its gradients."""
 
     batch_size: int | None = setting(
         None,

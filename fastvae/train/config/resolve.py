@@ -1,4 +1,4 @@
-"""From the settings that a user gave to those that a run has: the preset's values filled in, everything checked."""
+"""Resolution of the settings that a user gave: the preset's values filled in, everything checked."""
 
 import os
 from dataclasses import replace
@@ -62,11 +62,11 @@ def _beta_schedule(config: TrainConfig) -> dict[str, Any]:
 
 
 def _check_folder(config: TrainConfig) -> None:
-    """Check that what needs the folder of an earlier run names one."""
+    """Check that a run that resumes, or may restart, names its folder."""
     if config.resume and config.out is None:
-        raise InputError("--resume needs the folder of the run to go on with: add --out DIR")
+        raise InputError("--resume needs the folder of the run to resume: add --out DIR")
     if config.max_restarts and config.out is None:
-        raise InputError(f"--max-restarts {config.max_restarts} needs a folder to go on from: add --out DIR")
+        raise InputError(f"--max-restarts {config.max_restarts} needs a folder to resume from: add --out DIR")
 
 
 def _check_backend(config: TrainConfig) -> None:

@@ -29,7 +29,7 @@ def check_settings(settings: dict[str, Any], label: str) -> dict[str, Any]:
     known = {name: check(value, types[name], f"{label}: {name}") for name, value in settings.items() if name in types}
     for name, value in known.items():
         if isinstance(value, bool) and bool not in (types[name], *get_args(types[name])):
-            raise InputError(f"{label}: {name} is {value}, which is no number or text: use another run")
+            raise InputError(f"{label}: {name} is {value}, which is neither a number nor text: use another run")
     elsewhere = marked(TrainConfig, "describes_machine")
     try:
         resolve(TrainConfig(**{name: value for name, value in known.items() if name not in elsewhere}))

@@ -22,7 +22,7 @@ def check_batch(config: ResolvedConfig) -> None:
 
 
 def check_objective(config: TrainConfig) -> None:
-    """Check that the objective has the settings that it needs, and no others."""
+    """Check that the settings of the objective are those that it takes, and all that it needs."""
     spec = OBJECTIVES[config.objective]
     for name in option_names():
         value = getattr(config, name)
@@ -32,7 +32,7 @@ def check_objective(config: TrainConfig) -> None:
             raise InputError(f"--objective {config.objective} needs {flag(name)} NATS: add it")
     if config.recipe.network == "ladder" and not spec.any_levels:
         raise InputError(
-            f"preset {config.preset} has two levels of latents, which --objective {config.objective} does not know: "
+            f"preset {config.preset} has two levels of latents, but --objective {config.objective} takes one: "
             "use --objective elbo"
         )
     if not spec.takes("beta") and (config.beta != 1 or config.beta_schedule != "constant"):
@@ -74,14 +74,14 @@ def _check_length(schedule: str, which: str | None, length: str, given: int | No
 
 
 def check_parallel(config: TrainConfig) -> None:
-    """Check that shards of weights come without what needs all weights at once."""
+    """Check that --parallel fsdp comes without settings that need all weights in one process."""
     if config.parallel != "fsdp":
         return
     for name, value, remedy in (
         ("execution", config.execution if config.execution in ("traced", "compiled") else None, "--execution eager"),
         ("precision", config.precision if config.precision == "fp16" else None, "--precision bf16"),
         ("ema", config.ema, "--parallel ddp"),
-        # Its means over rows and columns need whole matrices.
+        # Adafactor's means over rows and columns need whole matrices.
         ("optimizer", config.optimizer if config.optimizer == "adafactor" else None, "--parallel ddp"),
         ("profile", config.profile or None, "--parallel ddp"),
     ):

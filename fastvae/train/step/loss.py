@@ -50,7 +50,8 @@ class StepLoss(nn.Module):
         binarize: bool = False,
     ) -> None:
         super().__init__()
-        self._backend, self._binarize = backend, binarize
+        self._backend = backend
+        self._binarize = binarize
         self.model = model
         spec = OBJECTIVES[name]
         self._scalars = spec.scalars

@@ -137,7 +137,7 @@ def test_an_objective_is_known_by_its_registration(sharp, capsys):
     assert given.objective_options(100) == {"samples": 3}
     with pytest.raises(InputError, match=r"--capacity is 3\.0, but --objective sharp has none"):
         resolve(TrainConfig(objective="sharp", capacity=3.0))
-    with pytest.raises(InputError, match="preset ladder has two levels of latents, which --objective sharp"):
+    with pytest.raises(InputError, match="preset ladder has two levels of latents, but --objective sharp"):
         resolve(TrainConfig(preset="ladder", objective="sharp"))
 
 

@@ -121,7 +121,7 @@ BAD = {
     "dali for a cache": (["--loader", "dali", "--cache", "c"], r"--loader dali decodes .*, but --cache c has them"),
     "levels of a ladder": (
         ["--preset", "ladder", "--objective", "iwae"],
-        r"preset ladder has two levels of latents, which --objective iwae does not know: use --objective elbo",
+        r"preset ladder has two levels of latents, but --objective iwae takes one: use --objective elbo",
     ),
 }
 
