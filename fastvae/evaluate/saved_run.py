@@ -90,9 +90,8 @@ class SavedRun:
         return data_dir or (Path(kept) if kept else None)
 
     def _data_config(self, data_dir: Path | None) -> DataConfig:
-        settings = {
-            name: self.settings[name] for name in marked(DataConfig, "decides_images") if name in self.settings
-        }  # older versions had fewer
+        names = marked(DataConfig, "decides_images")
+        settings = {name: self.settings[name] for name in names if name in self.settings}  # older versions had fewer
         return DataConfig(**settings, data_dir=self._data_dir(data_dir), workers=0)
 
     def data(self, data_dir: Path | None) -> Dataset:

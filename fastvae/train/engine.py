@@ -118,7 +118,6 @@ class Engine:
 
             shards = ShardedWeights(self.model, self.world, low, sent)
             return shards, ShardedStep(loss(shards.compute_model), shards, self._autocast)
-        assert config.execution != "auto"
         weights = MasterWeights(self.model, low)
         return weights, Step(loss(weights.compute_model), config.execution, self._autocast)
 
