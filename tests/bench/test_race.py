@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastvae.bench import race as racing
-from fastvae.bench.contenders.workload import Contender, Entry, Task
+from fastvae.bench.contenders.workload import Contender, Entry, Workload
 from fastvae.bench.race import Result, race
 from fastvae.data import Dataset
 from fastvae.models import PRESETS
@@ -41,18 +41,18 @@ class Timed(Contender):
 
 
 def run(clock, steps=None, laps=(4.0, 1.0, 3.0, 2.0), seeds=1, made=(5.0, 50.0), first=7.0):
-    task = Task("classic", PRESETS["classic"], Dataset("made", IMAGES, IMAGES), 100, torch.device("cpu"), steps)
+    workload = Workload("classic", PRESETS["classic"], Dataset("made", IMAGES, IMAGES), 100, torch.device("cpu"), steps)
     entries = [
         Entry(
             name,
             "torch",
-            lambda task, seed, factor=factor: Timed(
+            lambda workload, seed, factor=factor: Timed(
                 clock, factor * made[seed], factor * first, [factor * lap for lap in laps]
             ),
         )
         for name, factor in (("a", 1), ("b", 2))
     ]
-    return race(task, entries, laps=len(laps) - 1, seeds=seeds)
+    return race(workload, entries, laps=len(laps) - 1, seeds=seeds)
 
 
 def test_laps_are_timed_and_the_warm_up_is_not_among_them(clock):
@@ -131,8 +131,8 @@ def test_what_was_queued_before_a_lap_is_not_of_the_lap(clock):
 
 def test_the_test_loss_does_not_depend_on_how_many_images_are_evaluated_at_once(monkeypatch):
     images = torch.randint(0, 256, (30, 1, 8, 8), dtype=torch.uint8)
-    task = Task("classic", PRESETS["classic"], Dataset("made", images, images), 10, torch.device("cpu"))
-    model = task.model(0)
-    whole = task.test_loss(model)
+    workload = Workload("classic", PRESETS["classic"], Dataset("made", images, images), 10, torch.device("cpu"))
+    model = workload.model(0)
+    whole = workload.test_loss(model)
     monkeypatch.setattr("fastvae.bench.contenders.workload._EVAL_BATCH", 7)
-    assert task.test_loss(model) == pytest.approx(whole, rel=1e-6)
+    assert workload.test_loss(model) == pytest.approx(whole, rel=1e-6)

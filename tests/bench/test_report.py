@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastvae.bench import report
-from fastvae.bench.contenders.workload import Task
+from fastvae.bench.contenders.workload import Workload
 from fastvae.bench.race import Result
 from fastvae.data import Dataset
 from fastvae.models import PRESETS
@@ -15,9 +15,9 @@ from fastvae.utils.terminal import Terminal
 IMAGES = torch.zeros(250, 1, 8, 8, dtype=torch.uint8)
 
 
-def task(steps=None, batch_size=100):
+def workload(steps=None, batch_size=100):
     dataset = Dataset("made", IMAGES, IMAGES[:10])
-    return Task("classic", PRESETS["classic"], dataset, batch_size, torch.device("cpu"), steps)
+    return Workload("classic", PRESETS["classic"], dataset, batch_size, torch.device("cpu"), steps)
 
 
 def results(baseline="tutorial"):
@@ -30,19 +30,19 @@ def results(baseline="tutorial"):
     ]
 
 
-def table(capsys, monkeypatch, task, results):
+def table(capsys, monkeypatch, workload, results):
     """Print the table; return the line above it, the names of its columns, and the cells of each row."""
     monkeypatch.setenv("COLUMNS", "200")
     console = Terminal()
     console.width = 200
-    report.show(console, task, results)
+    report.show(console, workload, results)
     head, *lines = [line for line in capsys.readouterr().out.splitlines() if line.strip(" ─━╺╸")]
     cells = [[cell for cell in line.split("  ") if cell.strip()] for line in lines]
     return head, *[[cell.strip() for cell in line] for line in cells]
 
 
 def test_every_number_of_the_table(capsys, monkeypatch):
-    head, columns, *rows = table(capsys, monkeypatch, task(), results())
+    head, columns, *rows = table(capsys, monkeypatch, workload(), results())
     assert columns == [
         "ms a step", "quartiles", "s an epoch", "images/s", "x tutorial", "x torch", "of floor", "test loss",
         "start-up s",
@@ -62,7 +62,7 @@ def test_every_number_of_the_table(capsys, monkeypatch):
 
 
 def test_slices_and_pythae_are_named(capsys, monkeypatch):
-    head, columns, *rows = table(capsys, monkeypatch, task(steps=2), results("pythae"))
+    head, columns, *rows = table(capsys, monkeypatch, workload(steps=2), results("pythae"))
     assert head.endswith("medians of 5 slices of 2 steps")
     assert columns[4] == "x pythae"
     assert rows[2][5] == "5.00"
@@ -70,13 +70,13 @@ def test_slices_and_pythae_are_named(capsys, monkeypatch):
 
 def test_one_seed_has_no_spread(capsys, monkeypatch):
     one = [Result("tutorial", "tutorial", "fp32", "", [0.02, 0.03], 1.0, [100.0])]
-    _, _, row = table(capsys, monkeypatch, task(), one)
+    _, _, row = table(capsys, monkeypatch, workload(), one)
     assert row[-2:] == ["100.00", "1.0"]
 
 
 def test_the_file_has_what_the_table_has(tmp_path):
     made = results()
-    report.write_json(tmp_path / "b.json", torch.device("cpu"), [report.content(task(), made, ["a is off"])])
+    report.write_json(tmp_path / "b.json", torch.device("cpu"), [report.content(workload(), made, ["a is off"])])
     whole = json.loads((tmp_path / "b.json").read_text())
     assert whole["threads"] == torch.get_num_threads()
     (comparison,) = whole["comparisons"]
@@ -97,7 +97,7 @@ def test_error_bars_reach_from_quartile_to_quartile(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(report, "write_figure", lambda figure, path, **options: drawn.append(figure))
     made = results()
-    report.plot(tmp_path / "b.png", task(), made)
+    report.plot(tmp_path / "b.png", workload(), made)
     (axes,) = drawn[0].axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [result.name for result in made[::-1]]
     assert axes.get_xlabel() == "ms a step, median and quartiles"

@@ -13,7 +13,7 @@ PLACE_STREAM = 2**31 + 2  # the fourth counter word, which no other draw of a ru
 
 
 class Places(NamedTuple):
-    """Crop places of images, and a mask of those to mirror.
+    """Random crops and mirror images: the choices for each image of an epoch.
 
     top, left: int64 (n,), in pixels. flip: bool (n,).
     """

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from fastvae.bench.contenders.engine import Fastvae
 
-from fastvae.bench.contenders.workload import Task
+from fastvae.bench.contenders.fastvae import FastvaeLoop
+from fastvae.bench.contenders.workload import Workload
 from fastvae.data import Dataset
 from fastvae.models import PRESETS
 from fastvae.train.measure import autotune
@@ -28,14 +28,14 @@ def asked(monkeypatch):
 
 @pytest.mark.parametrize("preset", ["classic", "keras"])
 def test_the_trial_is_for_the_presets_epochs(asked, preset):
-    task = Task(preset, PRESETS[preset], Dataset("made", IMAGES, IMAGES), 5, CPU)
-    contender = Fastvae(task, 0)
+    workload = Workload(preset, PRESETS[preset], Dataset("made", IMAGES, IMAGES), 5, CPU)
+    contender = FastvaeLoop(workload, 0)
     assert asked == [PRESETS[preset].epochs * 5]
     assert contender.note.startswith(f"{contender.precision}, traced")
 
 
 def test_what_is_asked_for_has_no_trial(asked):
-    task = Task("classic", PRESETS["classic"], Dataset("made", IMAGES, IMAGES), 5, CPU)
-    contender = Fastvae(task, 0, "fp32", "eager")
+    workload = Workload("classic", PRESETS["classic"], Dataset("made", IMAGES, IMAGES), 5, CPU)
+    contender = FastvaeLoop(workload, 0, "fp32", "eager")
     assert asked == []
     assert contender.precision == "fp32"

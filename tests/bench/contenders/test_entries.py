@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from fastvae.bench.contenders.choose import against_pythae, chosen, contenders
 
-from fastvae.bench.contenders import choose, graphs
-from fastvae.bench.contenders.workload import Task
+from fastvae.bench.contenders import entries as entries_module
+from fastvae.bench.contenders import graphs
+from fastvae.bench.contenders.entries import against_pythae, contenders, select
+from fastvae.bench.contenders.workload import Workload
 from fastvae.data import Dataset
 from fastvae.models import PRESETS
 from fastvae.utils.errors import InputError
@@ -13,13 +14,13 @@ from fastvae.utils.errors import InputError
 IMAGES = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
 
 
-def task(device="cpu", steps=None):
-    return Task("classic", PRESETS["classic"], Dataset("made", IMAGES, IMAGES), 5, torch.device(device), steps)
+def workload(device="cpu", steps=None):
+    return Workload("classic", PRESETS["classic"], Dataset("made", IMAGES, IMAGES), 5, torch.device(device), steps)
 
 
 @pytest.fixture(params=[False, True])
 def has_bf16(request, monkeypatch):
-    monkeypatch.setattr(choose, "has_fast_bf16", lambda device: request.param)
+    monkeypatch.setattr(entries_module, "has_fast_bf16", lambda device: request.param)
     return request.param
 
 
@@ -29,39 +30,39 @@ def names(entries):
 
 def test_on_a_cpu(has_bf16):
     low = lambda *given: list(given) if has_bf16 else []  # noqa: E731
-    assert names(contenders(task(), compiled=False)) == [
+    assert names(contenders(workload(), compiled=False)) == [
         "tutorial", "tutorial, 2 workers", "torch fp32, eager", *low("torch bf16, eager"), "fastvae train",
         "fastvae fp32, eager", "fastvae fp32, traced", *low("fastvae bf16, eager", "fastvae bf16, traced"),
         "floor, fp32", *low("floor, bf16"),
     ]  # fmt: skip
-    more = set(names(contenders(task()))) - set(names(contenders(task(), compiled=False)))
+    more = set(names(contenders(workload()))) - set(names(contenders(workload(), compiled=False)))
     assert more == {
         "torch fp32, compile", "fastvae fp32, compiled", *low("torch bf16, compile", "fastvae bf16, compiled"),
     }  # fmt: skip
 
 
 def test_in_slices_no_workers_fetch_on_during_the_turns_of_others():
-    assert [name for name in names(contenders(task(steps=1))) if "tutorial" in name] == ["tutorial"]
+    assert [name for name in names(contenders(workload(steps=1))) if "tutorial" in name] == ["tutorial"]
 
 
 def test_on_a_gpu_torch_has_its_fastest_forms(monkeypatch):
-    monkeypatch.setattr(choose, "has_fast_bf16", lambda device: False)
+    monkeypatch.setattr(entries_module, "has_fast_bf16", lambda device: False)
     monkeypatch.setattr(graphs, "captures", lambda device: True)
-    found = [name for name in names(contenders(task("cuda"))) if name.startswith("torch")]
+    found = [name for name in names(contenders(workload("cuda"))) if name.startswith("torch")]
     modes = ["eager", "compile", "compile, reduce-overhead", "compile, max-autotune", "one graph", "compile, one graph"]
     assert found == [f"torch fp32, {mode}" for mode in modes]
 
 
 def test_against_pythae_torch_and_the_tutorial_have_no_part(has_bf16):
-    assert {entry.kind for entry in against_pythae(task())} == {"pythae", "fastvae", "floor"}
+    assert {entry.kind for entry in against_pythae(workload())} == {"pythae", "fastvae", "floor"}
 
 
 def test_patterns_choose_whole_names_in_every_field():
-    fields = contenders(task(), compiled=False), against_pythae(task(), compiled=False)
-    assert [names(field) for field in chosen(("tutorial", "fastvae t*"), *fields)] == [
+    fields = contenders(workload(), compiled=False), against_pythae(workload(), compiled=False)
+    assert [names(field) for field in select(("tutorial", "fastvae t*"), *fields)] == [
         ["tutorial", "fastvae train"],
         ["fastvae train"],
     ]
-    assert chosen((), *fields) == list(fields)
+    assert select((), *fields) == list(fields)
     with pytest.raises(InputError, match=r"--contenders 'torch' matches none of 'tutorial', 'tutorial, 2 workers', "):
-        chosen(("torch",), *fields)
+        select(("torch",), *fields)
