@@ -11,7 +11,7 @@ from fastvae.cli import run
 from fastvae.data import ResidentLoader
 from fastvae.evaluate import cli
 from fastvae.evaluate.saved_run import Evaluation
-from fastvae.train.report.metrics import Terms
+from fastvae.train.report.metrics import Metrics
 
 LATENTS = 5
 
@@ -51,8 +51,9 @@ def test_dimensions_come_largest_first(trained, capsys):
 
 
 def test_every_figure_of_an_evaluation(pretended, monkeypatch, capsys):
-    kl, active = torch.tensor([0.25, 2.0, 0.0, 1.0]), torch.tensor([False, True, False, True])
-    monkeypatch.setattr(cli, "evaluate", lambda *_: Evaluation(Terms(11.5, 8.25, 3.25), kl, active))
+    kl = torch.tensor([0.25, 2.0, 0.0, 1.0])
+    active = torch.tensor([False, True, False, True])
+    monkeypatch.setattr(cli, "evaluate", lambda *_: Evaluation(Metrics(11.5, 8.25, 3.25), kl, active))
     assert run(["evaluate", "run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [
@@ -76,7 +77,7 @@ def test_every_figure_of_an_evaluation(pretended, monkeypatch, capsys):
 
 def test_grey_levels_that_are_no_code_have_no_bits(pretended, monkeypatch, capsys):
     pretended.model.likelihood.is_code_length = False
-    result = Evaluation(Terms(11.5, 8.25, 3.25), torch.ones(2), torch.ones(2, dtype=torch.bool))
+    result = Evaluation(Metrics(11.5, 8.25, 3.25), torch.ones(2), torch.ones(2, dtype=torch.bool))
     monkeypatch.setattr(cli, "evaluate", lambda *_: result)
     assert run(["evaluate", "run"]) == 0
     assert "bits" not in capsys.readouterr().out

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from fastvae.train.report.metrics import Terms
+from fastvae.train.report.metrics import Metrics
 from fastvae.train.report.progress import RunProgress, table
 from fastvae.utils.terminal import Terminal
 
-TRAIN, TEST = Terms(loss=101.25, nll=90.5, kl=10.75), Terms(loss=202.5, nll=180.25, kl=22.25)
+TRAIN, TEST = Metrics(loss=101.25, nll=90.5, kl=10.75), Metrics(loss=202.5, nll=180.25, kl=22.25)
 
 
 def test_an_epochs_line_has_every_number_in_its_place(capsys):

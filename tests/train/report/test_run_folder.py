@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fastvae.data import Dataset
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.distributed.world import World
-from fastvae.train.report.metrics import Terms
+from fastvae.train.report.metrics import Metrics
 from fastvae.train.report.run_folder import RunFolder, check_same, read_config
 from fastvae.utils.errors import InputError
 
@@ -32,7 +32,7 @@ def opened(tmp_path, **settings):
 
 
 def terms(number):
-    return Terms(loss=3.0 * number, nll=2.0 * number, kl=1.0 * number)
+    return Metrics(loss=3.0 * number, nll=2.0 * number, kl=1.0 * number)
 
 
 def test_what_was_logged_after_the_checkpoint_is_forgotten_and_nothing_else(tmp_path):
@@ -71,7 +71,7 @@ def test_lines_of_an_unfinished_epoch_are_forgotten(tmp_path):
 
 def test_a_line_has_every_figure_under_its_name(tmp_path):
     folder = opened(tmp_path)
-    folder.log(2, 9, "test", Terms(loss=6.0, nll=4.0, kl=2.0), 123.5)
+    folder.log(2, 9, "test", Metrics(loss=6.0, nll=4.0, kl=2.0), 123.5)
     folder.close()
     (line,) = folder.metrics()
     assert line == {
