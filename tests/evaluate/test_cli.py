@@ -51,7 +51,8 @@ def test_dimensions_come_largest_first(trained, capsys):
 
 
 def test_every_figure_of_an_evaluation(pretended, monkeypatch, capsys):
-    kl, active = torch.tensor([0.25, 2.0, 0.0, 1.0]), torch.tensor([False, True, False, True])
+    kl = torch.tensor([0.25, 2.0, 0.0, 1.0])
+    active = torch.tensor([False, True, False, True])
     monkeypatch.setattr(cli, "evaluate", lambda *_: Evaluation(Metrics(11.5, 8.25, 3.25), kl, active))
     assert run(["evaluate", "run"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -69,7 +69,8 @@ def test_a_resumed_epoch_counts_what_it_took_before(train, metrics, clock):
 
 def test_the_last_lines_are_those_of_the_log(train, metrics, capsys):
     _, folder = train("--epochs", "1")
-    output, (own, test) = capsys.readouterr().out, metrics(folder)
+    output = capsys.readouterr().out
+    own, test = metrics(folder)
     line = next(line for line in output.splitlines() if line.startswith("epoch 1 "))
     numbers = [float(number) for number in re.findall(r"(?:loss|nll|kl) +([\d.]+)", line)]
     assert numbers == pytest.approx([own["loss"], test["loss"], test["nll"], test["kl"]], abs=6e-4)

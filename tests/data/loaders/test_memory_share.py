@@ -5,6 +5,7 @@ import torch
 
 from fastvae.data.loaders import choose
 from fastvae.data.loaders.choose import choose_loader
+from fastvae.data.sources.tensor import TensorSource
 from fastvae.utils.errors import InputError
 
 CPU, SIZE = torch.device("cpu"), 10 * 3 * 8 * 8  # bytes of the images
@@ -49,7 +50,7 @@ def test_asked_for_they_may_take_all_of_it(monkeypatch):
 
 def test_what_is_in_memory_already_stays_there(monkeypatch):
     monkeypatch.setattr(choose, "_free", lambda device: 0)
-    assert choose_loader("auto", torch.zeros(10, 3, 8, 8), CPU).name == "resident"
+    assert choose_loader("auto", TensorSource(torch.zeros(10, 3, 8, 8)), CPU).name == "resident"
 
 
 def test_sizes_are_told_in_decimal_gigabytes(monkeypatch):

@@ -26,13 +26,14 @@ def choose(steps=SHORT, loader_options=None, **settings):
     images = torch.zeros(24, 1, 8, 8, dtype=torch.uint8)
     model = build(config.recipe, (1, 8, 8), config.latent_dim)
     loader = ResidentLoader(images, batch_size=config.batch_size, seed=0, **loader_options or {})
-    return autotune.choose(config, model, config.recipe, loader, steps, ALONE)
+    return autotune.choose(config, model, loader, steps, ALONE)
 
 
 @pytest.fixture
 def races(monkeypatch):
     """Replace the timing by made-up seconds; return the list to fill, one dict a race, and the candidates asked for."""
-    given, asked = [], []
+    given = []
+    asked = []
 
     def made_up(candidates, *_):
         asked.append(list(candidates))
@@ -100,7 +101,8 @@ def time(clock, seconds, steps=5, world=ALONE):
 
 
 def test_the_fastest_turn_counts_and_the_warm_up_does_not(clock):
-    quick, slow = [0.3, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7], [0.25, 0.25, 0.2, 0.25, 0.25, 0.25, 0.25]
+    quick = [0.3, 0.1, 0.2, 0.4, 0.5, 0.6, 0.7]
+    slow = [0.25, 0.25, 0.2, 0.25, 0.25, 0.25, 0.25]
     times = time(clock, {EAGER: quick, TRACED: slow})
     assert times == {EAGER: pytest.approx(0.1 / 5), TRACED: pytest.approx(0.2 / 5)}
 

@@ -6,7 +6,7 @@ import pytest
 
 from fastvae.train.measure import profile
 from fastvae.train.measure.profile import Times
-from fastvae.train.measure.roofline import Product
+from fastvae.train.measure.roofline import Matmul
 
 FORWARD = 2 * 128 * (64 * 400 + 2 * 400 * 20 + 20 * 400 + 400 * 64)
 FLOPS = 3 * FORWARD - 2 * 128 * 64 * 400  # a step of preset classic on 128 digits
@@ -17,7 +17,7 @@ def test_the_share_is_flops_by_seconds_by_the_ceiling(train, capsys, monkeypatch
     times = Times(images=128, data=0.2 * seconds, step=0.7 * seconds, communication=0.1 * seconds)
     monkeypatch.setattr(profile.Profiling, "times", lambda self: times)
     asked = []
-    monkeypatch.setattr(profile, "fastest_product", lambda *what: asked.append(what) or Product(512, FLOPS / 0.0025))
+    monkeypatch.setattr(profile, "fastest_matmul", lambda *what: asked.append(what) or Matmul(512, FLOPS / 0.0025))
     assert train("--profile", "--max-steps", "24")[0] == 0
     (line,) = re.findall("^profile: .*$", capsys.readouterr().out, re.MULTILINE)
     rate = FLOPS / 0.0025 / 1e12

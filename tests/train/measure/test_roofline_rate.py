@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastvae.train.measure.roofline import Mark, fastest_product
+from fastvae.train.measure.roofline import Mark, fastest_matmul
 
 CPU = torch.device("cpu")
 
@@ -25,21 +25,21 @@ def products(monkeypatch):
 
 def test_the_rate_is_that_of_the_best_turn(products):
     products |= {256: [0.0008], 512: [0.004, 0.003, 0.002, 0.005]}
-    product = fastest_product(torch.float32, CPU)
+    product = fastest_matmul(torch.float32, CPU)
     assert product.side == 512
     assert product.rate == pytest.approx(2 * 512**3 / 0.002)  # a multiplication with its addition is 2 FLOPs
 
 
 def test_the_first_turn_may_be_the_best(products):
     products |= {256: [0.0015, 0.004]}
-    product = fastest_product(torch.float32, CPU)
+    product = fastest_matmul(torch.float32, CPU)
     assert product.side == 256
     assert product.rate == pytest.approx(2 * 256**3 / 0.0015)
 
 
 def test_a_product_of_a_millisecond_is_large_enough(products):
     products |= {256: [0.0005], 512: [0.001, 0.0009]}
-    assert fastest_product(torch.float32, CPU).side == 512
+    assert fastest_matmul(torch.float32, CPU).side == 512
 
 
 def test_a_mark_knows_the_seconds_since_another(products):

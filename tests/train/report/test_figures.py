@@ -40,7 +40,8 @@ def test_pictures_fill_row_by_row_and_reconstructions_stand_under_theirs():
     values = [number / 20 for number in range(10)]
     grid = sample_grid(plain(*values), columns=4)
     assert [tile(grid, n // 4, n % 4).mean().item() for n in range(10)] == pytest.approx(values)
-    real, made = plain(0.1, 0.2, 0.3), plain(0.6, 0.7, 0.8)
+    real = plain(0.1, 0.2, 0.3)
+    made = plain(0.6, 0.7, 0.8)
     grid = reconstruction_grid(real, made, columns=2)
     rows = [[tile(grid, row, column).mean().item() for column in range(2)] for row in range(2)]
     assert rows == [pytest.approx([0.1, 0.2]), pytest.approx([0.6, 0.7])]
@@ -48,7 +49,9 @@ def test_pictures_fill_row_by_row_and_reconstructions_stand_under_theirs():
 
 def test_a_picture_is_written_as_it_is(tmp_path):
     grid = torch.zeros(3, 4, 6)
-    grid[0, 1, 2], grid[1, 2, 3], grid[2, 3, 5] = 1.0, 0.5, 0.2
+    grid[0, 1, 2] = 1.0
+    grid[1, 2, 3] = 0.5
+    grid[2, 3, 5] = 0.2
     assert write_image(grid, tmp_path / "p.png") == tmp_path / "p.png"
     read = pil_to_tensor(Image.open(tmp_path / "p.png"))
     assert read.shape == (3, 4, 6)
