@@ -1,109 +1,101 @@
-"""``fastvae train | sample | reconstruct | evaluate | nll | bench | doctor``."""
+"""Command line: ``fastvae train | sample | reconstruct | evaluate | nll | bench | doctor``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from types import MappingProxyType
+from typing import Literal
 
 from .bench.config import Bench
 from .train import TrainConfig
 from .train.cli import guarded
 from .train.cli import main as train_main
+from .utils.settings import REQUIRED, setting
+from .utils.settings.command_line import parse_command
 
-_Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-_Output = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: in the run's folder)")]
-_Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: the run's)")]
+Which = Literal["last", "best"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class _OfRun:
+    """The settings of every command that looks at a trained run."""
+
+    run: Path = setting(REQUIRED, positional=True, metavar="RUN", help="Folder of the run.")
+    checkpoint: Which = setting(
+        "last", help="Weights to use: of the last checkpoint, or of the epoch with the smallest test loss (best)."
+    )
+    device: str = setting("auto", metavar="{auto,cpu,cuda}", help="Device to use; auto takes a GPU if there is one.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfItsData(_OfRun):
+    """The settings of every command that reads the run's test images."""
+
+    data_dir: Path | None = setting(
+        None, metavar="DIR", shown_default="the run's", help="Folder that holds the data set's files."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(_OfRun):
     """Draw pictures from the prior of a trained run."""
 
-    run: _Run
-    """The run's folder."""
-    checkpoint: Literal["last", "best"] = "last"
-    """The last checkpoint, or that of the epoch with the smallest test loss."""
-    count: int = 64
-    """How many."""
-    seed: int = 0
-    """Of the latents."""
-    out: _Output = None
-    """The PNG to write."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
+    count: int = setting(64, help="Number of pictures.")
+    seed: int = setting(0, help="Random seed for the latents.")
+    out: Path | None = setting(
+        None, metavar="FILE", shown_default="samples.png in the run's folder", help="PNG file to write."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct:
+class Reconstruct(_OfItsData):
     """Show test pictures above their reconstructions by a trained run."""
 
-    run: _Run
-    """The run's folder."""
-    checkpoint: Literal["last", "best"] = "last"
-    """The last checkpoint, or that of the epoch with the smallest test loss."""
-    count: int = 32
-    """How many."""
-    data_dir: _Folder = None
-    """Folder with the data set's files."""
-    out: _Output = None
-    """The PNG to write."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
+    count: int = setting(32, help="Number of pictures.")
+    out: Path | None = setting(
+        None, metavar="FILE", shown_default="reconstructions.png in the run's folder", help="PNG file to write."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(_OfItsData):
     """Measure a trained run on its test set: ELBO, nll, KL, KL of each latent dimension, active units."""
 
-    run: _Run
-    """The run's folder."""
-    checkpoint: Literal["last", "best"] = "last"
-    """The last checkpoint, or that of the epoch with the smallest test loss."""
-    data_dir: _Folder = None
-    """Folder with the data set's files."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Nll:
+class Nll(_OfItsData):
     """Estimate a trained run's negative log-likelihood of its test set, in nats, by importance sampling."""
 
-    run: _Run
-    """The run's folder."""
-    samples: int = 5000
-    """Importance samples an image: the estimate is an upper bound, and the tighter the more there are."""
-    images: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all)")] = None
-    """Only so many, the first of the test set."""
-    checkpoint: Literal["last", "best"] = "last"
-    """The last checkpoint, or that of the epoch with the smallest test loss."""
-    data_dir: _Folder = None
-    """Folder with the data set's files."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
+    samples: int = setting(
+        5000, help="Importance samples per image. The estimate is an upper bound, tighter with more samples."
+    )
+    images: int | None = setting(
+        None, shown_default="all", help="Number of images to estimate it on, from the start of the test set."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Say what this machine and this installation have, what is missing, and how to get it."""
+    """Report what this machine and this installation have, what is missing, and how to get it."""
 
 
-COMMAND = (
-    Annotated[TrainConfig, tyro.conf.subcommand("train")]
-    | Annotated[Sample, tyro.conf.subcommand("sample")]
-    | Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Nll, tyro.conf.subcommand("nll")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+_DESCRIPTION = "Train variational autoencoders, look at trained runs, and measure this machine."
+COMMANDS: Mapping[str, type] = MappingProxyType(
+    {
+        "train": TrainConfig,
+        "sample": Sample,
+        "reconstruct": Reconstruct,
+        "evaluate": Evaluate,
+        "nll": Nll,
+        "bench": Bench,
+        "doctor": Doctor,
+    }
 )
 
 
 def main() -> None:
-    """The ``fastvae`` command."""
+    """Run the ``fastvae`` command."""
     sys.exit(run(sys.argv[1:]))
 
 
@@ -111,7 +103,7 @@ def run(arguments: Sequence[str]) -> int:
     """Carry out a command line. Returns the exit status: 2 for bad input, which is one line on stderr."""
     if arguments[:1] == ["train"]:
         return train_main(arguments[1:])
-    command: object = tyro.cli(COMMAND, args=arguments, prog="fastvae", description=__doc__)
+    command = parse_command(COMMANDS, arguments, program="fastvae", description=_DESCRIPTION)
     return guarded(lambda: _carry_out(command))
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import plot  # benchmarks/plot.py
 import pytest
-import tyro
 from torch.distributed.run import get_args_parser
 
 from fastvae import cli
 from fastvae.models import PRESETS
 from fastvae.ops import bits_per_dimension
 from fastvae.train import TrainConfig, resolve
+from fastvae.utils.settings.command_line import parse, parse_command
 
 torchrun = get_args_parser()
 ROOT = Path(__file__).parent.parent
@@ -37,12 +37,12 @@ def test_commands_parse(words):
         case ["make", target]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         case ["fastvae", "train", *flags] | ["python", "-m", "fastvae.train", *flags]:
-            resolve(tyro.cli(TrainConfig, args=flags))
+            resolve(parse(TrainConfig, flags, program="fastvae train"))
         case ["torchrun", *options]:
             flags = options[options.index("fastvae.train") + 1 :]
-            resolve(tyro.cli(TrainConfig, args=flags))
+            resolve(parse(TrainConfig, flags, program="fastvae train"))
         case ["fastvae", *arguments]:
-            tyro.cli(cli.COMMAND, args=arguments)
+            parse_command(cli.COMMANDS, arguments, program="fastvae", description=None)
         case _:
             pytest.fail(f"what is {words}?")
 
@@ -55,7 +55,7 @@ def test_the_clusters_commands_parse():
         options = torchrun.parse_args(shlex.split(line)[1:])
         assert options.module
         assert options.training_script == "fastvae.train"
-        config = resolve(tyro.cli(TrainConfig, args=[*options.training_script_args, "--resume"]))
+        config = resolve(parse(TrainConfig, [*options.training_script_args, "--resume"], program="fastvae train"))
         assert (config.preset, config.data, config.resume) == ("leaky", "mnist", True)
 
 

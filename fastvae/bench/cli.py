@@ -15,6 +15,7 @@ from fastvae.train.distributed.world import resolve_device
 from fastvae.train.inputs import check_pixels
 from fastvae.train.step.inductor import compiling
 from fastvae.utils.errors import InputError
+from fastvae.utils.settings import check_ranges
 from fastvae.utils.terminal import Terminal
 
 from .config import Bench
@@ -24,10 +25,7 @@ from .report import content, plot, show, write_json
 
 def bench(config: Bench) -> int:
     """Run the benchmark. Returns 0, or 1 if a comparison is void. Raises InputError for bad settings."""
-    for name in ("epochs", "seeds", "steps", "batch_size"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
+    check_ranges(config)
     for path in (config.json, config.plot):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"{path} cannot be written, there is no folder {path.parent}: make it first")

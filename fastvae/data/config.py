@@ -1,37 +1,97 @@
-"""The settings of the data layer: which images, how they are read, and which loader delivers them."""
+"""Settings of the data layer: which images, how they are read, and which loader delivers them."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
+from fastvae.utils.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images a run reads, and how."""
+    """The images of a run, and the way they are read."""
 
-    data: str = "digits"
-    """digits (embedded), mnist, fashion-mnist, kmnist, cifar10; a folder, a list or tar shards of pictures; .npy, .npz
-    or .h5; a folder of Hugging Face's datasets; torchvision:NAME."""
-    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    """Folder with the data set's files; else $FASTVAE_DATA, else they are downloaded."""
-    image_size: Annotated[
-        int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="(default: the preset's, or as the data is)")
-    ] = None
-    """Side of the images that the model sees: the middle square of each, resized.
-    Presets for pictures take 4 to 7 times a power of two: 28, 32, 40, 48, 56, 64, 80, 96, 112, 128 ... 256."""
-    channels: Annotated[int, tyro.conf.arg(metavar="{1,3}")] = 3
-    """What pictures are read as: 3 is RGB, 1 is grey."""
-    crop: Literal["center", "random"] = "center"
-    """random: read images larger by 1/7, and train on a place of each that is drawn anew in each epoch."""
-    flip: bool = False
-    """Mirror a half of the training images, drawn anew in each epoch."""
-    loader: Literal["auto", "resident", "dali", "torch"] = "auto"
-    """What fetches the same batches: the device that holds all, NVIDIA DALI (pictures), or torch's DataLoader."""
-    workers: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the cores)")] = None
-    """Processes of --loader torch that decode pictures; 0 is a thread of this one."""
-    cache: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    """Decode all pictures once into files in this folder, and train from those."""
-    on_bad_image: Literal["stop", "skip"] = "stop"
-    """What a picture does that cannot be decoded: end the run, or be told and replaced by the next one."""
+    data: str = setting(
+        "digits",
+        group="data",
+        metavar="NAME",
+        help="The images: digits (included), mnist, fashion-mnist, kmnist or cifar10 (downloaded); a folder, a list or "
+        "tar shards of pictures; a .npy, .npz or .h5 file; a folder of Hugging Face's datasets; or torchvision:NAME.",
+        fixes_numbers=True,
+        decides_images=True,
+    )
+    data_dir: Path | None = setting(
+        None,
+        group="data",
+        metavar="DIR",
+        shown_default="$FASTVAE_DATA, or download",
+        help="Folder that holds the data set's files.",
+        describes_machine=True,
+    )
+    image_size: int | None = setting(
+        None,
+        group="data",
+        metavar="PIXELS",
+        shown_default="from the preset, or as the images are",
+        help="Height and width of the images that the model sees: the central square of each image is resized to "
+        "this. The presets for pictures take 4 to 7 times a power of two: 28, 32, 40, 48, 56, 64, 80, 96, 112, 128 ... "
+        "256.",
+        low=1,
+        from_preset=True,
+        fixes_numbers=True,
+        decides_images=True,
+    )
+    channels: int = setting(
+        3,
+        group="data",
+        metavar="{1,3}",
+        help="Channels that pictures are decoded to: 3 for RGB, 1 for grey.",
+        fixes_numbers=True,
+        decides_images=True,
+    )
+    crop: Literal["center", "random"] = setting(
+        "center",
+        group="data",
+        help="Crop of training images to --image-size: center; or random, which reads the images larger by 1/7 and "
+        "crops each at a new random place in every epoch.",
+        fixes_numbers=True,
+        affects_speed=True,
+        decides_images=True,
+    )
+    flip: bool = setting(
+        False,
+        group="data",
+        help="Mirror a random half of the training images, drawn again in every epoch.",
+        fixes_numbers=True,
+        affects_speed=True,
+    )
+    # The loaders deliver the same images in the same order (DALI's differ by rounding), and "auto" follows the
+    # machine's memory: a run may resume with another one. Autotuning's key has the loader that was chosen.
+    loader: Literal["auto", "resident", "dali", "torch"] = setting(
+        "auto",
+        group="data",
+        help="Loader that delivers the batches: resident keeps all images on the device, dali decodes pictures by "
+        "NVIDIA DALI, torch uses torch's DataLoader. The batches are the same.",
+    )
+    workers: int | None = setting(
+        None,
+        group="data",
+        shown_default="number of cores",
+        help="Processes that decode pictures for --loader torch; 0 decodes in a thread of the training process.",
+        low=0,
+    )
+    cache: Path | None = setting(
+        None,
+        group="data",
+        metavar="DIR",
+        shown_default="none",
+        help="Folder for decoded images: pictures are decoded once into files there, and trained from those.",
+        describes_machine=True,
+    )
+    on_bad_image: Literal["stop", "skip"] = setting(
+        "stop",
+        group="data",
+        help="Action for an image that cannot be decoded: stop the run; or skip, which warns and uses the next image.",
+        fixes_numbers=True,
+        decides_images=True,
+    )

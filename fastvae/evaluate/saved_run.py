@@ -26,9 +26,8 @@ from fastvae.train.step import evaluate as step_evaluate
 from fastvae.train.step.loss import StepLoss
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
+from fastvae.utils.settings import marked
 
-# The settings that decide which images a run read, and how it cropped those for testing.
-_READ = ("data", "image_size", "channels", "crop", "flip", "on_bad_image")
 _ACTIVE = 0.01  # the variance over the data of a unit's posterior mean, above which it is called active
 
 Which = Literal["last", "best"]
@@ -91,7 +90,8 @@ class SavedRun:
         return data_dir or (Path(kept) if kept else None)
 
     def _data_config(self, data_dir: Path | None) -> DataConfig:
-        settings = {name: self.settings[name] for name in _READ if name in self.settings}  # older versions had fewer
+        names = marked(DataConfig, "decides_images")
+        settings = {name: self.settings[name] for name in names if name in self.settings}  # older versions had fewer
         return DataConfig(**settings, data_dir=self._data_dir(data_dir), workers=0)
 
     def data(self, data_dir: Path | None) -> Dataset:

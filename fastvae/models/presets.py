@@ -1,4 +1,4 @@
-"""The presets: five tutorials' systems, the classic one, the IWAE paper's, and networks for pictures, with recipes."""
+"""Presets, each a network with its recipe: five tutorials', the classic one, the IWAE paper's, and for pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,24 +18,24 @@ from .vae import VAE
 class Preset:
     """A system as its author wrote it: network, loss, optimiser, batch size, epochs.
 
-    The loss that is minimised is ``loss_weight`` times the negative ELBO, summed or averaged over the batch; what is
-    reported is always the negative ELBO in nats per sample.
+    The loss that is minimised is ``loss_weight`` times the negative ELBO, summed or averaged over the batch. The
+    reported loss is always the negative ELBO in nats per sample.
     """
 
     summary: str
     network: Literal["mlp", "conv", "resnet", "ladder"] = "mlp"
     hidden: tuple[int, ...] = ()  # of an MLP
-    width: int | None = None  # of the others: channels after the first halving
-    flat: bool = False  # one place in place of a grid of latents
-    image_size: int | None = None  # None takes images as they are
-    latent_dim: int  # of pictures' networks: channels at each place of the grid
+    width: int | None = None  # of the other networks: channels after the first halving
+    flat: bool = False  # one latent vector instead of a grid of them
+    image_size: int | None = None  # None: images keep their size
+    latent_dim: int  # for pictures: channels at each place of the grid
     activation: Callable[[], nn.Module] = nn.ReLU
     packed: bool = False
-    likelihood: Literal["bernoulli", "gaussian", "mixture"] = "bernoulli"
+    likelihood: str = "bernoulli"  # one that the network's builder knows
     glorot: bool = False
     reduction: Literal["sum", "batchmean"] = "sum"
     loss_weight: float = 1.0
-    optimizer: Literal["adam", "rmsprop"] = "adam"
+    optimizer: str = "adam"  # a class of torch.optim, in small letters
     optimizer_options: Mapping[str, float] = field(default_factory=dict)
     lr: float = 1e-3
     schedule: Literal["constant", "cosine", "iwae"] = "constant"
@@ -52,110 +52,110 @@ _of_colour = partial(
     latent_dim=16,
     likelihood="mixture",
     reduction="batchmean",
-    # Under the full KL from the start, colours are left to the mixture's shares, and hardly any goes through z.
+    # With the full KL from the start, the mixture itself models the colours, and hardly any information goes through z.
     beta_warmup=1000,
     lr=3e-4,
     schedule="cosine",
     batch_size=64,
     epochs=20,
 )
-PRESETS: Mapping[str, Preset] = MappingProxyType(
-    {
-        "basic": Preset(
-            # The author leaves sizes, rate, batch and epochs to the reader; these are classic's.
-            summary="one packed head, split in two",
-            hidden=(400,),
-            latent_dim=20,
-            packed=True,
-        ),
-        "keras": Preset(
-            # Batch size and epochs are not the author's, who gives none. The rest is what Keras does by default:
-            # RMSprop with rho 0.9 and epsilon 1e-7, Glorot-uniform weights, zero biases.
-            summary="two latent dimensions, RMSprop",
-            hidden=(256,),
-            latent_dim=2,
-            glorot=True,
-            reduction="batchmean",
-            optimizer="rmsprop",
-            optimizer_options={"alpha": 0.9, "eps": 1e-7},
-            epochs=30,
-        ),
-        "deep": Preset(
-            summary="two hidden layers",
-            hidden=(400, 200),
-            latent_dim=20,
-            epochs=20,
-        ),
-        "leaky": Preset(
-            summary="two hidden layers, LeakyReLU, 200 latent dimensions",
-            hidden=(400, 400),
-            latent_dim=200,
-            activation=partial(nn.LeakyReLU, 0.2),
-            batch_size=100,
-            epochs=30,
-        ),
-        "gaussian": Preset(
-            # The author drops the factor 1/2 of both terms, which doubles the loss.
-            summary="squared error on a sigmoid mean",
-            hidden=(200,),
-            latent_dim=20,
-            likelihood="gaussian",
-            reduction="batchmean",
-            loss_weight=2.0,
-            lr=3e-4,
-            batch_size=32,
-            epochs=30,
-        ),
-        "classic": Preset(
-            summary="the network of pytorch/examples",
-            hidden=(400,),
-            latent_dim=20,
-        ),
-        "iwae": Preset(
-            # Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders", section 5: the network with one
-            # stochastic layer. With the objective elbo its VAE, published to end at a test nll of 86.76 nats (5,000
-            # samples); with the objective iwae its IWAE. That the gradient is summed over the batch, which an epsilon
-            # of this size shows, is from the authors' program (github.com/yburda/iwae). That program departs from the
-            # paper elsewhere, and is not followed there: beta_1 0.99, second moments that begin at 1, biases of the
-            # pixels that begin at their logits, no shuffling, and 400 training images kept out.
-            summary="one stochastic layer of the IWAE paper, on binarised images",
-            hidden=(200, 200),
-            latent_dim=50,
-            activation=nn.Tanh,
-            glorot=True,
-            optimizer_options={"eps": 1e-4},
-            schedule="iwae",
-            binarize=True,
-            batch_size=20,
-            epochs=sum(3**i for i in range(8)),
-        ),
-        "conv28": Preset(
-            summary="convolutions for 28 pixels, binarised",
-            network="conv",
-            flat=True,
-            width=24,
-            image_size=28,
-            latent_dim=32,
-            reduction="batchmean",
-            binarize=True,
-            lr=2e-3,
-            schedule="cosine",
-            epochs=20,
-        ),
-        "conv64": _of_colour(network="conv", summary="convolutions for colour pictures of 64 pixels"),
-        "resnet64": _of_colour(network="resnet", summary="residual blocks for colour pictures of 64 pixels"),
-        "ladder": _of_colour(
-            network="ladder",
-            summary="two levels of latents, the prior of one learned, for colour pictures of 64 pixels",
-        ),
-    }
-)
+_PRESETS = {
+    "basic": Preset(
+        # The author leaves sizes, rate, batch and epochs to the reader; these are classic's.
+        summary="one packed head, split in two",
+        hidden=(400,),
+        latent_dim=20,
+        packed=True,
+    ),
+    "keras": Preset(
+        # Batch size and epochs are not the author's, who gives none. The rest is what Keras does by default:
+        # RMSprop with rho 0.9 and epsilon 1e-7, Glorot-uniform weights, zero biases.
+        summary="two latent dimensions, RMSprop",
+        hidden=(256,),
+        latent_dim=2,
+        glorot=True,
+        reduction="batchmean",
+        optimizer="rmsprop",
+        optimizer_options={"alpha": 0.9, "eps": 1e-7},
+        epochs=30,
+    ),
+    "deep": Preset(
+        summary="two hidden layers",
+        hidden=(400, 200),
+        latent_dim=20,
+        epochs=20,
+    ),
+    "leaky": Preset(
+        summary="two hidden layers, LeakyReLU, 200 latent dimensions",
+        hidden=(400, 400),
+        latent_dim=200,
+        activation=partial(nn.LeakyReLU, 0.2),
+        batch_size=100,
+        epochs=30,
+    ),
+    "gaussian": Preset(
+        # The author drops the factor 1/2 of both terms, which doubles the loss.
+        summary="squared error on a sigmoid mean",
+        hidden=(200,),
+        latent_dim=20,
+        likelihood="gaussian",
+        reduction="batchmean",
+        loss_weight=2.0,
+        lr=3e-4,
+        batch_size=32,
+        epochs=30,
+    ),
+    "classic": Preset(
+        summary="the network of pytorch/examples",
+        hidden=(400,),
+        latent_dim=20,
+    ),
+    "iwae": Preset(
+        # Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders", section 5: the network with one
+        # stochastic layer. With the objective elbo its VAE, published to end at a test nll of 86.76 nats (5,000
+        # samples); with the objective iwae its IWAE. That the gradient is summed over the batch, which an epsilon
+        # of this size shows, is from the authors' program (github.com/yburda/iwae). That program departs from the
+        # paper elsewhere, and is not followed there: beta_1 0.99, second moments that begin at 1, biases of the
+        # pixels that begin at their logits, no shuffling, and 400 training images kept out.
+        summary="one stochastic layer of the IWAE paper, on binarised images",
+        hidden=(200, 200),
+        latent_dim=50,
+        activation=nn.Tanh,
+        glorot=True,
+        optimizer_options={"eps": 1e-4},
+        schedule="iwae",
+        binarize=True,
+        batch_size=20,
+        epochs=sum(3**i for i in range(8)),
+    ),
+    "conv28": Preset(
+        summary="convolutions for 28 pixels, binarised",
+        network="conv",
+        flat=True,
+        width=24,
+        image_size=28,
+        latent_dim=32,
+        reduction="batchmean",
+        binarize=True,
+        lr=2e-3,
+        schedule="cosine",
+        epochs=20,
+    ),
+    "conv64": _of_colour(network="conv", summary="convolutions for colour pictures of 64 pixels"),
+    "resnet64": _of_colour(network="resnet", summary="residual blocks for colour pictures of 64 pixels"),
+    "ladder": _of_colour(
+        network="ladder",
+        summary="two levels of latents, the prior of one learned, for colour pictures of 64 pixels",
+    ),
+}
+PRESETS: Mapping[str, Preset] = MappingProxyType(_PRESETS)
+"""The presets by their names on the command line."""
 
 
 def build(preset: Preset, shape: Sequence[int], latent_dim: int | None = None, width: int | None = None) -> VAE:
-    """The preset's VAE for pictures of ``shape`` (C, H, W), with freshly drawn weights.
+    """Build the preset's VAE for pictures of ``shape`` (C, H, W), with freshly drawn weights.
 
-    Raises ValueError for a shape that its network cannot have.
+    Raises ValueError for a shape that its network cannot take.
 
     >>> vae = build(PRESETS["leaky"], (1, 28, 28))
     >>> sum(parameter.numel() for parameter in vae.parameters())

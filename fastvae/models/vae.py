@@ -100,8 +100,8 @@ class VAE(nn.Module):
         mu, logvar = self.encode(x)
         z, kl = ops.reparameterize_kl(mu, logvar, noise, reduction=reduction, backend=backend)
         nll = self.likelihood.nll(self.decoder(z), x, reduction=reduction, weight=weight, backend=backend)
-        # beta is not folded into the KL's kernel, since the plain KL is returned too. As a factor of a scalar it costs
-        # nothing, and reaches the fused backward as its grad_output.
+        # beta is not folded into the KL, whose plain value is returned too. As a factor of a scalar it costs nothing,
+        # and it reaches the fused backward as grad_output (see fastvae.models.objectives).
         return ELBO(nll + (weight * beta) * kl, nll.detach() / weight, kl.detach())
 
     @torch.no_grad()

@@ -27,7 +27,9 @@ class ELBOLoss(nn.Module):
     Args:
         likelihood: "bernoulli" (the decoder returns logits), "gaussian" (means), or any other :class:`Likelihood`,
             as a name or an object.
-        beta: the factor of the KL (Higgins et al. 2017).
+        beta: the factor of the KL (Higgins et al. 2017). Only the loss is returned, so beta is the ``weight`` of
+            :func:`fastvae.ops.gaussian_kl`. :meth:`fastvae.VAE.loss`, which returns the plain KL too, multiplies the
+            KL's scalar by it afterwards.
         reduction: "batchmean", "sum" or "none".
         backend: as in :mod:`fastvae.ops`.
 

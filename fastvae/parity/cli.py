@@ -3,24 +3,24 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-import tyro
 from rich import box
 from rich.table import Table
 
 from fastvae.backends import has_native, has_triton
 from fastvae.data import in_memory, load
+from fastvae.models import PRESETS
 from fastvae.nn import as_likelihood
 from fastvae.ops import Backend
 from fastvae.train.binarize import check_binarize
 from fastvae.train.cli import guarded
-from fastvae.train.config import Execution, Precision, TrainConfig, resolve
+from fastvae.train.config import SettledExecution, SettledPrecision, TrainConfig, resolve
 from fastvae.train.distributed.world import resolve_device
 from fastvae.train.inputs import check_pixels
-from fastvae.utils.errors import InputError
 from fastvae.utils.machine import device_name
+from fastvae.utils.settings import check_ranges, setting
+from fastvae.utils.settings.command_line import parse
 from fastvae.utils.terminal import Terminal
 
 from .curves import Setting
@@ -29,39 +29,45 @@ from .rules import Verdict, Yardstick, judge
 BETA = 1.5  # not 1, so that a factor that is lost shows
 
 
+def mlp_presets() -> tuple[str, ...]:
+    """Return the presets whose network the reference's loop can train: the MLPs."""
+    return tuple(name for name, preset in PRESETS.items() if preset.network == "mlp")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ParityConfig:
     """Train by the reference's eager loop and by fastvae, side by side, and say whether they agree.
 
-    Same weights, batches and noise, in each precision, execution and backend that this machine has. The exit status is
-    0 if all agree, 1 if not.
+    Both have the same weights, batches and noise, in each precision, execution and backend that this machine has. The
+    exit status is 0 if all agree, 1 if not.
     """
 
-    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic", "iwae"] = "classic"
-    """Network and training recipe."""
-    data: str = "digits"
-    """As for fastvae train; digits are embedded."""
-    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    """Folder with the data set's files; else $FASTVAE_DATA, else they are downloaded."""
-    steps: int = 100
-    """Of each run."""
-    compiled: bool = False
-    """Add the steps that TorchInductor compiles: some ten seconds for each shape of a batch."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    seed: int = 8
-    """Decides initial weights, order of the batches and noise."""
+    preset: str = setting("classic", choices=mlp_presets, help="Network and training recipe.")
+    data: str = setting("digits", metavar="NAME", help="The images, as for fastvae train; digits are included.")
+    data_dir: Path | None = setting(
+        None,
+        metavar="DIR",
+        shown_default="$FASTVAE_DATA, or download",
+        help="Folder that holds the data set's files.",
+    )
+    steps: int = setting(100, help="Training steps per run.", low=1)
+    compiled: bool = setting(
+        False, help="Also run steps compiled by TorchInductor, which takes about ten seconds for each shape of a batch."
+    )
+    device: str = setting(
+        "auto", metavar="{auto,cpu,cuda}", help="Device to train on; auto takes a GPU if there is one."
+    )
+    seed: int = setting(8, help="Random seed of the initial weights, the order of the batches and the noise.")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Carry out a command line. Returns the exit status."""
-    return guarded(lambda: compare(tyro.cli(ParityConfig, args=arguments, prog="python -m fastvae.parity")))
+    """Run a command line. Returns the exit status."""
+    return guarded(lambda: compare(parse(ParityConfig, arguments, program="python -m fastvae.parity")))
 
 
 def compare(config: ParityConfig) -> int:
     """Run everything and print a table. Returns 0 if all agree, else 1. Raises InputError for bad settings."""
-    if config.steps < 1:
-        raise InputError(f"--steps is {config.steps}: it must be at least 1")
+    check_ranges(config)
     device = resolve_device(config.device)
     settings = resolve(TrainConfig(preset=config.preset, seed=config.seed, beta=BETA, data=config.data))
     dataset = load(config.data, config.data_dir)
@@ -92,16 +98,18 @@ def compare(config: ParityConfig) -> int:
     for objection in objections:
         console.print(objection)
     if all(objection.startswith("fp32") for objection in objections):
-        console.print("In fp32 a ReLU within rounding of 0 can part two curves: see whether another --seed does, too.")
+        console.print(
+            "In fp32, a ReLU whose input is within rounding of 0 can separate two curves: try another --seed."
+        )
     return 1
 
 
 YARDSTICK = "the eager loop"
 
 
-def rows(setting: Setting, compiled: bool) -> Iterator[tuple[Precision, str, Verdict]]:
-    """Precision, run and verdict of everything that this machine can run; first of a precision, its yardstick."""
-    executions: tuple[Execution, ...] = ("eager", "traced", "compiled") if compiled else ("eager", "traced")
+def rows(setting: Setting, compiled: bool) -> Iterator[tuple[SettledPrecision, str, Verdict]]:
+    """Yield precision, run and verdict of everything that this machine can run, the yardstick first in a precision."""
+    executions: tuple[SettledExecution, ...] = ("eager", "traced", "compiled") if compiled else ("eager", "traced")
     truth = setting.reference("fp64")
     for precision in precisions(setting.device):
         by = Yardstick.of(setting, precision, truth)
@@ -113,13 +121,13 @@ def rows(setting: Setting, compiled: bool) -> Iterator[tuple[Precision, str, Ver
                 yield precision, f"{execution} {backend}", judge(here.fused(precision, execution), by)
 
 
-def precisions(device: torch.device) -> tuple[Precision, ...]:
-    """All that the device has; the CPU emulates fp16."""
+def precisions(device: torch.device) -> tuple[SettledPrecision, ...]:
+    """Return the precisions that the device has. A CPU only emulates fp16, which is left out."""
     return ("fp64", "fp32", "bf16", "fp16") if device.type == "cuda" else ("fp64", "fp32", "bf16")
 
 
 def backends(device: torch.device) -> list[Backend]:
-    """The fused operations that the device has, and the reference's."""
+    """Return the backends that the device has, the reference among them."""
     if device.type == "cuda":
         return ["triton", "reference"] if has_triton() else ["reference"]
     return ["native", "reference"] if has_native() else ["reference"]

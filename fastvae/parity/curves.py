@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvae import reference
 from fastvae.data import Batch, ResidentLoader
 from fastvae.models import VAE, build
-from fastvae.train.config import Execution, Precision, TrainConfig
+from fastvae.train.config import ResolvedConfig, SettledExecution, SettledPrecision, settle
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.report.metrics import Metrics
@@ -43,12 +43,12 @@ class Curve(NamedTuple):
 class Setting:
     """The setting that both loops share: a resolved config, images (N, C, H, W), the number of steps, the device."""
 
-    config: TrainConfig
+    config: ResolvedConfig
     images: Tensor
     steps: int
     device: torch.device
 
-    def reference(self, precision: Precision, left_out: frozenset[int] = frozenset()) -> Curve:
+    def reference(self, precision: SettledPrecision, left_out: frozenset[int] = frozenset()) -> Curve:
         """Run the reference loop: directly in fp64 or fp32, under autocast in bf16 or fp16.
 
         In fp16 its loss is scaled as the engine does it. ``left_out`` are steps to skip, as a loop in fp16 did.
@@ -80,9 +80,9 @@ class Setting:
             )
             return self._curve(steps, model, optimizer.left_out)
 
-    def fused(self, precision: Precision, execution: Execution) -> Curve:
+    def fused(self, precision: SettledPrecision, execution: SettledExecution) -> Curve:
         """Run the engine of ``fastvae train``, with the backend of the config."""
-        config = replace(self.config, precision=precision, execution=execution)
+        config = settle(self.config, precision, execution)
         world = World(rank=0, local_rank=0, size=1, device=self.device)
         engine = Engine(self._model(), config, world)
 
@@ -106,7 +106,6 @@ class Setting:
 
     def _batches(self) -> Iterator[Batch]:
         """Yield a batch for each step: epoch after epoch, with the smaller last batch of each."""
-        assert self.config.batch_size is not None
         loader = ResidentLoader(
             self.images, batch_size=self.config.batch_size, seed=self.config.seed, device=self.device
         )

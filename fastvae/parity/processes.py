@@ -1,4 +1,4 @@
-"""``python -m fastvae.parity.processes``: one curve, whatever the number of processes that compute it."""
+"""``python -m fastvae.parity.processes``: compare the curves of different numbers of processes."""
 
 import json
 import platform
@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import tyro
 from rich import box
 from rich.table import Table
 
@@ -19,49 +18,51 @@ from fastvae.data import ResidentLoader, in_memory, load
 from fastvae.models import build
 from fastvae.train.checkpoint.write_errors import writing
 from fastvae.train.cli import guarded
-from fastvae.train.config import Precision, TrainConfig, resolve
+from fastvae.train.config import SettledExecution, SettledPrecision, TrainConfig, resolve, settle
 from fastvae.train.distributed.launch import launch
 from fastvae.train.distributed.world import open_world, read_ranks
 from fastvae.train.engine import Engine
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import parse_json, write_text
 from fastvae.utils.machine import device_name
+from fastvae.utils.settings import check_ranges, setting
+from fastvae.utils.settings.command_line import parse
 from fastvae.utils.terminal import Terminal
 
-BOUNDS: dict[Precision, float] = {"fp64": 1e-9, "fp32": 1e-4}  # of relative differences; those of fp32 grow with steps
+from .cli import mlp_presets
+
+BOUNDS: dict[SettledPrecision, float] = {
+    "fp64": 1e-9,
+    "fp32": 1e-4,
+}  # of relative differences; those of fp32 grow with steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessesConfig:
-    """Train the same by 1, 2, 3 ... processes, by batches in two parts, by parts of weights, and compare.
+    """Train the same by 1, 2, 3 ... processes, by batches in two parts, by shards of weights, and compare.
 
-    On scikit-learn's digits in batches that no number of processes divides. The exit status is 0 if the losses of all
-    steps and the weights agree, in fp64 to 1e-9, relatively; else 1.
+    The images are scikit-learn's digits, in batches that no number of processes divides. The exit status is 0 if the
+    losses of all steps and the weights agree (in fp64 to a relative difference of 1e-9), else 1.
     """
 
-    most: int = 4
-    """Processes."""
-    preset: Literal["basic", "keras", "deep", "leaky", "gaussian", "classic", "iwae"] = "classic"
-    """Network and training recipe."""
-    precision: Literal["fp64", "fp32"] = "fp64"
-    """Of all that is computed."""
-    steps: int = 200
-    """Of each run."""
-    batch_size: int = 101
-    """Images of a step, of all processes together."""
-    seed: int = 0
-    """Decides initial weights, order of the batches and noise."""
-    compress: Literal["no", "bf16"] = "no"
-    """What several processes send gradients as: bf16 is not expected to agree, and shows by how much it does not."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where: cuda takes a GPU for each process."""
-    result: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
-    """Keep the figures, as JSON."""
+    most: int = setting(4, help="Largest number of processes.", low=1)
+    preset: str = setting("classic", choices=mlp_presets, help="Network and training recipe.")
+    precision: Literal["fp64", "fp32"] = setting("fp64", help="Precision of the whole computation.")
+    steps: int = setting(200, help="Training steps per run.", low=1)
+    batch_size: int = setting(101, help="Images per step, of all processes together.", low=1)
+    seed: int = setting(0, help="Random seed of the initial weights, the order of the batches and the noise.")
+    compress: Literal["no", "bf16"] = setting(
+        "no",
+        help="Precision in which processes exchange gradients: unchanged, or bf16. bf16 is not expected to agree; the "
+        "table shows how far it is off.",
+    )
+    device: Literal["cpu", "cuda"] = setting("cpu", help="Device to train on; cuda takes one GPU per process.")
+    result: Path | None = setting(None, metavar="FILE", shown_default="none", help="JSON file to write the results to.")
 
 
 @dataclass(frozen=True)
 class Row:
-    """How far a run's losses and weights are from those of one process, relatively."""
+    """Relative differences of a run's losses and weights from those of one process."""
 
     processes: int
     batches: str
@@ -73,16 +74,12 @@ class Row:
 
 def main(arguments: Sequence[str]) -> int:
     """Carry out a command line. Returns the exit status."""
-    return guarded(
-        lambda: compare(tyro.cli(ProcessesConfig, args=arguments, prog="python -m fastvae.parity.processes"))
-    )
+    return guarded(lambda: compare(parse(ProcessesConfig, arguments, program="python -m fastvae.parity.processes")))
 
 
 def compare(config: ProcessesConfig) -> int:
-    """Run all, and print a table. Returns 0 if they agree, else 1. Raises InputError for bad settings."""
-    for name in ("most", "steps", "batch_size"):
-        if getattr(config, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}: it must be at least 1")
+    """Run everything and print a table. Returns 0 if all agree, else 1. Raises InputError for bad settings."""
+    check_ranges(config)
     if (ranks := read_ranks()) and ranks.size > 1:
         raise InputError(f"torchrun started {ranks.size} processes, and this starts its own: run `python -m {_MODULE}`")
     if config.device == "cuda" and (gpus := torch.cuda.device_count()) < config.most:
@@ -92,12 +89,14 @@ def compare(config: ProcessesConfig) -> int:
         )
     if config.result is not None and not config.result.parent.is_dir():
         raise InputError(f"{config.result} cannot be written, there is no folder {config.result.parent}: make it first")
-    console, bound = Terminal(), BOUNDS[config.precision]
+    console = Terminal()
+    bound = BOUNDS[config.precision]
     console.print(
         f"{config.preset} on digits, global batch {config.batch_size}, {config.steps} steps, {config.precision}, "
         f"{config.device}: relative differences from one process"
     )
-    alone, few = _run(config, 1, "whole"), min(config.most, 2)
+    alone = _run(config, 1, "whole")
+    few = min(config.most, 2)
     more = [(count, "whole") for count in range(2, config.most + 1)]
     others = dict.fromkeys(((1, "in two parts"), (few, "in two parts"), (few, "fsdp")))
     rows = [_row(count, how, _run(config, count, how), alone, bound) for count, how in (*more, *others)]
@@ -134,16 +133,16 @@ def _keep(config: ProcessesConfig, path: Path, rows: Sequence[Row]) -> None:
         write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-# What each is in flags.
+# The settings of each way to compute a batch.
 _WAYS: dict[str, dict[str, Any]] = {
     "whole": {},
     "in two parts": {"accumulate": 2},
-    "fsdp": {"parallel": "fsdp", "execution": "eager"},
+    "fsdp": {"parallel": "fsdp"},
 }
 
 
 def _run(config: ProcessesConfig, count: int, how: str) -> dict[str, torch.Tensor]:
-    """The losses of all steps, and all weights, of so many processes."""
+    """Train with ``count`` processes. Returns the losses of all steps (steps,) and all weights, both fp64."""
     with tempfile.TemporaryDirectory(prefix="fastvae-") as folder:
         file = Path(folder) / "curve.json"
         told = {**vars(config), "result": None, "count": count, "how": how, "file": str(file)}
@@ -155,28 +154,29 @@ def _run(config: ProcessesConfig, count: int, how: str) -> dict[str, torch.Tenso
         }
 
 
-_MODULE, _WORKER = "fastvae.parity.processes", "--of-one-run"
+_MODULE = "fastvae.parity.processes"
+_WORKER = "--of-one-run"
 
 
 def _work(told: dict[str, Any]) -> int:
-    """One of the processes: train, and, the first, write down what came of it."""
+    """Train in one of the processes; rank 0 writes the losses and the weights into a file."""
     config = resolve(
         TrainConfig(
             preset=told["preset"],
             batch_size=told["batch_size"],
-            precision=told["precision"],
             compress=told["compress"],
             seed=told["seed"],
             device=told["device"],
-            **{"execution": "traced", **_WAYS[told["how"]]},
+            **_WAYS[told["how"]],
         )
     )
+    execution: SettledExecution = "eager" if config.parallel == "fsdp" else "traced"
+    settled = settle(config, told["precision"], execution)
     images = in_memory(load("digits").train)
     with open_world(told["device"]) as world:
         torch.manual_seed(config.seed)
         model = build(config.recipe, images.shape[1:], config.latent_dim)
-        engine = Engine(model, config, world)
-        assert config.batch_size is not None
+        engine = Engine(model, settled, world)
         loader = ResidentLoader(
             images,
             batch_size=config.batch_size,

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastvae.train.config import Precision
+from fastvae.train.config import SettledPrecision
 
 from .curves import Curve, Setting
 
@@ -54,12 +54,12 @@ class Verdict(NamedTuple):
 class Yardstick:
     """The curves that a precision is judged by: the loop in fp64, and the eager loop in that precision."""
 
-    precision: Precision
+    precision: SettledPrecision
     truth: Curve
     eager: Curve
 
     @classmethod
-    def of(cls, setting: Setting, precision: Precision, truth: Curve | None = None) -> "Yardstick":
+    def of(cls, setting: Setting, precision: SettledPrecision, truth: Curve | None = None) -> "Yardstick":
         """Run the reference loops. ``truth`` is the result of :meth:`Setting.reference` in fp64, if already known."""
         if precision == "fp64":
             truth = truth or setting.reference("fp64")

@@ -1,13 +1,12 @@
-"""From a command line to an exit status: what ``fastvae train`` and ``python -m fastvae.train`` share."""
+"""Command line to exit status, for both ``fastvae train`` and ``python -m fastvae.train``."""
 
 import signal
 from collections.abc import Callable, Sequence
 
-import tyro
-
 from fastvae.utils import terminal
 from fastvae.utils.errors import InputError, LocalError
 from fastvae.utils.files import reason
+from fastvae.utils.settings.command_line import parse
 
 from .config import TrainConfig, resolve
 from .distributed.launch import launch
@@ -16,14 +15,14 @@ from .step.inductor import keep_compiled
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse the flags of ``train``, start the processes, train. Returns the exit status."""
+    """Parse the flags of ``train``, start the processes and train. Returns the exit status."""
     return guarded(lambda: _train(arguments))
 
 
 def _train(arguments: Sequence[str]) -> int:
-    # torchrun may hand on the "--" that keeps its parser away from our flags (see fastvae/_torchrun.py).
+    # torchrun may pass on the "--" that keeps its parser away from our flags (see fastvae/_torchrun.py).
     arguments = [argument for argument in arguments if argument != "--"]
-    config = resolve(tyro.cli(TrainConfig, args=arguments, prog="fastvae train"))
+    config = resolve(parse(TrainConfig, arguments, program="fastvae train"))
 
     def work() -> int:
         keep_compiled()  # before torch chooses a folder that all users share
@@ -37,13 +36,14 @@ def _train(arguments: Sequence[str]) -> int:
 def guarded(work: Callable[[], int]) -> int:
     """Run ``work``; turn bad input into one line and status 2, and Ctrl-C into status 130.
 
-    Output that could not be written, to a full disk say, does not end the work; it is told at the end, with status 2.
+    Output that cannot be written, to a full disk for example, does not end the work: it is reported at the end, with
+    status 2.
     """
     terminal.prepare()
     try:
         status = work()
     except InputError as error:
-        if isinstance(error, LocalError) or _speaks():
+        if isinstance(error, LocalError) or _reports():
             terminal.complain(f"fastvae: error: {error}")
         return 2
     except MemoryError as error:
@@ -60,10 +60,10 @@ def guarded(work: Callable[[], int]) -> int:
     return 2
 
 
-def _speaks() -> bool:
-    """Whether this is the one process of all, which find the same fault, that says so."""
+def _reports() -> bool:
+    """Tell whether this process reports a fault that all processes find: rank 0 does."""
     try:
         ranks = read_ranks()
-    except InputError:  # of which it may be the only one
+    except InputError:  # the ranks themselves are at fault, perhaps in this process alone
         return True
     return ranks is None or ranks.rank == 0

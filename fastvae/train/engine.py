@@ -16,7 +16,7 @@ from fastvae.utils.precision import autocast_dtype
 
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.train_state import TrainState
-from .config import TrainConfig
+from .config import SettledConfig
 from .distributed.world import World
 from .optim.adam import Adam
 from .optim.build import make_optimizer, start_momentum
@@ -53,16 +53,12 @@ class Engine:
     def __init__(
         self,
         model: VAE,
-        config: TrainConfig,
+        config: SettledConfig,
         world: World,
         plan: Plan | None = None,
         dataset_size: int = 0,
         hooks: Hooks | None = None,
     ) -> None:
-        assert config.lr is not None
-        assert config.optimizer is not None
-        assert config.precision != "auto"
-        assert config.execution != "auto"
         wide = torch.float64 if config.precision == "fp64" else torch.float32
         self.world = world
         self._hooks = hooks or Hooks()
@@ -112,7 +108,7 @@ class Engine:
         self._state = TrainState(self._weights, self._ema, self.optimizer, self.scaler, self.counter)
 
     def _make_step(
-        self, config: TrainConfig, loss: Callable[[VAE], StepLoss], sent: torch.dtype | None
+        self, config: SettledConfig, loss: Callable[[VAE], StepLoss], sent: torch.dtype | None
     ) -> tuple[Weights, "Step | ShardedStep"]:
         """Return the weights, whole or sharded, and the forward and backward through them."""
         low = autocast_dtype(config.precision)
@@ -122,7 +118,6 @@ class Engine:
 
             shards = ShardedWeights(self.model, self.world, low, sent)
             return shards, ShardedStep(loss(shards.compute_model), shards, self._autocast)
-        assert config.execution != "auto"
         weights = MasterWeights(self.model, low)
         return weights, Step(loss(weights.compute_model), config.execution, self._autocast)
 

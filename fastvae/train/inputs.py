@@ -5,7 +5,7 @@ from fastvae.models import PRESETS
 from fastvae.utils.errors import InputError
 
 from .binarize import with_test_drawn
-from .config import TrainConfig
+from .config import ResolvedConfig, TrainConfig
 from .distributed.world import World, read_ranks
 
 
@@ -33,9 +33,8 @@ def check_pixels(preset: str, dataset: Dataset) -> None:
         )
 
 
-def deliver(config: TrainConfig, dataset: Dataset, world: World) -> Loaders:
+def deliver(config: ResolvedConfig, dataset: Dataset, world: World) -> Loaders:
     """Make this process's loaders. Raises InputError, in all processes, for a loader that cannot read the images."""
-    assert config.batch_size is not None
     ranks = read_ranks()
     with world.raise_together():  # reading all images may find a broken one
         if config.binarize:

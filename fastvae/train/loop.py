@@ -13,7 +13,7 @@ from fastvae.utils.terminal import Terminal
 from .checkpoint.best import Best
 from .checkpoint.rng import gather_rng_states, preserve_rng_state, restore_rng, seed_rng
 from .checkpoint.writer import CheckpointWriter
-from .config import TrainConfig
+from .config import SettledConfig
 from .config.plan import plan
 from .cuda_graph import StepGraphs, capture_steps
 from .distributed.world import World
@@ -38,7 +38,7 @@ class Loop:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: SettledConfig,
         model: VAE,
         loader: Loader,
         test_loader: Loader,
@@ -48,7 +48,6 @@ class Loop:
         callbacks: Sequence[Callback] = (),
         hooks: Hooks | None = None,
     ) -> None:
-        assert config.epochs is not None
         self.config = config
         self.world = world
         self.folder = folder

@@ -28,7 +28,7 @@ from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.rng import preserve_rng_state
 from .checkpoint.schema import Mark, check
 from .checkpoint.write_errors import quiet_writers, writing
-from .config import TrainConfig
+from .config import ResolvedConfig, SettledConfig
 from .config.validate import check_parallel
 from .distributed.world import World, open_world
 from .inputs import check_pixels, deliver, open_data
@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
 
 
 def run(
-    config: TrainConfig,
+    config: ResolvedConfig,
     *,
     model: VAE | None = None,
     dataset: Dataset | None = None,
@@ -130,7 +130,7 @@ def run(
     return Outcome(status, loop.test, path, loop.startup_s)
 
 
-def _build(config: TrainConfig, dataset: Dataset, device: torch.device) -> VAE:
+def _build(config: ResolvedConfig, dataset: Dataset, device: torch.device) -> VAE:
     """Build the preset's model, initialized by the seed. Raises InputError for images or sizes that it cannot have."""
     shape = " x ".join(map(str, dataset.shape))
     try:
@@ -155,7 +155,7 @@ def _build(config: TrainConfig, dataset: Dataset, device: torch.device) -> VAE:
         ) from error
 
 
-def _tune(config: TrainConfig, model: VAE, loader: Loader, world: World) -> tuple[TrainConfig, autotune.Choice]:
+def _tune(config: ResolvedConfig, model: VAE, loader: Loader, world: World) -> tuple[SettledConfig, autotune.Choice]:
     """Choose precision and execution, if the settings leave them open: by a trial, or the fixed defaults."""
     if config.autotune and not config.deterministic:
         choice = autotune.choose(config, model, loader, config.steps(len(loader)), world)
@@ -164,7 +164,7 @@ def _tune(config: TrainConfig, model: VAE, loader: Loader, world: World) -> tupl
     return choice.apply(config), choice
 
 
-def _begin(config: TrainConfig, world: World, console: Terminal) -> tuple[TrainConfig, Checkpoint | None]:
+def _begin(config: ResolvedConfig, world: World, console: Terminal) -> tuple[ResolvedConfig, Checkpoint | None]:
     """Find the checkpoint to resume from, if any. Other ranks need not see the folder that rank 0 reads. Collective."""
     with world.raise_together():
         begun = _find_checkpoint(config, console) if world.is_rank_0 else (config, None)
@@ -174,7 +174,7 @@ def _begin(config: TrainConfig, world: World, console: Terminal) -> tuple[TrainC
     return config, checkpoint.broadcast(found, world)
 
 
-def _find_checkpoint(config: TrainConfig, console: Terminal) -> tuple[TrainConfig, Checkpoint | None]:
+def _find_checkpoint(config: ResolvedConfig, console: Terminal) -> tuple[ResolvedConfig, Checkpoint | None]:
     """Find the run's checkpoint on rank 0, and the precision and execution that it started with."""
     path = config.out
     if path is None or not (config.resume or _is_restart(path)):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from fastvae.data import ResidentLoader
 from fastvae.models import PRESETS
-from fastvae.train.config import Execution, Precision, TrainConfig, resolve
+from fastvae.train.config import Execution, Precision, TrainConfig, resolve, settle
 from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
@@ -25,7 +25,7 @@ class FastvaeLoop(Contender):
         self, workload: Workload, seed: int, precision: Precision = "auto", execution: Execution = "auto"
     ) -> None:
         config = TrainConfig(
-            preset=_preset(workload),  # type: ignore[arg-type]  # one of its names
+            preset=_preset(workload),
             batch_size=workload.batch_size,
             lr=workload.recipe.lr,
             optimizer=workload.recipe.optimizer,
@@ -38,17 +38,19 @@ class FastvaeLoop(Contender):
             precision=precision,
             execution=execution,
         )
-        config = resolve(config)
+        resolved = resolve(config)
         world = World(rank=0, local_rank=0, size=1, device=workload.device)
         self.loader = ResidentLoader(workload.images, batch_size=workload.batch_size, seed=seed, device=workload.device)
         model = workload.model(seed)
-        if "auto" in (precision, execution):
+        if precision == "auto" or execution == "auto":
             steps = workload.recipe.epochs * len(self.loader)
-            choice = autotune.choose(config, model, self.loader, steps, world)
-            config = choice.apply(config)
+            choice = autotune.choose(resolved, model, self.loader, steps, world)
+            settled = choice.apply(resolved)
             self.note = f"{choice.precision}, {choice.execution}"
-        self.precision = config.precision
-        self.engine = Engine(model, config, world)
+        else:
+            settled = settle(resolved, precision, execution)
+        self.precision = settled.precision
+        self.engine = Engine(model, settled, world)
         self.model = self.engine.model
         self._slice = workload.steps
         self._graphs = StepGraphs.where_possible(self.engine, self.loader, self._tell)

@@ -1,41 +1,37 @@
 r"""Training objectives of a :class:`fastvae.VAE`, each through the fused operators of :mod:`fastvae.ops`.
 
-They share their first arguments and their last:
+All objectives share their first arguments and their last:
 
 - ``x``: pixels (B, ...), floating or uint8 read as x/255, as the VAE's likelihood takes them.
 - ``noise``: a :class:`fastvae.Noise`, a tensor eps, or None for a fresh key.
 - ``reduction``: "batchmean", "sum", or, where each row has a loss of its own, "none".
-- ``weight``: a factor of the loss alone (1/batch, a loss scale). It, ``beta`` and ``capacity`` are numbers, or 0-d
-  tensors on the device of x, which a CUDA graph reads anew at each replay.
+- ``weight``: a factor of the loss alone (1/batch, a loss scale). ``weight``, ``beta`` and ``capacity`` are numbers, or
+  0-d tensors on the device of x, which a CUDA graph reads anew at each replay.
 - ``backend``: as in :mod:`fastvae.ops`.
 
 The losses of :func:`elbo` and :func:`importance_weighted` are sums over the rows: however a global batch is split over
-processes or accumulation steps, the sum is the same. Those of :func:`capacity`, :func:`free_bits` and
-:func:`total_correlation` are not. They are functions of a statistic of the batch at hand, so that under data
-parallelism each process takes it of its own rows, and they know no ``reduction="none"``. ``nll`` and ``kl`` are sums
-over the rows for all (but for the likelihood that is a statistic itself, :class:`fastvae.nn.OptimalGaussian`).
-"""
+processes or accumulation steps, the sum is the same. The losses of :func:`capacity`, :func:`free_bits` and
+:func:`total_correlation` are not: they are functions of a statistic of the batch at hand. Under data parallelism each
+process takes the statistic of its own rows, and ``reduction="none"`` is refused. ``nll`` and ``kl`` are sums over the
+rows for all objectives (except with :class:`fastvae.nn.OptimalGaussian`, a likelihood that is a statistic itself).
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from types import MappingProxyType
+**How beta reaches the kernels.** An objective returns the plain KL beside the loss, so beta is not folded into the
+forward of the fused operator, which computes the plain KL. It is a factor of the KL's scalar afterwards:
+``loss = nll + (weight * beta) * kl``. In backward, autograd hands ``weight * beta`` to the fused kernel as the
+``grad_output`` of the KL, and the kernel multiplies it into the gradients of mu and logvar as it writes them: there is
+no extra pass over the latents, and a beta on the device is read without a synchronisation. :meth:`fastvae.VAE.loss`,
+:meth:`fastvae.models.ladder.LadderVAE.loss` and :func:`capacity` take this route. The beta of :func:`total_correlation`
+weighs the total correlation, which is plain torch. :class:`fastvae.nn.ELBOLoss`, whose only result is the loss, has no
+use for the plain KL: it passes beta to :func:`fastvae.ops.gaussian_kl` as its ``weight``, which is one operation less.
+"""
 
 from .capacity import capacity as capacity
 from .elbo import elbo as elbo
 from .free_bits import free_bits as free_bits
 from .importance_weighted import importance_weighted as importance_weighted
 from .objective import Objective as Objective
+from .registry import OBJECTIVES as OBJECTIVES
+from .registry import ObjectiveSpec as ObjectiveSpec
+from .registry import names_with as names_with
+from .registry import option_names as option_names
 from .total_correlation import total_correlation as total_correlation
-
-OBJECTIVES: Mapping[str, Callable[..., Objective]] = MappingProxyType(
-    {
-        "elbo": elbo,
-        "iwae": partial(importance_weighted, estimator="iwae"),
-        "dreg": partial(importance_weighted, estimator="dreg"),
-        "stl": partial(importance_weighted, estimator="stl"),
-        "capacity": capacity,
-        "free-bits": free_bits,
-        "tcvae": total_correlation,
-    }
-)
-"""The objectives by their names on the command line."""

@@ -1,4 +1,4 @@
-"""The KL held to a capacity."""
+"""Objective that holds the KL to a capacity."""
 
 import math
 
@@ -8,7 +8,7 @@ from fastvae import ops
 from fastvae.models.vae import VAE
 from fastvae.ops import Backend, Noise, Reduction
 
-from .objective import Objective, check_dial, check_of_the_batch, encode, penalised
+from .objective import Objective, check_reduction, check_scalar, encode, penalised
 
 
 def capacity(
@@ -22,18 +22,19 @@ def capacity(
     weight: float | Tensor = 1.0,
     backend: Backend = "auto",
 ) -> Objective:
-    r"""``nll + beta * |KL - C|``, with the KL held to a capacity C that a schedule raises.
+    r"""Compute ``nll + beta * |KL - C|``: the KL is held to a capacity C, which a schedule may raise.
 
-    (Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8.) The KL is the mean over the batch,
-    the distance that of :func:`fastvae.ops.capacity_kl`, from the KL that the sampling pass counts anyhow. Over parts
-    of a batch it adds up only while all their KLs are on one side of C.
+    (Burgess et al. 2018, "Understanding disentangling in beta-VAE", equation 8.) The KL is the mean over the batch. The
+    distance is that of :func:`fastvae.ops.capacity_kl`, computed from the KL that the sampling pass returns anyway. It
+    adds up over the parts of a batch only if their KLs are all above C or all below it.
 
     Args:
         capacity: C, in nats.
-        beta: gamma in the paper, which has 1000.
+        beta: the factor of the distance, gamma in the paper, where it is 1000.
 
     Raises:
-        ValueError: capacity is not finite, a dial is no scalar or on another device, or ``reduction="none"``.
+        ValueError: capacity is not finite, beta or capacity is not a scalar or is on another device, or
+            ``reduction="none"``.
 
     >>> import torch
     >>> from torch import nn
@@ -42,9 +43,9 @@ def capacity(
     >>> torch.allclose(value.bound, value.nll + 10 * (value.kl - 25).abs())
     True
     """
-    check_of_the_batch(reduction)
-    check_dial("beta", beta, x)
-    check_dial("capacity", capacity, x)
+    check_reduction(reduction)
+    check_scalar("beta", beta, x)
+    check_scalar("capacity", capacity, x)
     if not isinstance(capacity, Tensor) and not -math.inf < capacity < math.inf:
         raise ValueError(f"capacity must be a finite number of nats, not {capacity}")
     z, kl = ops.reparameterize_kl(*encode(vae, x), noise, reduction=reduction, backend=backend)

@@ -5,7 +5,7 @@ from torch import Tensor
 from fastvae.models.vae import VAE
 from fastvae.ops import Backend, Noise, Reduction
 
-from .objective import Objective, check_dial, objective
+from .objective import Objective, check_scalar, objective
 
 
 def elbo(
@@ -18,9 +18,12 @@ def elbo(
     weight: float | Tensor = 1.0,
     backend: Backend = "auto",
 ) -> Objective:
-    """The negative ELBO, ``nll + beta * kl`` (Kingma & Welling 2013, equation 10; Higgins et al. 2017, equation 4).
+    """Compute the negative ELBO, ``nll + beta * kl``.
 
-    Raises ValueError for a beta that is NaN, no scalar or on another device; and what :meth:`fastvae.VAE.loss` raises.
+    (Kingma & Welling 2013, equation 10; Higgins et al. 2017, equation 4.)
+
+    Raises:
+        ValueError: beta is NaN, not a scalar, or on another device; or as :meth:`fastvae.VAE.loss`.
 
     >>> import torch
     >>> from torch import nn
@@ -30,6 +33,6 @@ def elbo(
     >>> torch.equal(value.bound, value.nll + 4 * value.kl)
     True
     """
-    check_dial("beta", beta, x)
+    check_scalar("beta", beta, x)
     terms = vae.loss(x, noise, beta=beta, reduction=reduction, weight=weight, backend=backend)
     return objective(terms.loss, terms.nll, terms.kl, terms.nll + beta * terms.kl)

@@ -1,4 +1,4 @@
-"""Free bits."""
+"""Objective with free bits."""
 
 from typing import Literal
 
@@ -22,14 +22,14 @@ def free_bits(
     weight: float | Tensor = 1.0,
     backend: Backend = "auto",
 ) -> Objective:
-    """``nll + sum_g max(free_bits, KL_g)``, the KL of each group of latents being a mean over the batch.
+    """Compute ``nll + sum_g max(free_bits, KL_g)``, where KL_g, of a group of latents, is a mean over the batch.
 
     (Kingma et al. 2016, "Improving Variational Inference with Inverse Autoregressive Flow", equation 15.)
 
     Args:
         free_bits: the threshold of a group, at least 0, in nats.
-        groups: how many equal runs the flattened latents are cut into; None: each is its own.
-            :func:`fastvae.ops.free_bits_kl` has both.
+        groups: the number of equal runs that the flattened latents are divided into; None makes each latent a group,
+            as in :func:`fastvae.ops.free_bits_kl`.
 
     Raises:
         ValueError: a negative threshold, groups that do not divide the latents, or ``reduction="none"``.
@@ -43,6 +43,6 @@ def free_bits(
     """
     mu, logvar = encode(vae, x)
     held = ops.free_bits_kl(mu, logvar, free_bits, groups=groups, reduction=reduction, backend=backend)
-    # The plain KL, which is only reported, costs nothing beside z: without a gradient, backward leaves it out.
+    # The plain KL is only reported. It costs nothing beside z: it has no gradient, so backward leaves it out.
     z, kl = ops.reparameterize_kl(mu, logvar, noise, reduction=reduction, backend=backend)
     return penalised(vae, x, z, kl, held, reduction, weight, backend)

@@ -1,4 +1,4 @@
-"""The importance-weighted bound."""
+"""Importance-weighted bound."""
 
 from torch import Tensor
 
@@ -21,22 +21,23 @@ def importance_weighted(
     weight: float | Tensor = 1.0,
     backend: Backend = "auto",
 ) -> Objective:
-    r"""The bound of K samples on ``-log p(x)`` (Burda et al. 2015, equation 8).
+    r"""Compute the bound of K samples on ``-log p(x)`` (Burda et al. 2015, equation 8).
 
     .. math:: -\log \frac1K \sum_k \frac{p(x \mid z_k) \, p(z_k)}{q(z_k \mid x)}
 
-    The decoder sees (B * K, latent...), a row's samples one after another. An eps has the shape (B, K, latent...).
-    ``nll`` and ``kl`` are the means over the K samples of ``-log p(x | z)`` and ``log q(z | x) - log p(z)``: an
-    unbiased estimate of the ELBO's terms, whose sum is never under ``bound``.
+    The decoder's input is (B * K, latent...), the samples of a row one after another. A tensor eps has the shape
+    (B, K, latent...). ``nll`` and ``kl`` are the means over the K samples of ``-log p(x | z)`` and
+    ``log q(z | x) - log p(z)``: unbiased estimates of the ELBO's terms, whose sum is never below ``bound``.
 
     Args:
         samples: K, at least 1; 1 is the ELBO with its KL sampled.
-        estimator: of the encoder's gradient: "iwae", "stl" (Roeder et al. 2017) or "dreg" (Tucker et al. 2018).
-            :func:`fastvae.ops.reparameterize_log_ratio` has them. Values and the decoder's gradient are the same.
+        estimator: the estimator of the encoder's gradient: "iwae", "stl" (Roeder et al. 2017) or "dreg" (Tucker et al.
+            2018), defined in :func:`fastvae.ops.reparameterize_log_ratio`. Values and the decoder's gradient are the
+            same for all.
 
     Raises:
         ValueError: no sample, an unknown estimator, or a likelihood that has no value per row.
-        TypeError: samples is no whole number.
+        TypeError: samples is not a whole number.
 
     >>> import torch
     >>> from torch import nn
@@ -50,8 +51,8 @@ def importance_weighted(
     z, log_ratio = ops.reparameterize_log_ratio(
         mu, logvar, noise, samples=samples, estimator=estimator, backend=backend
     )
-    # The targets are repeated as they came, so that uint8 costs 1 byte a pixel where the decoder's output has 4.
-    # For K = 1 this is a view.
+    # The targets are repeated in their own dtype: uint8 costs 1 byte per pixel, the decoder's output 4. For K = 1 this
+    # is a view.
     targets = x.unsqueeze(1).expand(-1, samples, *x.shape[1:]).flatten(0, 1)
     nll = vae.likelihood.nll(vae.decoder(z.flatten(0, 1)), targets, reduction="none", backend=backend)
     nll = nll.view(log_ratio.shape)
@@ -60,7 +61,7 @@ def importance_weighted(
 
 
 def _mean_over_samples(values: Tensor, reduction: Reduction) -> Tensor:
-    """Of (B, K): the mean over K, reduced over B."""
+    """Return the mean of (B, K) over K, reduced over B."""
     rows = values.detach().mean(1)
     if reduction == "none":
         return rows

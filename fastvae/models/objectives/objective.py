@@ -1,4 +1,4 @@
-"""What an objective returns, and what the objectives share."""
+"""Result of an objective, and steps that several objectives share."""
 
 from typing import NamedTuple
 
@@ -11,10 +11,11 @@ from fastvae.utils.errors import InputError
 
 
 class Objective(NamedTuple):
-    """An objective's value, in nats, in fp32 (fp64 for fp64); () or, for ``reduction="none"``, (B,).
+    """An objective's value in nats: fp32 (fp64 for a model in fp64), () or, for ``reduction="none"``, (B,).
 
-    ``loss`` is what is minimised: reduced, times ``weight``, with gradients. The rest is detached, reduced and without
-    the weight: ``nll`` and ``kl``, the two terms of the negative ELBO, and ``bound``, the objective's own value.
+    loss: the reduced objective times ``weight``, with gradients: the value to minimise.
+    nll, kl: the two terms of the negative ELBO, reduced, without the weight, detached.
+    bound: the objective's own value, reduced, without the weight, detached.
     """
 
     loss: Tensor
@@ -24,7 +25,7 @@ class Objective(NamedTuple):
 
 
 def encode(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
-    """``(mu, logvar)`` of all that the decoder needs. Raises InputError for a VAE with more levels of latents."""
+    """Return ``(mu, logvar)`` of pixels (B, ...). Raises InputError for a VAE with several levels of latents."""
     if vae.levels > 1:
         raise InputError(
             f"{type(vae).__name__} has {vae.levels} levels of latents, but this objective knows 1: use elbo"
@@ -33,7 +34,10 @@ def encode(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def objective(loss: Tensor, nll: Tensor, kl: Tensor, bound: Tensor) -> Objective:
-    """All in the type of the KL, which has met no dial: a 0-d tensor in fp64 turns a scalar in fp32 into fp64."""
+    """Return the four values in the dtype of the KL, detached but for the loss.
+
+    The KL has not been multiplied by a scalar of the caller: a 0-d tensor in fp64 turns an fp32 scalar into fp64.
+    """
     loss, nll, bound = (value.to(kl.dtype) for value in (loss, nll, bound))
     return Objective(loss, nll.detach(), kl.detach(), bound.detach())
 
@@ -48,18 +52,25 @@ def penalised(
     weight: float | Tensor,
     backend: Backend,
 ) -> Objective:
-    """``nll + penalty``. The weight goes into the kernel of the nll; the penalty, a scalar, takes it as a factor."""
+    """Return the objective ``nll + penalty`` of latents z (B, ...).
+
+    The weight goes into the kernel of the nll; the penalty, a scalar, is multiplied by it.
+    """
     nll = vae.likelihood.nll(vae.decoder(z), x, reduction=reduction, weight=weight, backend=backend)
     plain = nll.detach() / weight
     return objective(nll + weight * penalty, plain, kl, plain + penalty)
 
 
-def check_dial(name: str, dial: float | Tensor, x: Tensor) -> None:
-    """Refuse a dial that is NaN, no scalar, learned, or (a CUDA graph would keep its value) on another device."""
-    split_weight(dial, x, name)
+def check_scalar(name: str, value: float | Tensor, x: Tensor) -> None:
+    """Raise ValueError for a beta or capacity that is NaN, not a scalar, learned, or on another device than x.
+
+    A CUDA graph would keep the value of a tensor on another device.
+    """
+    split_weight(value, x, name)
 
 
-def check_of_the_batch(reduction: Reduction) -> None:
+def check_reduction(reduction: Reduction) -> None:
+    """Raise ValueError for ``reduction="none"``, which a statistic of the whole batch does not have."""
     if reduction not in ("batchmean", "sum"):
         raise ValueError(
             f"reduction must be 'batchmean' or 'sum' for a statistic of the whole batch, not {reduction!r}"

@@ -1,171 +1,186 @@
-"""What a training run is told: one flag for each field."""
+"""The settings of a training run: one flag for each field."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Any, Literal
 
 from fastvae.data.config import DataConfig
-from fastvae.models import PRESETS, Preset
 from fastvae.ops import Backend
+from fastvae.utils.settings import setting
+
+from .model import ModelConfig, ObjectiveConfig
+from .optimisation import OptimisationConfig
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 Execution = Literal["auto", "eager", "traced", "compiled"]
-RateSchedule = Literal["constant", "cosine", "step", "iwae"]
-BetaSchedule = Literal["constant", "warmup", "cyclical"]
-
-SAMPLED = ("iwae", "dreg", "stl")  # the objectives of K samples
-WITH_BETA = ("elbo", "capacity", "tcvae")
-ObjectiveName = Literal["elbo", "iwae", "dreg", "stl", "capacity", "free-bits", "tcvae"]
 
 
-def _switch(words: Sequence[str]) -> bool:
-    if list(words) not in ([], ["True"], ["False"]):
-        raise ValueError(f"expected True, False or nothing, which is True, but got {' '.join(words)}")
-    return list(words) != ["False"]
+def _is_cosine(config: Any) -> bool:
+    """Tell whether the length of the run decides its learning rates: a cosine ends where the run does."""
+    return bool(config.schedule == "cosine")
 
 
-# A switch that the preset decides where it is not given.
-_SWITCH = tyro.constructors.PrimitiveConstructorSpec(
-    nargs="*",
-    metavar="[{True,False}]",
-    instance_from_str=_switch,
-    is_instance=lambda value: value is None or isinstance(value, bool),
-    str_from_instance=lambda value: [str(value)],
-)
-
-
+# The fields of the last base come first.
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataConfig):
+class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
     """Train a variational autoencoder.
 
-    The defaults train a small one on scikit-learn's digits, offline. Values left at "preset's" come from the preset.
+    The defaults train a small one on scikit-learn's digits, offline.
     """
 
-    preset: Literal[
-        "basic", "keras", "deep", "leaky", "gaussian", "classic", "iwae", "conv28", "conv64", "resnet64", "ladder"
-    ] = "classic"
-    """Network and training recipe; the README has the table."""
-    epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
-    """Passes over the training set."""
-    max_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
-    """Steps after which the run ends, if its epochs have not ended it."""
-    time_budget: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: none)")] = None
-    """Seconds of training and evaluation after which this process ends the run; --resume gives it as many again."""
-    patience: Annotated[int | None, tyro.conf.arg(metavar="EPOCHS", help_behavior_hint="(default: none)")] = None
-    """End the run when the test loss has not been below its best for so many epochs."""
-    batch_size: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
-    """Global batch size: all processes together."""
-    lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the preset's)")] = None
-    """Learning rate."""
-    optimizer: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the preset's)")] = None
-    """adam, adamw, rmsprop, sgd, or another class of torch.optim."""
-    optimizer_options: Annotated[dict[str, float], tyro.conf.arg(metavar="KEY VALUE ...")] = field(default_factory=dict)
-    """Options of that class beside the preset's own, such as weight_decay 0.01; 0 or 1 for a switch."""
-    schedule: Annotated[
-        RateSchedule | None,
-        tyro.conf.arg(metavar="{constant,cosine,step,iwae}", help_behavior_hint="(default: the preset's)"),
-    ] = None
-    """Of the learning rate: constant, cosine (ends at 0), step (--decay every --decay-epochs), iwae (that paper's)."""
-    warmup_steps: int = 0
-    """Steps in which the learning rate rises in a line to its schedule."""
-    decay: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0.1)")] = None
-    """Factor of --schedule step."""
-    decay_epochs: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
-    """Epochs between the decays of --schedule step."""
-    accumulate: int = 1
-    """Parts that a batch is computed in, one after the other, for less memory; the step is the same."""
-    clip_norm: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: none)")] = None
-    """Largest Euclidean norm of the gradient of what is minimised: the sum over the batch, or the mean, by preset."""
-    ema: Annotated[float | None, tyro.conf.arg(metavar="DECAY", help_behavior_hint="(default: none)")] = None
-    """Keep a moving average of the weights, 0.999 say, and evaluate and save it as the run's result."""
-    latent_dim: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
-    """Dimensions of z; of the presets for pictures, its channels at each place."""
-    width: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
-    """Channels of the first layer, for the presets for pictures."""
-    binarize: Annotated[bool | None, _SWITCH, tyro.conf.arg(help_behavior_hint="(default: the preset's)")] = None
-    """Draw the training pixels black or white anew at each step, and those for testing once, by the seed."""
-    beta: float = 1.0
-    """Factor of the KL term (beta-VAE), of its distance from the capacity, or of the total correlation (tcvae)."""
-    beta_schedule: Annotated[
-        BetaSchedule | None,
-        tyro.conf.arg(metavar="{constant,warmup,cyclical}", help_behavior_hint="(default: the preset's)"),
-    ] = None
-    """warmup: from 0 to --beta in --beta-steps; cyclical: cycles of --beta-steps, the first half of each a warm-up."""
-    beta_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")] = None
-    """Steps of --beta-schedule's warm-up or cycle."""
-    objective: ObjectiveName = "elbo"
-    """What is minimised: fastvae.objectives has them. The test loss is the negative ELBO for all."""
-    samples: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 5)")] = None
-    """K of the objectives iwae, dreg and stl."""
-    free_bits: Annotated[float | None, tyro.conf.arg(metavar="NATS", help_behavior_hint="(default: none)")] = None
-    """Of each latent dimension, for --objective free-bits."""
-    capacity: Annotated[float | None, tyro.conf.arg(metavar="NATS", help_behavior_hint="(default: none)")] = None
-    """Of the KL, for --objective capacity."""
-    capacity_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: none)")] = None
-    """Steps in which the capacity rises in a line from 0."""
-    precision: Precision = "auto"
-    """Type of the matrix products; weights, losses and optimiser state stay in fp32 (in fp64 for fp64)."""
-    tf32: bool = False
-    """Let a GPU round the inputs of fp32 products to TF32."""
-    deterministic: bool = False
-    """The same command gives the same bits on the same machine: torch's deterministic algorithms, and no trial."""
-    execution: Execution = "auto"
-    """How a step is run: eager autograd, its operators traced once, or those compiled by TorchInductor."""
-    replay: Literal["auto", "no"] = "auto"
-    """On a GPU, replay steps as CUDA graphs where they can be captured; no: launch each from Python."""
-    autotune: bool = True
-    """Let a short timed trial choose what precision and execution leave open; else fixed defaults do."""
-    backend: Backend = "auto"
-    """Which fused operations: triton on a GPU and native on a CPU where there is a choice."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    nproc: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1)")] = None
-    """Processes on this machine; torchrun's own --nproc-per-node does the same."""
-    max_restarts: int = 0
-    """Times that all processes start again from the last checkpoint in --out when one of them fails or is killed."""
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    """What each of several processes keeps: all weights, or a part of each (torch's fully_shard), for large models."""
-    compress: Literal["no", "bf16"] = "no"
-    """What gradients are sent as between processes: as they are, or half of the bytes, rounded."""
-    seed: int = 0
-    """Decides initial weights, order of the batches and noise."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET-DATA-TIME)")] = (
-        None
+    # Precision, TF32, execution, replay and backend change rounding alone: a run may resume on another machine.
+    precision: Precision = setting(
+        "auto",
+        group="precision and speed",
+        help="Data type of matrix products: fp32, bf16, fp16 or fp64; auto chooses between fp32 and bf16. Weights, "
+        "losses and optimiser state stay in fp32, or all are fp64.",
+        affects_speed=True,
     )
-    """The run's folder."""
-    profile: bool = False
-    """Write a torch.profiler trace of steps 20 to 29 into the run's folder, and tell where a step's time goes."""
-    on_nonfinite: Literal["stop", "skip"] = "stop"
-    """What a step does whose loss or gradient is not finite: end the run as it was before, or change nothing."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints; one is always written at the end and on Ctrl-C."""
-    resume: bool = False
-    """Go on from the newest checkpoint in --out."""
-
-    @property
-    def recipe(self) -> Preset:
-        """The preset by value."""
-        return PRESETS[self.preset]
-
-    @property
-    def dials(self) -> tuple[float, float]:
-        """Beta and capacity, where no schedule changes them."""
-        return self.beta, self.capacity or 0.0
-
-    def objective_options(self, dataset_size: int) -> dict[str, float]:
-        """What the objective takes beside its dials."""
-        if self.objective in SAMPLED:
-            return {"samples": self.samples or 5}
-        if self.objective == "free-bits":
-            assert self.free_bits is not None
-            return {"free_bits": self.free_bits}
-        return {"dataset_size": dataset_size} if self.objective == "tcvae" else {}
-
-    def steps(self, epoch_steps: int) -> int:
-        """Steps of the whole run, for so many in an epoch."""
-        assert self.epochs is not None
-        steps = self.epochs * epoch_steps
-        return steps if self.max_steps is None else min(steps, self.max_steps)
+    tf32: bool = setting(
+        False,
+        group="precision and speed",
+        help="Let a GPU round the inputs of fp32 matrix products to TF32.",
+        affects_speed=True,
+    )
+    deterministic: bool = setting(
+        False,
+        group="precision and speed",
+        help="Make the same command give the same bits on the same machine: torch's deterministic algorithms, and no "
+        "autotuning.",
+    )
+    execution: Execution = setting(
+        "auto",
+        group="precision and speed",
+        help="Way of running a step: eager autograd, a traced graph, or a graph compiled by TorchInductor.",
+        affects_speed=True,
+    )
+    replay: Literal["auto", "no"] = setting(
+        "auto",
+        group="precision and speed",
+        help="On a GPU: auto replays steps as CUDA graphs where they can be captured; no launches each kernel from "
+        "Python.",
+        affects_speed=True,
+    )
+    autotune: bool = setting(
+        True,
+        group="precision and speed",
+        help="Choose what --precision and --execution leave open by a short timed trial; otherwise by fixed defaults.",
+    )
+    backend: Backend = setting(
+        "auto",
+        group="precision and speed",
+        help="Fused operators to use: auto takes triton on a GPU and native (C++) on a CPU, where they are installed; "
+        "reference is plain torch.",
+        affects_speed=True,
+        describes_machine=True,
+    )
+    device: str = setting(
+        "auto",
+        group="process",
+        metavar="{auto,cpu,cuda}",
+        help="Device to train on; auto takes a GPU if there is one.",
+        describes_machine=True,
+    )
+    nproc: int | None = setting(
+        None,
+        group="process",
+        shown_default="1",
+        help="Number of processes to start on this machine. torchrun's --nproc-per-node does the same.",
+        describes_machine=True,
+    )
+    max_restarts: int = setting(
+        0,
+        group="process",
+        help="Number of times that all processes restart from the last checkpoint in --out if one fails or is killed.",
+        low=0,
+        describes_machine=True,
+    )
+    parallel: Literal["ddp", "fsdp"] = setting(
+        "ddp",
+        group="process",
+        help="Data parallelism of several processes: ddp keeps all weights in each; fsdp keeps a shard of the weights "
+        "in each (torch's fully_shard), for large models.",
+        affects_speed=True,
+    )
+    # As with --precision, rounding alone.
+    compress: Literal["no", "bf16"] = setting(
+        "no",
+        group="process",
+        help="Precision in which processes exchange gradients: no leaves them unchanged; bf16 rounds them to half the "
+        "bytes.",
+        affects_speed=True,
+    )
+    epochs: int | None = setting(
+        None,
+        group="run",
+        help="Passes over the training set.",
+        low=1,
+        from_preset=True,
+        fixes_numbers=_is_cosine,
+    )
+    max_steps: int | None = setting(
+        None,
+        group="run",
+        shown_default="no limit",
+        help="End the run after this many steps if its epochs have not ended it before.",
+        low=1,
+        fixes_numbers=_is_cosine,
+    )
+    time_budget: float | None = setting(
+        None,
+        group="run",
+        metavar="SECONDS",
+        shown_default="no limit",
+        help="End the run after this many seconds of training and evaluation in this process. --resume grants as many "
+        "again.",
+        low=0,
+        exclusive=True,
+    )
+    patience: int | None = setting(
+        None,
+        group="run",
+        metavar="EPOCHS",
+        shown_default="no limit",
+        help="End the run when the test loss has not improved for this many epochs.",
+        low=1,
+    )
+    seed: int = setting(
+        0,
+        group="run",
+        help="Random seed of the initial weights, the order of the batches and the noise.",
+        low=0,
+        high=2**63,
+        fixes_numbers=True,
+    )
+    out: Path | None = setting(
+        None,
+        group="run",
+        metavar="DIR",
+        shown_default="runs/PRESET-DATA-TIME",
+        help="Folder that the run writes to.",
+        describes_machine=True,
+    )
+    resume: bool = setting(
+        False,
+        group="run",
+        help="Resume the run in --out from its newest checkpoint.",
+        describes_machine=True,
+    )
+    checkpoint_every: int = setting(
+        1000,
+        group="run",
+        help="Steps between checkpoints. One more is written at the end and on Ctrl-C.",
+        low=1,
+    )
+    on_nonfinite: Literal["stop", "skip"] = setting(
+        "stop",
+        group="run",
+        help="If a step's loss or gradient is not finite: stop, leaving the run as it was before that step; or skip "
+        "the step.",
+    )
+    profile: bool = setting(
+        False,
+        group="run",
+        help="Write a torch.profiler trace of steps 20 to 29 into the run's folder, and print how a step's time is "
+        "spent.",
+    )

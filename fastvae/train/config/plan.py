@@ -4,29 +4,29 @@ import torch
 
 from fastvae.train.optim.schedule import Plan, cosine, cyclical, iwae, ramp, warmed_up
 
-from .config import TrainConfig
+from .resolved import ResolvedConfig
+
+_DECAY = 0.1  # of --schedule step, where --decay is left out
 
 
-def plan(config: TrainConfig, epoch_steps: int) -> Plan:
-    """The tables of a run with so many steps in an epoch."""
-    assert config.lr is not None
+def plan(config: ResolvedConfig, epoch_steps: int) -> Plan:
+    """Return the tables of learning rate, beta and capacity of a run with so many steps in an epoch."""
     steps = config.steps(epoch_steps)
-    warmup, step = config.warmup_steps, torch.arange(steps, dtype=torch.float64)
+    warmup = config.warmup_steps
+    step = torch.arange(steps, dtype=torch.float64)
     rates = betas = capacities = None
     if config.schedule != "constant" or warmup:
         rates = config.lr * warmed_up(step, warmup)
         if config.schedule == "cosine":
             rates = rates * cosine(step - warmup, max(1, steps - warmup))
-        elif config.schedule == "step":
-            assert config.decay_epochs is not None
-            decay = 0.1 if config.decay is None else config.decay
-            rates = rates * decay ** (step // (config.decay_epochs * epoch_steps))
         elif config.schedule == "iwae":
             rates = rates * iwae(step // epoch_steps)
+        elif config.decay_epochs is not None:  # given with --schedule step alone
+            decay = _DECAY if config.decay is None else config.decay
+            rates = rates * decay ** (step // (config.decay_epochs * epoch_steps))
     if config.beta_steps is not None:
         shape = cyclical if config.beta_schedule == "cyclical" else ramp
         betas = config.beta * shape(step, config.beta_steps)
-    if config.capacity_steps is not None:
-        assert config.capacity is not None
+    if config.capacity is not None and config.capacity_steps is not None:
         capacities = config.capacity * ramp(step, config.capacity_steps)
     return Plan(rates, betas, capacities)

@@ -1,60 +1,19 @@
-"""The ranges of a run's settings: each check raises InputError naming the flag, its value and the remedy."""
+"""Checks of settings against each other; each raises InputError naming the flag, its value and the remedy.
 
-from __future__ import annotations
+The range of a single setting is part of its declaration, and :func:`fastvae.utils.settings.check_ranges` checks it.
+"""
 
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Literal, Union, get_args, get_origin, get_type_hints
-
-from typeguard import TypeCheckError, check_type
-
+from fastvae.models import OBJECTIVES
+from fastvae.models.objectives import option_names
 from fastvae.utils.errors import InputError
+from fastvae.utils.settings import flag
 
-from .config import SAMPLED, WITH_BETA, TrainConfig
-
-_COUNTS = (
-    "epochs", "max_steps", "patience", "batch_size", "accumulate", "latent_dim", "checkpoint_every", "warmup_steps",
-    "decay_epochs", "beta_steps", "capacity_steps", "samples", "max_restarts", "image_size", "width", "workers",
-)  # fmt: skip
-_MOST = 1 << 48  # what is larger counts nothing that a machine could hold or do
+from .config import TrainConfig
+from .resolved import ResolvedConfig
 
 
-def check_types(config: TrainConfig) -> None:
-    """Each setting is of its type, and a choice is one of those there are: from Python, nobody has looked yet."""
-    for name, kind in get_type_hints(type(config)).items():
-        value, flag = getattr(config, name), "--" + name.replace("_", "-")
-        kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-        choices = [choice for each in kinds if get_origin(each) is Literal for choice in get_args(each)]
-        if choices:
-            if value not in choices and not (value is None and NoneType in kinds):
-                raise InputError(f"{flag} is {value!r}: use one of {', '.join(choices)}")
-            continue
-        try:
-            check_type(value, Union[kind, str] if Path in kinds else kind)  # noqa: UP007 -- of types in variables
-        except TypeCheckError as error:
-            raise InputError(f"{flag} is {value!r}, which is the wrong type ({error}): give another value") from error
-
-
-def check_counts(config: TrainConfig) -> None:
-    """What is counted is 1 or more, or for some 0."""
-    least = {"warmup_steps": 0, "max_restarts": 0, "workers": 0}
-    for flag in _COUNTS:
-        value, low = getattr(config, flag), least.get(flag, 1)
-        if value is not None and value < low:
-            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be at least {low}")
-        if value is not None and value >= _MOST:
-            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be below 2**48")
-
-
-def check_numbers(config: TrainConfig) -> None:
-    """What is measured is finite and above 0, or for beta 0 or more."""
-    for flag in ("lr", "decay", "clip_norm", "time_budget", "beta"):
-        value, low = getattr(config, flag), "0 or more" if flag == "beta" else "above 0"
-        if value is not None and (not (value > 0 or (value == 0 and flag == "beta")) or value == float("inf")):
-            raise InputError(f"--{flag.replace('_', '-')} is {value}: it must be a finite number, {low}")
-    if config.ema is not None and not 0 <= config.ema < 1:
-        raise InputError(f"--ema is {config.ema}: it must be in [0, 1), 0.999 say")
-    assert config.batch_size is not None
+def check_batch(config: ResolvedConfig) -> None:
+    """Check that each part of a batch has an image."""
     if config.accumulate > config.batch_size:
         raise InputError(
             f"--accumulate is {config.accumulate}, but a batch has {config.batch_size} images: "
@@ -63,31 +22,25 @@ def check_numbers(config: TrainConfig) -> None:
 
 
 def check_objective(config: TrainConfig) -> None:
-    """An objective has the flags that it needs, and no others."""
-    for name, whose, needed in (
-        ("samples", SAMPLED, False),
-        ("free_bits", ("free-bits",), True),
-        ("capacity", ("capacity",), True),
-        ("capacity_steps", ("capacity",), False),
-    ):
-        value, flag = getattr(config, name), "--" + name.replace("_", "-")
-        if value is not None and config.objective not in whose:
-            raise InputError(f"{flag} is {value}, but --objective {config.objective} has none: leave it out")
-        if value is None and needed and config.objective in whose:
-            raise InputError(f"--objective {config.objective} needs {flag} NATS: add it")
-        if value is not None and not 0 <= value < float("inf"):
-            raise InputError(f"{flag} is {value}: it must be a finite number, 0 or more")
-    if config.recipe.network == "ladder" and config.objective != "elbo":
+    """Check that the settings of the objective are those that it takes, and all that it needs."""
+    spec = OBJECTIVES[config.objective]
+    for name in option_names():
+        value = getattr(config, name)
+        if value is not None and not spec.takes(name):
+            raise InputError(f"{flag(name)} is {value}, but --objective {config.objective} has none: leave it out")
+        if value is None and name in spec.needs:
+            raise InputError(f"--objective {config.objective} needs {flag(name)} NATS: add it")
+    if config.recipe.network == "ladder" and not spec.any_levels:
         raise InputError(
-            f"preset {config.preset} has two levels of latents, which --objective {config.objective} does not know: "
+            f"preset {config.preset} has two levels of latents, but --objective {config.objective} takes one: "
             "use --objective elbo"
         )
-    if config.objective not in WITH_BETA and (config.beta != 1 or config.beta_schedule != "constant"):
+    if not spec.takes("beta") and (config.beta != 1 or config.beta_schedule != "constant"):
         raise InputError(f"--objective {config.objective} has no beta, but --beta is {config.beta}: leave it out")
 
 
 def check_images(config: TrainConfig) -> None:
-    """What is read, and by what, fits together."""
+    """Check that the images, what is done to them and the loader fit together."""
     if config.channels not in (1, 3):
         raise InputError(f"--channels is {config.channels}: pictures are read as 3 (RGB) or 1 (grey)")
     if config.crop == "random" and config.image_size is None:
@@ -98,39 +51,39 @@ def check_images(config: TrainConfig) -> None:
         )
     if config.workers is not None and config.loader in ("resident", "dali"):
         raise InputError(f"--workers is {config.workers}, but --loader {config.loader} has none: leave it out")
-    mlp = config.recipe.network == "mlp"
-    if mlp and config.width is not None:
+    if config.recipe.network == "mlp" and config.width is not None:
         raise InputError(f"--width is {config.width}, but preset {config.preset} has no such width: leave it out")
 
 
 def check_schedules(config: TrainConfig) -> None:
-    """A length goes with a schedule that has one, and so does a decay."""
+    """Check that a schedule with a length has one, and that a length and a decay have their schedule."""
     if config.decay is not None and config.schedule != "step":
         raise InputError(
             f"--decay is {config.decay}, but --schedule {config.schedule} has none: leave it out or add --schedule step"
         )
-    for flag, length, which, has_length in (
-        ("--schedule", "decay_epochs", config.schedule, config.schedule == "step"),
-        ("--beta-schedule", "beta_steps", config.beta_schedule, config.beta_schedule != "constant"),
-    ):
-        given, name = getattr(config, length), "--" + length.replace("_", "-")
-        if has_length and given is None:
-            raise InputError(f"{flag} {which} needs a length: add {name} N")
-        if given is not None and not has_length:
-            raise InputError(f"{name} is {given}, but {flag} {which} has no such length: leave it out")
+    _check_length("schedule", config.schedule, "decay_epochs", config.decay_epochs, config.schedule == "step")
+    has_length = config.beta_schedule != "constant"
+    _check_length("beta_schedule", config.beta_schedule, "beta_steps", config.beta_steps, has_length)
+
+
+def _check_length(schedule: str, which: str | None, length: str, given: int | None, has_length: bool) -> None:
+    if has_length and given is None:
+        raise InputError(f"{flag(schedule)} {which} needs a length: add {flag(length)} N")
+    if given is not None and not has_length:
+        raise InputError(f"{flag(length)} is {given}, but {flag(schedule)} {which} has no such length: leave it out")
 
 
 def check_parallel(config: TrainConfig) -> None:
-    """Parts of weights go without what needs all of them at once."""
+    """Check that --parallel fsdp comes without settings that need all weights in one process."""
     if config.parallel != "fsdp":
         return
-    for flag, value, remedy in (
+    for name, value, remedy in (
         ("execution", config.execution if config.execution in ("traced", "compiled") else None, "--execution eager"),
         ("precision", config.precision if config.precision == "fp16" else None, "--precision bf16"),
         ("ema", config.ema, "--parallel ddp"),
-        # Its means over rows and columns need whole matrices.
+        # Adafactor's means over rows and columns need whole matrices.
         ("optimizer", config.optimizer if config.optimizer == "adafactor" else None, "--parallel ddp"),
         ("profile", config.profile or None, "--parallel ddp"),
     ):
         if value is not None:
-            raise InputError(f"--parallel fsdp does not go with --{flag} {value}: use {remedy}")
+            raise InputError(f"--parallel fsdp does not go with {flag(name)} {value}: use {remedy}")

@@ -12,7 +12,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,13 +21,14 @@ import torch
 from fastvae.data import Batch, Loader, ResidentLoader
 from fastvae.models import VAE
 from fastvae.train.checkpoint.rng import preserve_rng_state
-from fastvae.train.config import Execution, Precision, TrainConfig
+from fastvae.train.config import ResolvedConfig, SettledConfig, SettledExecution, SettledPrecision, settle
 from fastvae.train.config.plan import plan
 from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs, can_capture
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.utils.files import own_folder, read_json, write_text
 from fastvae.utils.machine import cache_folder, device_name
+from fastvae.utils.settings import marked
 from fastvae.utils.version import __version__
 
 _TURNS = 7  # of each candidate
@@ -44,14 +45,14 @@ _TIE = 0.97  # traced wins unless another execution takes less than this share o
 class Choice:
     """A precision and an execution, the milliseconds of each candidate's step (if timed), and how they were chosen."""
 
-    precision: Precision
-    execution: Execution
+    precision: SettledPrecision
+    execution: SettledExecution
     milliseconds: dict[str, float]
     source: str
 
-    def apply(self, config: TrainConfig) -> TrainConfig:
+    def apply(self, config: ResolvedConfig) -> SettledConfig:
         """Return the settings with this choice."""
-        return replace(config, precision=self.precision, execution=self.execution)
+        return settle(config, self.precision, self.execution)
 
     def __str__(self) -> str:
         times = ", ".join(f"{name} {value:.2f} ms" for name, value in self.milliseconds.items())
@@ -65,7 +66,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
-def fixed(config: TrainConfig, device: torch.device) -> Choice:
+def fixed(config: ResolvedConfig, device: torch.device) -> Choice:
     """Return the choice without a trial."""
     precision = config.precision
     if precision == "auto":
@@ -73,7 +74,7 @@ def fixed(config: TrainConfig, device: torch.device) -> Choice:
     return Choice(precision, _executions(config)[-1], {}, "fixed")
 
 
-def _executions(config: TrainConfig) -> list[Execution]:
+def _executions(config: ResolvedConfig) -> list[SettledExecution]:
     """Return the executions to try, the fixed choice last."""
     if config.execution != "auto":
         return [config.execution]
@@ -82,10 +83,10 @@ def _executions(config: TrainConfig) -> list[Execution]:
     return ["eager", "traced"]  # compiled is tried if the run is long enough to earn it back
 
 
-def choose(config: TrainConfig, model: VAE, loader: Loader, steps: int, world: World) -> Choice:
+def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world: World) -> Choice:
     """Choose the fastest candidate for a run of so many steps: from the cache, or by a trial without side effects."""
     has_bf16 = world.broadcast_object(has_fast_bf16(world.device))  # machines, and their caches, may differ
-    precisions: list[Precision] = ["fp32", "bf16"] if has_bf16 else ["fp32"]
+    precisions: list[SettledPrecision] = ["fp32", "bf16"] if has_bf16 else ["fp32"]
     if config.precision != "auto":
         precisions = [config.precision]
     executions = _executions(config)
@@ -98,8 +99,8 @@ def choose(config: TrainConfig, model: VAE, loader: Loader, steps: int, world: W
     if known is not None:
         return known
 
-    def turn(precision: Precision, execution: Execution) -> _Turn:
-        settings = replace(config, precision=precision, execution=execution)
+    def turn(precision: SettledPrecision, execution: SettledExecution) -> _Turn:
+        settings = settle(config, precision, execution)
         engine = Engine(copy.deepcopy(model), settings, world, plan(config, len(loader)), loader.count)
         in_graph = config.replay == "auto" and isinstance(loader, ResidentLoader) and can_capture(engine, loader)
         return _Turn(engine, batch, in_graph=in_graph)
@@ -118,7 +119,7 @@ def choose(config: TrainConfig, model: VAE, loader: Loader, steps: int, world: W
     return Choice(precision, execution, shown, "by trial")
 
 
-_Candidate = tuple[Precision, Execution]
+_Candidate = tuple[SettledPrecision, SettledExecution]
 
 
 def _fastest(times: dict[_Candidate, float]) -> _Candidate:
@@ -174,7 +175,7 @@ class _Turn:
 
 
 def _time(
-    candidates: list[_Candidate], make: Callable[[Precision, Execution], _Turn], world: World
+    candidates: list[_Candidate], make: Callable[[SettledPrecision, SettledExecution], _Turn], world: World
 ) -> dict[_Candidate, float]:
     """Return the seconds of a step in each candidate's fastest turn (disturbances only add), averaged over the ranks.
 
@@ -185,7 +186,7 @@ def _time(
 
 
 def _race(
-    candidates: list[_Candidate], make: Callable[[Precision, Execution], _Turn], world: World
+    candidates: list[_Candidate], make: Callable[[SettledPrecision, SettledExecution], _Turn], world: World
 ) -> dict[_Candidate, float]:
     turns = dict[_Candidate, _Turn]()
     wait: Callable[[], None] = torch.cuda.synchronize if world.device.type == "cuda" else lambda: None
@@ -225,26 +226,27 @@ def _in_turns(turns: dict[_Candidate, _Turn], wait: Callable[[], None], world: W
     return dict(zip(times, (fastest / world.size).tolist(), strict=True))
 
 
-def _key(config: TrainConfig, model: VAE, batch: Batch, loader: Loader, steps: int, world: World) -> str:
+def _key(config: ResolvedConfig, model: VAE, batch: Batch, loader: Loader, steps: int, world: World) -> str:
     what = (
         device_name(world.device), torch.get_num_threads(), torch.__version__, __version__, world.size,
-        repr(model), batch.images.dtype, tuple(batch.images.shape[1:]), config.batch_size, config.precision,
-        config.execution, config.backend, config.optimizer, sorted(config.optimizer_options.items()), config.schedule,
-        config.parallel, config.beta_schedule, config.objective, config.samples, config.accumulate, config.clip_norm,
-        config.ema, config.binarize, config.tf32, config.replay, type(loader).__name__, config.crop,
-        config.flip, steps.bit_length(),
+        repr(model), batch.images.dtype, tuple(batch.images.shape[1:]), type(loader).__name__, steps.bit_length(),
+        [(name, _ordered(getattr(config, name))) for name in marked(config, "affects_speed")],
     )  # fmt: skip
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
 
-def _known(kept: Any, precisions: list[Precision]) -> Choice | None:
+def _ordered(value: object) -> object:
+    return sorted(value.items()) if isinstance(value, dict) else value
+
+
+def _known(kept: Any, precisions: list[SettledPrecision]) -> Choice | None:
     """Return the cached choice of an earlier trial; None if there is none, or if :func:`_keep` did not write it."""
     if not isinstance(kept, dict):
         return None
     times = kept.get("milliseconds")
     if not isinstance(times, dict) or not all(isinstance(time, float | int) for time in times.values()):
         return None
-    for precision, execution in itertools.product(precisions, get_args(Execution)):
+    for precision, execution in itertools.product(precisions, get_args(SettledExecution)):
         if (kept.get("precision"), kept.get("execution")) == (precision, execution):
             return Choice(precision, execution, times, "from an earlier trial")
     return None

@@ -17,27 +17,20 @@ from torch.utils.tensorboard import SummaryWriter
 from fastvae.data import Dataset
 from fastvae.train.checkpoint.schema import Description, Line, check, is_a
 from fastvae.train.checkpoint.write_errors import writing
-from fastvae.train.config import TrainConfig, resolve
+from fastvae.train.config import ResolvedConfig, TrainConfig, resolve
 from fastvae.train.config.saved import check_settings
 from fastvae.train.distributed.world import World
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_in_place, parse_json, read_bytes, read_json, real_folder, reason, write_text
 from fastvae.utils.lock import Lock
 from fastvae.utils.machine import device_name
+from fastvae.utils.settings import flag, marked
 from fastvae.utils.version import __version__
 
 from .metrics import Metrics
 
 CONFIG = "config.json"
 _METRICS_LIMIT = 1 << 30  # bytes: a line is 200, a run of a million epochs has two million
-# What decides a run's numbers: --resume refuses to change it.
-_FIXED = (
-    "preset", "data", "image_size", "channels", "crop", "flip", "on_bad_image", "batch_size", "optimizer",
-    "optimizer_options", "lr", "schedule", "warmup_steps", "decay", "decay_epochs", "clip_norm", "ema", "latent_dim",
-    "width", "beta", "beta_schedule", "beta_steps", "objective", "samples", "free_bits", "capacity", "capacity_steps",
-    "binarize", "seed",
-)  # fmt: skip
-
 _SCALARS = {"loss": "Total Loss", "nll": "Reconstruction Error", "kl": "KL-Divergence"}
 
 
@@ -155,16 +148,18 @@ def read_config(path: Path) -> dict[str, Any]:
     return {**description, "settings": check_settings(description["settings"], str(file))}
 
 
-def check_same(path: Path, config: TrainConfig) -> None:
+def check_same(path: Path, config: ResolvedConfig) -> None:
     """Raise InputError if the run in a folder was trained with other settings than those to go on with."""
-    settings, defaults = read_config(path)["settings"], resolve(TrainConfig(preset=config.preset))
-    # A cosine ends where the run does.
-    for name in (*_FIXED, *(("epochs", "max_steps") if config.schedule == "cosine" else ())):
+    settings = read_config(path)["settings"]
+    defaults = resolve(TrainConfig(preset=config.preset))
+    # Another preset explains all that it fills in: it is told first.
+    filled_in = marked(config, "from_preset")
+    for name in sorted(marked(config, "fixes_numbers"), key=lambda name: name in filled_in):
         now = getattr(config, name)
         before = settings.get(name, getattr(defaults, name))  # older versions had fewer settings
         if before != now:
             raise InputError(
-                f"--resume: {path} was trained with --{name.replace('_', '-')} {before}, not {now}: "
+                f"--resume: {path} was trained with {flag(name)} {before}, not {now}: "
                 "use the same value, or another --out"
             )
 

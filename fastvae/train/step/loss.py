@@ -31,10 +31,6 @@ class StepScalars(NamedTuple):
     capacity: Tensor
 
 
-# The scalars that an objective takes beside the weight; the importance-weighted bounds take none.
-_SCALARS = {"elbo": ("beta",), "capacity": ("beta", "capacity"), "tcvae": ("beta",)}
-
-
 class StepLoss(nn.Module):
     """Computes the weighted loss of a batch, and the unweighted sums of the objective, its nll and its KL.
 
@@ -59,8 +55,9 @@ class StepLoss(nn.Module):
         self._backend = backend
         self._binarize = binarize
         self.model = model
-        self._scalars = _SCALARS.get(name, ())
-        self._function = partial(OBJECTIVES[name], backend=backend, **options)
+        spec = OBJECTIVES[name]
+        self._scalars = spec.scalars
+        self._function = partial(spec.function, backend=backend, **options)
 
     def forward(
         self, images: Tensor, noise_state: Tensor, row_offset: int, stream: int, scalars: StepScalars

@@ -1,0 +1,79 @@
+"""Registry of the objectives: the one place where an objective is named, with all that the rest has to know of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from .capacity import capacity
+from .elbo import elbo
+from .free_bits import free_bits
+from .importance_weighted import importance_weighted
+from .objective import Objective
+from .total_correlation import total_correlation
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """An objective and what it takes; calling it calls ``function``.
+
+    function: takes a VAE, pixels and noise, then by keyword reduction, weight, backend and what is named below.
+    scalars: those of beta and capacity that it takes, as numbers or 0-d tensors that change from step to step.
+    options: its other arguments by keyword, constant in a run: settings of the same name (left out where the user
+        gives none, so that the function's own default holds), or ``dataset_size``, the number of training images.
+    needs: the settings that the user has to give.
+    schedules: the settings that are about its scalars, and no arguments.
+    any_levels: it takes a VAE with several levels of latents.
+    """
+
+    function: Callable[..., Objective]
+    scalars: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    schedules: tuple[str, ...] = ()
+    any_levels: bool = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Objective:
+        return self.function(*args, **kwargs)
+
+    def takes(self, name: str) -> bool:
+        """Tell whether a setting, ``samples`` for instance, means anything to this objective."""
+        return name in (*self.scalars, *self.options, *self.schedules)
+
+
+_OBJECTIVES = {
+    "elbo": ObjectiveSpec(elbo, scalars=("beta",), any_levels=True),
+    "iwae": ObjectiveSpec(partial(importance_weighted, estimator="iwae"), options=("samples",)),
+    "dreg": ObjectiveSpec(partial(importance_weighted, estimator="dreg"), options=("samples",)),
+    "stl": ObjectiveSpec(partial(importance_weighted, estimator="stl"), options=("samples",)),
+    "capacity": ObjectiveSpec(
+        capacity, scalars=("beta", "capacity"), needs=("capacity",), schedules=("capacity_steps",)
+    ),
+    "free-bits": ObjectiveSpec(free_bits, options=("free_bits",), needs=("free_bits",)),
+    "tcvae": ObjectiveSpec(total_correlation, scalars=("beta",), options=("dataset_size",)),
+}
+OBJECTIVES: Mapping[str, ObjectiveSpec] = MappingProxyType(_OBJECTIVES)
+"""The objectives by their names on the command line."""
+
+
+def names_with(setting: str) -> str:
+    """Return the names of the objectives that take a setting, in words.
+
+    >>> names_with("samples")
+    'iwae, dreg and stl'
+    """
+    *others, last = (name for name, spec in OBJECTIVES.items() if spec.takes(setting))
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def option_names() -> tuple[str, ...]:
+    """Return the settings that belong to some objectives and mean nothing to the others.
+
+    >>> option_names()
+    ('samples', 'capacity', 'capacity_steps', 'free_bits')
+    """
+    specs = OBJECTIVES.values()
+    names = [name for spec in specs for name in (*spec.scalars, *spec.options, *spec.schedules)]
+    # Every run has a beta, with a default of 1, and a data set.
+    return tuple(dict.fromkeys(name for name in names if name not in ("beta", "dataset_size")))
