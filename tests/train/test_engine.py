@@ -115,7 +115,7 @@ def work(world):
     decoder = nn.Sequential(nn.Linear(3, 64), *([Layer()] if world.rank == 1 else []))
     model = fastvae.VAE(encoder, nn.Sequential(decoder, nn.Unflatten(1, (1, 8, 8))), "gaussian", latent_shape=3)
     config = resolve(TrainConfig(batch_size=8, device="cpu", precision="fp32", execution="eager"))
-    engine = Engine(model, config, config.recipe, world)
+    engine = Engine(model, config, world)
     images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     before = [parameter.detach().clone() for parameter in model.parameters()]
     loader = ResidentLoader(images, batch_size=8, seed=0, rank=world.rank, world_size=world.size)
