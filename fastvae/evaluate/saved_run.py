@@ -90,7 +90,7 @@ class SavedRun:
         return data_dir or (Path(kept) if kept else None)
 
     def _data_config(self, data_dir: Path | None) -> DataConfig:
-        names = marked(DataConfig, "decides_images")
+        names = [*marked(DataConfig, "decides_images"), "flip"]  # a run that flips crops its test images, too
         settings = {name: self.settings[name] for name in names if name in self.settings}  # older versions had fewer
         return DataConfig(**settings, data_dir=self._data_dir(data_dir), workers=0)
 

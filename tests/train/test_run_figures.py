@@ -42,7 +42,7 @@ def test_a_logged_loss_is_the_mean_since_the_last_look(train, metrics, monkeypat
 def test_how_many_images_are_evaluated_at_once_changes_no_figure(train, metrics, monkeypatch):
     lines = []
     for out, size in (("whole", 1000), ("parts", 70)):
-        monkeypatch.setattr("fastvae.train.inputs._EVAL_BATCH", size)
+        monkeypatch.setattr("fastvae.data.deliver._EVAL_BATCH", size)
         _, folder = train("--epochs", "1", "--execution", "eager", out=out)
         lines.append(metrics(folder)[-1])
     for name in ("loss", "nll", "kl"):
