@@ -1,6 +1,7 @@
 """The images that the settings name, opened: read or found, resized, and decoded into a cache where one is wanted."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from fastvae.utils.machine import cores
 
@@ -48,8 +49,8 @@ def open_dataset(
         return dataset
     return replace(
         dataset,
-        train=_cached(config, "train", dataset.train, show_progress),
-        test=_cached(config, "test", dataset.test, show_progress),
+        train=_cached(config, config.cache, "train", dataset.train, show_progress),
+        test=_cached(config, config.cache, "test", dataset.test, show_progress),
     )
 
 
@@ -60,10 +61,9 @@ def _read_size(config: DataConfig) -> int | None:
     return -(-config.image_size * 8 // 7)
 
 
-def _cached(config: DataConfig, split: str, source: Source, show_progress: bool) -> Source:
+def _cached(config: DataConfig, cache: Path, split: str, source: Source, show_progress: bool) -> Source:
     """Return a split out of its cache, which is made if need be; images in memory need none."""
     if isinstance(source, TensorSource):
         return source
-    assert config.cache is not None
     key = cache_key(source, split, config.data, config.data_dir, config.on_bad_image)
-    return open_cache(source, config.cache / folder_name(key), key, workers=cores(), show_progress=show_progress)
+    return open_cache(source, cache / folder_name(key), key, workers=cores(), show_progress=show_progress)

@@ -86,7 +86,9 @@ class Engine:
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         self._optimizer_skips = self._let_optimizer_skip()
         self._rollback = Rollback(self.nonfinite.found, on_host=self.nonfinite.on_host)
-        one, beta, capacity = (torch.full((1,), value, dtype=wide, device=world.device) for value in (1, *config.dials))
+        one, beta, capacity = (
+            torch.full((1,), value, dtype=wide, device=world.device) for value in (1, *config.beta_and_capacity)
+        )
         self.scaler.scale(one)  # the first call makes the scaler's tensors
         self._one = one[0]
         self._scalars = StepScalars(one[0], beta[0], capacity[0])
@@ -95,7 +97,7 @@ class Engine:
         self._batch_weights: dict[int, Tensor] = {}
         self._micro_batches = config.accumulate
         self._clip_norm = config.clip_norm
-        self._full = min(config.batch_size or 1, dataset_size or 2**63)  # rows of all batches but an epoch's last
+        self._full = min(config.batch_size, dataset_size or 2**63)  # rows of all batches but an epoch's last
         # Gradients go to the optimiser as they are, unless something needs all of them at once and in fp32.
         changed = self.scaler.is_enabled() or config.clip_norm is not None
         self._gradients: FlatGradients | None = None

@@ -20,7 +20,6 @@ class ModelConfig:
         choices=PRESETS,
         help="Network and training recipe. The README has a table of them.",
         fixes_numbers=True,
-        decides_images=True,  # older versions did not store the image size that it fills in
     )
     latent_dim: int | None = setting(
         None,
@@ -129,8 +128,8 @@ class ObjectiveConfig:
     )
 
     @property
-    def dials(self) -> tuple[float, float]:
-        """Beta and capacity, where no schedule changes them."""
+    def beta_and_capacity(self) -> tuple[float, float]:
+        """Their values where no schedule changes them."""
         return self.beta, self.capacity or 0.0
 
     def objective_options(self, dataset_size: int) -> dict[str, float]:

@@ -109,7 +109,7 @@ def test_what_resume_what_autotuning_and_what_evaluation_ask_about():
         "beta_schedule", "objective", "samples", "accumulate", "clip_norm", "ema", "binarize", "tf32", "replay", "crop",
         "flip", "compress",
     }  # fmt: skip
-    assert marked(config, "decides_images") == ("data", "image_size", "channels", "crop", "on_bad_image", "preset")
+    assert marked(config, "decides_images") == ("data", "image_size", "channels", "crop", "on_bad_image")
     assert set(marked(config, "describes_machine")) == {
         "data_dir", "cache", "out", "resume", "nproc", "max_restarts", "device", "backend",
     }  # fmt: skip
