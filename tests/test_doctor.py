@@ -48,7 +48,7 @@ def test_data_that_is_no_folder_is_to_mend(capsys, monkeypatch, tmp_path, kind):
     monkeypatch.setenv("FASTVAE_DATA", str(path))
     status, rows = findings(capsys)
     assert status == 1
-    assert rows["FASTVAE_DATA"] == (f"{path} is no folder", "set it to a folder, or unset it")
+    assert rows["FASTVAE_DATA"] == (f"{path} is not a folder", "set it to a folder, or unset it")
 
 
 def test_a_folder_of_data_is_shown(capsys, monkeypatch, tmp_path):
@@ -72,7 +72,7 @@ def test_a_gpu_that_torch_cannot_use_is_to_mend(capsys, monkeypatch):
     monkeypatch.setattr(doctor.os.path, "exists", lambda path: True)
     status, rows = findings(capsys)
     assert status == 1
-    assert rows["GPU"] == ("there, but torch cannot use it", "install torch's CUDA build and a matching driver")
+    assert rows["GPU"] == ("present, but torch cannot use it", "install torch's CUDA build and a matching driver")
 
 
 def test_each_gpu_is_shown_with_its_memory(monkeypatch):

@@ -48,7 +48,7 @@ def test_the_median_epoch_is_told(train, clock, capsys, monkeypatch):
     inner = Engine.train_step
 
     def slower(engine, batch):
-        clock[0] += 100 * (int(engine.noise.state[1]) >= 2 * STEPS)
+        clock[0] += 100 * (int(engine.counter.state[1]) >= 2 * STEPS)
         return inner(engine, batch)
 
     monkeypatch.setattr(Engine, "train_step", slower)
