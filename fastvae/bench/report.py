@@ -11,9 +11,9 @@ from rich.table import Table
 
 from fastvae.bench.contenders.workload import Workload
 from fastvae.utils.errors import InputError
-from fastvae.utils.figures import new_figure, write_figure
 from fastvae.utils.files import reason, write_text
 from fastvae.utils.machine import device_name
+from fastvae.utils.matplotlib_figures import new_figure, write_figure
 from fastvae.utils.terminal import Terminal
 from fastvae.utils.version import __version__
 

@@ -14,7 +14,7 @@ from .checkpoint.best import Best
 from .checkpoint.rng import gather_rng_states, preserve_rng_state, restore_rng, seed_rng
 from .checkpoint.writer import CheckpointWriter
 from .config import SettledConfig
-from .config.plan import plan
+from .config.schedules import plan
 from .cuda_graph import StepGraphs, capture_steps
 from .distributed.world import World
 from .engine import Engine

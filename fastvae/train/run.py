@@ -29,6 +29,7 @@ from .checkpoint.rng import preserve_rng_state
 from .checkpoint.schema import Mark, check
 from .checkpoint.write_errors import quiet_writers, writing
 from .config import ResolvedConfig, SettledConfig
+from .config.resume_check import check_resumable
 from .config.validate import check_parallel
 from .distributed.world import World, open_world
 from .inputs import check_pixels, deliver, open_data
@@ -39,7 +40,7 @@ from .report.epoch_end import Callback
 from .report.figures import reconstruction_grid, sample_grid, write_curves, write_image
 from .report.metrics import Metrics
 from .report.progress import table
-from .report.run_folder import RunFolder, agent, check_same, default_path, read_config
+from .report.run_folder import RunFolder, agent, default_path, read_config
 from .run_state import restore
 from .step.loss import SAMPLE_STREAM
 from .step.memory_format import choose_memory_format
@@ -180,8 +181,8 @@ def _find_checkpoint(config: ResolvedConfig, console: Terminal) -> tuple[Resolve
     if path is None or not (config.resume or _is_restart(path)):
         return config, None
     config = replace(config, resume=True)
-    check_same(path, config)
     settings = read_config(path)["settings"]
+    check_resumable(path, settings, config)
     for name in ("precision", "execution"):
         if getattr(config, name) == "auto":
             config = replace(config, **{name: settings.get(name, "auto")})

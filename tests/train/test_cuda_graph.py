@@ -8,7 +8,7 @@ import torch
 from fastvae.data import ResidentLoader, load
 from fastvae.models import build
 from fastvae.train.config import TrainConfig, resolve
-from fastvae.train.config.plan import plan
+from fastvae.train.config.schedules import plan
 from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs, can_capture, refusing_waits
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine

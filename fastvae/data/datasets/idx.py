@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 import torch
 from torch import Tensor
 
-from fastvae.data.sources.limits import check_unpacked
+from fastvae.data.sources.unpacking_limits import check_unpacked
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_regular, reason, stored_size
 from fastvae.utils.machine import check_fits

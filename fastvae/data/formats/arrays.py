@@ -4,9 +4,9 @@ import copy
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ from fastvae.utils.files import descriptor_of
 
 from . import npy
 
-IN_MEMORY = (
-    1 << 30
-)  # bytes of both splits together, up to which they are read into memory; larger ones stay in their file
+# Bytes of both splits together, up to which they are read into memory; larger ones stay in their file.
+IN_MEMORY = 1 << 30
+_PAIRS = (("x_train", "x_test"), ("train", "test"), ("train_images", "test_images"))
 
 
 class ArraySource(ABC):
@@ -153,3 +153,48 @@ def read_npy(path: Path) -> tuple[Source, Source]:
             two images, or has pixels that are NaN or infinite.
     """
     return split_array(NumpySource(str(path), npy.open_npy(path)))
+
+
+class ArrayKind(Protocol):
+    """The shape and the type of an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+
+def choose_arrays(label: str, arrays: Mapping[str, ArrayKind], remedy: str) -> tuple[str, ...]:
+    """Choose the names of two arrays, for training and for testing, or of the one with all images.
+
+    They are ``x_train`` and ``x_test``, ``train`` and ``test``, ``train_images`` and ``test_images``, or ``images``, or
+    the only array that could be images: (N, H, W), (N, C, H, W) or (N, H, W, C) of uint8, bool or floats.
+
+    Args:
+        label: the file's name. remedy: what the user can do if no array or several could hold images.
+
+    Raises:
+        InputError: no array or several could hold images.
+    """
+    for pair in _PAIRS:
+        if all(name in arrays for name in pair):
+            return pair
+    if "images" in arrays:
+        return ("images",)
+    likely = tuple(name for name, array in arrays.items() if _is_likely(array))
+    if len(likely) == 1:
+        return likely
+    if len(arrays) == 1:
+        return tuple(arrays)  # its check says what is wrong with it
+    held = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items()) or "nothing"
+    which = "several arrays that could be images" if likely else "no array of images"
+    raise InputError(f"{label}: has {which} ({held}): {remedy}")
+
+
+def _is_likely(array: ArrayKind) -> bool:
+    try:
+        npy.check_images("", array.shape, array.dtype)
+    except InputError:
+        return False
+    return len(array.shape) >= 3

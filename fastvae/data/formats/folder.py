@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastvae.data.sources.limits import read_picture
 from fastvae.data.sources.source import EncodedPictures
 from fastvae.data.sources.split import split_pictures
+from fastvae.data.sources.unpacking_limits import read_picture
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
 

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvae.data.sources.limits import as_input_error, check_unpacked
 from fastvae.data.sources.source import Source
 from fastvae.data.sources.split import Index
+from fastvae.data.sources.unpacking_limits import as_input_error, check_unpacked
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import check_regular
 from fastvae.utils.machine import check_fits
 
-from .arrays import IN_MEMORY, ArraySource, NumpySource, pair_arrays, split_array
+from .arrays import IN_MEMORY, ArraySource, NumpySource, choose_arrays, pair_arrays, split_array
 from .checks.hdf5 import Chunks, arrays_of, check_inside, load_h5py
 from .npy import check_images
-from .pick import pick
 
 
 class Hdf5Source(ArraySource):
@@ -79,7 +78,7 @@ def read_hdf5(path: Path, key: str | None) -> tuple[Source, Source]:
             names = (
                 (key.strip("/"),)
                 if key is not None
-                else pick(str(path), found, f"name one, as {path}:{next(iter(found), 'KEY')}")
+                else choose_arrays(str(path), found, f"name one, as {path}:{next(iter(found), 'KEY')}")
             )
             arrays = [_rows(path, name, found) for name in names]
     return pair_arrays(*arrays) if len(arrays) == 2 else split_array(*arrays)

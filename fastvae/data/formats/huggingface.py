@@ -5,9 +5,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastvae.data.sources.limits import as_input_error, read_picture
 from fastvae.data.sources.source import EncodedPictures
 from fastvae.data.sources.split import split_pictures
+from fastvae.data.sources.unpacking_limits import as_input_error, read_picture
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import check_regular, read_json
 

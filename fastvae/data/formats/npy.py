@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastvae.data.sources.limits import as_input_error
+from fastvae.data.sources.unpacking_limits import as_input_error
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_regular, reason
 

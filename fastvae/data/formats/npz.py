@@ -10,15 +10,14 @@ from typing import IO, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvae.data.sources.limits import as_input_error, check_unpacked
 from fastvae.data.sources.source import Source
+from fastvae.data.sources.unpacking_limits import as_input_error, check_unpacked
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_regular, reason, stored_size
 
-from .arrays import NumpySource, pair_arrays, split_array
+from .arrays import NumpySource, choose_arrays, pair_arrays, split_array
 from .file_names import Counting
 from .npy import Header, check_images, header
-from .pick import pick
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: the lengths of its name and of its extra field
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -65,7 +64,7 @@ def read_npz(path: Path) -> tuple[Source, Source]:
             }
             arrays = [
                 NumpySource(f"{path}:{name}", _array(path, file, archive, members[name], f"{path}:{name}"))
-                for name in pick(str(path), members, _REMEDY)
+                for name in choose_arrays(str(path), members, _REMEDY)
             ]
     except OSError as error:
         raise InputError(f"{path}: can't be read ({reason(error)}): give the path of an .npz file") from error

@@ -10,9 +10,9 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from fastvae.data.sources.limits import as_input_error, check_picture
 from fastvae.data.sources.source import EncodedPictures
 from fastvae.data.sources.split import split_pictures
+from fastvae.data.sources.unpacking_limits import as_input_error, check_picture
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import descriptor_of, open_regular
 

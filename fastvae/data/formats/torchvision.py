@@ -13,8 +13,8 @@ from fastvae.data.sources.folders import user_folder
 from fastvae.data.sources.source import EncodedPictures
 from fastvae.utils.errors import InputError
 
-from .checks.packed import check_packed
 from .checks.regular_files import only_regular_files
+from .checks.torchvision_files import check_packed
 
 PREFIX = "torchvision:"
 _TESTS = ("test", "val", "valid")  # names of the split for testing; the first that the class knows

@@ -19,9 +19,9 @@ from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
 from fastvae.utils.machine import check_fits
 
-from .limits import check_unpacked
 from .resize import middle_square
 from .source import EncodedPictures
+from .unpacking_limits import check_unpacked
 
 OnBadImage = Literal["stop", "skip"]
 _FORMATS = ("JPEG", "PNG", "WEBP")

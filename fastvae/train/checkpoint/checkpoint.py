@@ -16,7 +16,7 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fastvae.data.sources.limits import check_unpacked
+from fastvae.data.sources.unpacking_limits import check_unpacked
 from fastvae.train.distributed.world import World
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import check_regular, is_plain, parse_json, real_folder, reason, stored_size, sync

@@ -6,8 +6,8 @@ from .config import TrainConfig as TrainConfig
 from .model import BetaSchedule as BetaSchedule
 from .optimisation import RateSchedule as RateSchedule
 from .resolve import resolve as resolve
-from .resolved import ResolvedConfig as ResolvedConfig
-from .resolved import SettledConfig as SettledConfig
-from .resolved import SettledExecution as SettledExecution
-from .resolved import SettledPrecision as SettledPrecision
-from .resolved import settle as settle
+from .resolved_config import ResolvedConfig as ResolvedConfig
+from .resolved_config import SettledConfig as SettledConfig
+from .resolved_config import SettledExecution as SettledExecution
+from .resolved_config import SettledPrecision as SettledPrecision
+from .resolved_config import settle as settle

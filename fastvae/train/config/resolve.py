@@ -11,7 +11,7 @@ from fastvae.utils.errors import InputError
 from fastvae.utils.settings import check_ranges, check_types, marked
 
 from .config import TrainConfig
-from .resolved import ResolvedConfig, converted
+from .resolved_config import ResolvedConfig, converted
 from .validate import check_batch, check_images, check_objective, check_parallel, check_schedules
 
 

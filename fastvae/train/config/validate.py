@@ -9,7 +9,7 @@ from fastvae.utils.errors import InputError
 from fastvae.utils.settings import flag
 
 from .config import TrainConfig
-from .resolved import ResolvedConfig
+from .resolved_config import ResolvedConfig
 
 
 def check_batch(config: ResolvedConfig) -> None:

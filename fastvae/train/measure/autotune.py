@@ -22,7 +22,7 @@ from fastvae.data import Batch, Loader, ResidentLoader
 from fastvae.models import VAE
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import ResolvedConfig, SettledConfig, SettledExecution, SettledPrecision, settle
-from fastvae.train.config.plan import plan
+from fastvae.train.config.schedules import plan
 from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs, can_capture
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fastvae.utils.figures import new_figure, write_figure
 from fastvae.utils.files import atomic_write
+from fastvae.utils.matplotlib_figures import new_figure, write_figure
 
 _TILE = 56  # pixels: smaller images are enlarged to this, smoothly, as 8x8 squares are hard to read
 

@@ -17,14 +17,13 @@ from torch.utils.tensorboard import SummaryWriter
 from fastvae.data import Dataset
 from fastvae.train.checkpoint.schema import Description, Line, check, is_a
 from fastvae.train.checkpoint.write_errors import writing
-from fastvae.train.config import ResolvedConfig, TrainConfig, resolve
-from fastvae.train.config.saved import check_settings
+from fastvae.train.config import TrainConfig
+from fastvae.train.config.stored_settings import check_settings
 from fastvae.train.distributed.world import World
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_in_place, parse_json, read_bytes, read_json, real_folder, reason, write_text
 from fastvae.utils.lock import Lock
 from fastvae.utils.machine import device_name
-from fastvae.utils.settings import flag, marked
 from fastvae.utils.version import __version__
 
 from .metrics import Metrics
@@ -146,22 +145,6 @@ def read_config(path: Path) -> dict[str, Any]:
         ) from error
     description = check(content, Description, str(file))
     return {**description, "settings": check_settings(description["settings"], str(file))}
-
-
-def check_same(path: Path, config: ResolvedConfig) -> None:
-    """Raise InputError if the run in a folder was trained with other settings than those to go on with."""
-    settings = read_config(path)["settings"]
-    defaults = resolve(TrainConfig(preset=config.preset))
-    # Another preset explains all that it fills in: it is told first.
-    filled_in = marked(config, "from_preset")
-    for name in sorted(marked(config, "fixes_numbers"), key=lambda name: name in filled_in):
-        now = getattr(config, name)
-        before = settings.get(name, getattr(defaults, name))  # older versions had fewer settings
-        if before != now:
-            raise InputError(
-                f"--resume: {path} was trained with {flag(name)} {before}, not {now}: "
-                "use the same value, or another --out"
-            )
 
 
 def _description(config: TrainConfig, dataset: Dataset, world: World) -> dict[str, Any]:

@@ -310,7 +310,7 @@ def test_later_files_that_are_no_checkpoints_cost_nothing(train, run):
 
 def test_settings_of_matplotlib_in_the_current_folder_are_not_read(tmp_path):
     os.mkfifo(tmp_path / "matplotlibrc")
-    code = "from fastvae.utils.figures import new_figure; new_figure(); print('drawn')"
+    code = "from fastvae.utils.matplotlib_figures import new_figure; new_figure(); print('drawn')"
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "drawn\n"
 

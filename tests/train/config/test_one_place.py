@@ -13,10 +13,11 @@ from fastvae.data.config import DataConfig
 from fastvae.models import Preset, build, presets
 from fastvae.models.objectives import OBJECTIVES, ObjectiveSpec, registry
 from fastvae.parity.cli import ParityConfig
-from fastvae.train.config import ResolvedConfig, TrainConfig, resolve, saved
+from fastvae.train.config import ResolvedConfig, TrainConfig, resolve, stored_settings
+from fastvae.train.config.resume_check import check_resumable
 from fastvae.train.distributed.world import World
 from fastvae.train.measure import autotune
-from fastvae.train.report.run_folder import check_same
+from fastvae.train.report.run_folder import read_config
 from fastvae.train.step.loss import StepLoss, StepScalars
 from fastvae.utils.errors import InputError
 from fastvae.utils.settings import check_types, describe, marked, setting
@@ -54,7 +55,7 @@ def help_of(cls, capsys):
 def extended(monkeypatch):
     """The settings with one more, where a run takes them."""
     monkeypatch.setattr(importlib.import_module("fastvae.train.config.resolve"), "ResolvedConfig", ExtendedResolved)
-    monkeypatch.setattr(saved, "TrainConfig", Extended)
+    monkeypatch.setattr(stored_settings, "TrainConfig", Extended)
     return Extended
 
 
@@ -72,12 +73,12 @@ def test_a_setting_that_fixes_numbers_cannot_change_at_resume(extended, tmp_path
     assert settings["sharpness"] == 2.0
     described = {"settings": settings, "data": {"shape": [1, 8, 8]}}
     (tmp_path / "config.json").write_text(json.dumps(described))
-    check_same(tmp_path, resolve(TrainConfig()))
+    check_resumable(tmp_path, read_config(tmp_path)["settings"], resolve(TrainConfig()))
     with pytest.raises(InputError, match=r"was trained with --sharpness 2\.0, not 3\.0"):
-        check_same(tmp_path, resolve(extended(sharpness=3.0)))
+        check_resumable(tmp_path, read_config(tmp_path)["settings"], resolve(extended(sharpness=3.0)))
     del settings["sharpness"]  # as a run of an older version
     (tmp_path / "config.json").write_text(json.dumps(described))
-    check_same(tmp_path, resolve(TrainConfig()))
+    check_resumable(tmp_path, read_config(tmp_path)["settings"], resolve(TrainConfig()))
 
 
 def test_a_setting_that_affects_speed_is_tried_anew(extended):

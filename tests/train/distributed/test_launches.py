@@ -12,7 +12,7 @@ from fastvae import backends
 from fastvae.data import ResidentLoader, load
 from fastvae.models import build
 from fastvae.train.config import TrainConfig, resolve
-from fastvae.train.config.plan import plan
+from fastvae.train.config.schedules import plan
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.optim import build as optimizer

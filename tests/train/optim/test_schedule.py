@@ -11,7 +11,7 @@ from fastvae.data import ResidentLoader, load
 from fastvae.models import build
 from fastvae.train.checkpoint.checkpoint import Checkpoint
 from fastvae.train.config import TrainConfig, resolve
-from fastvae.train.config.plan import plan
+from fastvae.train.config.schedules import plan
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.optim.schedule import Plan, Schedule, cosine, cyclical, iwae, ramp, warmed_up

@@ -8,9 +8,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fastvae.data import Dataset
 from fastvae.train.config import TrainConfig, resolve
+from fastvae.train.config.resume_check import check_resumable
 from fastvae.train.distributed.world import World
 from fastvae.train.report.metrics import Metrics
-from fastvae.train.report.run_folder import RunFolder, check_same, read_config
+from fastvae.train.report.run_folder import RunFolder, read_config
 from fastvae.utils.errors import InputError
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
@@ -90,6 +91,10 @@ def test_the_settings_name_the_data(tmp_path):
 def changed(name, value):
     needed = {"objective": {"samples": 2}, "preset": {"latent_dim": 20}}.get(name, {})
     return resolve(TrainConfig(device="cpu", **{name: value}, **needed))
+
+
+def check_same(folder, config):
+    check_resumable(folder, read_config(folder)["settings"], config)
 
 
 @pytest.mark.parametrize("name", FIXED)

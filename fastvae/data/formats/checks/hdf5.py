@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastvae.data.sources.limits import as_input_error
+from fastvae.data.sources.unpacking_limits import as_input_error
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import check_regular
 

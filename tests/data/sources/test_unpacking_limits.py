@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from fastvae.data.sources import limits
-from fastvae.data.sources.limits import as_input_error, check_unpacked, read_picture
+from fastvae.data.sources import unpacking_limits
+from fastvae.data.sources.unpacking_limits import as_input_error, check_unpacked, read_picture
 from fastvae.utils.errors import InputError
 
 
@@ -17,7 +17,7 @@ def test_a_picture_is_a_regular_file_of_no_great_size(tmp_path):
     (tmp_path / "to-pipe.png").symlink_to("pipe")
     (tmp_path / "endless.png").symlink_to("/dev/zero")
     with (tmp_path / "huge.png").open("wb") as file:
-        file.truncate(limits.PICTURE_LIMIT + 1)
+        file.truncate(unpacking_limits.PICTURE_LIMIT + 1)
     for name, words in (("to-pipe", "named pipe"), ("endless", "a device"), ("huge", "268,435,457 bytes, more than")):
         with pytest.raises(OSError, match=words):
             read_picture(os.fsencode(tmp_path / f"{name}.png"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastvae.data.formats.pick import pick
+from fastvae.data.formats.arrays import choose_arrays
 
 IMAGES, LABELS = np.zeros((9, 4, 4), np.uint8), np.zeros(9, np.int64)
 
@@ -21,7 +21,7 @@ IMAGES, LABELS = np.zeros((9, 4, 4), np.uint8), np.zeros(9, np.int64)
     ],
 )
 def test_picks_by_name_then_by_shape(names, picked):
-    assert pick("x", {name: LABELS if name.startswith("y") else IMAGES for name in names}, "") == picked
+    assert choose_arrays("x", {name: LABELS if name.startswith("y") else IMAGES for name in names}, "") == picked
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_picks_by_name_then_by_shape(names, picked):
 )
 def test_refuses_to_guess(refuses, arrays, words):
     with refuses("x.npz", "name it", *words):
-        pick("x.npz", arrays, "name it")
+        choose_arrays("x.npz", arrays, "name it")

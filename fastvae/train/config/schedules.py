@@ -4,7 +4,7 @@ import torch
 
 from fastvae.train.optim.schedule import Plan, cosine, cyclical, iwae, ramp, warmed_up
 
-from .resolved import ResolvedConfig
+from .resolved_config import ResolvedConfig
 
 _DECAY = 0.1  # of --schedule step, where --decay is left out
 

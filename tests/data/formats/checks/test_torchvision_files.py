@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastvae.data.formats.checks import packed
+from fastvae.data.formats.checks import torchvision_files
 from fastvae.data.formats.torchvision import read_torchvision
 
 
@@ -33,7 +33,7 @@ def test_torchs_files_are_no_bombs(tmp_path, refuses, kind, name):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(torch.zeros(4 << 20), path)
-    packed.check_packed(kind, None, tmp_path)
+    torchvision_files.check_packed(kind, None, tmp_path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x/data/0", bytes(4 << 20))
     with refuses(path, "FASTVAE_MAX_UNPACKED"):
@@ -46,17 +46,17 @@ def test_matlabs_files_are_no_bombs(tmp_path, refuses):
     path.parent.mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, 2 << 20, dtype=np.uint8)
     scipy.savemat(path, {"noise": noise, "more": noise}, do_compression=True)
-    packed.check_packed("StanfordCars", None, tmp_path)
+    torchvision_files.check_packed("StanfordCars", None, tmp_path)
     scipy.savemat(path, {"noise": noise[:100], "zeros": np.zeros(8 << 20, np.uint8)}, do_compression=True)
     with refuses(path, "FASTVAE_MAX_UNPACKED"):
         read_torchvision("torchvision:StanfordCars", tmp_path)
     path.write_bytes(path.read_bytes()[:300])
-    packed.check_packed("StanfordCars", None, tmp_path)  # scipy tells
+    torchvision_files.check_packed("StanfordCars", None, tmp_path)  # scipy tells
     data = bytearray(path.read_bytes())
     data[140] ^= 255
     path.write_bytes(data)
     with refuses(path, "can't be read"):
-        packed.check_packed("StanfordCars", None, tmp_path)
+        torchvision_files.check_packed("StanfordCars", None, tmp_path)
 
 
 def test_hdf5_of_pcam_lies_in_its_file(tmp_path, refuses):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fastvae.data.sources.limits import as_input_error, check_unpacked
+from fastvae.data.sources.unpacking_limits import as_input_error, check_unpacked
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_regular, stored_size
 
