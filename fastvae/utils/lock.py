@@ -27,13 +27,13 @@ class Lock:
     def __init__(self, folder: Path) -> None:
         self._file = open_in_place(folder / FILE, os.O_RDWR | os.O_CREAT, "r+")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = self._file.read(_LONGEST).strip() or "another process"
-            self._file.close()
-            raise InputError(f"{folder} is in use by {holder}: wait for its end, or choose another --out") from error
+            is_ours = take_lock(self._file)
         except OSError:  # ENOLCK or ENOTSUP, on network file systems
             return
+        if not is_ours:
+            holder = self._file.read(_LONGEST).strip() or "another process"
+            self._file.close()
+            raise InputError(f"{folder} is in use by {holder}: wait for its end, or choose another --out")
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._file.flush()
