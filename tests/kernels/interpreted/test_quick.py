@@ -1,4 +1,4 @@
-"""The kernels free_bits_kl and categorical_nll on tensors that are small, and yet reach every line of them.
+"""Kernels on small tensors that reach every line of free_bits_kl and categorical_nll, and the corners of others.
 
 All shapes, types and reductions are in test_ops.py, which is slow.
 """
@@ -9,11 +9,13 @@ from typing import Any
 import fastvae.kernels._launch as launch
 import fastvae.kernels.categorical_nll as categorical
 import fastvae.kernels.free_bits_kl as free_bits
+import fastvae.kernels.importance_weighted_nll as importance_weighted
 import pytest
 import torch
 from torch import Tensor
 
 from fastvae import ops
+from fastvae.ops.internal.record_step import record_step_
 
 NAN, INF = float("nan"), float("inf")
 
@@ -143,3 +145,23 @@ def test_confident_decoders_keep_their_digits() -> None:
     assert loss.tolist() == [0.0, 2e4, pytest.approx(small, rel=1e-5, abs=0), 0.0]
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert gradient[:3, 0].tolist() == [0.0, -1.0, pytest.approx(-small, rel=1e-5, abs=0)]
+
+
+def test_large_losses_of_many_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In nats per picture they are beyond the largest exponent, 88 in fp32."""
+    monkeypatch.setattr(importance_weighted, "_TILE", 4)  # so that a program loops over its row
+    nll = 1000 + torch.arange(22.0).view(2, 11)
+    both(lambda *inputs, backend: ops.importance_weighted_nll(*inputs, backend=backend), nll, nll % 5 - 100)
+
+
+def test_the_terms_of_a_step_that_is_not_finite_are_means_over_the_rows_of_all_ranks() -> None:
+    record = torch.zeros(5, dtype=torch.float64)
+    total = torch.zeros(4, dtype=torch.float64)
+    sums = torch.tensor([21.0, 14.0, 7.0], dtype=torch.float64)
+    state = torch.tensor([9, 4])
+    record_step_(
+        torch.zeros(1), record, total, state, sums, torch.tensor([INF]), rows=7, images=5, lasting=False,
+        backend="triton",
+    )  # fmt: skip
+    assert record.tolist() == [1, 4, 3, 2, 1]
+    assert total.tolist() == [0, 0, 0, 5]
