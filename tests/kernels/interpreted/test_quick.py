@@ -165,3 +165,11 @@ def test_the_terms_of_a_step_that_is_not_finite_are_means_over_the_rows_of_all_r
     )  # fmt: skip
     assert record.tolist() == [1, 4, 3, 2, 1]
     assert total.tolist() == [0, 0, 0, 5]
+
+
+def test_the_constants_of_laplace() -> None:
+    target = torch.linspace(-1, 1, 12).view(3, 4)
+    both(
+        lambda mean, backend: ops.laplace_nll(mean, target.to(mean.dtype), scale=0.3, full=True, backend=backend),
+        target * 2,
+    )
