@@ -93,6 +93,13 @@ def test_the_rules(precision, eager, ours, objection):
     assert verdict.agrees == (objection == "")
 
 
+@pytest.mark.parametrize(("exact", "error", "agrees"), [(0, 5e-10, True), (0.01, 2e-9, False), (100, 5e-8, True)])
+def test_weights_below_1_are_judged_by_their_absolute_error(exact, error, agrees):
+    truth = torch.tensor([exact], dtype=torch.float64)
+    curves = [curve(1)._replace(weights={"w": weights}) for weights in (truth, truth + error)]
+    assert judge(curves[1], Yardstick("fp64", curves[0], curves[0])).agrees == agrees
+
+
 def test_in_fp16_both_loops_leave_out_the_steps_that_overflow(setting):
     # The CPU emulates fp16, so the command leaves it to GPUs; the loops are right here as well.
     by = Yardstick.of(setting, "fp16")

@@ -208,6 +208,12 @@ def test_runs_here(nproc: int | None, size: str | None, monkeypatch: pytest.Monk
     assert launch(nproc, ["--nproc", "x"], lambda: 3) == 3
 
 
+def test_an_agent_that_is_not_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTVAE_AGENT_PID", "abc")
+    with pytest.raises(InputError, match="FASTVAE_AGENT_PID='abc' in the environment was not set by fastvae"):
+        launch(None, [], lambda: 3)
+
+
 @pytest.mark.parametrize(
     ("nproc", "size", "says"), [(0, "1", "--nproc 0"), (-2, "4", "-2"), (2, "4", "2.* 4 "), (1, "4", "1.* 4 ")]
 )

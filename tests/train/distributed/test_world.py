@@ -170,6 +170,15 @@ def test_threads_are_no_more_than_the_cores(before, environment, size, expected,
     assert threads[-1] == expected
 
 
+def test_processes_of_other_machines_take_none_of_its_cores(monkeypatch):
+    threads = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(world, "cores", lambda: 6)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    world._set_threads(Ranks(0, 0, size=6, local_size=3))
+    assert threads == [2]
+
+
 WORK = """
 import pytest, torch
 from fastvae.utils.errors import InputError
