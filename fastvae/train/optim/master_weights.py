@@ -1,6 +1,5 @@
 """Master weights in fp32 or fp64, and the low-precision copies that a step computes with."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,25 +11,18 @@ from fastvae.models.layers import MATMUL_LAYERS
 
 
 class MasterWeights:
-    """All weights of a model, and a copy of the model that computes in ``dtype``; see :class:`.weights.Weights`.
+    """All weights of a model, and copies of those of its matmuls in ``dtype``; see :class:`.weights.Weights`.
 
     Autocast casts a weight at each use. Here each weight is cast once a step, by :meth:`refresh_copies` or by the
-    optimiser itself. The computing model shares all other parameters, and all buffers, with the model. Without a
-    ``dtype`` it is the model.
+    optimiser itself. Without a ``dtype`` there are no copies.
     """
 
     grads_are_reduced = False
 
     def __init__(self, model: VAE, dtype: torch.dtype | None) -> None:
         self.model = model
-        self.compute_model = model if dtype is None else _low_precision_copy(model, dtype)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        computing = [parameter for parameter in self.compute_model.parameters() if parameter.requires_grad]
-        pairs = zip(self.parameters, computing, strict=True)
-        self.low_precision_copies: Mapping[Tensor, Tensor] = {
-            master: low.detach() for master, low in pairs if master is not low
-        }
-        self.refresh_copies()
+        self.low_precision_copies: Mapping[Tensor, Tensor] = {} if dtype is None else _copies(model, dtype)
 
     @torch.no_grad()
     def refresh_copies(self) -> None:
@@ -62,17 +54,11 @@ class MasterWeights:
         return state
 
 
-def _low_precision_copy(model: VAE, dtype: torch.dtype) -> VAE:
-    """Copy a model with the weights of its matmuls and convolutions cast, and everything else shared."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    for module in model.modules():
-        if isinstance(module, MATMUL_LAYERS):
-            for parameter in module.parameters(recurse=False):
-                shared.pop(id(parameter), None)
-    # deepcopy shares what is in its memo; it copies the rest, and a tensor that two layers share once.
-    low = copy.deepcopy(model, dict(shared))
-    for module in low.modules():
-        if isinstance(module, MATMUL_LAYERS):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
-    return low
+def _copies(model: VAE, dtype: torch.dtype) -> dict[Tensor, Tensor]:
+    """Copy the weights of matmuls and convolutions; a weight that two layers share is copied once."""
+    return {
+        parameter: parameter.detach().to(dtype).requires_grad_(parameter.requires_grad)
+        for module in model.modules()
+        if isinstance(module, MATMUL_LAYERS)
+        for parameter in module.parameters(recurse=False)
+    }

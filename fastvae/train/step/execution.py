@@ -3,119 +3,181 @@
 There are three ways to run the same operators. ``eager`` is plain autograd. ``traced`` records the operators of forward
 and backward once for each batch shape and runs them as a flat graph: no autograd, no modules. ``compiled`` gives that
 graph to TorchInductor, which fuses what is between the matmuls.
+
+A model that is known to be pure (:mod:`.known`) is recorded without checks. Any other is recorded under guards
+(:mod:`.guarded`), and if its forward pass cannot be recorded, its steps are eager.
 """
 
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
-from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastvae.train.checkpoint.rng import preserve_rng_state
-from fastvae.train.config import Execution
+from fastvae.train.config import SettledExecution
 
-from .inductor import compiling
+from .guarded import GuardedStep, NotRecordableError
+from .known import is_known
 from .loss import TRAIN_STREAM, StepLoss, StepScalars
-from .passes.batch_matmuls import batch_matmuls
-from .passes.drop_ones import drop_ones
-from .passes.fuse_activations import fuse_activations
-from .passes.fuse_group_norm import fuse_group_norms, reshape_views
-from .passes.fuse_pixels import fuse_pixels
+from .record import record
 
-# Inductor would check the strides at every step, though the graph was traced with them: 2 % of leaky's steps on a CPU.
-_OPTIONS = {"size_asserts": False, "alignment_asserts": False}
-Result = tuple[Tensor, list[Tensor]]
+Result = tuple[Tensor, list[Tensor | None]]
 
 
 class Step:
     """Computes the sums of a loss and its gradients in the parameters that require one, in the model's order.
 
-    startup_s: the seconds spent so far on tracing and compiling.
+    Args:
+        loss: the loss, whose parameters are trained.
+        execution: "eager", "traced" or "compiled".
+        autocast: the context of the forward pass.
+        copies: the low-precision copies that a step computes with in place of some parameters.
+
+    Attributes:
+        startup_s: the seconds spent so far on tracing and compiling.
+        refusal: why the steps are eager although another execution was asked for, or None.
     """
 
     def __init__(
-        self, loss: StepLoss, execution: Execution, autocast: Callable[[], AbstractContextManager[Any]]
+        self,
+        loss: StepLoss,
+        execution: SettledExecution,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        copies: Mapping[Tensor, Tensor] = MappingProxyType({}),
     ) -> None:
         self._loss = loss
         self._execution = execution
         self._autocast = autocast
-        named = dict(loss.named_parameters())
-        self._names = [name for name, parameter in named.items() if parameter.requires_grad]
-        self._parameters = [named[name] for name in self._names]
-        self._constant = {name: tensor.detach() for name, tensor in named.items() if name not in set(self._names)}
-        self._constant |= dict(loss.named_buffers())
-        self._traces: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._copies = copies
+        self._named = dict(loss.named_parameters())
+        self._parameters: list[Tensor] = [value for value in self._named.values() if value.requires_grad]
+        self.is_known = is_known(loss)
+        self._records: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._guarded = GuardedStep(loss, self._parameters, copies, autocast)
         self.startup_s = 0.0
+        self.refusal: str | None = None
+
+    @property
+    def is_eager(self) -> bool:
+        """Return whether the model's own Python runs in each step."""
+        return self._execution == "eager"
+
+    @property
+    def records(self) -> int:
+        """Return the number of records made under guards."""
+        return self._guarded.records
 
     def __call__(
         self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars, *, is_full: bool = True
     ) -> Result:
         """Return the sums ``[objective, nll, kl]`` (3,) over the rows, and the gradients of the weighted loss.
 
+        The gradient of a parameter that the loss does not depend on is None, as autograd leaves it.
+
         The last batch of an epoch may not be full. It is then traced even if others are compiled: one step in hundreds
         does not earn back the seconds that compiling for its shape takes.
         """
-        if self._execution == "eager":
-            with self._autocast():
-                loss, sums = self._loss(images, noise_state, row_offset, TRAIN_STREAM, scalars)
-            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
-            return sums, list(gradients)
-        inputs = [tensor.detach() for tensor in self._parameters]
-        inputs += [*self._constant.values(), images, noise_state, *scalars]
+        arguments = (images, noise_state, row_offset, scalars)
         compiled = self._execution == "compiled" and is_full
+        if self._execution == "eager":
+            return self._eager(*arguments) if self.is_known else self._backward(*arguments)
+        if self.is_known:
+            return self._known(*arguments, compiled=compiled)
+        before = self._guarded.records
+        started = time.perf_counter()
+        try:
+            return self._guarded(*arguments, compiled=compiled)
+        except NotRecordableError as error:
+            self.refusal = f"the model {error}"
+            self._execution = "eager"
+            return self._backward(*arguments)
+        finally:
+            if self._guarded.records != before or self.refusal is not None:
+                self.startup_s += time.perf_counter() - started
+
+    def capture(self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars) -> str | None:
+        """Return why the step cannot be recorded, or None if it can. The model's Python is read, but not run."""
+        if self.is_known:
+            return None
+        try:
+            self._guarded.capture(images, noise_state, row_offset, scalars, compiled=False)
+        except NotRecordableError as error:
+            return f"the model {error}"
+        return None
+
+    def recheck(self) -> None:
+        """Look at the model again, which the caller's code may have changed: hooks, other layers, frozen weights."""
+        self.is_known = is_known(self._loss)
+        self._named = dict(self._loss.named_parameters())
+
+    def _eager(self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars) -> Result:
+        arguments = (images, noise_state, row_offset, TRAIN_STREAM, scalars)
+        leaves = [self._copies.get(parameter, parameter) for parameter in self._parameters]
+        with self._autocast(), torch.enable_grad():
+            if self._copies:
+                copied = {name: self._copies[value] for name, value in self._named.items() if value in self._copies}
+                loss, sums = functional_call(self._loss, copied, arguments)
+            else:
+                loss, sums = self._loss(*arguments)
+            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+        return sums, list(gradients)
+
+    def _backward(self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars) -> Result:
+        """Run the model's Python as a training loop in plain torch does, with autocast and ``backward()``.
+
+        That runs every kind of hook, and reentrant checkpointing, which torch.autograd.grad refuses.
+        """
+        kept = [parameter.grad for parameter in self._parameters]
+        for parameter in self._parameters:
+            parameter.grad = None
+        try:
+            with torch.enable_grad():
+                with self._autocast():
+                    loss, sums = self._loss(images, noise_state, row_offset, TRAIN_STREAM, scalars)
+                loss.backward()
+            gradients = [parameter.grad for parameter in self._parameters]
+        finally:
+            for parameter, grad in zip(self._parameters, kept, strict=True):
+                parameter.grad = grad
+        return sums.detach(), [
+            gradient if gradient is None else gradient.to(self._copies.get(parameter, parameter).dtype)
+            for parameter, gradient in zip(self._parameters, gradients, strict=True)
+        ]
+
+    def _known(
+        self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars, *, compiled: bool
+    ) -> Result:
+        buffers = dict(self._loss.named_buffers())
+        inputs = [self._copies.get(value, value).detach() for value in self._named.values()]
+        inputs += [*buffers.values(), images, noise_state, *scalars]
         key = (images.shape, images.stride(), images.dtype, row_offset, compiled)
-        if key not in self._traces:
+        if key not in self._records:
             started = time.perf_counter()
             with preserve_rng_state(images.device):  # a compiler may draw random inputs to benchmark with
-                self._traces[key] = self._trace(inputs, row_offset, compiled=compiled)
+                function = self._function([*self._named, *buffers], row_offset)
+                self._records[key] = record(function, inputs, compiled=compiled)
             self.startup_s += time.perf_counter() - started
         with torch.no_grad():
-            sums, *gradients = self._traces[key](*inputs)
+            sums, *gradients = self._records[key](*inputs)
         return sums, gradients
 
-    def _trace(self, inputs: list[Tensor], row_offset: int, *, compiled: bool) -> Callable[..., Any]:
-        count = len(self._names)
-        names = [*self._names, *self._constant]
+    def _function(self, names: list[str], row_offset: int) -> Callable[..., tuple[Tensor | None, ...]]:
+        """Return the step as a function of the tensors of these names, images, noise state and scalars."""
+        wanted = [name for name, value in self._named.items() if value.requires_grad]
 
-        def function(*tensors: Tensor) -> tuple[Tensor, ...]:
-            parameters = [tensor.requires_grad_() for tensor in tensors[:count]]
-            state = dict(zip(names, [*parameters, *tensors[count:]], strict=False))
+        def function(*tensors: Tensor) -> tuple[Tensor | None, ...]:
+            state = dict(zip(names, tensors, strict=False))
+            leaves = [state[name].requires_grad_() for name in wanted]
             images, noise_state, *scalars = tensors[len(names) :]
-            with self._autocast():
+            with self._autocast(), torch.enable_grad():
                 arguments = (images, noise_state, row_offset, TRAIN_STREAM, StepScalars(*scalars))
                 loss, sums = functional_call(self._loss, state, arguments)
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+                gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
             return sums, *gradients
 
-        # With fake tensors, tracing computes nothing, draws no random numbers and changes no buffer.
-        graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
-        reshape_views(graph)
-        drop_ones(graph)
-        batch_matmuls(graph, fused=compiled)
-        graph.graph.eliminate_dead_code()
-        if not compiled:
-            fuse_activations(graph)
-            fuse_group_norms(graph)
-            fuse_pixels(graph)
-        graph.recompile()
-        return _compiled(graph, inputs) if compiled else graph
-
-
-def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-    """Compile a graph by TorchInductor, without torch.compile's guards: the shapes are those of the trace.
-
-    Compiled code is kept beside fastvae's other caches, unless TORCHINDUCTOR_CACHE_DIR names another folder.
-    """
-    from torch._inductor import compile as inductor  # noqa: PLC0415 -- it takes seconds to import, and few runs compile
-
-    with torch.no_grad(), warnings.catch_warnings(), compiling():
-        # torch 2.11 recommends TF32 for fp32 matmuls; --tf32 decides that.
-        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
-        function: Callable[..., Any] = inductor(graph, list[Any](inputs), _OPTIONS)
-    return function
+        return function
