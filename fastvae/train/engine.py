@@ -104,7 +104,7 @@ class Engine:
         if world.size > 1 or config.accumulate > 1 or changed:
             self._gradients = FlatGradients(self._weights, world, self._micro_batches, sent, changed=changed)
         self._match = GradientMatcher(self._weights.parameters)
-        self._ema = None if config.ema is None else EMA(self.model, config.ema)
+        self._ema = None if config.ema is None else EMA(self.model, config.ema, self.counter.step)
         evaluated = self._weights.compute_model if self._ema is None else self._ema.model
         self._eval_loss = StepLoss(evaluated, config.backend)
         self._state = TrainState(self._weights, self._ema, self.optimizer, self.scaler, self.counter)

@@ -108,7 +108,8 @@ class OptimisationConfig:
         metavar="DECAY",
         shown_default="no average",
         help="Keep an exponential moving average of the weights with this decay, 0.999 for example; evaluate it and "
-        "save it as the run's result.",
+        "save it as the run's result. After n steps the decay is at most (1 + n) / (10 + n), so that the average soon "
+        "forgets the initial weights.",
         low=0,
         high=1,
         example="0.999",

@@ -1,5 +1,8 @@
 """A checkpoint that was committed once is read for ever: the run goes on as if it had never stopped.
 
+These were made before the decay of averaged weights had a warm-up: their averages, and so their test losses, begin
+further back, and catch up.
+
 This file made its folder, when the format was new: `python tests/train/checkpoint/test_old_checkpoint.py`. A later
 format gets a folder of its own, and this one stays.
 """
@@ -41,12 +44,15 @@ def test_it_goes_on(name, tmp_path):
     whole = train(tmp_path / "whole")
     lines = [(run / "metrics.jsonl").read_text().splitlines() for run in (folder, whole.folder)]
     for old, new in (map(json.loads, both) for both in zip(*lines, strict=True)):
-        for term in ("loss", "nll", "kl"):
+        for term in ("loss", "nll", "kl") if old["split"] == "train" else ():
             assert old[term] == pytest.approx(new[term], rel=1e-9)
+    gaps = [json.loads(old)["loss"] - json.loads(new)["loss"] for old, new in zip(*lines, strict=True)][1::2]
+    assert max(map(abs, gaps[2:])) < 1e-3 < abs(gaps[0])
     (_, old, _), (_, new, _) = (checkpoint.newest(run / "checkpoints") for run in (folder, whole.folder))
     assert old.tensors.keys() == new.tensors.keys()
     for key in new.tensors.keys() - {"generator.cpu"}:  # which neither format had, and this model draws nothing from
-        torch.testing.assert_close(old.tensors[key], new.tensors[key], rtol=1e-9, atol=1e-12)
+        bound = 1e-3 if key.startswith("ema.") else 1e-12
+        torch.testing.assert_close(old.tensors[key], new.tensors[key], rtol=1e-9, atol=bound)
 
 
 if __name__ == "__main__":
