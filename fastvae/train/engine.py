@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from .optim.schedule import Plan, Schedule
 from .optim.step_counter import StepCounter
 from .optim.weights import Weights
 from .report.metrics import Metrics
-from .step.evaluate import evaluate
+from .step.evaluate import eval_mode, evaluate
 from .step.execution import Step
 from .step.hooks import Hooks
 from .step.loss import StepLoss, StepScalars
@@ -64,7 +64,8 @@ class Engine:
         self._hooks = hooks or Hooks()
         self._recipe = config.recipe
         self.is_sharded = config.parallel == "fsdp" and world.size > 1
-        self.model = model.to(wide)
+        # These leave complex buffers complex, unlike nn.Module.to(dtype).
+        self.model = model.double() if wide == torch.float64 else model.float()
         if not self.is_sharded:
             self.model.to(world.device)
             world.broadcast([*model.parameters(), *model.buffers()])
@@ -105,8 +106,7 @@ class Engine:
             self._gradients = FlatGradients(self._weights, world, self._micro_batches, sent, changed=changed)
         self._match = GradientMatcher(self._weights.parameters)
         self._ema = None if config.ema is None else EMA(self.model, config.ema, self.counter.step)
-        evaluated = self._weights.compute_model if self._ema is None else self._ema.model
-        self._eval_loss = StepLoss(evaluated, config.backend)
+        self._eval_loss = StepLoss(self.model, config.backend)
         self._state = TrainState(self._weights, self._ema, self.optimizer, self.scaler, self.counter)
 
     def _make_step(
@@ -119,9 +119,9 @@ class Engine:
             from .step.sharded import ShardedStep  # noqa: PLC0415 -- it imports the former
 
             shards = ShardedWeights(self.model, self.world, low, sent)
-            return shards, ShardedStep(loss(shards.compute_model), shards, self._autocast)
+            return shards, ShardedStep(loss(shards.model), shards, self._autocast)
         weights = MasterWeights(self.model, low)
-        return weights, Step(loss(weights.compute_model), config.execution, self._autocast)
+        return weights, Step(loss(self.model), config.execution, self._autocast, weights.low_precision_copies)
 
     def _let_optimizer_skip(self) -> bool:
         """Have the optimiser skip non-finite steps by itself, on the device, if it can. Returns whether it does.
@@ -149,7 +149,7 @@ class Engine:
         if self._gradients is None:
             is_full = batch.rows == self._full
             sums, gradients = self._step(batch.images, self.counter.state, batch.row_offset, scalars, is_full=is_full)
-            checked = gradients
+            checked = [gradient for gradient in gradients if gradient is not None]
         else:
             sums = self._accumulate(self._gradients, batch, scalars)
             # Scaled gradients may overflow: the scaler tests them, and the alarm tests the loss.
@@ -184,6 +184,8 @@ class Engine:
             total += sums
             flat.accumulate(gradients, is_first=number == 0)
         flat.raise_alarm(total)
+        if not self.is_sharded:
+            flat.leave_unused(self.world, agree=self._runs_python)
         if self.world.size > 1:
             with self._hooks.communicating():
                 flat.all_reduce(self.world)
@@ -210,7 +212,7 @@ class Engine:
         weight = self._batch_weights[rows]
         return self._scalars._replace(weight=self.scaler.scale(weight) if self.scaler.is_enabled() else weight)
 
-    def _update(self, gradients: list[Tensor]) -> None:
+    def _update(self, gradients: list[Tensor | None]) -> None:
         if isinstance(self.optimizer, Adam):
             self.optimizer.step_with(gradients)
             return
@@ -228,24 +230,35 @@ class Engine:
         self.scaler.update()
 
     @property
-    def result(self) -> VAE:
-        """The model that is evaluated and sampled: with the moving average of the weights, if the run keeps one."""
-        return self.model if self._ema is None else self._ema.model
+    def _runs_python(self) -> bool:
+        """Return whether steps run a forward pass that may do something else each time."""
+        return isinstance(self._step, Step) and self._step.is_eager and not self._step.is_known
+
+    @property
+    def refusal(self) -> str | None:
+        """Return why the steps are eager although another execution was asked for, or None."""
+        return None if self.is_sharded else self._step.refusal  # type: ignore[union-attr]
 
     @property
     def startup_s(self) -> float:
         """The seconds spent on tracing and compiling."""
         return self._step.startup_s
 
-    def using_result(self) -> AbstractContextManager[Any]:
-        """Return a context to compute with ``result`` in: sharded weights are gathered in their low precision."""
-        return self._autocast() if self.is_sharded else nullcontext()
+    @contextmanager
+    def using_result(self) -> Iterator[VAE]:
+        """Yield the model with the weights that are evaluated: their moving average, if the run keeps one.
+
+        Sharded weights are gathered in their low precision inside the context.
+        """
+        averaged = nullcontext() if self._ema is None else self._ema.applied()
+        with averaged, self._autocast() if self.is_sharded else nullcontext():
+            yield self.model
 
     def evaluate(self, loader: Loader, epoch: int) -> Metrics:
         """Return the ELBO over a loader's images; the same noise for any batch size or number of ranks. Collective."""
         noise = Noise(self.seed, epoch, device=self.world.device)
-        sums, images = evaluate(self._eval_loss.eval(), loader, noise, autocast=self._autocast)
-        self._eval_loss.train()
+        with self.using_result() as model, eval_mode(model):
+            sums, images = evaluate(self._eval_loss, loader, noise, autocast=self._autocast)
         self.world.all_reduce(sums)
         return Metrics.from_sums(sums, images)
 

@@ -26,6 +26,7 @@ from .report.run_folder import RunFolder
 from .report.run_log import RunLog
 from .report.throughput import Throughput
 from .run_state import RunState, refusing_foreign
+from .step.evaluate import eval_mode
 from .step.hooks import Hooks
 from .step.nonfinite import REMEDY
 from .stopping import Interrupt, Stopping
@@ -176,8 +177,8 @@ class Loop:
         self.engine.nonfinite.log.zero_()
         self.meter = Throughput()
         self.loader.set_epoch(self.epoch)
-        end = EpochEnd(self.epoch, self.step, train, test, self.engine.result)
-        with self.engine.using_result():
+        with self.engine.using_result() as model:
+            end = EpochEnd(self.epoch, self.step, train, test, model)
             for callback in self._callbacks:
                 if callback(end):
                     self._stopping.by_callback = True
@@ -205,9 +206,8 @@ class Loop:
         test = self.engine.evaluate(self.test_loader, self.epoch)
         rate = self.test_loader.count / (time.perf_counter() - started)
         images = self.test_loader.first(8)
-        with self.engine.using_result():
-            grid = reconstruction_grid(images, self.engine.result.eval().reconstruct(images))
-        self.engine.result.train()  # eval mode until here, so that no BatchNorm's statistics change
+        with self.engine.using_result() as model, eval_mode(model):  # no BatchNorm's statistics change
+            grid = reconstruction_grid(images, model.reconstruct(images))
         return test, rate, grid
 
     def _check_finite(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fastvae.data import Dataset, Loader
 from fastvae.data.loaders.reader_processes import killed_readers_told
 from fastvae.models import VAE, build
+from fastvae.models.conv import has_convolutions
 from fastvae.ops import Noise, bits_per_dimension
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
@@ -36,14 +37,16 @@ from .inputs import check_pixels, deliver, open_data
 from .loop import Loop
 from .measure import autotune
 from .measure.profile import FILE, Profiling, profiled
+from .own_model import check_last_batch, check_model, settle_execution
 from .report.epoch_end import Callback
 from .report.figures import reconstruction_grid, sample_grid, write_curves, write_image
 from .report.metrics import Metrics
 from .report.progress import table
 from .report.run_folder import RunFolder, agent, default_path, read_config
 from .run_state import restore
+from .step.evaluate import eval_mode
 from .step.loss import SAMPLE_STREAM
-from .step.memory_format import choose_memory_format
+from .step.memory_format import choose_memory_format, keeping_nchw
 from .step.torch_flags import torch_flags
 
 _COPIES = 3  # of the weights' memory, at least, to train them: the weights and two moments
@@ -81,9 +84,18 @@ def run(
         world = stack.enter_context(open_world(config.device))
         stack.enter_context(torch_flags(config, world.device))
         stack.enter_context(preserve_rng_state(world.device))
+        stack.enter_context(torch.inference_mode(False))  # the caller may be in the middle of an evaluation
+        stack.enter_context(torch.enable_grad())
         dataset = open_data(config, world, dataset)
         console = Terminal(quiet=quiet or not world.is_rank_0)
+        why_eager = None
         if model is not None:
+            check_model(model)
+            config, why_eager = settle_execution(config, model, dataset)
+        if model is not None and why_eager is not None:
+            if has_convolutions(model):
+                stack.enter_context(keeping_nchw(model))
+        elif model is not None:
             # On the CPU all ranks find the same, and a model that is to be sharded may be too large for one GPU.
             where = world.device if world.size == 1 else torch.device("cpu")
             dataset, told = stack.enter_context(choose_memory_format(model, dataset, config, where))
@@ -98,7 +110,11 @@ def run(
         if config.binarize:
             check_binarize(dataset, model.likelihood)
         loaders = deliver(config, dataset, world)
+        if own:
+            check_last_batch(model, loaders.train, config, world)
         config, choice = _tune(config, model, loaders.train, world)
+        if why_eager is not None:
+            choice = replace(choice, source=why_eager)
         path = config.out or default_path(config)
         with world.raise_together():
             folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_rank_0 else None
@@ -212,10 +228,9 @@ def _is_restart(path: Path) -> bool:
 
 def _figures(loop: Loop) -> tuple[Tensor, Tensor]:
     """Draw samples, and test images above their reconstructions. Collective, as weights may be sharded."""
-    model = loop.engine.result.eval()
     images = loop.test_loader.first(32)
     noise = Noise(loop.config.seed, stream=SAMPLE_STREAM, device=loop.world.device)
-    with loop.engine.using_result():
+    with loop.engine.using_result() as model, eval_mode(model):
         return sample_grid(model.sample(64, noise)), reconstruction_grid(images, model.reconstruct(images))
 
 

@@ -14,7 +14,7 @@ from fastvae.train.optim.step_counter import StepCounter
 from fastvae.train.optim.weights import Weights
 
 from .checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
-from .load_weights import fitting, load_weights
+from .load_weights import fitting
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class TrainState:
     def ema_tensors(self) -> Iterator[Tensor]:
         """Yield the averaged weights, if there are any."""
         if self.ema is not None:
-            yield from self.ema.model.parameters()
+            yield from self.ema.averages.values()
 
     def loss_scale(self) -> list[Tensor]:
         """Return the tensors of the loss scale, if there is one."""
@@ -72,7 +72,7 @@ class TrainState:
         """
         tensors = {f"model.{name}": tensor for name, tensor in self.weights.state_dict().items()}
         if self.ema is not None:
-            tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.model.named_parameters()}
+            tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.averages.items()}
         return tensors
 
     def to_checkpoint(self) -> Checkpoint:
@@ -87,7 +87,9 @@ class TrainState:
         """Load what :meth:`to_checkpoint` gave. Raises InputError for a checkpoint of another network or optimiser."""
         self.weights.load_state_dict(fitting(self.weights.model, saved, average=False))
         if self.ema is not None:
-            load_weights(self.ema.model, saved, average=True)
+            averaged = fitting(self.weights.model, saved, average=True)
+            for name, average in self.ema.averages.items():
+                average.copy_(averaged[name])
         full = unflatten_optimizer(saved.part("optimizer"), saved.values["optimizer"])
         state = self.weights.shard_optim_state(full)
         check_state(self.optimizer, state, saved.values.get("step", 0))

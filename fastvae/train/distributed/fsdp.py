@@ -31,7 +31,6 @@ class ShardedWeights:
 
     def __init__(self, model: VAE, world: World, low: torch.dtype | None, sent: torch.dtype | None) -> None:
         self.model = model
-        self.compute_model = model
         self._world = world
         self._sent = sent
         self._wide = next(model.parameters()).dtype

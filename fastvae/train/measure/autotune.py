@@ -6,7 +6,6 @@ batch: the next run makes the same one at once.
 """
 
 import contextlib
-import copy
 import hashlib
 import itertools
 import json
@@ -26,6 +25,7 @@ from fastvae.train.config.schedules import plan
 from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs, can_capture
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
+from fastvae.train.step.copy_model import copy_model
 from fastvae.utils.files import own_folder, read_json, write_text
 from fastvae.utils.machine import cache_folder, device_name
 from fastvae.utils.settings import marked
@@ -101,7 +101,7 @@ def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world
 
     def turn(precision: SettledPrecision, execution: SettledExecution) -> _Turn:
         settings = settle(config, precision, execution)
-        engine = Engine(copy.deepcopy(model), settings, world, plan(config, len(loader)), loader.count)
+        engine = Engine(copy_model(model), settings, world, plan(config, len(loader)), loader.count)
         in_graph = config.replay == "auto" and isinstance(loader, ResidentLoader) and can_capture(engine, loader)
         return _Turn(engine, batch, in_graph=in_graph)
 

@@ -1,6 +1,5 @@
 """The roofline of a step: the FLOPs of its matmuls, and the rate at which this device multiplies matrices."""
 
-import copy
 import time
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from fastvae.models import VAE
 from fastvae.ops import Noise
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import TrainConfig
+from fastvae.train.step.copy_model import copy_model
 from fastvae.train.step.execution import Step
 from fastvae.train.step.loss import StepLoss, StepScalars
 
@@ -42,7 +42,7 @@ def count_flops(model: VAE, config: TrainConfig, images: Tensor) -> int:
     1200000
     """
     objective = StepLoss(
-        copy.deepcopy(model).float(), config.backend, config.objective, config.objective_options(len(images))
+        copy_model(model).float(), config.backend, config.objective, config.objective_options(len(images))
     )
     one = torch.ones((), device=images.device)
     noise = Noise(0, 0, device=images.device)

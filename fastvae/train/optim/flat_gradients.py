@@ -52,17 +52,51 @@ class FlatGradients:
         self._local_views = [_view_like(view, like) for view, like in zip(views, weights.parameters, strict=True)]
         *views, self.alarm = self.buffer.split(sizes)
         self._gradients = [_view_like(view, like) for view, like in zip(views, weights.parameters, strict=True)]
+        self._is_used = [True] * len(self._gradients)
         for parameter, gradient in zip(weights.parameters, self._gradients, strict=True):
             parameter.grad = gradient
         is_cast = sent is not None and self._shared is None and not weights.grads_are_reduced
         self._sent = torch.empty_like(self.buffer, dtype=sent) if is_cast else None
 
-    def accumulate(self, gradients: list[Tensor], *, is_first: bool) -> None:
-        """Add the gradients of a micro-batch; those of the first replace what the last step left."""
+    def accumulate(self, gradients: list[Tensor | None], *, is_first: bool) -> None:
+        """Add the gradients of a micro-batch; those of the first replace what the last step left.
+
+        None stands for a parameter that the loss does not depend on, and counts as zero.
+        """
         if is_first:
-            _copy(self._local_views, gradients)
+            self._is_used = [gradient is not None for gradient in gradients]
+            if not all(self._is_used):
+                pairs = zip(self._local_views, self._is_used, strict=True)
+                torch._foreach_zero_([view for view, used in pairs if not used])
         else:
-            torch._foreach_add_(self._local_views, [gradient.to(self._local.dtype) for gradient in gradients])
+            self._is_used = [
+                used or gradient is not None for used, gradient in zip(self._is_used, gradients, strict=True)
+            ]
+        both = zip(self._local_views, gradients, strict=True)
+        given = [(view, gradient) for view, gradient in both if gradient is not None]
+        views = [view for view, _ in given]
+        present = [gradient for _, gradient in given]
+        if is_first:
+            _copy(views, present)
+        elif views:
+            torch._foreach_add_(views, [gradient.to(self._local.dtype) for gradient in present])
+
+    def leave_unused(self, world: World, *, agree: bool) -> None:
+        """Set the ``grad`` of parameters that no micro-batch used to None, so that the optimiser leaves them alone.
+
+        With several ranks a parameter is left alone if no rank uses it, on which they have to agree at each step
+        (collective); without ``agree`` its gradient is zero instead.
+        """
+        is_used = self._is_used
+        if world.size > 1:
+            if agree:
+                counts = torch.tensor(is_used, dtype=torch.float32, device=self.buffer.device)
+                world.all_reduce(counts)
+                is_used = (counts > 0).tolist()
+            else:
+                is_used = [True] * len(is_used)
+        for parameter, gradient, used in zip(self._weights.parameters, self._gradients, is_used, strict=True):
+            parameter.grad = gradient if used else None
 
     def raise_alarm(self, sums: Tensor) -> None:
         """Set this rank's alarm: NaN unless the sums of its loss and terms are finite."""
@@ -107,17 +141,19 @@ class GradientMatcher:
         self._weights = [weight.detach() for weight in weights]
         self._buffers: dict[int, Tensor] = {}
 
-    def __call__(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+    def __call__(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the gradients, in the order of the weights; copies are valid until the next call."""
         matching = list(gradients)
-        others = []
+        others: list[tuple[Tensor, Tensor]] = []
         for k, (weight, gradient) in enumerate(zip(self._weights, gradients, strict=True)):
+            if gradient is None:
+                continue
             if gradient.dtype != weight.dtype or gradient.stride() != weight.stride():
                 if k not in self._buffers:
                     self._buffers[k] = torch.empty_like(weight)
                 matching[k] = self._buffers[k]
-                others.append(k)
-        _copy([matching[k] for k in others], [gradients[k] for k in others])
+                others.append((self._buffers[k], gradient))
+        _copy([target for target, _ in others], [source for _, source in others])
         return matching
 
 

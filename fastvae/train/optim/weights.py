@@ -16,7 +16,6 @@ class Weights(Protocol):
     :class:`fastvae.train.distributed.fsdp.ShardedWeights` holds a shard of each (FSDP).
 
     model: the model whose weights these are. With FSDP its parameters are DTensors.
-    compute_model: the model that forward and backward run through.
     parameters: what the optimiser updates, in fp32 or fp64: whole parameters, or this rank's shards.
     low_precision_copies: the bf16 or fp16 copy of each parameter that is kept in one; FSDP keeps none, as it casts
         while it gathers.
@@ -24,7 +23,6 @@ class Weights(Protocol):
     """
 
     model: VAE
-    compute_model: VAE
     parameters: list[nn.Parameter]
     low_precision_copies: Mapping[Tensor, Tensor]
     grads_are_reduced: bool

@@ -4,8 +4,8 @@ There are three ways to run the same operators. ``eager`` is plain autograd. ``t
 and backward once for each batch shape and runs them as a flat graph: no autograd, no modules. ``compiled`` gives that
 graph to TorchInductor, which fuses what is between the matmuls.
 
-A model that is known to be pure (:mod:`.known`) is recorded without checks. Any other is recorded under guards
-(:mod:`.guarded`), and if its forward pass cannot be recorded, its steps are eager.
+A model that is known to be pure (:mod:`.recording.known`) is recorded without checks. Any other is recorded under
+guards (:mod:`.recording.guarded`), and if its forward pass cannot be recorded, its steps are eager.
 """
 
 import time
@@ -15,16 +15,16 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import SettledExecution
 
-from .guarded import GuardedStep, NotRecordableError
-from .known import is_known
 from .loss import TRAIN_STREAM, StepLoss, StepScalars
-from .record import record
+from .recording.guarded import GuardedStep, NotRecordableError
+from .recording.known import is_known
+from .recording.record import record
 
 Result = tuple[Tensor, list[Tensor | None]]
 

@@ -31,9 +31,9 @@ class ShardedStep:
         scalars: StepScalars,
         *,
         is_full: bool = True,  # noqa: ARG002 -- nothing is compiled here
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, list[Tensor | None]]:
         """Return the sums of the terms over this rank's rows, and its shards of the gradients summed over all ranks."""
         with self._autocast():
             loss, sums = self._loss(images, noise_state, row_offset, TRAIN_STREAM, scalars)
         loss.backward()
-        return sums.detach(), self._weights.take_gradients()
+        return sums.detach(), [*self._weights.take_gradients()]

@@ -7,15 +7,17 @@ from torch.nn.modules import module as torch_module
 _PURE = frozenset(
     {
         nn.CELU, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.ELU,
-        nn.Flatten, nn.GELU, nn.GroupNorm, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.LayerNorm, nn.LeakyReLU, nn.Linear,
-        nn.Mish, nn.PReLU, nn.PixelShuffle, nn.PixelUnshuffle, nn.ReLU, nn.ReLU6, nn.SELU, nn.Sequential, nn.SiLU,
-        nn.Sigmoid, nn.Softplus, nn.Tanh, nn.Unflatten, nn.Upsample,
+        nn.Flatten, nn.GELU, nn.GroupNorm, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.LayerNorm, nn.LeakyReLU,
+        nn.Linear, nn.Mish, nn.PReLU, nn.PixelShuffle, nn.PixelUnshuffle, nn.ReLU, nn.ReLU6, nn.SELU, nn.Sequential,
+        nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Tanh, nn.Unflatten, nn.Upsample,
     }
 )  # fmt: skip
 _HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
 )  # fmt: skip
-_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
+_GLOBAL_HOOKS = (
+    "_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks",
+)  # fmt: skip
 
 
 def is_known(model: nn.Module) -> bool:
@@ -41,6 +43,4 @@ def _is_plain(parameter: nn.Parameter) -> bool:
 
 def has_hooks(parameter: nn.Parameter) -> bool:
     """Return whether hooks are registered on a parameter's gradient."""
-    return bool(
-        getattr(parameter, "_backward_hooks", None) or getattr(parameter, "_post_accumulate_grad_hooks", None)
-    )
+    return bool(getattr(parameter, "_backward_hooks", None) or getattr(parameter, "_post_accumulate_grad_hooks", None))

@@ -1,9 +1,9 @@
 """A training step of a model that fastvae does not know: recorded, and run as a record only where that is proven equal.
 
 TorchDynamo reads the Python of the model's forward pass and derives guards: the conditions (flags, attributes, hooks,
-shapes, types) under which the operators are the ones that it found. They are checked at each step. A forward that cannot
-be read, or that does anything besides computing its results (counts calls, draws from Python's generators, branches on
-the values of a tensor), is not recorded.
+shapes, types) under which the operators are the ones that it found. They are checked at each step. A forward pass that
+cannot be read, or that does anything besides computing its results (counts calls, draws from Python's generators,
+branches on the values of a tensor), is not recorded.
 """
 
 import types
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from .loss import TRAIN_STREAM, StepLoss, StepScalars
+from fastvae.train.step.loss import TRAIN_STREAM, StepLoss, StepScalars
+
 from .record import record
 
 # Dynamo's defaults leave out guards that it takes to be costly; numpy's functions become torch's, with other numbers.
@@ -96,7 +97,7 @@ class GuardedStep:
             self._run(arguments)
         result = self.result
         self.result = None
-        assert result is not None  # noqa: S101 -- Dynamo called the record
+        assert result is not None
         return result
 
     def _guards_hold(self, arguments: tuple[Any, ...]) -> bool:
@@ -131,7 +132,8 @@ class GuardedStep:
         if config.disable:
             raise NotRecordableError("cannot be read, as torch.compile is disabled")
         self.compiled = compiled
-        self._call = self._call or torch.compile(_private(_forward), backend=self._backend, fullgraph=True, dynamic=False)
+        if self._call is None:
+            self._call = torch.compile(_private(_forward), backend=self._backend, fullgraph=True, dynamic=False)
         self._captures = True
         self.only_checks = True
         self._refusal = None
@@ -213,35 +215,37 @@ def _forward(
 
 def _private(function: types.FunctionType | Callable[..., Any]) -> Callable[..., Any]:
     """Copy a function with code of its own: Dynamo keeps its records with the code, and limits their number."""
-    return types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)  # type: ignore[union-attr]
+    return types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
 
 def _impurity(graph: GraphModule, examples: list[Any]) -> str | None:
     """Return what a forward pass does besides computing, as Dynamo has read it, or None."""
+    if not all(isinstance(example, Tensor) for example in examples):
+        return "computes with Python numbers that change from step to step"
+    outputs = next(node for node in graph.graph.nodes if node.op == "output").args[0]
+    if [tuple(output.meta["example_value"].shape) for output in outputs] != [(), (3,)]:
+        return "returns its loss in a form that cannot be recorded"
+    names = (getattr(node.target, "__name__", str(node.target)) for node in graph.graph.nodes)
+    refused = next((name for name in names if name.removesuffix(".default") in _REFUSED), None)
+    return _effect() if refused is None else _REFUSED[refused.removesuffix(".default")]
+
+
+def _effect() -> str | None:
+    """Return an effect on Python's state that the forward pass has which Dynamo is reading, or None."""
     from torch._dynamo.symbolic_convert import InstructionTranslator  # noqa: PLC0415 -- see capture
     from torch._dynamo.variables.base import AttributeMutationExisting, ValueMutationExisting  # noqa: PLC0415
 
-    translator = InstructionTranslator.current_tx()
-    effects = translator.output.side_effects
-    for variable in effects.id_to_variable.values():
-        existing = isinstance(variable.mutation_type, AttributeMutationExisting | ValueMutationExisting)
-        if existing and effects.is_modified(variable):
-            if type(variable).__name__ == "RandomVariable":
-                return "draws from Python's random"
-            return f"changes Python state in its forward pass{_names(effects, variable)}"
-    if translator.output.random_calls:
+    output = InstructionTranslator.current_tx().output
+    effects = output.side_effects
+    if output.random_calls:
         return "draws from Python's random"
     if effects.tensor_hooks:
         return _REFUSED["register_hook"]
-    if not all(isinstance(example, Tensor) for example in examples):
-        return "computes with Python numbers that change from step to step"
-    for node in graph.graph.nodes:
-        name = getattr(node.target, "__name__", str(node.target)).removesuffix(".default")
-        if name in _REFUSED:
-            return _REFUSED[name]
-    outputs = next(node for node in graph.graph.nodes if node.op == "output").args[0]
-    shapes = [tuple(output.meta["example_value"].shape) for output in outputs]
-    return None if shapes == [(), (3,)] else "returns its loss in a form that cannot be recorded"
+    for variable in effects.id_to_variable.values():
+        existing = isinstance(variable.mutation_type, AttributeMutationExisting | ValueMutationExisting)
+        if existing and effects.is_modified(variable):
+            return f"changes Python state in its forward pass{_names(effects, variable)}"
+    return None
 
 
 def _names(effects: Any, variable: Any) -> str:

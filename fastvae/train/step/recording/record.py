@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from .inductor import compiling
-from .passes.batch_matmuls import batch_matmuls
-from .passes.drop_ones import drop_ones
-from .passes.fuse_activations import fuse_activations
-from .passes.fuse_group_norm import fuse_group_norms, reshape_views
-from .passes.fuse_pixels import fuse_pixels
+from fastvae.train.step.inductor import compiling
+from fastvae.train.step.passes.batch_matmuls import batch_matmuls
+from fastvae.train.step.passes.drop_ones import drop_ones
+from fastvae.train.step.passes.fuse_activations import fuse_activations
+from fastvae.train.step.passes.fuse_group_norm import fuse_group_norms, reshape_views
+from fastvae.train.step.passes.fuse_pixels import fuse_pixels
 
 # Inductor would check the strides at every step, though the graph was traced with them: 2 % of leaky's steps on a CPU.
 _OPTIONS = {"size_asserts": False, "alignment_asserts": False}
