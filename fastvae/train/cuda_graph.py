@@ -33,11 +33,13 @@ _STARTS_ELSEWHERE = (torch.optim.NAdam, torch.optim.Rprop, torch.optim.ASGD)
 def can_capture(engine: Engine, loader: ResidentLoader) -> bool:
     """Return whether steps can be captured: on a GPU, with an optimiser that reads nothing on the host, without FSDP.
 
-    An epoch must have a full batch. With several ranks the gradients' all-reduce is captured too, which NCCL allows.
+    A graph replays the operators of one step, so a model that may do something else in another step is launched from
+    Python. An epoch must have a full batch. With several ranks the gradients' all-reduce is captured too, which NCCL
+    allows.
     """
     if engine.is_sharded or loader.augment is not None:  # augmentation draws by the epoch, which the host knows
         return False
-    if loader.count < loader.batch_size:
+    if loader.count < loader.batch_size or engine.why_not_replayed(loader.fetch(0)) is not None:
         return False
     optimizer = engine.optimizer
     group = optimizer.param_groups[0]
@@ -116,6 +118,7 @@ class StepGraphs:
                     for _ in range(steps):
                         engine.train_step(loader.follow())
                 self._graphs[steps] = graph
+            self._records = engine.records
         except CaptureError:
             self.release()
             raise
@@ -147,6 +150,10 @@ class StepGraphs:
         """Return the steps of the largest graph within ``limit`` and the epoch's remaining full batches, or 0."""
         left = min(limit, self._loader.full_steps_left())
         return next((steps for steps in self._graphs if steps <= left), 0)
+
+    def still_hold(self, engine: Engine, batch: Batch) -> bool:
+        """Return whether the model's steps are those that were captured, after the caller's code had the model."""
+        return engine.why_not_replayed(batch) is None and engine.records == self._records
 
     def run(self, steps: int = STEPS) -> None:
         """Take ``steps`` steps, a number that :meth:`fitting` gave."""

@@ -48,6 +48,7 @@ class Engine:
         plan: the schedules' tables; by default nothing changes from step to step.
         dataset_size: the number of training images, if the objective needs it.
         hooks: called around the gradients' all-reduce.
+        tell: called with a line if the steps become eager.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Engine:
         plan: Plan | None = None,
         dataset_size: int = 0,
         hooks: Hooks | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         wide = torch.float64 if config.precision == "fp64" else torch.float32
         self.world = world
@@ -83,7 +85,11 @@ class Engine:
             options=config.objective_options(dataset_size),
             binarize=bool(config.binarize),
         )
-        self._weights, self._step = self._make_step(config, loss, sent)
+        self._weights, self._step = self._make_step(config, loss, sent, tell)
+        # The ranks agree at each step on which parameters a model that fastvae does not know has used. On a GPU that
+        # waits for the device, which records, that all ranks make alike, do without.
+        unknown = world.any(isinstance(self._step, Step) and not self._step.is_known)
+        self._ranks_agree = unknown and (world.device.type == "cpu" or config.execution == "eager")
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         self._optimizer_skips = self._let_optimizer_skip()
         self._rollback = Rollback(self.nonfinite.found, on_host=self.nonfinite.on_host)
@@ -110,7 +116,11 @@ class Engine:
         self._state = TrainState(self._weights, self._ema, self.optimizer, self.scaler, self.counter)
 
     def _make_step(
-        self, config: SettledConfig, loss: Callable[[VAE], StepLoss], sent: torch.dtype | None
+        self,
+        config: SettledConfig,
+        loss: Callable[[VAE], StepLoss],
+        sent: torch.dtype | None,
+        tell: Callable[[str], None],
     ) -> tuple[Weights, "Step | ShardedStep"]:
         """Return the weights, whole or sharded, and the forward and backward through them."""
         low = autocast_dtype(config.precision)
@@ -121,7 +131,7 @@ class Engine:
             shards = ShardedWeights(self.model, self.world, low, sent)
             return shards, ShardedStep(loss(shards.model), shards, self._autocast)
         weights = MasterWeights(self.model, low)
-        return weights, Step(loss(self.model), config.execution, self._autocast, weights.low_precision_copies)
+        return weights, Step(loss(self.model), config.execution, self._autocast, weights.low_precision_copies, tell)
 
     def _let_optimizer_skip(self) -> bool:
         """Have the optimiser skip non-finite steps by itself, on the device, if it can. Returns whether it does.
@@ -185,7 +195,7 @@ class Engine:
             flat.accumulate(gradients, is_first=number == 0)
         flat.raise_alarm(total)
         if not self.is_sharded:
-            flat.leave_unused(self.world, agree=self._runs_python)
+            flat.leave_unused(self.world, agree=self._ranks_agree)
         if self.world.size > 1:
             with self._hooks.communicating():
                 flat.all_reduce(self.world)
@@ -229,15 +239,22 @@ class Engine:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    @property
-    def _runs_python(self) -> bool:
-        """Return whether steps run a forward pass that may do something else each time."""
-        return isinstance(self._step, Step) and self._step.is_eager and not self._step.is_known
+    def why_not_replayed(self, batch: Batch) -> str | None:
+        """Return why another step may do something else than this one, or None. Reads the model's Python; runs none."""
+        if not isinstance(self._step, Step):
+            return "weights are sharded"
+        scalars = self._scalars_for(batch.rows)
+        return self._step.capture(batch.images, self.counter.state, batch.row_offset, scalars)
 
     @property
-    def refusal(self) -> str | None:
-        """Return why the steps are eager although another execution was asked for, or None."""
-        return None if self.is_sharded else self._step.refusal  # type: ignore[union-attr]
+    def records(self) -> int:
+        """Return how many records there have been of the steps of a model that fastvae does not know."""
+        return self._step.records if isinstance(self._step, Step) else 0
+
+    def recheck(self) -> None:
+        """Look at the model again, after the caller's code had it. Raises InputError if that unfroze parameters."""
+        if isinstance(self._step, Step):
+            self._step.recheck()
 
     @property
     def startup_s(self) -> float:

@@ -57,7 +57,7 @@ class Loop:
         self.loader = loader
         self.test_loader = test_loader
         self._hooks = hooks or Hooks()
-        self.engine = Engine(model, config, world, plan(config, len(loader)), loader.count, self._hooks)
+        self.engine = Engine(model, config, world, plan(config, len(loader)), loader.count, self._hooks, self._tell)
         self.step = 0
         self.epoch = 0  # finished ones
         self.epoch_seconds: list[float] = []  # of training alone, for each epoch that this process finished
@@ -74,6 +74,9 @@ class Loop:
         self._is_log_step = False  # whether the last steps crossed a multiple of LOG_EVERY
         self._scalars = AsyncScalars()
         self._interrupt = Interrupt()
+
+    def _tell(self, line: str) -> None:
+        self.console.print(f"fastvae: {line}", markup=False)
 
     def fit(self) -> int:
         """Train to the end. Returns the exit status: 0, or 128 + the signal that ended the run early."""
@@ -182,6 +185,16 @@ class Loop:
             for callback in self._callbacks:
                 if callback(end):
                     self._stopping.by_callback = True
+        if self._callbacks:
+            self._recheck()
+
+    def _recheck(self) -> None:
+        """Drop the records and graphs of steps that callbacks have changed, by a hook or a frozen layer for example."""
+        self.engine.recheck()
+        if self._graphs is not None and not self._graphs.still_hold(self.engine, self.loader.fetch(0)):
+            self._graphs.release()
+            self._graphs = None
+            self._has_tried_capture = False
 
     def _report(self, epoch: int) -> tuple[Metrics, Metrics]:
         """Evaluate and log an epoch, or the part of it that was trained. Returns the training and the test metrics."""

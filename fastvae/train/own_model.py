@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -14,6 +14,7 @@ from fastvae.data import Dataset, Loader
 from fastvae.models import VAE
 from fastvae.ops import Noise
 from fastvae.utils.errors import InputError
+from fastvae.utils.terminal import Terminal
 
 from .checkpoint.rng import preserve_rng_state
 from .config import ResolvedConfig
@@ -21,11 +22,40 @@ from .distributed.world import World
 from .step.copy_model import copy_model
 from .step.execution import Step
 from .step.loss import StepLoss, StepScalars
+from .step.memory_format import choose_memory_format, keeping_nchw
+from .step.recording.known import is_known
 
 _LOW = (torch.bfloat16, torch.float16)
 # Steps of a run. Importing Dynamo and reading a model takes 2 to 5 s, and a recorded step saves a few tenths of a
 # millisecond to a millisecond of it.
 _WORTH_RECORDING = 1000
+
+
+@contextmanager
+def prepared(
+    model: VAE, config: ResolvedConfig, dataset: Dataset, world: World, console: Terminal
+) -> Iterator[tuple[ResolvedConfig, Dataset, str | None]]:
+    """Check a user's own model, and decide how its steps are run and how its images lie in memory.
+
+    Yields:
+        The settings; the data set; and the reason if the steps must be eager, or None.
+
+    Raises:
+        InputError: the model cannot be trained, or not as the settings ask.
+    """
+    check_model(model)
+    config, why_eager = settle_execution(config, model, dataset)
+    is_read = config.execution != "eager" and config.parallel != "fsdp"
+    if not is_known(model) and not is_read:  # a trial of channels_last would run the model's Python
+        with keeping_nchw(model):
+            yield config, dataset, why_eager
+        return
+    # On the CPU all ranks find the same, and a model that is to be sharded may be too large for one GPU.
+    where = world.device if world.size == 1 else torch.device("cpu")
+    with choose_memory_format(model, dataset, config, where) as (laid, told):
+        if told is not None:
+            console.print(f"fastvae: {told}")
+        yield config, laid, None
 
 
 def check_model(model: VAE) -> None:

@@ -16,7 +16,6 @@ from torch import Tensor
 from fastvae.data import Dataset, Loader
 from fastvae.data.loaders.reader_processes import killed_readers_told
 from fastvae.models import VAE, build
-from fastvae.models.conv import has_convolutions
 from fastvae.ops import Noise, bits_per_dimension
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
@@ -37,7 +36,7 @@ from .inputs import check_pixels, deliver, open_data
 from .loop import Loop
 from .measure import autotune
 from .measure.profile import FILE, Profiling, profiled
-from .own_model import check_last_batch, check_model, settle_execution
+from .own_model import check_last_batch, prepared
 from .report.epoch_end import Callback
 from .report.figures import reconstruction_grid, sample_grid, write_curves, write_image
 from .report.metrics import Metrics
@@ -46,7 +45,6 @@ from .report.run_folder import RunFolder, agent, default_path, read_config
 from .run_state import restore
 from .step.evaluate import eval_mode
 from .step.loss import SAMPLE_STREAM
-from .step.memory_format import choose_memory_format, keeping_nchw
 from .step.torch_flags import torch_flags
 
 _COPIES = 3  # of the weights' memory, at least, to train them: the weights and two moments
@@ -90,17 +88,7 @@ def run(
         console = Terminal(quiet=quiet or not world.is_rank_0)
         why_eager = None
         if model is not None:
-            check_model(model)
-            config, why_eager = settle_execution(config, model, dataset)
-        if model is not None and why_eager is not None:
-            if has_convolutions(model):
-                stack.enter_context(keeping_nchw(model))
-        elif model is not None:
-            # On the CPU all ranks find the same, and a model that is to be sharded may be too large for one GPU.
-            where = world.device if world.size == 1 else torch.device("cpu")
-            dataset, told = stack.enter_context(choose_memory_format(model, dataset, config, where))
-            if told is not None:
-                console.print(f"fastvae: {told}")
+            config, dataset, why_eager = stack.enter_context(prepared(model, config, dataset, world, console))
         # The folder is made after everything that can be refused, so that a refused run leaves nothing behind.
         config, found = _begin(config, world, console)
         own = model is not None
@@ -112,9 +100,7 @@ def run(
         loaders = deliver(config, dataset, world)
         if own:
             check_last_batch(model, loaders.train, config, world)
-        config, choice = _tune(config, model, loaders.train, world)
-        if why_eager is not None:
-            choice = replace(choice, source=why_eager)
+        config, choice = _tune(config, model, loaders.train, world, why_eager)
         path = config.out or default_path(config)
         with world.raise_together():
             folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_rank_0 else None
@@ -172,12 +158,19 @@ def _build(config: ResolvedConfig, dataset: Dataset, device: torch.device) -> VA
         ) from error
 
 
-def _tune(config: ResolvedConfig, model: VAE, loader: Loader, world: World) -> tuple[SettledConfig, autotune.Choice]:
-    """Choose precision and execution, if the settings leave them open: by a trial, or the fixed defaults."""
+def _tune(
+    config: ResolvedConfig, model: VAE, loader: Loader, world: World, why_eager: str | None
+) -> tuple[SettledConfig, autotune.Choice]:
+    """Choose precision and execution, if the settings leave them open: by a trial, or the fixed defaults.
+
+    ``why_eager`` is the reason for an execution that is chosen already.
+    """
     if config.autotune and not config.deterministic:
         choice = autotune.choose(config, model, loader, config.steps(len(loader)), world)
     else:
         choice = autotune.fixed(config, world.device)
+    if why_eager is not None:
+        choice = replace(choice, source=why_eager)
     return choice.apply(config), choice
 
 

@@ -12,7 +12,7 @@ from fastvae.data import Dataset, load
 from fastvae.evaluate.saved_run import SavedRun
 from fastvae.train import TrainConfig, Trainer
 from fastvae.train.checkpoint import checkpoint
-from fastvae.train.step.execution import Step
+from fastvae.train.step.recording.record import record
 from fastvae.utils.errors import InputError
 
 
@@ -99,13 +99,11 @@ def test_the_seed_decides_the_dropout_and_the_callers_generator_stays(config):
 
 @pytest.mark.parametrize("execution", ["eager", "traced"])
 def test_making_steps_counts_in_no_epoch_and_is_told_once(config, execution, monkeypatch, capsys):
-    trace = Step._trace
-
-    def slowly(self, *arguments, **options):
+    def slowly(*arguments, **options):
         time.sleep(2)
-        return trace(self, *arguments, **options)
+        return record(*arguments, **options)
 
-    monkeypatch.setattr(Step, "_trace", slowly)
+    monkeypatch.setattr("fastvae.train.step.execution.record", slowly)
     images = load("digits").train[:160]  # three steps, the last of which is smaller: two traces
     settings = config(epochs=2, execution=execution, precision="fp32")
     outcome = Trainer(own_model(), (images, images), settings).fit()

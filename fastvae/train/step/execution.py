@@ -9,7 +9,7 @@ guards (:mod:`.recording.guarded`), and if its forward pass cannot be recorded, 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
@@ -20,10 +20,11 @@ from torch.func import functional_call
 
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import SettledExecution
+from fastvae.utils.errors import InputError
 
 from .loss import TRAIN_STREAM, StepLoss, StepScalars
 from .recording.guarded import GuardedStep, NotRecordableError
-from .recording.known import is_known
+from .recording.known import is_known, modes
 from .recording.record import record
 
 Result = tuple[Tensor, list[Tensor | None]]
@@ -38,9 +39,11 @@ class Step:
         autocast: the context of the forward pass.
         copies: the low-precision copies that a step computes with in place of some parameters.
 
+        tell: called with a line if the steps become eager, as they cannot be recorded any more.
+
     Attributes:
         startup_s: the seconds spent so far on tracing and compiling.
-        refusal: why the steps are eager although another execution was asked for, or None.
+        is_known: whether the model is known to be pure.
     """
 
     def __init__(
@@ -49,18 +52,23 @@ class Step:
         execution: SettledExecution,
         autocast: Callable[[], AbstractContextManager[Any]],
         copies: Mapping[Tensor, Tensor] = MappingProxyType({}),
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._loss = loss
         self._execution = execution
         self._autocast = autocast
         self._copies = copies
         self._named = dict(loss.named_parameters())
-        self._parameters: list[Tensor] = [value for value in self._named.values() if value.requires_grad]
-        self.is_known = is_known(loss)
+        self._frozen = {name for name, value in self._named.items() if not value.requires_grad}
+        self._parameters = [value for value in self._named.values() if value.requires_grad]
+        self._trained = self._parameters  # those that a callback has not frozen since
+        self._recorded = self._state()
+        self._changes = 0
+        self.is_known: bool = self._recorded[0]
         self._records: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._guarded = GuardedStep(loss, self._parameters, copies, autocast)
         self.startup_s = 0.0
-        self.refusal: str | None = None
+        self._tell = tell
 
     @property
     def is_eager(self) -> bool:
@@ -69,8 +77,8 @@ class Step:
 
     @property
     def records(self) -> int:
-        """Return the number of records made under guards."""
-        return self._guarded.records
+        """Return a number that grows when the steps change: by a new record, or by what :meth:`recheck` found."""
+        return self._guarded.records + self._changes
 
     def __call__(
         self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars, *, is_full: bool = True
@@ -91,14 +99,15 @@ class Step:
         before = self._guarded.records
         started = time.perf_counter()
         try:
-            return self._guarded(*arguments, compiled=compiled)
+            result = self._guarded(*arguments, compiled=compiled)
         except NotRecordableError as error:
-            self.refusal = f"the model {error}"
+            self._tell(f"steps are eager from here on, as the model {error}")
             self._execution = "eager"
+            self.startup_s += time.perf_counter() - started
             return self._backward(*arguments)
-        finally:
-            if self._guarded.records != before or self.refusal is not None:
-                self.startup_s += time.perf_counter() - started
+        if self._guarded.records != before:
+            self.startup_s += time.perf_counter() - started
+        return result
 
     def capture(self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars) -> str | None:
         """Return why the step cannot be recorded, or None if it can. The model's Python is read, but not run."""
@@ -111,13 +120,35 @@ class Step:
         return None
 
     def recheck(self) -> None:
-        """Look at the model again, which the caller's code may have changed: hooks, other layers, frozen weights."""
-        self.is_known = is_known(self._loss)
-        self._named = dict(self._loss.named_parameters())
+        """Look at the model again, after the caller's code had it: it may have got hooks, or have frozen parameters.
+
+        Raises:
+            InputError: a parameter that was frozen at the start requires a gradient now.
+        """
+        named = dict(self._loss.named_parameters())
+        for name, parameter in named.items():
+            if parameter.requires_grad and name in self._frozen:
+                raise InputError(
+                    f"{name} requires a gradient now, but it was frozen when the run started, so no optimiser has it: "
+                    "start a new run to train it"
+                )
+        self._named = named
+        trained = [parameter for parameter in self._parameters if parameter.requires_grad]
+        state = self._state()
+        if state != self._recorded:
+            self._records.clear()
+            self._changes += 1
+        self._recorded = state
+        self.is_known = state[0]
+        self._trained = trained
+
+    def _state(self) -> tuple[Any, ...]:
+        """Return what a record of a known model depends on."""
+        return is_known(self._loss), modes(self._loss), [parameter.requires_grad for parameter in self._parameters]
 
     def _eager(self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars) -> Result:
         arguments = (images, noise_state, row_offset, TRAIN_STREAM, scalars)
-        leaves = [self._copies.get(parameter, parameter) for parameter in self._parameters]
+        leaves = [self._copies.get(parameter, parameter) for parameter in self._trained]
         with self._autocast(), torch.enable_grad():
             if self._copies:
                 copied = {name: self._copies[value] for name, value in self._named.items() if value in self._copies}
@@ -125,7 +156,14 @@ class Step:
             else:
                 loss, sums = self._loss(*arguments)
             gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
-        return sums, list(gradients)
+        return sums, self._of_all(gradients)
+
+    def _of_all(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Return a gradient for each parameter, given those of the ones that are trained still."""
+        if len(gradients) == len(self._parameters):
+            return list(gradients)
+        found = dict(zip(self._trained, gradients, strict=True))
+        return [found.get(parameter) for parameter in self._parameters]
 
     def _backward(self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars) -> Result:
         """Run the model's Python as a training loop in plain torch does, with autocast and ``backward()``.
@@ -164,11 +202,12 @@ class Step:
             self.startup_s += time.perf_counter() - started
         with torch.no_grad():
             sums, *gradients = self._records[key](*inputs)
-        return sums, gradients
+        return sums, self._of_all(gradients)
 
     def _function(self, names: list[str], row_offset: int) -> Callable[..., tuple[Tensor | None, ...]]:
         """Return the step as a function of the tensors of these names, images, noise state and scalars."""
-        wanted = [name for name, value in self._named.items() if value.requires_grad]
+        trained = set(map(id, self._trained))
+        wanted = [name for name, value in self._named.items() if id(value) in trained]
 
         def function(*tensors: Tensor) -> tuple[Tensor | None, ...]:
             state = dict(zip(names, tensors, strict=False))

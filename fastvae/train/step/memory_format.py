@@ -74,7 +74,7 @@ def _in_nchw(_: nn.Module, inputs: tuple[Tensor]) -> Tensor:
 def _try(
     layout: torch.memory_format, model: VAE, dataset: Dataset, config: TrainConfig, device: torch.device
 ) -> list[Tensor] | str:
-    """Take a step in this memory format on two random images in channels_last, by a copy of the model.
+    """Take a step in this memory format on two random images, by a copy of the model.
 
     Returns its sums and gradients, or the error in one line.
     """
@@ -91,7 +91,7 @@ def _try(
             one = torch.ones((), device=device)
             for execution in executions:
                 step = Step(trial, execution, nullcontext)
-                laid = images.contiguous(memory_format=torch.channels_last)
+                laid = images.contiguous(memory_format=layout)
                 sums, gradients = step(laid, noise.state, 0, StepScalars(one, one, one))
     except Exception as error:  # the model's own code may raise anything
         return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -31,9 +31,12 @@ def test_it_is_the_formula_and_leaves_the_training_alone(ema):
         expected = [
             decay * a + (1 - decay) * b.detach() for a, b in zip(expected, engine.model.parameters(), strict=True)
         ]
-    for own, other in zip(engine.result.parameters(), expected, strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
-    assert torch.equal(next(engine.result.parameters()), next(engine.model.parameters())) == (ema == 0)
+    last = [parameter.detach().clone() for parameter in engine.model.parameters()]
+    with engine.using_result() as model:
+        for own, other in zip(model.parameters(), expected, strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
+        assert torch.equal(next(model.parameters()), last[0]) == (ema == 0)
+    assert all(torch.equal(own, other) for own, other in zip(engine.model.parameters(), last, strict=True))
 
 
 def test_hardly_anything_of_the_first_weights_is_left_after_an_epoch_of_mnist():
@@ -47,21 +50,28 @@ def test_hardly_anything_of_the_first_weights_is_left_after_an_epoch_of_mnist():
         for _ in range(469):
             step += 1
             ema.update()
-        assert 0 < ema.model.weight.item() < 1e-17
+        assert 0 < ema.averages["weight"].item() < 1e-17
         step.fill_(8991)  # 8992 / 9001 is 0.999
-        ema.model.weight.fill_(1)
+        ema.averages["weight"].fill_(1)
         ema.update()
-    assert ema.model.weight.item() == pytest.approx(0.999, rel=1e-6)
+    assert ema.averages["weight"].item() == pytest.approx(0.999, rel=1e-6)
 
 
-def test_buffers_are_shared_and_weights_are_not():
-    model = build(TrainConfig().recipe, (1, 8, 8))
+def test_the_averages_are_applied_to_the_model_itself():
+    """So that it needs no copy, and has the buffers that its forward pass replaces."""
+    model = torch.nn.Linear(2, 2)
     model.register_buffer("counter", torch.zeros(1))
-    config = resolve(TrainConfig(precision="fp32", execution="eager", ema=0.9))
-    engine = Engine(model, config, CPU)
-    assert engine.result.counter is engine.model.counter
-    own = {parameter.data_ptr() for parameter in engine.model.parameters()}
-    assert not own & {parameter.data_ptr() for parameter in engine.result.parameters()}
+    ema = EMA(model, 0.9, torch.zeros(1, dtype=torch.int64))
+    addresses = [weight.data_ptr() for weight in model.parameters()]
+    average = ema.averages["weight"].clone()
+    with torch.no_grad():
+        model.weight.add_(1)
+    model.counter = model.counter + 1
+    with ema.applied():
+        assert torch.equal(model.weight, average)
+        assert model.counter == 1
+    assert torch.equal(model.weight, average + 1)
+    assert [weight.data_ptr() for weight in model.parameters()] == addresses  # which a CUDA graph has
 
 
 def test_a_run_is_judged_by_it_saved_with_it_and_goes_on(train, metrics, capsys):

@@ -1,4 +1,4 @@
-"""The twin computes with cast weights of products, and shares all else with the model."""
+"""The weights of products have low-precision copies, which follow them."""
 
 import pytest
 import torch
@@ -13,24 +13,19 @@ def network():
     return nn.Sequential(*layers)
 
 
-def test_without_a_type_it_is_the_model():
-    model = network()
-    weights = MasterWeights(model, None)
-    assert weights.compute_model is model
-    assert weights.low_precision_copies == {}
+def test_without_a_type_there_are_no_copies():
+    assert MasterWeights(network(), None).low_precision_copies == {}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_products_are_cast_and_the_rest_is_shared(dtype):
+def test_weights_of_products_have_copies_in_the_type(dtype):
     model = network()
-    twin = MasterWeights(model, dtype).compute_model
-    for index in (0, 4):
-        assert twin[index].weight.dtype == twin[index].bias.dtype == dtype
-        assert torch.equal(twin[index].weight, model[index].weight.to(dtype))
-        assert model[index].weight.dtype == torch.float32
-    for index in (1, 2):
-        assert twin[index].weight is model[index].weight
-    assert twin[2].running_mean is model[2].running_mean
+    copies = MasterWeights(model, dtype).low_precision_copies
+    assert {id(parameter) for parameter in copies} == {id(p) for k in (0, 4) for p in model[k].parameters()}
+    for parameter, copy in copies.items():
+        assert parameter.dtype == torch.float32
+        assert copy.dtype == dtype
+        assert torch.equal(copy, parameter.to(dtype))
 
 
 def test_refreshing_follows_the_model():
@@ -49,13 +44,12 @@ def test_a_weight_of_two_layers_stays_one():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
     weights = MasterWeights(model, torch.bfloat16)
-    assert weights.compute_model[1].weight is weights.compute_model[0].weight
     assert len(weights.parameters) == len(weights.low_precision_copies) == 3
 
 
-def test_what_needs_no_gradient_is_left_out():
+def test_what_needs_no_gradient_is_not_trained():
     model = network().requires_grad_(False)
     model[4].requires_grad_(True)
     weights = MasterWeights(model, torch.bfloat16)
-    assert [tensor.shape for tensor in weights.low_precision_copies] == [(5, 108), (5,)]
-    assert weights.compute_model[0].weight.dtype == torch.bfloat16
+    assert [tensor.shape for tensor in weights.parameters] == [(5, 108), (5,)]
+    assert [copy.requires_grad for copy in weights.low_precision_copies.values()] == [False, False, True, True]

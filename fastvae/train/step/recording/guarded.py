@@ -7,7 +7,7 @@ branches on the values of a tensor), is not recorded.
 """
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -65,7 +65,7 @@ class GuardedStep:
     def __init__(
         self,
         loss: StepLoss,
-        parameters: list[Tensor],
+        parameters: Sequence[Tensor],
         copies: Mapping[Tensor, Tensor],
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
@@ -185,7 +185,8 @@ class _Record:
 
     def _record(self, inputs: tuple[Tensor, ...], tensors: list[Tensor], *, compiled: bool) -> Callable[..., Any]:
         places = {id(tensor): place for place, tensor in enumerate(inputs)}
-        wanted = [places.get(id(parameter)) for parameter in self._owner.parameters]
+        parameters = self._owner.parameters  # one may be frozen since, which a guard notices
+        wanted = [places.get(id(parameter)) if parameter.requires_grad else None for parameter in parameters]
         used = [place for place in wanted if place is not None]
 
         def function(*given: Tensor) -> tuple[Tensor | None, ...]:

@@ -3,15 +3,20 @@
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-# Their forward passes compute the same operators at every call, in training and in eval mode, for any values.
+# Their forward passes compute the same operators at every call, for any values, in either mode.
 _PURE = frozenset(
     {
-        nn.CELU, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.ELU,
-        nn.Flatten, nn.GELU, nn.GroupNorm, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.LayerNorm, nn.LeakyReLU,
-        nn.Linear, nn.Mish, nn.PReLU, nn.PixelShuffle, nn.PixelUnshuffle, nn.ReLU, nn.ReLU6, nn.SELU, nn.Sequential,
-        nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Tanh, nn.Unflatten, nn.Upsample,
+        nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.CELU,
+        nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.ELU, nn.Flatten, nn.GELU,
+        nn.GroupNorm, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.LayerNorm, nn.LeakyReLU, nn.Linear,
+        nn.MaxPool1d, nn.MaxPool2d, nn.Mish, nn.PReLU, nn.PixelShuffle, nn.PixelUnshuffle, nn.ReLU, nn.ReLU6,
+        nn.ReflectionPad2d, nn.SELU, nn.Sequential, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Tanh,
+        nn.Unflatten, nn.Upsample, nn.ZeroPad2d,
     }
 )  # fmt: skip
+# These compute something else in eval mode, so a record is of the modes that it was made in.
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
 )  # fmt: skip
@@ -23,18 +28,30 @@ _GLOBAL_HOOKS = (
 def is_known(model: nn.Module) -> bool:
     """Return whether a model consists of fastvae's own modules and of torch's pure ones, with nothing added to them.
 
-    Its forward pass can then be recorded once and replayed without any check.
+    Its forward pass can then be recorded once and replayed without any check, as long as :func:`modes` are the same.
     """
     if any(getattr(torch_module, name, None) for name in _GLOBAL_HOOKS):
         return False
     return all(_is_pure(module) for module in model.modules()) and all(map(_is_plain, model.parameters()))
 
 
+def modes(model: nn.Module) -> list[bool]:
+    """Return which modules of a model are in training mode."""
+    return [module.training for module in model.modules()]
+
+
 def _is_pure(module: nn.Module) -> bool:
     kind = type(module)
-    if kind not in _PURE and not kind.__module__.startswith("fastvae."):
+    if kind in _NORMS and module.momentum is None:  # it reads the number of batches on the host
         return False
-    return "forward" not in vars(module) and not any(getattr(module, name, None) for name in _HOOKS)
+    if kind not in (*_PURE, *_DROPOUTS, *_NORMS) and not _is_ours(kind):
+        return False
+    hooks = (hook for name in _HOOKS for hook in (getattr(module, name, None) or {}).values())
+    return "forward" not in vars(module) and all(_is_ours(hook) for hook in hooks)
+
+
+def _is_ours(hook: object) -> bool:
+    return (getattr(hook, "__module__", None) or "").startswith("fastvae.")
 
 
 def _is_plain(parameter: nn.Parameter) -> bool:

@@ -160,7 +160,7 @@ def test_a_step_has_the_gradients_of_autograd(
         return engine._step(images, engine.counter.state, 0, engine._scalars)
 
     sums, expected = step("eager")
-    monkeypatch.setattr("fastvae.train.step.execution.fuse_activations", keep)
+    monkeypatch.setattr("fastvae.train.step.recording.record.fuse_activations", keep)
     traced_sums, traced = step("traced")
     (graph,) = graphs
     assert count(graph, *SUMS, *BACKWARDS, *FORWARDS) == 0
@@ -178,8 +178,8 @@ def test_a_compiler_gets_the_activations_as_they_are(monkeypatch: pytest.MonkeyP
     def refuse(_: GraphModule) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("fastvae.train.step.execution.fuse_activations", refuse)
-    monkeypatch.setattr("fastvae.train.step.execution._compiled", lambda graph, _: graph)
+    monkeypatch.setattr("fastvae.train.step.recording.record.fuse_activations", refuse)
+    monkeypatch.setattr("fastvae.train.step.recording.record._compiled", lambda graph, _: graph)
     config = resolve(TrainConfig(precision="fp32", execution="compiled"))
     engine = Engine(build(config.recipe, (1, 8, 8)), config, World(0, 0, 1, torch.device("cpu")))
     engine._step(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), engine.counter.state, 0, engine._scalars)

@@ -111,7 +111,8 @@ def test_others_stay_what_they_are(function: Callable[..., Any], tensors: list[T
 def test_all_norms_of_the_presets_are_joined(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[GraphModule] = []
     monkeypatch.setattr(
-        "fastvae.train.step.execution.fuse_group_norms", lambda graph: (fuse_group_norms(graph), graphs.append(graph))
+        "fastvae.train.step.recording.record.fuse_group_norms",
+        lambda graph: (fuse_group_norms(graph), graphs.append(graph)),
     )
     recipe = PRESETS[preset]
     assert recipe.image_size is not None
