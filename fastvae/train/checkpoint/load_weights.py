@@ -1,5 +1,6 @@
 """Load the weights of a checkpoint into a model, after checking that they fit."""
 
+import torch
 from torch import Tensor
 
 from fastvae.models import VAE
@@ -18,8 +19,9 @@ def fitting(model: VAE, saved: Checkpoint, *, average: bool) -> dict[str, Tensor
 
     Raises InputError if one does not fit into the model, or is not finite.
     """
-    weights = {**saved.part("model"), **(saved.part("ema") if average else {})}
     own = model.state_dict()
+    stored = {**saved.part("model"), **(saved.part("ema") if average else {})}
+    weights = {name: _as_complex(tensor, own.get(name)) for name, tensor in stored.items()}
     for name in own.keys() | weights.keys():
         has = weights.get(name)
         wants = own.get(name)
@@ -35,3 +37,15 @@ def fitting(model: VAE, saved: Checkpoint, *, average: bool) -> dict[str, Tensor
         if not weights[name].isfinite().all():
             raise InputError(f"the checkpoint has {name} with values that are NaN or infinite: use an earlier one")
     return weights
+
+
+def storable(tensor: Tensor) -> Tensor:
+    """Return a tensor as a checkpoint stores it: a complex one as pairs of real and imaginary part, (..., 2)."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _as_complex(stored: Tensor, own: Tensor | None) -> Tensor:
+    """Return a stored tensor in the form of the model's own; one of another shape stays as it is."""
+    if own is None or not own.is_complex() or stored.shape != (*own.shape, 2):
+        return stored
+    return torch.view_as_complex(stored.contiguous())

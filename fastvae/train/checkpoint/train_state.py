@@ -14,7 +14,7 @@ from fastvae.train.optim.step_counter import StepCounter
 from fastvae.train.optim.weights import Weights
 
 from .checkpoint import Checkpoint, flatten_optimizer, unflatten_optimizer
-from .load_weights import fitting
+from .load_weights import fitting, storable
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class TrainState:
 
         With sharded weights, rank 0 alone gets them, in full.
         """
-        tensors = {f"model.{name}": tensor for name, tensor in self.weights.state_dict().items()}
+        tensors = {f"model.{name}": storable(tensor) for name, tensor in self.weights.state_dict().items()}
         if self.ema is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.averages.items()}
         return tensors

@@ -36,9 +36,10 @@ class Rollback:
             self._guarded = tensors
             self._lists = {}
             for tensor in tensors:
-                integer = _INTEGERS[tensor.element_size()]
+                plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+                integer = _INTEGERS[plain.element_size()]
                 views, copies = self._lists.setdefault((tensor.device, integer), ([], []))
-                views.append(tensor.detach().view(integer))
+                views.append(plain.detach().view(integer))
                 copies.append(torch.empty_like(views[-1]))
         for views, copies in self._lists.values():
             torch._foreach_copy_(copies, views)
