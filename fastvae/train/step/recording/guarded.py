@@ -170,14 +170,14 @@ class _Record:
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         owner = self._owner
-        if owner.only_checks:
-            raise _CheckedError
         owner.runs = True
         copies = owner.copies
         tensors = [copies.get(tensor, tensor).detach() for tensor in inputs]
         function = self._functions.get(owner.compiled)
         if function is None:
             function = self._functions[owner.compiled] = self._record(inputs, tensors, compiled=owner.compiled)
+        if owner.only_checks:
+            raise _CheckedError
         with torch.no_grad():
             loss, sums, *gradients = function(*tensors)
         owner.result = (sums, gradients)
