@@ -49,6 +49,20 @@ def test_the_mean_of_the_continuous_bernoulli_is_torchs():
     torch.testing.assert_close(nn.ContinuousBernoulli().mean(logits), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_mean_of_the_continuous_bernoulli_is_exact_in_fp64():
+    # 1 / (1 - e**-l) - 1 / l by mpmath, with 40 digits.
+    exact = [
+        *(0.5000000008333333, 0.5041664930658889, 0.508331111858176, 0.5166555661269948),
+        *(0.5414858523252776, 0.5415023127074684, 0.7190623631579226),
+    ]
+    logits = torch.tensor([1e-8, 0.05, 0.09999, 0.2, 0.4999, 0.5001, 3.0], dtype=torch.float64)
+    expected = torch.tensor(exact, dtype=torch.float64)
+    mean = nn.ContinuousBernoulli().mean
+    torch.testing.assert_close(mean(logits), expected, rtol=0, atol=1e-15)
+    torch.testing.assert_close(mean(-logits), 1 - expected, rtol=0, atol=1e-15)
+    torch.testing.assert_close(mean(logits.float()).double(), expected, rtol=0, atol=2e-7)
+
+
 def test_the_learned_variance_finds_the_error():
     likelihood = nn.LearnedGaussian()
     optimizer = torch.optim.Adam(likelihood.parameters(), 0.1)

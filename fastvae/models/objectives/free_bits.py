@@ -28,8 +28,9 @@ def free_bits(
 
     Args:
         free_bits: the threshold of a group, at least 0, in nats.
-        groups: the number of equal runs that the flattened latents are divided into; None makes each latent a group,
-            as in :func:`fastvae.ops.free_bits_kl`.
+        groups: the number of equal runs that the flattened latents are divided into; None makes each dimension of a
+            vector a group, and each channel of a grid with all of its places, as in
+            :func:`fastvae.ops.free_bits_kl`.
 
     Raises:
         ValueError: a negative threshold, groups that do not divide the latents, or ``reduction="none"``.

@@ -10,10 +10,15 @@ from torch import Tensor, nn
 
 from fastvae.models import OBJECTIVES, VAE
 from fastvae.ops import Backend, Noise
+from fastvae.ops.noise import PIXEL_BIT
 
-# Streams of the noise: the same step draws different numbers in each. The last three are for binarized training pixels,
-# binarized test pixels, and the samples of `fastvae nll`.
-TRAIN_STREAM, EVAL_STREAM, SAMPLE_STREAM, PIXEL_STREAM, TEST_PIXEL_STREAM, NLL_STREAM = range(6)
+# Streams of the noise: the same step draws different numbers in each.
+TRAIN_STREAM, EVAL_STREAM, SAMPLE_STREAM = range(3)
+NLL_STREAM = 5  # the samples of `fastvae nll`
+# Binarized training pixels and binarized test pixels. `Noise.binarize` flips the bit again, so that their numbers are
+# those of the streams 3 and 4, as in every run so far.
+PIXEL_STREAM = 3 ^ PIXEL_BIT
+TEST_PIXEL_STREAM = 4 ^ PIXEL_BIT
 
 
 class StepScalars(NamedTuple):
