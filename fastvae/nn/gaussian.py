@@ -53,6 +53,8 @@ class OptimalGaussian(_Centred):
     It has no value per sample: ``reduction="none"`` raises a ValueError.
     """
 
+    couples_rows = True
+
     def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
         return ops.optimal_gaussian_nll(output, target, **options)  # type: ignore[arg-type]  # the op refuses "none"
 

@@ -20,9 +20,11 @@ class Options(TypedDict, total=False):
 class Likelihood(nn.Module):
     """p(x | decoder output). A subclass defines the nll and the mean of the distribution.
 
+    couples_rows: True if the nll is no sum over the rows, but a function of a statistic of the batch.
     is_code_length: True if the nll is that of 8-bit pixels as 256 values, which is also reported in bits per dimension.
     """
 
+    couples_rows = False
     is_code_length = False
 
     @abstractmethod

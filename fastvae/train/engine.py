@@ -17,6 +17,7 @@ from fastvae.utils.precision import autocast_dtype
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.train_state import TrainState
 from .config import SettledConfig
+from .distributed.coupled_rows import shares_kl
 from .distributed.world import World
 from .optim.adam import Adam
 from .optim.build import make_optimizer, start_momentum
@@ -75,6 +76,7 @@ class Engine:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
         self._autocast = _autocast(autocast_dtype(config.precision), world.device)
         sent = torch.bfloat16 if config.compress == "bf16" else None
+        self.shares_kl = world.size * config.accumulate > 1 and shares_kl(config.objective, self.model)
         loss = partial(
             StepLoss,
             backend=config.backend,
@@ -83,6 +85,7 @@ class Engine:
             binarize=bool(config.binarize),
         )
         self._weights, self._step = self._make_step(config, loss, sent)
+        self._batch_kl = loss(self._weights.compute_model).batch_kl
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         self._optimizer_skips = self._let_optimizer_skip()
         self._rollback = Rollback(self.nonfinite.found, on_host=self.nonfinite.on_host)
@@ -175,9 +178,12 @@ class Engine:
         ends = [number * rows // self._micro_batches for number in range(1, self._micro_batches + 1)]
         if not self.is_sharded:  # sharded ranks gather the weights equally often, even for no rows
             ends = sorted({*ends} - {0}) or [0]
+        parts = list(itertools.pairwise([0, *ends]))
+        if self.shares_kl:
+            scalars = scalars._replace(batch_kl=self._mean_kl(batch, parts))
         total = torch.zeros(3, dtype=self.sums.dtype, device=self.world.device)
         is_full = batch.rows == self._full
-        for number, (start, end) in enumerate(itertools.pairwise([0, *ends])):
+        for number, (start, end) in enumerate(parts):
             images = batch.images[start:end]
             row_offset = batch.row_offset + start
             sums, gradients = self._step(images, self.counter.state, row_offset, scalars, is_full=is_full)
@@ -188,6 +194,15 @@ class Engine:
             with self._hooks.communicating():
                 flat.all_reduce(self.world)
         return total
+
+    def _mean_kl(self, batch: Batch, parts: list[tuple[int, int]]) -> Tensor:
+        """Return the KLs by which the objective couples rows, as means over the global batch: a pass of the encoder."""
+        state = self.counter.state
+        with self._autocast():
+            sums = [self._batch_kl(batch.images[start:end], state, batch.row_offset + start) for start, end in parts]
+        total = torch.stack(sums).sum(0)
+        self.world.all_reduce(total)
+        return total / batch.rows
 
     def _rollback_tensors(self) -> Iterator[Tensor]:
         """Yield the tensors that a step may modify before it is known to be non-finite; they must then be restored."""

@@ -31,6 +31,7 @@ from .checkpoint.write_errors import quiet_writers, writing
 from .config import ResolvedConfig, SettledConfig
 from .config.resume_check import check_resumable
 from .config.validate import check_parallel
+from .distributed import coupled_rows
 from .distributed.world import World, open_world
 from .inputs import check_pixels, deliver, open_data
 from .loop import Loop
@@ -116,6 +117,16 @@ def run(
                 f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}; "
                 f"loader {loaders.choice}"
             )
+            split = coupled_rows.told(
+                config.objective,
+                model.likelihood,
+                loop.engine.shares_kl,
+                rows=min(config.batch_size, len(dataset.train)),
+                processes=world.size,
+                accumulate=config.accumulate,
+            )
+            if split is not None:
+                console.print(f"fastvae: {split}")
             with profiled(profiling, loop), killed_readers_told():
                 status = loop.fit()
             if status != 0:

@@ -67,7 +67,8 @@ class Step:
             gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
             return sums, list(gradients)
         inputs = [tensor.detach() for tensor in self._parameters]
-        inputs += [*self._constant.values(), images, noise_state, *scalars]
+        inputs += [*self._constant.values(), images, noise_state]
+        inputs += [scalar for scalar in scalars if scalar is not None]
         compiled = self._execution == "compiled" and is_full
         key = (images.shape, images.stride(), images.dtype, row_offset, compiled)
         if key not in self._traces:

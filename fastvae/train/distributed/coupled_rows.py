@@ -1,0 +1,68 @@
+"""Losses that couple the rows of a batch, and what becomes of them where a batch is computed in parts.
+
+A part is what one process, or one of ``--accumulate``, computes at a time. A loss that is a sum over rows is the same
+in any number of parts. Three objectives and a likelihood are not such a sum:
+
+- ``capacity`` and ``free-bits`` are functions of mean KLs of the batch. A first pass of the encoder over all parts,
+  without gradients, gives these means, so that the second pass is exact. That pass has to see what the second one sees:
+  it is taken for encoders that are known to compute the same twice and to change nothing.
+- ``tcvae`` compares every row with every other, and :class:`fastvae.nn.OptimalGaussian` fits its variance to the batch.
+  They are of the part at hand.
+"""
+
+from torch import nn
+
+from fastvae.models import OBJECTIVES, VAE
+from fastvae.nn import Likelihood
+
+_PURE = {
+    f"torch.nn.modules.{name}" for name in ("container", "conv", "flatten", "linear", "normalization", "pixelshuffle")
+}
+_PURE |= {"torch.nn.modules.activation"}
+_DRAWS = (nn.RReLU, nn.MultiheadAttention)  # in torch.nn.modules.activation, with random numbers
+
+
+def shares_kl(objective: str, model: VAE) -> bool:
+    """Return whether the objective is exact in parts by a first pass of this model's encoder."""
+    return OBJECTIVES[objective].batch_kl is not None and _is_pure(model)
+
+
+def told(
+    objective: str, likelihood: Likelihood, shares: bool, *, rows: int, processes: int, accumulate: int
+) -> str | None:
+    """Return a line about what is computed from each part of a batch alone, or None if all is as of whole batches.
+
+    Args:
+        shares: whether the run takes the first pass that :func:`shares_kl` allows.
+        rows: of a batch.
+    """
+    parts = processes * accumulate
+    names = []
+    if OBJECTIVES[objective].couples_rows and not shares:
+        names.append(f"objective {objective}")
+    if likelihood.couples_rows:
+        names.append(f"likelihood {type(likelihood).__name__}")
+    if parts == 1 or not names:
+        return None
+    line = (
+        f"{' and '.join(names)}: of each part of a batch alone, {-(-rows // parts)} of {rows} rows "
+        f"({processes} process{'es' if processes > 1 else ''}, --accumulate {accumulate}); "
+        "another number of parts trains to other weights"
+    )
+    if objective == "tcvae" and rows < 2 * parts:
+        line += "; a part of one row has no total correlation"
+    return line
+
+
+def _is_pure(model: VAE) -> bool:
+    """Return whether the encoder, of known layers only, computes the same twice and changes nothing."""
+    if not type(model).__module__.startswith("fastvae."):
+        return False
+    return all(_is_pure_layer(module) for module in model.encoder.modules())
+
+
+def _is_pure_layer(module: nn.Module) -> bool:
+    kind = type(module)
+    is_known = kind.__module__ in _PURE or kind.__module__.startswith("fastvae.")
+    has_hooks = module._forward_hooks or module._forward_pre_hooks
+    return is_known and not isinstance(module, _DRAWS) and not has_hooks and "forward" not in vars(module)
