@@ -24,6 +24,9 @@ _SERIES = (
 class Bernoulli(Likelihood):
     """Pixels as probabilities; the decoder returns logits. :func:`fastvae.ops.bernoulli_nll`.
 
+    It is a likelihood of black and white pixels. Of grey ones, its nll is a cross-entropy, whose ``e**-nll`` does not
+    integrate to 1.
+
     >>> Bernoulli().mean(torch.zeros(1, 2))
     tensor([[0.5000, 0.5000]])
     """
@@ -33,6 +36,11 @@ class Bernoulli(Likelihood):
 
     def mean(self, output: Tensor) -> Tensor:
         return torch.sigmoid(output)
+
+    def objection(self, pixels: Tensor) -> str | None:
+        white = 255 if pixels.dtype == torch.uint8 else 1
+        is_grey = bool(((pixels != 0) & (pixels != white)).any())
+        return "the cross-entropy of grey pixels is not normalised" if is_grey else None
 
 
 class ContinuousBernoulli(Likelihood):

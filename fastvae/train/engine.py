@@ -17,7 +17,7 @@ from fastvae.utils.precision import autocast_dtype
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.train_state import TrainState
 from .config import SettledConfig
-from .distributed.coupled_rows import shares_kl
+from .distributed.coupled_rows import mean_kl, shares_kl
 from .distributed.world import World
 from .optim.adam import Adam
 from .optim.build import make_optimizer, start_momentum
@@ -180,7 +180,9 @@ class Engine:
             ends = sorted({*ends} - {0}) or [0]
         parts = list(itertools.pairwise([0, *ends]))
         if self.shares_kl:
-            scalars = scalars._replace(batch_kl=self._mean_kl(batch, parts))
+            with self._autocast():
+                batch_kl = mean_kl(self._batch_kl, batch, parts, self.counter.state, self.world)
+            scalars = scalars._replace(batch_kl=batch_kl)
         total = torch.zeros(3, dtype=self.sums.dtype, device=self.world.device)
         is_full = batch.rows == self._full
         for number, (start, end) in enumerate(parts):
@@ -194,15 +196,6 @@ class Engine:
             with self._hooks.communicating():
                 flat.all_reduce(self.world)
         return total
-
-    def _mean_kl(self, batch: Batch, parts: list[tuple[int, int]]) -> Tensor:
-        """Return the KLs by which the objective couples rows, as means over the global batch: a pass of the encoder."""
-        state = self.counter.state
-        with self._autocast():
-            sums = [self._batch_kl(batch.images[start:end], state, batch.row_offset + start) for start, end in parts]
-        total = torch.stack(sums).sum(0)
-        self.world.all_reduce(total)
-        return total / batch.rows
 
     def _rollback_tensors(self) -> Iterator[Tensor]:
         """Yield the tensors that a step may modify before it is known to be non-finite; they must then be restored."""
@@ -259,9 +252,10 @@ class Engine:
     def evaluate(self, loader: Loader, epoch: int) -> Metrics:
         """Return the ELBO over a loader's images; the same noise for any batch size or number of ranks. Collective."""
         noise = Noise(self.seed, epoch, device=self.world.device)
-        sums, images = evaluate(self._eval_loss.eval(), loader, noise, autocast=self._autocast)
+        sums, images = evaluate(
+            self._eval_loss.eval(), loader, noise, autocast=self._autocast, all_reduce=self.world.all_reduce
+        )
         self._eval_loss.train()
-        self.world.all_reduce(sums)
         return Metrics.from_sums(sums, images)
 
     def is_finite(self) -> bool:

@@ -37,6 +37,7 @@ from .inputs import check_pixels, deliver, open_data
 from .loop import Loop
 from .measure import autotune
 from .measure.profile import FILE, Profiling, profiled
+from .report.bound import describe_bound
 from .report.epoch_end import Callback
 from .report.figures import reconstruction_grid, sample_grid, write_curves, write_image
 from .report.metrics import Metrics
@@ -48,6 +49,7 @@ from .step.memory_format import choose_memory_format
 from .step.torch_flags import torch_flags
 
 _COPIES = 3  # of the weights' memory, at least, to train them: the weights and two moments
+_LOOKED_AT = 32  # test images, to tell whether they are black and white
 _STARTED: set[Path] = set()  # folders of the runs that this process started
 
 
@@ -248,6 +250,9 @@ def _finish(
     last = next(line for line in reversed(folder.metrics()) if line["split"] == "test")
     rows = {
         "test loss (negative ELBO)": f"{last['loss']:.2f} nats = nll {last['nll']:.2f} + kl {last['kl']:.2f}",
+        "as a likelihood": describe_bound(
+            last["loss"], loop.engine.model.likelihood, loop.test_loader.first(_LOOKED_AT)
+        ),
         "run's folder": str(folder.path),
         "pictures in it": ", ".join(path.name for path in figures),
     }

@@ -1,11 +1,14 @@
 """Each likelihood by its name: its nll is its operator's, its mean the mean of its distribution."""
 
+import math
+
 import pytest
 import torch
-from torch.distributions import ContinuousBernoulli
+from torch.distributions import ContinuousBernoulli, Laplace, Normal
 
 from fastvae import nn, ops, reference
 from fastvae.nn import as_likelihood
+from fastvae.nn.names import _NAMES
 
 PIXELS = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 OUTPUT = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -31,6 +34,41 @@ def test_nll_and_shape_of_the_mean(name):
     truth = formula(*predictions, PIXELS, reduction="sum", weight=0.5)
     torch.testing.assert_close(likelihood.nll(output, PIXELS, reduction="sum", weight=0.5), truth)
     assert likelihood.mean(output).shape == PIXELS.shape
+
+
+DENSITIES = {
+    "gaussian": lambda: Normal(OUTPUT, 1.0),
+    "learned_gaussian": lambda: Normal(OUTPUT, 1.0),
+    "gaussian_head": lambda: Normal(FIRST, (SECOND / 2).exp()),
+    "laplace": lambda: Laplace(OUTPUT, 1.0),
+    "continuous_bernoulli": lambda: ContinuousBernoulli(logits=OUTPUT),
+    "optimal_gaussian": lambda: Normal(OUTPUT, (OUTPUT - PIXELS / 255).square().mean().sqrt()),
+}
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_the_nll_and_what_it_leaves_out_are_the_log_density(name):
+    likelihood = as_likelihood(name)
+    density = DENSITIES[name]()
+    nll = likelihood.nll(PACKED if name == "gaussian_head" else OUTPUT, PIXELS)
+    truth = -density.log_prob(PIXELS.double() / 255).sum() / len(PIXELS)
+    torch.testing.assert_close(nll + likelihood.left_out(75), truth, rtol=1e-5, atol=0)
+
+
+def test_a_constant_has_the_variance_or_the_scale():
+    assert nn.Gaussian().left_out(784) == pytest.approx(720.4478, abs=1e-4)
+    assert nn.Gaussian(0.25).left_out(10) == pytest.approx(5 * math.log(math.pi / 2))
+    assert nn.Laplace(0.5).left_out(10) == 0
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_only_two_likelihoods_are_objected_to(name):
+    likelihood = as_likelihood(name)
+    white = torch.tensor([[0, 255]], dtype=torch.uint8)
+    for pixels in (white, white.float() / 255, white.bool()):
+        assert (likelihood.objection(pixels) is None) == (name != "optimal_gaussian")
+    assert (likelihood.objection(PIXELS) is None) == (name not in ("bernoulli", "optimal_gaussian"))
+    assert (likelihood.objection(PIXELS / 255) is None) == (name not in ("bernoulli", "optimal_gaussian"))
 
 
 def test_an_unknown_name():

@@ -87,8 +87,8 @@ class OptimisationConfig:
     accumulate: int = setting(
         1,
         group="optimisation",
-        help="Compute each batch in this many parts, one after the other, to save memory. The step is the same, but for "
-        "--objective tcvae and for models and likelihoods of one's own that couple the images of a batch; the run says so.",
+        help="Compute each batch in this many parts, one after the other, to save memory. The step is the same, except "
+        "with --objective tcvae and with models of your own that couple the images of a batch; the run says so.",
         low=1,
         affects_speed=True,
     )

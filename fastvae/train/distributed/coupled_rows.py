@@ -10,10 +10,16 @@ in any number of parts. Three objectives and a likelihood are not such a sum:
   They are of the part at hand.
 """
 
-from torch import nn
+from collections.abc import Callable, Sequence
 
+import torch
+from torch import Tensor, nn
+
+from fastvae.data import Batch
 from fastvae.models import OBJECTIVES, VAE
 from fastvae.nn import Likelihood
+
+from .world import World
 
 _PURE = {
     f"torch.nn.modules.{name}" for name in ("container", "conv", "flatten", "linear", "normalization", "pixelshuffle")
@@ -25,6 +31,26 @@ _DRAWS = (nn.RReLU, nn.MultiheadAttention)  # in torch.nn.modules.activation, wi
 def shares_kl(objective: str, model: VAE) -> bool:
     """Return whether the objective is exact in parts by a first pass of this model's encoder."""
     return OBJECTIVES[objective].batch_kl is not None and _is_pure(model)
+
+
+def mean_kl(
+    sum_kl: Callable[[Tensor, Tensor, int], Tensor],
+    batch: Batch,
+    parts: Sequence[tuple[int, int]],
+    noise_state: Tensor,
+    world: World,
+) -> Tensor:
+    """Return the KLs by which an objective couples rows, as means over the global batch. Collective.
+
+    Args:
+        sum_kl: sums these KLs over images, given the noise's state and the row offset.
+        batch: this rank's rows.
+        parts: the first row and the end of each part.
+    """
+    sums = [sum_kl(batch.images[start:end], noise_state, batch.row_offset + start) for start, end in parts]
+    total = torch.stack(sums).sum(0)
+    world.all_reduce(total)
+    return total / batch.rows
 
 
 def told(
