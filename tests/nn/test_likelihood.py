@@ -129,22 +129,6 @@ def test_mixture_of_one_nearly_certain_component(channels, planes):
     torch.testing.assert_close(likelihood.mean(output), torch.full((3, channels, 4), 0.4, dtype=torch.float64))
 
 
-def test_the_mean_of_a_mixture_is_that_of_its_components_each_coupled_to_itself():
-    torch.manual_seed(0)
-    planes = torch.randn(10, 2, dtype=torch.float64)  # of one pixel: shares, three means, three scales, three couplings
-    planes[1, 0] = 1.7  # outside
-    expected = torch.zeros(3, dtype=torch.float64)
-    for share, r, g, b, to_green, to_blue, from_green in zip(
-        planes[0].softmax(0), *planes[1:4], *planes[7:].tanh(), strict=True
-    ):
-        red = r.clamp(0, 1)
-        green = (g + to_green * (red - 0.5)).clamp(0, 1)
-        blue = (b + to_blue * (red - 0.5) + from_green * (green - 0.5)).clamp(0, 1)
-        expected += share * torch.stack((red, green, blue))
-    mean = nn.DiscretizedLogisticMixture(2).mean(planes.view(1, 20, 1))
-    torch.testing.assert_close(mean, expected.view(1, 3, 1))
-
-
 def test_channels_of_a_mixture_that_are_neither_grey_nor_rgb():
     with pytest.raises(ValueError, match=r"needs 3 channels a component \(grey\) or 10 \(RGB\), not 4"):
         nn.DiscretizedLogisticMixture(2).mean(torch.zeros(1, 8, 2))
