@@ -38,19 +38,19 @@ class Likelihood(nn.Module):
         """The expected pixels, in the shape of the target; in [0, 1] if the distribution is."""
 
     def left_out(self, values: int) -> float:  # noqa: ARG002 -- subclasses use it, as below
-        """The constant that :meth:`nll` leaves out of ``-log p(x | z)``, in nats per image of so many pixel values."""
+        """Return the constant that :meth:`nll` leaves out of ``-log p(x | z)``, in nats per image of so many pixel values."""
         return 0.0
 
     def objection(self, pixels: Tensor) -> str | None:  # noqa: ARG002
-        """The reason why ``nll + left_out`` is not ``-log p(x | z)`` of such pixels (B, ...); None if it is."""
+        """Return the reason why ``nll + left_out`` is not ``-log p(x | z)`` of such pixels (B, ...); None if it is."""
         return None
 
     def to_sum(self, nll: Tensor, values: int) -> Tensor:  # noqa: ARG002
-        """What adds up over batches, from a batch's summed nll () and its number of pixel values: the nll itself."""
+        """Return what adds up over batches, given the nll summed over one () and its number of pixel values."""
         return nll
 
     def from_sum(self, total: Tensor, values: int) -> Tensor:  # noqa: ARG002
-        """The nll of several batches as one, from the total of :meth:`to_sum` and their number of pixel values."""
+        """Return the nll of several batches as one, given the total of :meth:`to_sum` and their number of pixel values."""
         return total
 
 

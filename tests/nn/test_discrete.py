@@ -115,7 +115,8 @@ def exact_colours(location, log_scale, couplings):
     green = probabilities(location[1] + to_green * centred, log_scale[1].expand(256))
     both = red[:, None] * green
     at = location[2] + to_blue * centred[:, None] + from_green * centred
-    means = torch.stack([(probabilities(row, log_scale[2].expand(256)) * LEVELS).sum(-1) for row in at])
+    above = (at.unsqueeze(-1) - (LEVELS[1:] - 1 / 510)) / log_scale[2].exp()  # of 256 x 256 pairs
+    means = above.sigmoid().sum(-1) / 255
     return torch.stack(((red * LEVELS).sum(), (both * LEVELS).sum(), (both * means).sum()))
 
 
