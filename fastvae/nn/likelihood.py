@@ -38,7 +38,7 @@ class Likelihood(nn.Module):
         """The expected pixels, in the shape of the target; in [0, 1] if the distribution is."""
 
     def left_out(self, values: int) -> float:  # noqa: ARG002 -- subclasses use it, as below
-        """Return the constant that :meth:`nll` leaves out of ``-log p(x | z)``, in nats per image of so many pixel values."""
+        """Return the constant that :meth:`nll` leaves out of ``-log p(x | z)``, in nats for so many pixel values."""
         return 0.0
 
     def objection(self, pixels: Tensor) -> str | None:  # noqa: ARG002
@@ -50,7 +50,7 @@ class Likelihood(nn.Module):
         return nll
 
     def from_sum(self, total: Tensor, values: int) -> Tensor:  # noqa: ARG002
-        """Return the nll of several batches as one, given the total of :meth:`to_sum` and their number of pixel values."""
+        """Return the nll of several batches as one, given the total of :meth:`to_sum` and the number of values."""
         return total
 
 
