@@ -68,16 +68,16 @@ def told(
         names.append(f"objective {objective}")
     if likelihood.couples_rows:
         names.append(f"likelihood {type(likelihood).__name__}")
-    if parts == 1 or not names:
-        return None
-    line = (
-        f"{' and '.join(names)}: of each part of a batch alone, {-(-rows // parts)} of {rows} rows "
-        f"({processes} process{'es' if processes > 1 else ''}, --accumulate {accumulate}); "
-        "another number of parts trains to other weights"
-    )
+    lines = []
+    if parts > 1 and names:
+        lines.append(
+            f"{' and '.join(names)}: of each part of a batch alone, {-(-rows // parts)} of {rows} rows "
+            f"({processes} process{'es' if processes > 1 else ''}, --accumulate {accumulate}); "
+            "another number of parts trains to other weights"
+        )
     if objective == "tcvae" and rows < 2 * parts:
-        line += "; a part of one row has no total correlation"
-    return line
+        lines.append("one row has no total correlation, and is trained by the ELBO: use a larger --batch-size")
+    return "; ".join(lines) or None
 
 
 def _is_pure(model: VAE) -> bool:

@@ -1,5 +1,8 @@
 """Objectives and likelihoods that couple the rows of a batch, in one part or in several."""
 
+import math
+
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -156,8 +159,8 @@ def test_what_couples_rows_is_registered():
         (
             "tcvae", "optimal_gaussian", False, (1, 23),
             "objective tcvae and likelihood OptimalGaussian: of each part of a batch alone, 1 of 23 rows (1 process, "
-            "--accumulate 23); another number of parts trains to other weights; a part of one row has no total "
-            "correlation",
+            "--accumulate 23); another number of parts trains to other weights; one row has no total correlation, and "
+            "is trained by the ELBO: use a larger --batch-size",
         ),
     ],
 )  # fmt: skip
@@ -166,6 +169,15 @@ def test_what_is_of_a_part_alone_is_told(objective, likelihood, shares, parts, l
     assert (
         told(objective, as_likelihood(likelihood), shares, rows=23, processes=processes, accumulate=accumulate) == line
     )
+
+
+def test_a_batch_of_one_row_has_no_total_correlation_and_says_so(train, metrics, capsys, tmp_path):
+    numpy.save(tmp_path / "three.npy", load("digits").train[:3].numpy())
+    flags = ("--data", str(tmp_path / "three.npy"), "--objective", "tcvae", "--beta", "4", "--batch-size", "1")
+    status, folder = train("--epochs", "1", *flags)
+    assert status == 0
+    assert all(math.isfinite(line[term]) for line in metrics(folder) for term in ("loss", "nll", "kl"))
+    assert "fastvae: one row has no total correlation" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
