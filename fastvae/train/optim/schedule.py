@@ -47,7 +47,7 @@ def iwae(epoch: Tensor) -> Tensor:
 
     >>> import torch
     >>> iwae(torch.tensor([0, 1, 4, 3279])).log10() * -7
-    tensor([-0., 1., 2., 7.], dtype=torch.float64)
+    tensor([-0.0000, 1.0000, 2.0000, 7.0000], dtype=torch.float64)
     """
     ends = torch.tensor([(3 ** (i + 1) - 1) // 2 for i in range(7)])
     stage = torch.bucketize(epoch, ends, right=True).double()  # of whole numbers, the quotient would be fp32
