@@ -60,12 +60,12 @@ class Reconstruct(_OfItsData):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(_OfItsData):
-    """Measure a trained run on its test set: ELBO, nll, KL, KL of each latent dimension, active units."""
+    """Measure a trained run on its test set: ELBO, nll = -log p(x | z), KL of each latent dimension, active units."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nll(_OfItsData):
-    """Estimate a trained run's negative log-likelihood of its test set, in nats, by importance sampling."""
+    """Estimate -log p(x) of a trained run's test set, in nats per image, by importance sampling."""
 
     samples: int = setting(
         5000, help="Importance samples per image. The estimate is an upper bound, tighter with more samples."

@@ -13,6 +13,7 @@ from torch import Tensor
 from fastvae.data import Loader
 from fastvae.ops import Noise, bits_per_dimension
 from fastvae.train.distributed.world import resolve_device
+from fastvae.train.report.bound import describe_bound
 from fastvae.train.report.figures import reconstruction_grid, sample_grid, write_image
 from fastvae.train.step.loss import SAMPLE_STREAM
 from fastvae.utils.errors import InputError
@@ -23,6 +24,7 @@ from .log_likelihood import estimate_nll
 from .saved_run import SavedRun, Which, evaluate
 
 _console = Terminal()
+_LOOKED_AT = 32  # test images, to tell whether they are black and white
 
 
 def sample(path: Path, count: int, seed: int, out: Path | None, device: str, which: Which) -> None:
@@ -53,6 +55,7 @@ def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which
     active = int(result.active.sum())
     _console.print(f"{path}: preset {run.settings['preset']}, {run.epoch} epochs, on {loader.count:,} test images")
     _console.print(f"test ELBO {-terms.loss:.3f} nats = -(nll {terms.nll:.3f} + kl {terms.kl:.3f})")
+    _console.print(f"-ELBO is {describe_bound(terms.loss, run.model.likelihood, loader.first(_LOOKED_AT))}")
     if run.model.likelihood.is_code_length:
         bits = bits_per_dimension(terms.loss, math.prod(run.shape))
         _console.print(f"{bits:.3f} bits per dimension, by the ELBO")
@@ -67,9 +70,10 @@ def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which
 
 
 def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None, device: str, which: Which) -> None:
-    """Print the test set's negative log-likelihood, estimated by ``samples`` importance samples per image.
+    """Print ``-log p(x)`` of the test set, estimated by ``samples`` importance samples per image.
 
-    The samples use the seed of the run, so that the same call gives the same figure.
+    The constant that the likelihood's nll leaves out is in it. The samples use the seed of the run, so that the same
+    call gives the same figure.
     """
     _at_least_one(samples, "--samples")
     _at_least_one(1 if count is None else count, "--images")
@@ -96,10 +100,18 @@ def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None,
     seconds = time.perf_counter() - started
     values = torch.cat(parts)
     error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan
-    _console.print(
-        f"test nll {values.mean():.3f} nats, standard error {error:.3f} over {len(values):,} images, "
+    likelihood = run.model.likelihood
+    constant = likelihood.left_out(math.prod(run.shape))
+    line = (
+        f"test -log p(x) {values.mean() + constant:.3f} nats, standard error {error:.3f} over {len(values):,} images, "
         f"{samples:,} samples each, {seconds:.1f} s"
     )
+    if constant != 0:
+        line += f"; {constant:.3f} of it are the constant that nll leaves out"
+    objection = likelihood.objection(images)
+    if objection is not None:
+        line += f"; no log-likelihood: {objection}"
+    _console.print(line)
 
 
 def _test_loader(run: SavedRun, data_dir: Path | None) -> Loader:

@@ -12,7 +12,10 @@ from .names import as_likelihood
 
 
 class ELBO(NamedTuple):
-    """The negative evidence lower bound and its two terms, in nats: ``loss = weight * (nll + beta * kl)``."""
+    """The negative evidence lower bound and its two terms, in nats: ``loss = weight * (nll + beta * kl)``.
+
+    nll: ``-log p(x | z)`` without the constant :meth:`fastvae.nn.Likelihood.left_out`.
+    """
 
     loss: Tensor
     nll: Tensor

@@ -18,20 +18,40 @@ class Options(TypedDict, total=False):
 
 
 class Likelihood(nn.Module):
-    """p(x | decoder output). A subclass defines the nll and the mean of the distribution.
+    """p(x | z), as the decoder's output for z says it. A subclass defines the nll and the mean of the distribution.
 
+    ``nll`` means one quantity everywhere in fastvae: ``-log p(x | z)`` in nats, without the constant :meth:`left_out`.
+
+    couples_rows: True if the nll is no sum over the rows, but a function of a statistic of the batch.
     is_code_length: True if the nll is that of 8-bit pixels as 256 values, which is also reported in bits per dimension.
     """
 
+    couples_rows = False
     is_code_length = False
 
     @abstractmethod
     def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
-        """Negative log-likelihood in nats of ``target`` (B, C, ...), uint8 or floating, given the decoder's output."""
+        """``-log p(x | z)`` in nats, without :meth:`left_out`, of ``target`` (B, C, ...), uint8 or floating."""
 
     @abstractmethod
     def mean(self, output: Tensor) -> Tensor:
         """The expected pixels, in the shape of the target; in [0, 1] if the distribution is."""
+
+    def left_out(self, values: int) -> float:  # noqa: ARG002 -- subclasses use it, as below
+        """Return the constant that :meth:`nll` leaves out of ``-log p(x | z)``, in nats for so many pixel values."""
+        return 0.0
+
+    def objection(self, pixels: Tensor) -> str | None:  # noqa: ARG002
+        """Return the reason why ``nll + left_out`` is not ``-log p(x | z)`` of such pixels (B, ...); None if it is."""
+        return None
+
+    def to_sum(self, nll: Tensor, values: int) -> Tensor:  # noqa: ARG002
+        """Return what adds up over batches, given the nll summed over one () and its number of pixel values."""
+        return nll
+
+    def from_sum(self, total: Tensor, values: int) -> Tensor:  # noqa: ARG002
+        """Return the nll of several batches as one, given the total of :meth:`to_sum` and the number of values."""
+        return total
 
 
 def halves(name: str, output: Tensor) -> tuple[Tensor, Tensor]:

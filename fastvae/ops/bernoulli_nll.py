@@ -7,7 +7,7 @@ from fastvae import reference
 
 from . import _check, _library
 from ._autograd import Reduce, define_loss, fused_loss
-from .noise import KEY_SCHEMA, Noise, key_arguments
+from .noise import KEY_SCHEMA, Noise, pixel_key_arguments
 
 define_loss("bernoulli_nll", "logits", f"Tensor target, {KEY_SCHEMA}")
 
@@ -33,7 +33,7 @@ def bernoulli_nll(
         target: same shape; uint8 (0..255, read as x/255) or floating in [0, 1].
         binarize: draw the pixels of a uint8 target black or white, white with probability x/255, by this key: dynamic
             binarisation (Burda et al. 2016, section 5), inside the pass. The same as a target of
-            ``binarize.binarize(target)``.
+            ``binarize.binarize(target)``. The key of the latents may be used, whose noise is independent of it.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradient; a number, or a 0-d tensor read on the device
             (torch.compile does not recompile when it changes).
@@ -66,5 +66,5 @@ def bernoulli_nll(
     if operators is None:
         target = target if binarize is None else binarize.binarize(target)
         return reference.bernoulli_nll(logits, target, reduction=reduction, weight=weight)
-    state, *place = (None, 0, 0) if binarize is None else key_arguments(binarize, logits)
+    state, *place = (None, 0, 0) if binarize is None else pixel_key_arguments(binarize, logits)
     return fused_loss(operators, "bernoulli_nll", (logits, target, state), tuple(place), reduce)

@@ -54,6 +54,15 @@ def discretized_logistic_mixture_nll(
 
     Means and scales are in units of x. PixelCNN++ has pixels in [-1, 1]: its mean m is ``(m + 1)/2`` here, its
     log-scale s is ``s - log 2``, and logits and coefficients stay what they are (which is why x is centred above).
+    Its order of the head differs, too: its code has the M logits first, then for each channel in turn M means, M
+    log-scales and M coefficients, the coefficients being those from red to green, from red to blue and from green to
+    blue. A head (B, 10 * M, ...) of PixelCNN++ is one of this function after ::
+
+        logits, colours = head.split([M, 9 * M], 1)
+        means, log_scales, coefficients = colours.unflatten(1, (3, 3, M)).unbind(2)
+        means, log_scales = (means + 1) / 2, log_scales - math.log(2)
+        head = torch.cat((logits, *(part.flatten(1, 2) for part in (means, log_scales, coefficients))), 1)
+
     As in its code, log-scales are clamped from below, there at -7, here at ``-7 - log 2``: below that, the scale's
     gradient is zero.
 

@@ -52,8 +52,9 @@ def free_bits_kl(
         mu: (B, ...) fp32, bf16, fp16 or fp64; any strides, so the halves of one packed head are taken as they are.
         logvar: same shape and type.
         free_bits: the threshold of a group, lambda >= 0, in nats (for all its name). 0 is ``gaussian_kl``.
-        groups: the number of equal runs of consecutive elements into which the flattened event is split. For
-            (B, C, H, W), C makes a group of each feature map, as in the paper. None: each element is a group.
+        groups: the number of equal runs of consecutive elements into which the flattened event is split. None: the
+            size of dimension 1, so that each element of a vector (B, D) is a group, and each channel of a grid
+            (B, C, H, W) with all of its places, as in the paper. ``mu[0].numel()`` makes each element a group.
         reduction: "batchmean" (the formula), or "sum" (times B). A mean over the batch has no value per sample.
         weight: a factor; a number, or a 0-d tensor on the device.
         backend: "auto", "triton", "native" or "reference".
@@ -80,7 +81,9 @@ def free_bits_kl(
     mu, logvar = _check.latents(mu, logvar)
     reduce = Reduce.of(reduction, weight, mu)
     event = math.prod(mu.shape[1:])
-    if groups is not None and (groups < 1 or event % groups):
+    if groups is None:
+        groups = mu.shape[1] if mu.ndim > 1 else 1
+    elif groups < 1 or event % groups:
         raise ValueError(
             f"groups must divide the elements of the event, but {groups} does not divide {event}, "
             f"those of mu {tuple(mu.shape)}: choose a divisor, such as the number of channels"
@@ -88,7 +91,7 @@ def free_bits_kl(
     operators = _library.resolve(backend, mu)
     if operators is None:
         return reference.free_bits_kl(mu, logvar, free_bits, groups=groups, reduction=reduction, weight=weight)
-    arguments = mu, logvar, event if groups is None else groups, float(free_bits), *reduce
+    arguments = mu, logvar, groups, float(free_bits), *reduce
     if torch.is_grad_enabled() and (mu.requires_grad or logvar.requires_grad):
         loss: Tensor = _FreeBits.apply(operators.free_bits_kl, operators.free_bits_kl_backward, *arguments)
     else:

@@ -17,6 +17,9 @@ KEY_SCHEMA = "Tensor? state, SymInt row_offset, int stream"
 NOISE_SCHEMA = f"Tensor? eps, {KEY_SCHEMA}"
 NoiseArguments: TypeAlias = "tuple[Tensor | None, Tensor | None, int, int]"
 
+# Flipped in the stream of pixels that are drawn black or white: one key gives latents and pixels other numbers.
+PIXEL_BIT = 2**30
+
 _library.define(
     "binarize(Tensor target, Tensor state, SymInt row_offset, int stream) -> Tensor",
     lambda target, *_: target.new_empty(target.shape),
@@ -25,15 +28,20 @@ _library.define(
 
 
 class Noise:
-    """The key of a draw: ``eps`` is a pure function of (seed, step, stream, row_offset + row, column).
+    """The key of a draw: ``eps`` is a pure function of (seed, step, stream, (row_offset + row) * D + column).
 
-    Two calls with the same key draw the same noise, on any device, for any split of the batch over processes.
+    D is the length of a row, its number of elements. Two calls with the same key draw the same noise, on any device,
+    for any split of the batch over processes. A row of another length has other noise: the first 10 columns of 20 are
+    not the noise of 10.
+
+    Latents and the pixels of :meth:`binarize` may share a key: pixels are drawn in the stream ``stream ^ 2**30``, and
+    so are independent of the latents. Two tensors of latents need two streams.
 
     Args:
         seed: 0 <= seed < 2**63.
         step: 0 <= step < 2**32; a new step draws fresh noise.
         row_offset: the place of this tensor's first row in the global batch.
-        stream: 0 <= stream < 2**31; separates draws that share a seed and a step (two latent levels, say).
+        stream: 0 <= stream < 2**31; separates draws that share a seed and a step (two levels of latents, say).
         device: the device of ``state``. On the device of the latents, no call copies anything. Making a key copies
             from the host: in a loop on a GPU, make one key and :meth:`advance` it.
 
@@ -104,7 +112,7 @@ class Noise:
         if target.dtype != torch.uint8:
             raise TypeError(f"target must be uint8 (0..255) to be binarized, not {target.dtype}")
         _refuse_under_vmap("binarize the pixels before it")
-        key = key_arguments(self, target)
+        key = pixel_key_arguments(self, target)
         operators = _library.resolve(backend, target)
         if operators is None:
             return reference.binarize(target, *key)
@@ -157,6 +165,12 @@ def noise_arguments(noise: Noise | Tensor | None, mu: Tensor, shape: Sequence[in
 def key_arguments(key: Noise, like: Tensor) -> tuple[Tensor, int, int]:
     """Unpack a key into the arguments of :data:`KEY_SCHEMA`, on the device of ``like``."""
     return key.state.to(like.device), key.row_offset, key.stream
+
+
+def pixel_key_arguments(key: Noise, like: Tensor) -> tuple[Tensor, int, int]:
+    """Unpack a key that draws pixels into the arguments of :data:`KEY_SCHEMA`, on the device of ``like``."""
+    state, row_offset, stream = key_arguments(key, like)
+    return state, row_offset, stream ^ PIXEL_BIT
 
 
 def explicit(arguments: NoiseArguments, mu: Tensor, shape: Sequence[int] | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastvae import reference
 from fastvae.data import Batch, ResidentLoader
 from fastvae.models import VAE, build
+from fastvae.ops.noise import PIXEL_BIT
 from fastvae.train.config import ResolvedConfig, SettledExecution, SettledPrecision, settle
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
@@ -76,7 +77,7 @@ class Setting:
                 beta=self.config.beta,
                 reduction=recipe.reduction,
                 loss_weight=loss_weight,
-                pixel_stream=PIXEL_STREAM if self.config.binarize else None,
+                pixel_stream=PIXEL_STREAM ^ PIXEL_BIT if self.config.binarize else None,
             )
             return self._curve(steps, model, optimizer.left_out)
 

@@ -15,7 +15,9 @@ def free_bits_kl(
     reduction: str = "batchmean",
     weight: float | Tensor = 1.0,
 ) -> Tensor:
-    """``sum_g max(free_bits, mean_b KL[b, g])`` in nats, over ``groups`` equal runs of the flattened event (None: all).
+    """``sum_g max(free_bits, mean_b KL[b, g])`` in nats, over ``groups`` equal runs of the flattened event.
+
+    By default a group is an index of dimension 1: an element of a vector, a channel of a grid.
 
     Not ``torch.maximum``: at the threshold its slope is 1/2, and ours is 0.
     """
@@ -26,7 +28,8 @@ def free_bits_kl(
     mu = mu.to(dtype)
     logvar = logvar.to(dtype)
     per_dimension = (0.5 * (mu * mu + (torch.expm1(logvar) - logvar))).sum(0).flatten()
-    groups = per_dimension.numel() if groups is None else groups
+    if groups is None:
+        groups = mu.shape[1] if mu.ndim > 1 else 1
     sums = per_dimension.reshape(groups, per_dimension.numel() // max(groups, 1)).sum(1)
     allowance = torch.full_like(sums, free_bits * batch)
     loss = torch.where(sums <= allowance, allowance, sums).sum()  # a NaN is not <=, and stays

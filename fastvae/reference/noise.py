@@ -10,7 +10,8 @@ Element ``e`` is lane ``e % 4`` of quad ``q = e // 4``, and a quad is one call o
     key     = (seed mod 2**32, seed div 2**32)
     counter = (q mod 2**32, q div 2**32, step mod 2**32, stream)
 
-``stream`` separates draws that share a step (training 0, evaluation 1, ...). The four words ``w0..w3`` become
+``stream`` separates draws that share a step (training 0, evaluation 1, ...). A ``fastvae.Noise`` draws pixels black or
+white in ``stream ^ 2**30``, latents in ``stream``. The four words ``w0..w3`` become
 uniforms by one rounding to nearest-even from an integer to fp32 and one addition in fp32, exact to the bit anywhere,
 with or without a fused multiply-add:
 

@@ -17,6 +17,7 @@ from fastvae.utils.precision import autocast_dtype
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.train_state import TrainState
 from .config import SettledConfig
+from .distributed.coupled_rows import mean_kl, shares_kl
 from .distributed.world import World
 from .optim.adam import Adam
 from .optim.build import make_optimizer, start_momentum
@@ -78,6 +79,7 @@ class Engine:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
         self._autocast = _autocast(autocast_dtype(config.precision), world.device)
         sent = torch.bfloat16 if config.compress == "bf16" else None
+        self.shares_kl = world.size * config.accumulate > 1 and shares_kl(config.objective, self.model)
         loss = partial(
             StepLoss,
             backend=config.backend,
@@ -86,6 +88,7 @@ class Engine:
             binarize=bool(config.binarize),
         )
         self._weights, self._step = self._make_step(config, loss, sent, tell)
+        self._batch_kl = loss(self.model).batch_kl
         # The ranks agree at each step on which parameters a model that fastvae does not know has used. On a GPU that
         # waits for the device, which records, that all ranks make alike, do without.
         unknown = world.any(isinstance(self._step, Step) and not self._step.is_known)
@@ -185,9 +188,14 @@ class Engine:
         ends = [number * rows // self._micro_batches for number in range(1, self._micro_batches + 1)]
         if not self.is_sharded:  # sharded ranks gather the weights equally often, even for no rows
             ends = sorted({*ends} - {0}) or [0]
+        parts = list(itertools.pairwise([0, *ends]))
+        if self.shares_kl:
+            with self._autocast():
+                batch_kl = mean_kl(self._batch_kl, batch, parts, self.counter.state, self.world)
+            scalars = scalars._replace(batch_kl=batch_kl)
         total = torch.zeros(3, dtype=self.sums.dtype, device=self.world.device)
         is_full = batch.rows == self._full
-        for number, (start, end) in enumerate(itertools.pairwise([0, *ends])):
+        for number, (start, end) in enumerate(parts):
             images = batch.images[start:end]
             row_offset = batch.row_offset + start
             sums, gradients = self._step(images, self.counter.state, row_offset, scalars, is_full=is_full)
@@ -275,8 +283,9 @@ class Engine:
         """Return the ELBO over a loader's images; the same noise for any batch size or number of ranks. Collective."""
         noise = Noise(self.seed, epoch, device=self.world.device)
         with self.using_result() as model, eval_mode(model):
-            sums, images = evaluate(self._eval_loss, loader, noise, autocast=self._autocast)
-        self.world.all_reduce(sums)
+            sums, images = evaluate(
+                self._eval_loss, loader, noise, autocast=self._autocast, all_reduce=self.world.all_reduce
+            )
         return Metrics.from_sums(sums, images)
 
     def is_finite(self) -> bool:

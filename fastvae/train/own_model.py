@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from fastvae.data import Dataset, Loader
 from fastvae.models import VAE
+from fastvae.models.known import is_known
 from fastvae.ops import Noise
 from fastvae.utils.errors import InputError
 from fastvae.utils.terminal import Terminal
@@ -23,7 +24,6 @@ from .step.copy_model import copy_model
 from .step.execution import Step
 from .step.loss import StepLoss, StepScalars
 from .step.memory_format import choose_memory_format, keeping_nchw
-from .step.recording.known import is_known
 
 _LOW = (torch.bfloat16, torch.float16)
 # Steps of a run. Importing Dynamo and reading a model takes 2 to 5 s, and a recorded step saves a few tenths of a

@@ -31,12 +31,14 @@ from .checkpoint.write_errors import quiet_writers, writing
 from .config import ResolvedConfig, SettledConfig
 from .config.resume_check import check_resumable
 from .config.validate import check_parallel
+from .distributed import coupled_rows
 from .distributed.world import World, open_world
 from .inputs import check_pixels, deliver, open_data
 from .loop import Loop
 from .measure import autotune
 from .measure.profile import FILE, Profiling, profiled
 from .own_model import check_last_batch, prepared
+from .report.bound import describe_bound
 from .report.epoch_end import Callback
 from .report.figures import reconstruction_grid, sample_grid, write_curves, write_image
 from .report.metrics import Metrics
@@ -48,6 +50,7 @@ from .step.loss import SAMPLE_STREAM
 from .step.torch_flags import torch_flags
 
 _COPIES = 3  # of the weights' memory, at least, to train them: the weights and two moments
+_LOOKED_AT = 32  # test images, to tell whether they are black and white
 _STARTED: set[Path] = set()  # folders of the runs that this process started
 
 
@@ -118,6 +121,16 @@ def run(
                 f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}; "
                 f"loader {loaders.choice}"
             )
+            split = coupled_rows.told(
+                config.objective,
+                model.likelihood,
+                loop.engine.shares_kl,
+                rows=min(config.batch_size, len(dataset.train)),
+                processes=world.size,
+                accumulate=config.accumulate,
+            )
+            if split is not None:
+                console.print(f"fastvae: {split}")
             with profiled(profiling, loop), killed_readers_told():
                 status = loop.fit()
             if status != 0:
@@ -245,6 +258,9 @@ def _finish(
     last = next(line for line in reversed(folder.metrics()) if line["split"] == "test")
     rows = {
         "test loss (negative ELBO)": f"{last['loss']:.2f} nats = nll {last['nll']:.2f} + kl {last['kl']:.2f}",
+        "as a likelihood": describe_bound(
+            last["loss"], loop.engine.model.likelihood, loop.test_loader.first(_LOOKED_AT)
+        ),
         "run's folder": str(folder.path),
         "pictures in it": ", ".join(path.name for path in figures),
     }

@@ -11,6 +11,7 @@ from fastvae.cli import run
 from fastvae.data import ResidentLoader
 from fastvae.evaluate import cli
 from fastvae.evaluate.saved_run import Evaluation
+from fastvae.nn import Bernoulli, Categorical, Gaussian
 from fastvae.train.report.metrics import Metrics
 
 LATENTS = 5
@@ -30,7 +31,7 @@ def pretended(monkeypatch):
     images = torch.zeros(40, 1, 2, 2, dtype=torch.uint8)
     opened = SimpleNamespace(
         path="run",
-        model=SimpleNamespace(likelihood=SimpleNamespace(is_code_length=True), levels=1),
+        model=SimpleNamespace(likelihood=Categorical(), levels=1),
         settings={"preset": "classic", "seed": 3},
         shape=(1, 2, 2),
         epoch=7,
@@ -56,9 +57,10 @@ def test_every_figure_of_an_evaluation(pretended, monkeypatch, capsys):
     monkeypatch.setattr(cli, "evaluate", lambda *_: Evaluation(Metrics(11.5, 8.25, 3.25), kl, active))
     assert run(["evaluate", "run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "run: preset classic, 7 epochs, on 40 test images",
         "test ELBO -11.500 nats = -(nll 8.250 + kl 3.250)",
+        "-ELBO is an upper bound of -log p(x)",
         f"{11.5 / 4 / math.log(2):.3f} bits per dimension, by the ELBO",
         "active units 2 of 4",
     ]
@@ -89,16 +91,51 @@ def test_the_standard_error_is_that_of_the_mean(pretended, monkeypatch, capsys):
     monkeypatch.setattr(cli, "estimate_nll", lambda model, *what: asked.append(what) or iter(parts))
     assert run(["nll", "run", "--samples", "1500", "--images", "4"]) == 0
     # The mean is 4 and the squared deviations sum to 50, so the variance is 50 / 3, over 4 images.
-    line = f"test nll 4.000 nats, standard error {math.sqrt(50 / 3) / 2:.3f} over 4 images, 1,500 samples each, "
+    line = f"test -log p(x) 4.000 nats, standard error {math.sqrt(50 / 3) / 2:.3f} over 4 images, 1,500 samples each, "
     assert re.fullmatch(re.escape(line) + r"[\d.]+ s\n", capsys.readouterr().out)
     ((images, samples, seed),) = asked
     assert (images.shape, samples, seed) == ((4, 1, 2, 2), 1500, 3)
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "pixel", "bound", "value", "more"),
+    [
+        (Bernoulli(), 255, "an upper bound of -log p(x)", 2.5, ""),
+        (
+            Bernoulli(),
+            7,
+            "no bound of -log p(x): the cross-entropy of grey pixels is not normalised",
+            2.5,
+            "; no log-likelihood: the cross-entropy of grey pixels is not normalised",
+        ),
+        (
+            Gaussian(0.25),
+            7,
+            "an upper bound of -log p(x), with the 0.90 nats per image that nll leaves out: 12.40 nats",
+            2.5 + 2 * math.log(2 * math.pi * 0.25),
+            "; 0.903 of it are the constant that nll leaves out",
+        ),
+    ],
+    ids=["binary", "grey", "gaussian"],
+)
+def test_what_is_a_likelihood_is_told(pretended, monkeypatch, capsys, likelihood, pixel, bound, value, more):
+    pretended.model.likelihood = likelihood
+    images = torch.full((40, 1, 2, 2), pixel, dtype=torch.uint8)
+    pretended.test_loader = lambda data_dir: ResidentLoader(images, batch_size=10, seed=0, shuffle=False)
+    result = Evaluation(Metrics(11.5, 8.25, 3.25), torch.ones(2), torch.ones(2, dtype=torch.bool))
+    monkeypatch.setattr(cli, "evaluate", lambda *_: result)
+    assert run(["evaluate", "run"]) == 0
+    assert capsys.readouterr().out.splitlines()[2] == f"-ELBO is {bound}"
+    monkeypatch.setattr(cli, "estimate_nll", lambda *_: iter([torch.tensor([2.5])]))
+    assert run(["nll", "run", "--samples", "1", "--images", "1"]) == 0
+    pattern = rf"test -log p\(x\) {value:.3f} nats, standard .* 1 samples each, [\d.]+ s{re.escape(more)}"
+    assert re.fullmatch(pattern, " ".join(capsys.readouterr().out.split()))
+
+
 def test_one_image_has_no_standard_error(pretended, monkeypatch, capsys):
     monkeypatch.setattr(cli, "estimate_nll", lambda *_: iter([torch.tensor([2.5])]))
     assert run(["nll", "run", "--samples", "1", "--images", "1"]) == 0
-    assert capsys.readouterr().out.startswith("test nll 2.500 nats, standard error nan over 1 images, 1 samples each")
+    assert capsys.readouterr().out.startswith("test -log p(x) 2.500 nats, standard error nan over 1 images, 1 samples")
 
 
 @pytest.mark.parametrize("flags", [["--images", "40"], []])

@@ -238,5 +238,19 @@ def test_bad_options_raise(name, options, message):
 def test_what_cannot_be_split_over_rows_is_refused():
     with pytest.raises(ValueError, match="not 'none'"):
         objectives.importance_weighted(model("optimal_gaussian"), pictures())
-    with pytest.raises(ValueError, match="2 rows or more, not 1"):
-        objectives.total_correlation(model(), pictures(1), beta=2.0, dataset_size=IMAGES)
+
+
+def test_one_row_has_no_total_correlation():
+    vae, x = model(), pictures(1)
+    value = objectives.total_correlation(vae, x, Noise(1), beta=2.0, dataset_size=IMAGES)
+    for a, b in zip(value, objectives.elbo(vae, x, Noise(1)), strict=True):
+        assert_near(a, b, 1e-14)
+
+
+def test_free_bits_of_a_grid_are_a_channels_with_all_its_places():
+    vae = VAE(nn.Conv2d(1, 6, 2, 2), nn.ConvTranspose2d(3, 1, 2, 2), "gaussian")
+    x = torch.rand(4, 1, 8, 8)
+    value = objectives.free_bits(vae, x, Noise(1), free_bits=1e4)
+    torch.testing.assert_close(value.bound - value.nll, torch.tensor(3e4))
+    given = objectives.free_bits(vae, x, Noise(1), free_bits=0.3, groups=3)
+    assert torch.equal(objectives.free_bits(vae, x, Noise(1), free_bits=0.3).bound, given.bound)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastvae import ops
+from fastvae import ops, reference
 
 from . import support
 from .cases import BERNOULLI_NLL
@@ -157,6 +157,22 @@ def test_each_pixel_is_white_as_often_as_it_is_bright() -> None:
     assert white[-1] == 1
     deviation = (bright * (1 - bright) / draws).sqrt()
     assert ((white - bright).abs() <= 4 * deviation).all()
+
+
+@pytest.mark.parametrize("stream", [0, 1, 3, 7])
+def test_one_key_draws_pixels_that_do_not_depend_on_its_latents(stream: int) -> None:
+    key = ops.Noise(1, stream=stream)
+    target = torch.full((2000, 20), 128, dtype=torch.uint8)
+    eps = key.draw((2000, 20)).double()
+    white = key.binarize(target).double() / 255
+    together = torch.cat((eps, white), 1).T.corrcoef()
+    assert together.fill_diagonal_(0).abs().max() < 6 / 2000**0.5
+
+
+def test_the_pixels_of_a_key_are_those_of_the_specification_with_bit_30_flipped() -> None:
+    target = torch.full((4, 100), 128, dtype=torch.uint8)
+    key = ops.Noise(1, 2, stream=3 ^ 2**30)
+    assert torch.equal(key.binarize(target), reference.binarize(target, key.state, stream=3))
 
 
 def test_steps_draw_other_pixels() -> None:

@@ -161,3 +161,33 @@ class TestDiscretizedLogisticMixtureNLL(LossContract):
         head[1, :MIXTURES, 1] = -INF
         loss = functools.partial(self.case.fused, head, target, backend=place.backend)(reduction="none")[0]
         assert loss.isnan().tolist() == [False, True, False]
+
+
+def pixelcnn_nll(head: torch.Tensor, x: torch.Tensor, mixtures: int) -> torch.Tensor:
+    """The loss as PixelCNN++'s program orders and scales it (openai/pixel-cnn, nn.py): channels last, x in [-1, 1]."""
+    batch, height, width, channels = x.shape
+    log_shares = head[..., :mixtures].log_softmax(-1)
+    planes = head[..., mixtures:].reshape(batch, height, width, channels, 3 * mixtures)
+    means = planes[..., :mixtures].clone()
+    log_scales = planes[..., mixtures : 2 * mixtures]
+    coefficients = planes[..., 2 * mixtures :].tanh()
+    x = x.unsqueeze(-1)
+    means[..., 1, :] += coefficients[..., 0, :] * x[..., 0, :]
+    means[..., 2, :] += coefficients[..., 1, :] * x[..., 0, :] + coefficients[..., 2, :] * x[..., 1, :]
+    plus = ((x - means + 1 / 255) * torch.exp(-log_scales)).sigmoid()
+    minus = ((x - means - 1 / 255) * torch.exp(-log_scales)).sigmoid()
+    inside = torch.where(x < -0.999, plus, torch.where(x > 0.999, 1 - minus, plus - minus))
+    return -(log_shares + inside.log().sum(3)).logsumexp(-1).sum() / batch
+
+
+def test_a_head_of_pixelcnn_in_the_order_that_the_docstring_gives() -> None:
+    mixtures = 3
+    generator = torch.Generator().manual_seed(0)
+    head = torch.randn(2, 4, 5, 10 * mixtures, generator=generator, dtype=torch.float64)
+    pixels = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8, generator=generator)
+    theirs = pixelcnn_nll(head, pixels.movedim(1, -1).double() / 127.5 - 1, mixtures)
+    logits, colours = head.movedim(-1, 1).split([mixtures, 9 * mixtures], 1)
+    means, log_scales, coefficients = colours.unflatten(1, (3, 3, mixtures)).unbind(2)
+    means, log_scales = (means + 1) / 2, log_scales - math.log(2)
+    ours = torch.cat((logits, *(part.flatten(1, 2) for part in (means, log_scales, coefficients))), 1)
+    torch.testing.assert_close(ops.discretized_logistic_mixture_nll(ours, pixels, mixtures), theirs)

@@ -25,6 +25,20 @@ class TestFreeBitsKL(OpContract):
                 options = {"groups": groups, "free_bits": free_bits}
                 assert_accurate(self.case, inputs, place.backend, reduction="batchmean", **options)
 
+    def test_channels_of_a_grid_are_groups_unless_told(self, place: Any) -> None:
+        inputs = self.case.inputs((5, 4, 3, 2), torch.float32, place.device)
+        options = {"reduction": "sum", "free_bits": 2.0, "backend": place.backend}
+        for a, b in zip(
+            value_and_grad(self.case.fused, inputs, **options),
+            value_and_grad(self.case.fused, inputs, groups=4, **options),
+            strict=True,
+        ):
+            assert torch.equal(torch.cat([t.flatten() for t in a]), torch.cat([t.flatten() for t in b]))
+        zeros = torch.zeros(5, 4, 3, 2, device=place.device)  # no KL: each channel has its allowance, not each place
+        assert ops.free_bits_kl(zeros, zeros, 2.0, backend=place.backend).item() == 8
+        assert ops.free_bits_kl(zeros, zeros, 2.0, groups=24, backend=place.backend).item() == 48
+        assert ops.free_bits_kl(zeros.flatten(1), zeros.flatten(1), 2.0, backend=place.backend).item() == 48
+
     def test_groups_of_a_packed_head(self, place: Any) -> None:
         mu, logvar = self.case.inputs((7, 4, 3), torch.float32, place.device).tensors
         head = torch.cat((mu, logvar), 1)

@@ -83,6 +83,22 @@ def test_bits_are_of_all_channels(train, tmp_path, metrics, capsys):
 
 
 @pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ((), "no bound of -log p(x): the cross-entropy of grey pixels is not normalised"),
+        (("--binarize",), "an upper bound of -log p(x)"),
+        (("--preset", "gaussian"), "an upper bound of -log p(x), with the 58.81 nats per image that nll leaves out: "),
+    ],
+    ids=str,
+)
+def test_the_table_says_what_is_a_likelihood(train, metrics, capsys, monkeypatch, flags, text):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, folder = train("--max-steps", "1", *flags)
+    row = re.search(r"as a likelihood +│ (.*?) +│", capsys.readouterr().out)[1]
+    assert row == (f"{text}{metrics(folder)[-1]['loss'] + 58.8121:.2f} nats" if text.endswith(": ") else text)
+
+
+@pytest.mark.parametrize(
     ("flags", "row"),
     [
         ((), None),

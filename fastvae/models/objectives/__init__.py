@@ -11,9 +11,11 @@ All objectives share their first arguments and their last:
 
 The losses of :func:`elbo` and :func:`importance_weighted` are sums over the rows: however a global batch is split over
 processes or accumulation steps, the sum is the same. The losses of :func:`capacity`, :func:`free_bits` and
-:func:`total_correlation` are not: they are functions of a statistic of the batch at hand. Under data parallelism each
-process takes the statistic of its own rows, and ``reduction="none"`` is refused. ``nll`` and ``kl`` are sums over the
-rows for all objectives (except with :class:`fastvae.nn.OptimalGaussian`, a likelihood that is a statistic itself).
+:func:`total_correlation` are not: they are functions of a statistic of the batch at hand, and refuse
+``reduction="none"``. The first two take the whole batch's KLs as ``batch_kl``, and are exact in parts, too; the trainer
+passes them, at the price of a second forward pass of the encoder. The third cannot be split: each process takes the
+statistic of its own rows, and the trainer says so (``ObjectiveSpec.couples_rows``). ``nll`` and ``kl`` are sums over
+the rows for all objectives (except with :class:`fastvae.nn.OptimalGaussian`, a likelihood that is a statistic itself).
 
 **How beta reaches the kernels.** An objective returns the plain KL beside the loss, so beta is not folded into the
 forward of the fused operator, which computes the plain KL. It is a factor of the KL's scalar afterwards:

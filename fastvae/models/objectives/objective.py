@@ -1,9 +1,12 @@
 """Result of an objective, and steps that several objectives share."""
 
+import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from fastvae import ops
 from fastvae.models.vae import VAE
 from fastvae.ops import Backend, Reduction
 from fastvae.ops._check import split_weight
@@ -67,6 +70,16 @@ def check_scalar(name: str, value: float | Tensor, x: Tensor) -> None:
     A CUDA graph would keep the value of a tensor on another device.
     """
     split_weight(value, x, name)
+
+
+def sum_groups(mu: Tensor, logvar: Tensor, groups: int, *, wide: bool = True) -> Tensor:
+    """Return the KL to N(0, I) of each of ``groups`` equal runs of the flattened latents, summed over the rows.
+
+    Returns (groups,) in nats; ``wide`` sums in fp64.
+    """
+    each = ops.gaussian_kl(mu.flatten(), logvar.flatten(), reduction="none")  # one number for each element
+    size = math.prod(mu.shape[1:]) // groups
+    return each.view(len(mu), groups, size).sum((0, 2), dtype=torch.float64 if wide else None)
 
 
 def check_reduction(reduction: Reduction) -> None:

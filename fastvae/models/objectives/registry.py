@@ -6,9 +6,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from .capacity import capacity
+from torch import Tensor
+
+from .capacity import capacity, sum_kl
 from .elbo import elbo
-from .free_bits import free_bits
+from .free_bits import free_bits, sum_group_kl
 from .importance_weighted import importance_weighted
 from .objective import Objective
 from .total_correlation import total_correlation
@@ -25,6 +27,10 @@ class ObjectiveSpec:
     needs: the settings that the user has to give.
     schedules: the settings that are about its scalars, and no arguments.
     any_levels: it takes a VAE with several levels of latents.
+    couples_rows: its loss is no sum over the rows, but a function of a statistic of all rows of a batch.
+    batch_kl: for an objective that couples rows by KLs alone: takes a VAE and pixels, then options by keyword, and
+        returns the sums of these KLs over the rows, fp64. ``function`` takes their means over the whole batch as
+        ``batch_kl``; its losses over the parts of the batch then add up to that of the whole, and so do the gradients.
     """
 
     function: Callable[..., Objective]
@@ -33,6 +39,8 @@ class ObjectiveSpec:
     needs: tuple[str, ...] = ()
     schedules: tuple[str, ...] = ()
     any_levels: bool = False
+    couples_rows: bool = False
+    batch_kl: Callable[..., Tensor] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Objective:
         return self.function(*args, **kwargs)
@@ -48,10 +56,17 @@ _OBJECTIVES = {
     "dreg": ObjectiveSpec(partial(importance_weighted, estimator="dreg"), options=("samples",)),
     "stl": ObjectiveSpec(partial(importance_weighted, estimator="stl"), options=("samples",)),
     "capacity": ObjectiveSpec(
-        capacity, scalars=("beta", "capacity"), needs=("capacity",), schedules=("capacity_steps",)
+        capacity,
+        scalars=("beta", "capacity"),
+        needs=("capacity",),
+        schedules=("capacity_steps",),
+        couples_rows=True,
+        batch_kl=sum_kl,
     ),
-    "free-bits": ObjectiveSpec(free_bits, options=("free_bits",), needs=("free_bits",)),
-    "tcvae": ObjectiveSpec(total_correlation, scalars=("beta",), options=("dataset_size",)),
+    "free-bits": ObjectiveSpec(
+        free_bits, options=("free_bits",), needs=("free_bits",), couples_rows=True, batch_kl=sum_group_kl
+    ),
+    "tcvae": ObjectiveSpec(total_correlation, scalars=("beta",), options=("dataset_size",), couples_rows=True),
 }
 OBJECTIVES: Mapping[str, ObjectiveSpec] = MappingProxyType(_OBJECTIVES)
 """The objectives by their names on the command line."""

@@ -26,15 +26,16 @@ def total_correlation(
     """Compute ``nll + kl + (beta - 1) * TC``: the beta-TCVAE (Chen et al. 2018, equation 4 with alpha = gamma = 1).
 
     The total correlation TC is estimated from the batch at hand by :func:`stratified_total_correlation`, in O(B**2 D)
-    time. Under data parallelism each process estimates it from its own rows. Latents of 16 bits are sampled in fp32
-    here, because a rounded z is not a sample of a narrow posterior.
+    time. Each process, and each part of ``--accumulate``, estimates it from its own rows. One row says nothing about
+    it: its TC counts as 0, which is that of a single posterior. Latents of 16 bits are sampled in fp32 here, because a
+    rounded z is not a sample of a narrow posterior.
 
     Args:
         beta: the factor of the total correlation within the KL; 1 is the ELBO.
         dataset_size: the number of training images, at least B.
 
     Raises:
-        ValueError: fewer than 2 rows, fewer images than rows, a beta that is not a scalar, or ``reduction="none"``.
+        ValueError: fewer images than rows, a beta that is not a scalar, or ``reduction="none"``.
 
     >>> from torch import nn
     >>> vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6))
@@ -48,9 +49,11 @@ def total_correlation(
         mu = mu.float()
         logvar = logvar.float()
     z, kl = ops.reparameterize_kl(mu, logvar, noise, reduction=reduction, backend=backend)
-    rows = stratified_total_correlation(z, mu, logvar, dataset_size)
-    tc = rows.sum() if reduction == "sum" else rows.mean()
-    return penalised(vae, x, z.to(encoded), kl, kl + (beta - 1) * tc, reduction, weight, backend)
+    penalty = kl
+    if len(mu) > 1:
+        rows = stratified_total_correlation(z, mu, logvar, dataset_size)
+        penalty = kl + (beta - 1) * (rows.sum() if reduction == "sum" else rows.mean())
+    return penalised(vae, x, z.to(encoded), kl, penalty, reduction, weight, backend)
 
 
 def stratified_total_correlation(z: Tensor, mu: Tensor, logvar: Tensor, dataset_size: int) -> Tensor:

@@ -105,7 +105,8 @@ class ObjectiveConfig:
         group="objective",
         metavar="NATS",
         shown_default="none",
-        help=f"Nats per latent dimension that cost nothing, for --objective {names_with('free_bits')}.",
+        help=f"Nats per latent dimension that cost nothing, for --objective {names_with('free_bits')}; of latents on a "
+        "grid, per channel: the KL of a channel is the sum over its places.",
         low=0,
         fixes_numbers=True,
     )

@@ -82,12 +82,13 @@ class OptimisationConfig:
         low=1,
         fixes_numbers=True,
     )
-    # A step's sums are the same in any number of parts. The objectives that are a statistic of the part at hand depend
-    # on parts times processes; the number of processes may change at --resume, and --accumulate can make up for it.
+    # A step's sums are the same in any number of parts. An objective that is a statistic of the part at hand depends on
+    # parts times processes; the number of processes may change at --resume, and --accumulate can make up for it.
     accumulate: int = setting(
         1,
         group="optimisation",
-        help="Compute each batch in this many parts, one after the other, to save memory. The step is the same.",
+        help="Compute each batch in this many parts, one after the other, to save memory. The step is the same, except "
+        "with --objective tcvae and with models of your own that couple the images of a batch; the run says so.",
         low=1,
         affects_speed=True,
     )

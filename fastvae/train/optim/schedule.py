@@ -43,14 +43,15 @@ def cosine(step: Tensor, steps: int) -> Tensor:
 def iwae(epoch: Tensor) -> Tensor:
     """Schedule of the IWAE paper: 10^(-i/7) for 3^i epochs, i = 0 ... 7, 3,280 epochs in all.
 
-    (Burda, Grosse & Salakhutdinov 2015, section 5.)
+    (Burda, Grosse & Salakhutdinov 2015, section 5.) Returns fp64.
 
     >>> import torch
     >>> iwae(torch.tensor([0, 1, 4, 3279])).log10() * -7
-    tensor([-0., 1., 2., 7.])
+    tensor([-0.0000, 1.0000, 2.0000, 7.0000], dtype=torch.float64)
     """
     ends = torch.tensor([(3 ** (i + 1) - 1) // 2 for i in range(7)])
-    return 10 ** (-torch.bucketize(epoch, ends, right=True) / 7)
+    stage = torch.bucketize(epoch, ends, right=True).double()  # of whole numbers, the quotient would be fp32
+    return 10 ** (-stage / 7)
 
 
 def ramp(step: Tensor, steps: int) -> Tensor:

@@ -9,7 +9,9 @@ from torch import Tensor
 class Metrics(NamedTuple):
     """The loss and the two terms of the negative ELBO, averaged over some images, in nats per sample.
 
-    In training ``loss`` is the objective that is minimised. In evaluation it is the negative ELBO for every objective.
+    loss: in training the objective that is minimised, in evaluation the negative ELBO for every objective.
+    nll: ``-log p(x | z)``, without the constant :meth:`fastvae.nn.Likelihood.left_out`.
+    kl: ``KL(q(z | x) || p(z))``.
     """
 
     loss: float

@@ -1,5 +1,6 @@
 """The ELBO over a data set: the one evaluation of training and of ``fastvae evaluate``."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -36,10 +37,12 @@ def evaluate(
     *,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     visit: Callable[[Batch], None] | None = None,
+    all_reduce: Callable[[Tensor], None] | None = None,
 ) -> tuple[Tensor, int]:
-    """Sum the negative ELBO and its terms over this rank's rows, with one sample of z for each image.
+    """Sum the negative ELBO and its terms over all images, with one sample of z for each.
 
-    The noise of an image depends on its place in the data set, not on the batch size or the number of ranks.
+    The noise of an image depends on its place in the data set, not on the batch size or the number of ranks. A
+    likelihood that is a statistic of its batch (``couples_rows``) is that of all images together.
 
     Args:
         loss: the negative ELBO of the model to evaluate, in eval mode.
@@ -47,6 +50,7 @@ def evaluate(
         noise: a key on the images' device.
         autocast: a context for the forward passes.
         visit: called with each batch, for whatever else is computed from it.
+        all_reduce: sums a tensor over the ranks, in place; None for one rank.
 
     Returns:
         The sums ``[loss, nll, kl]`` (3,) in nats, fp64, on the device, and the number of images of all ranks.
@@ -55,14 +59,24 @@ def evaluate(
     wide = torch.float64 if parameter.dtype == torch.float64 else torch.float32
     one = torch.ones((), dtype=wide, device=noise.state.device)
     sums = torch.zeros(3, dtype=torch.float64, device=noise.state.device)
+    likelihood = loss.model.likelihood
     images = 0
+    values = 0  # of an image's pixels
     for batch in batches:
         with autocast():
             _, terms = loss(
                 batch.images, noise.state, images + batch.row_offset, EVAL_STREAM, StepScalars(one, one, one)
             )
+        terms = terms.double()
+        terms[1] = likelihood.to_sum(terms[1], batch.images.numel())
         sums += terms
         images += batch.rows
+        values = math.prod(batch.images.shape[1:])
         if visit is not None:
             visit(batch)
+    if all_reduce is not None:
+        all_reduce(sums)
+    if likelihood.couples_rows:
+        sums[1] = likelihood.from_sum(sums[1], images * values)
+        sums[0] = sums[1] + sums[2]
     return sums, images

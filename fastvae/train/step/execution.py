@@ -4,7 +4,7 @@ There are three ways to run the same operators. ``eager`` is plain autograd. ``t
 and backward once for each batch shape and runs them as a flat graph: no autograd, no modules. ``compiled`` gives that
 graph to TorchInductor, which fuses what is between the matmuls.
 
-A model that is known to be pure (:mod:`.recording.known`) is recorded without checks. Any other is recorded under
+A model that is known to be pure (:mod:`fastvae.models.known`) is recorded without checks. Any other is recorded under
 guards (:mod:`.recording.guarded`), and if its forward pass cannot be recorded, its steps are eager.
 """
 
@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from fastvae.models.known import is_known, modes
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import SettledExecution
 from fastvae.utils.errors import InputError
 
 from .loss import TRAIN_STREAM, StepLoss, StepScalars
 from .recording.guarded import GuardedStep, NotRecordableError
-from .recording.known import is_known, modes
 from .recording.record import record
 
 Result = tuple[Tensor, list[Tensor | None]]
@@ -192,7 +192,7 @@ class Step:
     ) -> Result:
         buffers = dict(self._loss.named_buffers())
         inputs = [self._copies.get(value, value).detach() for value in self._named.values()]
-        inputs += [*buffers.values(), images, noise_state, *scalars]
+        inputs += [*buffers.values(), images, noise_state, *(scalar for scalar in scalars if scalar is not None)]
         key = (images.shape, images.stride(), images.dtype, row_offset, compiled)
         if key not in self._records:
             started = time.perf_counter()

@@ -10,10 +10,15 @@ from torch import Tensor, nn
 
 from fastvae.models import OBJECTIVES, VAE
 from fastvae.ops import Backend, Noise
+from fastvae.ops.noise import PIXEL_BIT
 
-# Streams of the noise: the same step draws different numbers in each. The last three are for binarized training pixels,
-# binarized test pixels, and the samples of `fastvae nll`.
-TRAIN_STREAM, EVAL_STREAM, SAMPLE_STREAM, PIXEL_STREAM, TEST_PIXEL_STREAM, NLL_STREAM = range(6)
+# Streams of the noise: the same step draws different numbers in each.
+TRAIN_STREAM, EVAL_STREAM, SAMPLE_STREAM = range(3)
+NLL_STREAM = 5  # the samples of `fastvae nll`
+# Binarized training pixels and binarized test pixels. `Noise.binarize` flips the bit again, so that their numbers are
+# those of the streams 3 and 4, as in every run so far.
+PIXEL_STREAM = 3 ^ PIXEL_BIT
+TEST_PIXEL_STREAM = 4 ^ PIXEL_BIT
 
 
 class StepScalars(NamedTuple):
@@ -24,11 +29,14 @@ class StepScalars(NamedTuple):
     weight: the factor of the loss that is minimised: 1/batch, times a loss scale.
     beta: the factor of the KL term.
     capacity: the target of the KL in nats, for the objective that has one.
+    batch_kl: where a batch is computed in parts: the means of :meth:`StepLoss.batch_kl` over the whole batch, for the
+        objectives that couple its rows by them.
     """
 
     weight: Tensor
     beta: Tensor
     capacity: Tensor
+    batch_kl: Tensor | None = None
 
 
 class StepLoss(nn.Module):
@@ -56,17 +64,30 @@ class StepLoss(nn.Module):
         self._binarize = binarize
         self.model = model
         spec = OBJECTIVES[name]
-        self._scalars = spec.scalars
+        self._spec = spec
+        self._options = options
         self._function = partial(spec.function, backend=backend, **options)
 
     def forward(
         self, images: Tensor, noise_state: Tensor, row_offset: int, stream: int, scalars: StepScalars
     ) -> tuple[Tensor, Tensor]:
         """Return the loss () of images (b, C, H, W), and the sums ``[objective, nll, kl]`` (3,) over them in nats."""
-        if self._binarize:
-            pixels = Noise.from_state(noise_state, row_offset, stream=PIXEL_STREAM)
-            images = pixels.binarize(images, backend=self._backend)
+        images = self._drawn(images, noise_state, row_offset)
         noise = Noise.from_state(noise_state, row_offset, stream=stream)
-        chosen = {name: getattr(scalars, name) for name in self._scalars}
+        chosen = {name: getattr(scalars, name) for name in self._spec.scalars}
+        if scalars.batch_kl is not None:
+            chosen["batch_kl"] = scalars.batch_kl
         value = self._function(self.model, images, noise, reduction="sum", weight=scalars.weight, **chosen)
         return value.loss, torch.stack((value.bound, value.nll, value.kl))
+
+    @torch.no_grad()
+    def batch_kl(self, images: Tensor, noise_state: Tensor, row_offset: int) -> Tensor:
+        """Return the KLs that couple the rows of a batch, summed over images (b, C, H, W), fp64, without gradients."""
+        assert self._spec.batch_kl is not None
+        return self._spec.batch_kl(self.model, self._drawn(images, noise_state, row_offset), **self._options)
+
+    def _drawn(self, images: Tensor, noise_state: Tensor, row_offset: int) -> Tensor:
+        if not self._binarize:
+            return images
+        pixels = Noise.from_state(noise_state, row_offset, stream=PIXEL_STREAM)
+        return pixels.binarize(images, backend=self._backend)

@@ -68,6 +68,11 @@ def test_the_iwae_stages_last_1_3_9_epochs_and_so_on():
     assert iwae(torch.tensor([5000])).item() == pytest.approx(0.1)
 
 
+def test_the_iwae_rates_are_fp64():
+    rates = iwae(torch.tensor([0, 1, 4, 13]))
+    assert rates.tolist() == pytest.approx([10 ** (-i / 7) for i in range(4)], rel=1e-15)
+
+
 def test_constant_is_no_table():
     assert planned() == Plan()
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from fastvae import reference
 from fastvae.models import PRESETS, build
 from fastvae.models.ladder import LOWER_STREAM
 from fastvae.ops import Noise
@@ -24,8 +25,10 @@ def test_no_two_draws_of_a_run_share_a_stream():
 
 def test_the_numbers_of_streams_stay():
     """Other numbers draw other noise: a resumed run would not repeat, nor would the figures of a finished one."""
-    names = ("TRAIN", "EVAL", "SAMPLE", "PIXEL", "TEST_PIXEL", "NLL")
-    assert [STREAMS[f"{name}_STREAM"] for name in names] == list(range(6))
+    assert [STREAMS[f"{name}_STREAM"] for name in ("TRAIN", "EVAL", "SAMPLE", "NLL")] == [0, 1, 2, 5]
+    for name, stream in (("PIXEL", 3), ("TEST_PIXEL", 4)):  # as the reference draws them
+        drawn = Noise(3, stream=STREAMS[f"{name}_STREAM"]).binarize(GREY)
+        assert torch.equal(drawn, reference.binarize(GREY, Noise(3).state, stream=stream))
 
 
 def pixels_of_a_step(images, stream):

@@ -35,6 +35,11 @@ def is_known(model: nn.Module) -> bool:
     return all(_is_pure(module) for module in model.modules()) and all(map(_is_plain, model.parameters()))
 
 
+def is_repeatable(model: nn.Module) -> bool:
+    """Return whether a known model computes the same twice in training mode, and changes no buffer by it."""
+    return is_known(model) and not any(isinstance(module, _DROPOUTS + _NORMS) for module in model.modules())
+
+
 def modes(model: nn.Module) -> list[bool]:
     """Return which modules of a model are in training mode."""
     return [module.training for module in model.modules()]
