@@ -1,5 +1,6 @@
 """Random pixels from a likelihood, as opposed to its mean: one function for each likelihood."""
 
+import math
 from functools import singledispatch
 
 import torch
@@ -64,7 +65,7 @@ def _(_: ContinuousBernoulli, output: Tensor, noise: Noise) -> Tensor:
 
 @register
 def _(likelihood: Gaussian, output: Tensor, noise: Noise) -> Tensor:
-    return output + likelihood.variance**0.5 * _normal(noise, output.shape, output)
+    return output + math.sqrt(likelihood.variance) * _normal(noise, output.shape, output)
 
 
 @register
@@ -132,4 +133,5 @@ def _normal(noise: Noise, shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 def _uniform(noise: Noise, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Return uniforms in (0, 1), by the distribution function of the normals that the specification draws."""
-    return torch.special.ndtr(_normal(noise, shape, like))
+    u: Tensor = torch.special.ndtr(_normal(noise, shape, like))
+    return u

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from .optim.build import make_optimizer, start_momentum
 from .optim.ema import EMA
 from .optim.flat_gradients import FlatGradients, GradientMatcher
 from .optim.master_weights import MasterWeights
+from .optim.output_layer import computing_in_fp32, sharp_output
 from .optim.schedule import Plan, Schedule
 from .optim.step_counter import StepCounter
 from .optim.weights import Weights
@@ -73,7 +74,6 @@ class Engine:
         self.sums = torch.zeros(4, dtype=torch.float64, device=world.device)  # loss, nll, kl; images of skipped steps
         self.nonfinite = Nonfinite(self.counter, sticky=config.on_nonfinite == "stop", backend=config.backend)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
-        self._autocast = _autocast(autocast_dtype(config.precision), world.device)
         sent = torch.bfloat16 if config.compress == "bf16" else None
         loss = partial(
             StepLoss,
@@ -105,22 +105,24 @@ class Engine:
             self._gradients = FlatGradients(self._weights, world, self._micro_batches, sent, changed=changed)
         self._match = GradientMatcher(self._weights.parameters)
         self._ema = None if config.ema is None else EMA(self.model, config.ema, self.counter.step)
-        evaluated = self._weights.compute_model if self._ema is None else self._ema.model
-        self._eval_loss = StepLoss(evaluated, config.backend)
+        self._eval_loss = StepLoss(self.result, config.backend)
         self._state = TrainState(self._weights, self._ema, self.optimizer, self.scaler, self.counter)
 
     def _make_step(
         self, config: SettledConfig, loss: Callable[[VAE], StepLoss], sent: torch.dtype | None
     ) -> tuple[Weights, "Step | ShardedStep"]:
-        """Return the weights, whole or sharded, and the forward and backward through them."""
+        """Make the weights, whole or sharded, and the forward and backward through them under autocast."""
         low = autocast_dtype(config.precision)
+        in_fp32 = None if low is None else sharp_output(self.model)
         if self.is_sharded:
             from .distributed.fsdp import ShardedWeights  # noqa: PLC0415 -- it takes a second to import
             from .step.sharded import ShardedStep  # noqa: PLC0415 -- it imports the former
 
-            shards = ShardedWeights(self.model, self.world, low, sent)
+            shards = ShardedWeights(self.model, self.world, low, sent, in_fp32)
+            self._autocast = _autocast(low, self.world.device, shards.compute_model, in_fp32)
             return shards, ShardedStep(loss(shards.compute_model), shards, self._autocast)
-        weights = MasterWeights(self.model, low)
+        weights = MasterWeights(self.model, low, in_fp32)
+        self._autocast = _autocast(low, self.world.device, weights.compute_model, in_fp32)
         return weights, Step(loss(weights.compute_model), config.execution, self._autocast)
 
     def _let_optimizer_skip(self) -> bool:
@@ -242,9 +244,13 @@ class Engine:
         return self._autocast() if self.is_sharded else nullcontext()
 
     def evaluate(self, loader: Loader, epoch: int) -> Metrics:
-        """Return the ELBO over a loader's images; the same noise for any batch size or number of ranks. Collective."""
+        """Return the ELBO over a loader's images; the same noise for any batch size or number of ranks. Collective.
+
+        It is that of ``result``, in the fp32 or fp64 of the saved weights, so that ``fastvae evaluate`` finds it
+        again. Sharded weights are gathered in the precision of the steps.
+        """
         noise = Noise(self.seed, epoch, device=self.world.device)
-        sums, images = evaluate(self._eval_loss.eval(), loader, noise, autocast=self._autocast)
+        sums, images = evaluate(self._eval_loss.eval(), loader, noise, autocast=self.using_result)
         self._eval_loss.train()
         self.world.all_reduce(sums)
         return Metrics.from_sums(sums, images)
@@ -276,5 +282,17 @@ class Engine:
         self._state.load(saved)
 
 
-def _autocast(dtype: torch.dtype | None, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    return nullcontext if dtype is None else lambda: torch.autocast(device.type, dtype)
+def _autocast(
+    dtype: torch.dtype | None, device: torch.device, model: VAE, in_fp32: str | None
+) -> Callable[[], AbstractContextManager[Any]]:
+    """Return a function that makes the context of a forward pass: autocast, but for the module ``in_fp32``."""
+    if dtype is None:
+        return nullcontext
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        wide = nullcontext() if in_fp32 is None else computing_in_fp32(model.get_submodule(in_fp32))
+        with wide, torch.autocast(device.type, dtype):
+            yield
+
+    return context

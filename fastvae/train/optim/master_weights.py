@@ -1,11 +1,11 @@
 """Master weights in fp32 or fp64, and the low-precision copies that a step computes with."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastvae.models import VAE
 from fastvae.models.layers import MATMUL_LAYERS
@@ -17,13 +17,18 @@ class MasterWeights:
     Autocast casts a weight at each use. Here each weight is cast once a step, by :meth:`refresh_copies` or by the
     optimiser itself. The computing model shares all other parameters, and all buffers, with the model. Without a
     ``dtype`` it is the model.
+
+    Args:
+        model: the model to train.
+        dtype: bf16 or fp16, or None.
+        in_fp32: the name of the module whose weights are not copied, which :func:`.output_layer.sharp_output` gives.
     """
 
     grads_are_reduced = False
 
-    def __init__(self, model: VAE, dtype: torch.dtype | None) -> None:
+    def __init__(self, model: VAE, dtype: torch.dtype | None, in_fp32: str | None = None) -> None:
         self.model = model
-        self.compute_model = model if dtype is None else _low_precision_copy(model, dtype)
+        self.compute_model = model if dtype is None else _low_precision_copy(model, dtype, in_fp32)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         computing = [parameter for parameter in self.compute_model.parameters() if parameter.requires_grad]
         pairs = zip(self.parameters, computing, strict=True)
@@ -62,17 +67,22 @@ class MasterWeights:
         return state
 
 
-def _low_precision_copy(model: VAE, dtype: torch.dtype) -> VAE:
+def _low_precision_copy(model: VAE, dtype: torch.dtype, in_fp32: str | None) -> VAE:
     """Copy a model with the weights of its matmuls and convolutions cast, and everything else shared."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    for module in model.modules():
-        if isinstance(module, MATMUL_LAYERS):
-            for parameter in module.parameters(recurse=False):
-                shared.pop(id(parameter), None)
+    wide = set() if in_fp32 is None else {id(parameter) for parameter in model.get_submodule(in_fp32).parameters()}
+    for parameter in _of_matmuls(model):
+        if id(parameter) not in wide:
+            shared.pop(id(parameter), None)
     # deepcopy shares what is in its memo; it copies the rest, and a tensor that two layers share once.
     low = copy.deepcopy(model, dict(shared))
-    for module in low.modules():
-        if isinstance(module, MATMUL_LAYERS):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
+    for parameter in _of_matmuls(low):
+        if id(parameter) not in wide:
+            parameter.data = parameter.data.to(dtype)
     return low
+
+
+def _of_matmuls(model: VAE) -> Iterator[nn.Parameter]:
+    for module in model.modules():
+        if isinstance(module, MATMUL_LAYERS):
+            yield from module.parameters(recurse=False)
