@@ -112,7 +112,7 @@ _PRESETS = {
     ),
     "iwae": Preset(
         # Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders", section 5: the network with one
-        # stochastic layer. With the objective elbo its VAE, published to end at a test nll of 86.76 nats (5,000
+        # stochastic layer. With the objective elbo its VAE, published to end at a test -log p(x) of 86.76 nats (5,000
         # samples); with the objective iwae its IWAE. That the gradient is summed over the batch, which an epsilon
         # of this size shows, is from the authors' program (github.com/yburda/iwae). That program departs from the
         # paper elsewhere, and is not followed there: beta_1 0.99, second moments that begin at 1, biases of the

@@ -20,8 +20,8 @@ class Options(TypedDict, total=False):
 class Likelihood(nn.Module):
     """p(x | decoder output). A subclass defines the nll and the mean of the distribution.
 
-    is_sharp: True if rounding the decoder's output to 16 bits may change the nll. In runs of bf16 or fp16, the decoder's
-        last layer then computes in fp32. A likelihood of your own is taken to be sharp unless it says otherwise.
+    is_sharp: True if rounding the decoder's output to 16 bits may change the nll; then, in runs of bf16 or fp16, the
+        decoder's last layer computes in fp32. A likelihood of your own is taken to be sharp unless it says otherwise.
     is_code_length: True if the nll is that of 8-bit pixels as 256 values, which is also reported in bits per dimension.
     """
 
