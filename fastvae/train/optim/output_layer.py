@@ -3,9 +3,9 @@
 Between 0.5 and 1 the numbers of bf16 are 1/256 apart, as pixels are, and a likelihood that grows narrow fits where they
 lie instead of the pixels. Training a convolutional VAE in bf16 for 300 to 3,000 steps, on pictures of 16 x 16 pixels in
 few colours, left the test loss off that of the fp32 weights by up to 100 nats for a mixture of logistics (its standard
-error was 37), by 44 for discretised logistics (51) and by 29 for a Gaussian with a log-variance for each pixel (35). With
-the last layer in fp32 it was 2, 10 and 1. For Bernoulli, its continuous form and categorical pixels, which read logits,
-it was 0.1 with the last layer in bf16.
+error was 37), by 44 for discretised logistics (51) and by 29 for a Gaussian with a log-variance for each pixel (35).
+With the last layer in fp32 it was 2, 10 and 1. For Bernoulli, its continuous form and categorical pixels, which read
+logits, it was 0.1 with the last layer in bf16.
 """
 
 from collections.abc import Iterator
