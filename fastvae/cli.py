@@ -39,18 +39,30 @@ class _OfItsData(_OfRun):
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(_OfRun):
-    """Draw pictures from the prior of a trained run."""
+    """Write a PNG of pictures from a trained run: for latents drawn from the prior, the mean of the likelihood of each
+    pixel, or with --draw pixels drawn from it.
+    """
 
     count: int = setting(64, help="Number of pictures.")
-    seed: int = setting(0, help="Random seed for the latents.")
+    seed: int = setting(0, help="Random seed for the latents and for --draw.")
+    draw: bool = setting(
+        False,
+        help="Draw each pixel from the likelihood, given the decoder's output; otherwise its mean is written, which is "
+        "smoother than any picture that the model generates.",
+    )
     out: Path | None = setting(
-        None, metavar="FILE", shown_default="samples.png in the run's folder", help="PNG file to write."
+        None,
+        metavar="FILE",
+        shown_default="samples.png in the run's folder, or draws.png with --draw",
+        help="PNG file to write.",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(_OfItsData):
-    """Show test pictures above their reconstructions by a trained run."""
+    """Write a PNG of test pictures above their reconstructions by a trained run: the mean of the likelihood of each
+    pixel, at the mean of the latents' posterior.
+    """
 
     count: int = setting(32, help="Number of pictures.")
     out: Path | None = setting(
@@ -119,7 +131,15 @@ def _carry_out(command: object) -> int:
     from .evaluate import cli as evaluate  # noqa: PLC0415
 
     if isinstance(command, Sample):
-        evaluate.sample(command.run, command.count, command.seed, command.out, command.device, command.checkpoint)
+        evaluate.sample(
+            command.run,
+            command.count,
+            command.seed,
+            command.out,
+            command.device,
+            command.checkpoint,
+            draw=command.draw,
+        )
     elif isinstance(command, Reconstruct):
         evaluate.reconstruct(
             command.run, command.count, command.data_dir, command.out, command.device, command.checkpoint

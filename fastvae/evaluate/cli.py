@@ -27,14 +27,17 @@ _console = Terminal()
 _LOOKED_AT = 32  # test images, to tell whether they are black and white
 
 
-def sample(path: Path, count: int, seed: int, out: Path | None, device: str, which: Which) -> None:
-    """Write a grid of ``count`` images drawn from the prior."""
+def sample(
+    path: Path, count: int, seed: int, out: Path | None, device: str, which: Which, *, draw: bool = False
+) -> None:
+    """Write a grid of ``count`` images of latents from the prior: means of the likelihood, or with ``draw`` draws."""
     _at_least_one(count)
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed is {seed}: it must be in [0, 2**63)")
     run = SavedRun.open(path, resolve_device(device), which)
     noise = Noise(seed, stream=SAMPLE_STREAM)
-    _write(sample_grid(run.model.sample(count, noise)), out or path / "samples.png")
+    images = run.model.sample(count, noise, draw=draw)
+    _write(sample_grid(images), out or path / ("draws.png" if draw else "samples.png"))
 
 
 def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None, device: str, which: Which) -> None:

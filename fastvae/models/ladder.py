@@ -124,14 +124,15 @@ class LadderVAE(VAE):
         return self.likelihood.mean(self.decoder(torch.cat((prior_mu, down), 1)))
 
     @torch.no_grad()
-    def sample(self, count: int, noise: Noise | None = None) -> Tensor:
+    def sample(self, count: int, noise: Noise | None = None, *, draw: bool = False) -> Tensor:
         assert self.latent_shape is not None
         reference = next(self.parameters())
         zeros = torch.zeros((count, *self.latent_shape), dtype=reference.dtype, device=reference.device)
         noise = _of_two_levels(noise, zeros)
         down, prior_mu, prior_logvar = self._down(ops.reparameterize(zeros, zeros, noise))
         z1 = ops.reparameterize(prior_mu, prior_logvar, _lower(noise))
-        return self.likelihood.mean(self.decoder(torch.cat((z1, down), 1)))
+        output = self.decoder(torch.cat((z1, down), 1))
+        return self._drawn(output, noise) if draw else self.likelihood.mean(output)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from fastvae import ops
 from fastvae.nn import ELBO, Likelihood, as_likelihood
+from fastvae.nn.draw import draw as draw_pixels
 from fastvae.ops import Backend, Noise, Reduction
+
+DRAW_STREAM = 32  # added to the latents' noise stream for pixels drawn given them; a ladder's lower level adds 16
 
 
 class VAEOutput(NamedTuple):
@@ -105,13 +108,25 @@ class VAE(nn.Module):
         return ELBO(nll + (weight * beta) * kl, nll.detach() / weight, kl.detach())
 
     @torch.no_grad()
-    def sample(self, count: int, noise: Noise | None = None) -> Tensor:
-        """Return expected pixels (count, ...) of latents from the prior. Raises ValueError without latent_shape."""
+    def sample(self, count: int, noise: Noise | None = None, *, draw: bool = False) -> Tensor:
+        """Return pixels (count, ...) of latents from the prior: the expected ones, or with ``draw`` random ones.
+
+        Raises:
+            ValueError: the VAE has no latent_shape.
+            TypeError: ``draw`` is set, but the likelihood cannot be drawn from.
+        """
         if self.latent_shape is None:
             raise ValueError("the VAE does not know the shape of its latents: build it with latent_shape=...")
         reference = next(self.parameters())
         zeros = torch.zeros((count, *self.latent_shape), dtype=reference.dtype, device=reference.device)
-        return self.decode(ops.reparameterize(zeros, zeros, noise))
+        z = ops.reparameterize(zeros, zeros, noise)
+        return self._drawn(self.decoder(z), noise) if draw else self.decode(z)
+
+    def _drawn(self, output: Tensor, noise: Noise | None) -> Tensor:
+        """Draw pixels (B, ...) from the likelihood, in a stream of noise beside that of the latents."""
+        if noise is not None:
+            noise = Noise.from_state(noise.state, noise.row_offset, stream=noise.stream + DRAW_STREAM)
+        return draw_pixels(self.likelihood, output, noise)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:

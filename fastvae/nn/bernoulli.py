@@ -31,6 +31,8 @@ class Bernoulli(Likelihood):
     tensor([[0.5000, 0.5000]])
     """
 
+    is_sharp = False
+
     def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
         return ops.bernoulli_nll(output, target, **options)
 
@@ -52,6 +54,8 @@ class ContinuousBernoulli(Likelihood):
     >>> ContinuousBernoulli().mean(torch.tensor([[0.0, 4.0]]))
     tensor([[0.5000, 0.7687]])
     """
+
+    is_sharp = False
 
     def nll(self, output: Tensor, target: Tensor, **options: Unpack[Options]) -> Tensor:
         return ops.continuous_bernoulli_nll(output, target, **options)

@@ -86,6 +86,8 @@ class Categorical(Likelihood):
     tensor([[[0.5000, 0.5000, 0.5000]]])
     """
 
+    is_sharp = False
+
     def __init__(self, classes: int = 256) -> None:
         super().__init__()
         self.classes = classes

@@ -22,10 +22,13 @@ class Likelihood(nn.Module):
 
     ``nll`` means one quantity everywhere in fastvae: ``-log p(x | z)`` in nats, without the constant :meth:`left_out`.
 
+    is_sharp: True if rounding the decoder's output to 16 bits may change the nll; then, in runs of bf16 or fp16, the
+        decoder's last layer computes in fp32. A likelihood of your own is taken to be sharp unless it says otherwise.
     couples_rows: True if the nll is no sum over the rows, but a function of a statistic of the batch.
     is_code_length: True if the nll is that of 8-bit pixels as 256 values, which is also reported in bits per dimension.
     """
 
+    is_sharp = True
     couples_rows = False
     is_code_length = False
 

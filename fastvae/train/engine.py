@@ -24,6 +24,7 @@ from .optim.build import make_optimizer, start_momentum
 from .optim.ema import EMA
 from .optim.flat_gradients import FlatGradients, GradientMatcher
 from .optim.master_weights import MasterWeights
+from .optim.output_layer import computing_in_fp32, sharp_output
 from .optim.schedule import Plan, Schedule
 from .optim.step_counter import StepCounter
 from .optim.weights import Weights
@@ -77,7 +78,6 @@ class Engine:
         self.sums = torch.zeros(4, dtype=torch.float64, device=world.device)  # loss, nll, kl; images of skipped steps
         self.nonfinite = Nonfinite(self.counter, sticky=config.on_nonfinite == "stop", backend=config.backend)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.precision == "fp16")
-        self._autocast = _autocast(autocast_dtype(config.precision), world.device)
         sent = torch.bfloat16 if config.compress == "bf16" else None
         self.shares_kl = world.size * config.accumulate > 1 and shares_kl(config.objective, self.model)
         loss = partial(
@@ -125,15 +125,18 @@ class Engine:
         sent: torch.dtype | None,
         tell: Callable[[str], None],
     ) -> tuple[Weights, "Step | ShardedStep"]:
-        """Return the weights, whole or sharded, and the forward and backward through them."""
+        """Make the weights, whole or sharded, and the forward and backward through them under autocast."""
         low = autocast_dtype(config.precision)
+        in_fp32 = None if low is None else sharp_output(self.model)
         if self.is_sharded:
             from .distributed.fsdp import ShardedWeights  # noqa: PLC0415 -- it takes a second to import
             from .step.sharded import ShardedStep  # noqa: PLC0415 -- it imports the former
 
-            shards = ShardedWeights(self.model, self.world, low, sent)
-            return shards, ShardedStep(loss(shards.model), shards, self._autocast)
-        weights = MasterWeights(self.model, low)
+            shards = ShardedWeights(self.model, self.world, low, sent, in_fp32)
+            self._autocast = _autocast(low, self.world.device, self.model, in_fp32)
+            return shards, ShardedStep(loss(self.model), shards, self._autocast)
+        weights = MasterWeights(self.model, low, in_fp32)
+        self._autocast = _autocast(low, self.world.device, self.model, in_fp32)
         return weights, Step(loss(self.model), config.execution, self._autocast, weights.low_precision_copies, tell)
 
     def _let_optimizer_skip(self) -> bool:
@@ -280,12 +283,14 @@ class Engine:
             yield self.model
 
     def evaluate(self, loader: Loader, epoch: int) -> Metrics:
-        """Return the ELBO over a loader's images; the same noise for any batch size or number of ranks. Collective."""
+        """Return the ELBO over a loader's images; the same noise for any batch size or number of ranks. Collective.
+
+        It is that of ``result``, in the fp32 or fp64 of the saved weights, so that ``fastvae evaluate`` finds it
+        again. Sharded weights are gathered in the precision of the steps.
+        """
         noise = Noise(self.seed, epoch, device=self.world.device)
         with self.using_result() as model, eval_mode(model):
-            sums, images = evaluate(
-                self._eval_loss, loader, noise, autocast=self._autocast, all_reduce=self.world.all_reduce
-            )
+            sums, images = evaluate(self._eval_loss, loader, noise, all_reduce=self.world.all_reduce)
         return Metrics.from_sums(sums, images)
 
     def is_finite(self) -> bool:
@@ -315,5 +320,17 @@ class Engine:
         self._state.load(saved)
 
 
-def _autocast(dtype: torch.dtype | None, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    return nullcontext if dtype is None else lambda: torch.autocast(device.type, dtype)
+def _autocast(
+    dtype: torch.dtype | None, device: torch.device, model: VAE, in_fp32: str | None
+) -> Callable[[], AbstractContextManager[Any]]:
+    """Return a function that makes the context of a forward pass: autocast, but for the module ``in_fp32``."""
+    if dtype is None:
+        return nullcontext
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        wide = nullcontext() if in_fp32 is None else computing_in_fp32(model.get_submodule(in_fp32))
+        with wide, torch.autocast(device.type, dtype):
+            yield
+
+    return context

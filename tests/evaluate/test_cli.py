@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -49,6 +50,15 @@ def test_dimensions_come_largest_first(trained, capsys):
     assert len(set(shares)) > 1
     assert shares == sorted(shares, reverse=True)
     assert sorted(int(dimension) for dimension, _ in rows) == list(range(LATENTS))
+
+
+def test_means_and_draws_of_the_same_latents(trained, tmp_path, capsys):
+    assert run(["sample", str(trained), "--count", "4"]) == 0
+    assert run(["sample", str(trained), "--count", "4", "--draw"]) == 0
+    assert run(["sample", str(trained), "--count", "4", "--draw", "--out", str(tmp_path / "again.png")]) == 0
+    means, draws, again = (Path(line) for line in capsys.readouterr().out.split())
+    assert (means.name, draws.name, again.name) == ("samples.png", "draws.png", "again.png")
+    assert draws.read_bytes() == again.read_bytes() != means.read_bytes()
 
 
 def test_every_figure_of_an_evaluation(pretended, monkeypatch, capsys):

@@ -33,7 +33,7 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
         "auto",
         group="precision and speed",
         help="Data type of matrix products: fp32, bf16, fp16 or fp64; auto chooses between fp32 and bf16. Weights, "
-        "losses and optimiser state stay in fp32, or all are fp64.",
+        "losses, optimiser state and the test pass stay in fp32, or all are fp64.",
         affects_speed=True,
     )
     tf32: bool = setting(

@@ -22,23 +22,31 @@ class ShardedWeights:
 
     It satisfies the interface ``Weights`` of :mod:`fastvae.train.optim.weights`. A layer with a matmul is gathered for
     its own forward and backward alone, in ``low`` precision if that is given; all other parameters are gathered for
-    the whole pass. Gradients come back summed over the ranks, in the type of the weights; ranks exchange them in the
-    type ``sent``.
+    the whole pass. The module named ``in_fp32``, if there is one, is gathered as it is. Gradients come back
+    summed over the ranks, in the type of the weights; ranks exchange them in the type ``sent``.
     """
 
     grads_are_reduced = True
     low_precision_copies: Mapping[Tensor, Tensor] = MappingProxyType({})  # gathering casts
 
-    def __init__(self, model: VAE, world: World, low: torch.dtype | None, sent: torch.dtype | None) -> None:
+    def __init__(
+        self,
+        model: VAE,
+        world: World,
+        low: torch.dtype | None,
+        sent: torch.dtype | None,
+        in_fp32: str | None = None,
+    ) -> None:
         self.model = model
         self._world = world
         self._sent = sent
         self._wide = next(model.parameters()).dtype
         self._mesh = init_device_mesh(world.device.type, (world.size,))
         users = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
+        wide = set() if in_fp32 is None else {*model.get_submodule(in_fp32).modules()}
         for layer in [module for module in model.modules() if isinstance(module, MATMUL_LAYERS)]:
             if all(users[id(parameter)] == 1 for parameter in layer.parameters()):  # shared ones belong to the model
-                self._shard(layer, low)
+                self._shard(layer, None if layer in wide else low)
         self._shard(model, None)
         for method in ("encode", "decode"):  # objectives call these before anything else
             register_fsdp_forward_method(model, method)

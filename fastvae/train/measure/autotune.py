@@ -1,14 +1,16 @@
 """Autotuning: choose precision and execution for the machine, where the settings leave them open.
 
 The trial times the engine itself on the run's own batches, in CUDA graphs if the run will use them. The candidates take
-turns, so that a machine that slows down slows all of them. The choice is cached by machine, versions, network and
-batch: the next run makes the same one at once.
+turns, so that a machine that slows down slows all of them. All take the same steps from the same weights, and a
+precision whose loss over these steps is worse than fp32's is left out, however fast it is. The choice is cached by
+machine, versions, network and batch: the next run makes the same one at once.
 """
 
 import contextlib
 import hashlib
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ from fastvae.utils.machine import cache_folder, device_name
 from fastvae.utils.settings import marked
 from fastvae.utils.version import __version__
 
+from .loss_bound import Candidate, losses_too_bad, mean_loss, tell_losses
+
 _TURNS = 7  # of each candidate
 _STEPS = 5  # in a turn
 _SECONDS = 5.0  # after these no further turn starts, for networks with long steps
@@ -43,12 +47,18 @@ _TIE = 0.97  # traced wins unless another execution takes less than this share o
 
 @dataclass(frozen=True)
 class Choice:
-    """A precision and an execution, the milliseconds of each candidate's step (if timed), and how they were chosen."""
+    """A precision and an execution, and how they were chosen.
+
+    milliseconds: a step's, for each candidate that was timed.
+    source: "fixed", "asked for", "by trial" or "from an earlier trial".
+    left_out: the precision whose loss was too bad, with the losses, or an empty string.
+    """
 
     precision: SettledPrecision
     execution: SettledExecution
     milliseconds: dict[str, float]
     source: str
+    left_out: str = ""
 
     def apply(self, config: ResolvedConfig) -> SettledConfig:
         """Return the settings with this choice."""
@@ -56,7 +66,8 @@ class Choice:
 
     def __str__(self) -> str:
         times = ", ".join(f"{name} {value:.2f} ms" for name, value in self.milliseconds.items())
-        return f"{self.precision}, {self.execution} ({self.source}{': ' if times else ''}{times})"
+        told = f"{self.source}{': ' if times else ''}{times}"
+        return f"{self.precision}, {self.execution} ({'; '.join(filter(None, (told, self.left_out)))})"
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -99,16 +110,25 @@ def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world
     if known is not None:
         return known
 
+    counted = dict[Candidate, tuple[torch.Tensor, torch.Tensor]]()
+
     def turn(precision: SettledPrecision, execution: SettledExecution) -> _Turn:
         settings = settle(config, precision, execution)
         engine = Engine(copy_model(model), settings, world, plan(config, len(loader)), loader.count)
         in_graph = config.replay == "auto" and isinstance(loader, ResidentLoader) and can_capture(engine, loader)
+        counted[precision, execution] = (engine.sums, engine.counter.step)  # the engine itself is soon freed
         return _Turn(engine, batch, in_graph=in_graph)
 
     times = _time(candidates, turn, world)
+    losses = {
+        candidate: mean_loss(*counted[candidate], batch.rows, world) for candidate in times if candidate in counted
+    }
+    too_bad = losses_too_bad(losses, math.prod(batch.images.shape[1:]))
+    left_out = tell_losses(losses, too_bad)
+    times = {candidate: seconds for candidate, seconds in times.items() if candidate not in too_bad}
     fastest = _fastest(times)
     if len(executions) > 1 and not config.deterministic and times[fastest] * steps > _WORTH_COMPILING:
-        compiled: _Candidate = (fastest[0], "compiled")
+        compiled: Candidate = (fastest[0], "compiled")
         again = _time([fastest, compiled], turn, world)
         if again.keys() >= {fastest, compiled}:
             times[compiled] = again[compiled] * times[fastest] / again[fastest]
@@ -116,13 +136,10 @@ def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world
     shown = {f"{p} {e}": round(1e3 * seconds, 3) for (p, e), seconds in times.items()}
     if world.is_rank_0:
         _keep(key, {"precision": precision, "execution": execution, "milliseconds": shown})
-    return Choice(precision, execution, shown, "by trial")
+    return Choice(precision, execution, shown, "by trial", left_out)
 
 
-_Candidate = tuple[SettledPrecision, SettledExecution]
-
-
-def _fastest(times: dict[_Candidate, float]) -> _Candidate:
+def _fastest(times: dict[Candidate, float]) -> Candidate:
     return min(times, key=lambda candidate: times[candidate] * (_TIE if candidate[1] == "traced" else 1.0))
 
 
@@ -175,8 +192,8 @@ class _Turn:
 
 
 def _time(
-    candidates: list[_Candidate], make: Callable[[SettledPrecision, SettledExecution], _Turn], world: World
-) -> dict[_Candidate, float]:
+    candidates: list[Candidate], make: Callable[[SettledPrecision, SettledExecution], _Turn], world: World
+) -> dict[Candidate, float]:
     """Return the seconds of a step in each candidate's fastest turn (disturbances only add), averaged over the ranks.
 
     A candidate that raises is dropped, unless all raise, or other ranks are waiting in its all-reduce.
@@ -186,9 +203,9 @@ def _time(
 
 
 def _race(
-    candidates: list[_Candidate], make: Callable[[SettledPrecision, SettledExecution], _Turn], world: World
-) -> dict[_Candidate, float]:
-    turns = dict[_Candidate, _Turn]()
+    candidates: list[Candidate], make: Callable[[SettledPrecision, SettledExecution], _Turn], world: World
+) -> dict[Candidate, float]:
+    turns = dict[Candidate, _Turn]()
     wait: Callable[[], None] = torch.cuda.synchronize if world.device.type == "cuda" else lambda: None
     try:
         for candidate in candidates:
@@ -209,8 +226,8 @@ def _race(
             turn.release()
 
 
-def _in_turns(turns: dict[_Candidate, _Turn], wait: Callable[[], None], world: World) -> dict[_Candidate, float]:
-    times: dict[_Candidate, list[float]] = {candidate: [] for candidate in turns}
+def _in_turns(turns: dict[Candidate, _Turn], wait: Callable[[], None], world: World) -> dict[Candidate, float]:
+    times: dict[Candidate, list[float]] = {candidate: [] for candidate in turns}
     end = time.perf_counter() + _SECONDS
     for number in range(_TURNS):
         if number and world.any(time.perf_counter() > end):
@@ -231,6 +248,7 @@ def _key(config: ResolvedConfig, model: VAE, batch: Batch, loader: Loader, steps
         device_name(world.device), torch.get_num_threads(), torch.__version__, __version__, world.size,
         repr(model), batch.images.dtype, tuple(batch.images.shape[1:]), type(loader).__name__, steps.bit_length(),
         [(name, _ordered(getattr(config, name))) for name in marked(config, "affects_speed")],
+        "losses compared",  # earlier versions' choices are not taken, as they did not
     )  # fmt: skip
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 

@@ -15,14 +15,19 @@ class MasterWeights:
 
     Autocast casts a weight at each use. Here each weight is cast once a step, by :meth:`refresh_copies` or by the
     optimiser itself. Without a ``dtype`` there are no copies.
+
+    Args:
+        model: the model to train.
+        dtype: bf16 or fp16, or None.
+        in_fp32: the name of the module whose weights are not copied, which :func:`.output_layer.sharp_output` gives.
     """
 
     grads_are_reduced = False
 
-    def __init__(self, model: VAE, dtype: torch.dtype | None) -> None:
+    def __init__(self, model: VAE, dtype: torch.dtype | None, in_fp32: str | None = None) -> None:
         self.model = model
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.low_precision_copies: Mapping[Tensor, Tensor] = {} if dtype is None else _copies(model, dtype)
+        self.low_precision_copies: Mapping[Tensor, Tensor] = {} if dtype is None else _copies(model, dtype, in_fp32)
 
     @torch.no_grad()
     def refresh_copies(self) -> None:
@@ -54,11 +59,13 @@ class MasterWeights:
         return state
 
 
-def _copies(model: VAE, dtype: torch.dtype) -> dict[Tensor, Tensor]:
+def _copies(model: VAE, dtype: torch.dtype, in_fp32: str | None) -> dict[Tensor, Tensor]:
     """Copy the weights of matmuls and convolutions; a weight that two layers share is copied once."""
+    wide = set() if in_fp32 is None else set(model.get_submodule(in_fp32).parameters())
     return {
         parameter: parameter.detach().to(dtype).requires_grad_(parameter.requires_grad)
         for module in model.modules()
         if isinstance(module, MATMUL_LAYERS)
         for parameter in module.parameters(recurse=False)
+        if parameter not in wide
     }

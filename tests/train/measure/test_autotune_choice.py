@@ -1,11 +1,13 @@
 """The statistics of the autotune trial on made-up times, and the settings that call for another trial."""
 
+import re
+
 import pytest
 import torch
 import torch.distributed as dist
 
-from fastvae.data import ResidentLoader
-from fastvae.models import build
+from fastvae.data import ResidentLoader, load
+from fastvae.models import VAE, build
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.distributed.world import World
 from fastvae.train.measure import autotune
@@ -177,3 +179,39 @@ def test_other_threads_are_tried_anew(races, monkeypatch):
     choose()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     assert choose().source == "by trial"
+
+
+class Cancelling(torch.nn.Module):
+    """Adds and subtracts a number beside which 16 bits keep nothing of a logit."""
+
+    def forward(self, x):
+        return (x + 1000) - 1000
+
+
+def race(model, monkeypatch, **settings):
+    """Let bf16, at half the time, race fp32 on digits, with the losses of real steps."""
+    monkeypatch.setattr(autotune, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(autotune, "_TURNS", 2)
+    whole = autotune._time
+    seconds = {"fp32": 2e-3, "bf16": 1e-3}
+    monkeypatch.setattr(autotune, "_time", lambda *all: {name: seconds[name[0]] for name in whole(*all)})
+    config = resolve(TrainConfig(device="cpu", execution="eager", batch_size=32, **settings))
+    loader = ResidentLoader(load("digits").train, batch_size=32, seed=0)
+    return autotune.choose(config, model or build(config.recipe, (1, 8, 8), config.latent_dim), loader, SHORT, ALONE)
+
+
+@pytest.mark.parametrize("preset", ["leaky", "classic"])
+def test_bf16_is_chosen_where_its_loss_is_fp32s(preset, monkeypatch):
+    choice = race(None, monkeypatch, preset=preset)
+    assert choice.precision == "bf16"
+    assert choice.left_out == ""
+
+
+def test_bf16_is_left_out_where_its_loss_is_worse(monkeypatch):
+    torch.manual_seed(0)
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8))
+    decoder = torch.nn.Sequential(torch.nn.Linear(4, 64), Cancelling(), torch.nn.Unflatten(1, (1, 8, 8)))
+    choice = race(VAE(encoder, decoder), monkeypatch, lr=0.01)
+    assert choice.precision == "fp32"
+    assert set(choice.milliseconds) == {"fp32 eager"}
+    assert re.search(r"; bf16 left out, as its loss in the trial is [\d.]+, and fp32's [\d.]+\)$", str(choice))
