@@ -14,6 +14,7 @@ from fastvae.data import Loader
 from fastvae.ops import Noise, bits_per_dimension
 from fastvae.train.distributed.world import resolve_device
 from fastvae.train.report.figures import reconstruction_grid, sample_grid, write_image
+from fastvae.train.report.progress import trained
 from fastvae.train.step.loss import SAMPLE_STREAM
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
@@ -35,23 +36,33 @@ def sample(path: Path, count: int, seed: int, out: Path | None, device: str, whi
     _write(sample_grid(run.model.sample(count, noise)), out or path / "samples.png")
 
 
-def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None, device: str, which: Which) -> None:
+def reconstruct(
+    path: Path,
+    count: int,
+    data_dir: Path | None,
+    out: Path | None,
+    device: str,
+    which: Which,
+    data: str | None = None,
+) -> None:
     """Write a grid of the first ``count`` test images above their reconstructions."""
     _at_least_one(count)
     place = resolve_device(device)
-    run = SavedRun.open(path, place, which)
+    run = SavedRun.open(path, place, which, data)
     images = _test_loader(run, data_dir).first(count)
     _write(reconstruction_grid(images, run.model.reconstruct(images)), out or path / "reconstructions.png")
 
 
-def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which) -> None:
+def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which, data: str | None = None) -> None:
     """Print the test ELBO, its terms, and the KL of each latent dimension."""
-    run = SavedRun.open(path, resolve_device(device), which)
+    run = SavedRun.open(path, resolve_device(device), which, data)
     loader = _test_loader(run, data_dir)
     result = evaluate(run, loader)
     terms = result.terms
     active = int(result.active.sum())
-    _console.print(f"{path}: preset {run.settings['preset']}, {run.epoch} epochs, on {loader.count:,} test images")
+    _console.print(
+        f"{path}: preset {run.settings['preset']}, {trained(run.epoch, run.steps)}, on {loader.count:,} test images"
+    )
     _console.print(f"test ELBO {-terms.loss:.3f} nats = -(nll {terms.nll:.3f} + kl {terms.kl:.3f})")
     if run.model.likelihood.is_code_length:
         bits = bits_per_dimension(terms.loss, math.prod(run.shape))
@@ -66,7 +77,15 @@ def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which
     _console.print(table)
 
 
-def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None, device: str, which: Which) -> None:
+def show_nll(
+    path: Path,
+    samples: int,
+    count: int | None,
+    data_dir: Path | None,
+    device: str,
+    which: Which,
+    data: str | None = None,
+) -> None:
     """Print the test set's negative log-likelihood, estimated by ``samples`` importance samples per image.
 
     The samples use the seed of the run, so that the same call gives the same figure.
@@ -74,7 +93,7 @@ def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None,
     _at_least_one(samples, "--samples")
     _at_least_one(1 if count is None else count, "--images")
     place = resolve_device(device)
-    run = SavedRun.open(path, place, which)
+    run = SavedRun.open(path, place, which, data)
     if run.model.levels > 1:
         raise InputError(
             f"{path} has {run.model.levels} levels of latents, but importance sampling supports one: "
