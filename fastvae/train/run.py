@@ -125,7 +125,7 @@ def run(
 
 
 class _Own(NamedTuple):
-    """Whether the caller brought the model and the images."""
+    """The parts of a run that the caller brought."""
 
     model: bool
     data: bool

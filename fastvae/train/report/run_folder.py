@@ -84,7 +84,7 @@ class RunFolder:
         for number in itertools.count(1):
             numbered = path if number == 1 else path.with_name(f"{path.name}-{number}")
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                made = _make(path.parent)
                 numbered.mkdir()
             except FileExistsError:
                 if not path.parent.is_dir():
@@ -93,7 +93,7 @@ class RunFolder:
             except OSError as error:
                 raise InputError(f"cannot write to {numbered} ({reason(error)}): choose another --out") from error
             folder = cls(numbered)
-            folder._made = [numbered]
+            folder._made = [numbered, *made]
             return folder
         raise InputError(f"cannot write to {path} ({path.parent} is no folder): choose another --out")
 

@@ -1,4 +1,4 @@
-"""How a run begins: anew, or where another start of it ended. Everything that can be refused early is refused here."""
+"""The beginning of a run: anew, or where another start of it ended. What can be refused early is refused here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -131,6 +131,9 @@ def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bo
     if found is None:
         stored = None
     else:
+        if settings.max_steps is not None and "max_steps" not in config.given:
+            if found.values["step"] >= settings.max_steps:  # it ended the run, which is to go on
+                settings = replace(settings, max_steps=None)
         changes = changes_of(Path(path), stored["settings"], settings)
     _STARTED.add(Path(path).resolve())
     return Beginning(settings, Path(path), folder, stored, found, changes)

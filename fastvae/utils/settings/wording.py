@@ -16,7 +16,9 @@ from fastvae.utils.errors import InputError
 from .setting import types_of
 
 _is_command_line = ContextVar("fastvae_command_line", default=False)
-_FLAG = re.compile(r"(?P<ask>\b(?:add|use|with|to) )?(?<![\w-])--(?P<name>[a-z][a-z0-9-]*)(?: (?P<value>[^\s,:;()]+))?")
+_FLAG = re.compile(
+    r"(?P<ask>\b(?:add|use|with|to) )?(?<![\w-])--(?P<name>[a-z][a-z0-9-]*)(?: (?P<value>(?!--)[^\s,:;()]+))?"
+)
 _PLACEHOLDER = re.compile(r"[A-Z]{1,}")  # N, NATS, DIR
 
 
