@@ -8,7 +8,7 @@ from fastvae.data.datasets.located import located
 from fastvae.models import OBJECTIVES
 from fastvae.models.objectives import option_names
 from fastvae.utils.errors import InputError
-from fastvae.utils.settings import describe, flag, marked
+from fastvae.utils.settings import changed, describe, flag, marked
 
 from .config import TrainConfig
 from .resolve import resolve
@@ -36,7 +36,7 @@ def taken_over(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
     of_run = {name: value for name, value in stored.items() if not described[name].of_each_start}
     for name in _meaningless(of_run, given):
         of_run.pop(name, None)
-    return TrainConfig(**{**of_run, **given})
+    return changed(config, TrainConfig, **{**of_run, **given})
 
 
 def _meaningless(of_run: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

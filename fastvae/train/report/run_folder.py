@@ -62,6 +62,7 @@ class RunFolder:
         with ExitStack() as undo:
             try:
                 self._made = _make(path)
+                self._had_lock = os.path.lexists(path / LOCK)
                 undo.callback(self._remove_made)
                 self._lock = Lock(path)
                 undo.callback(self._lock.release)
@@ -127,12 +128,10 @@ class RunFolder:
             self._remove_made()
 
     def _remove_made(self) -> None:
-        """Remove the folders that this start made, and the lock in them, unless somebody wrote to them since."""
-        if not self._made:
-            return
+        """Remove the lock and the folders that this start made, unless somebody wrote to them since."""
         with suppress(OSError):
-            if os.listdir(self.path) == [LOCK]:
-                (self.path / LOCK).unlink()
+            if not self._had_lock:
+                (self.path / LOCK).unlink(missing_ok=True)
             for folder in self._made:
                 folder.rmdir()
 

@@ -131,9 +131,9 @@ def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bo
     if found is None:
         stored = None
     else:
-        if settings.max_steps is not None and "max_steps" not in config.given:
-            if found.values["step"] >= settings.max_steps:  # it ended the run, which is to go on
-                settings = replace(settings, max_steps=None)
+        limit = None if "max_steps" in config.given else settings.max_steps
+        if limit is not None and found.values["step"] >= limit:  # it ended the run, which is to go on
+            settings = replace(settings, max_steps=None)
         changes = changes_of(Path(path), stored["settings"], settings)
     _STARTED.add(Path(path).resolve())
     return Beginning(settings, Path(path), folder, stored, found, changes)

@@ -22,7 +22,7 @@ def parse(cls: type[T], arguments: Sequence[str], *, program: str) -> T:
 
 
 def typed_in(cls: type, arguments: Sequence[str]) -> set[str]:
-    """Return the settings whose flags are among the arguments (``--x``, ``--x=V``, ``--no-x``), and those without one."""
+    """Return the settings that have no flag, or whose flags are among the arguments: ``--x``, ``--x=V``, ``--no-x``."""
     words = {argument[2:].partition("=")[0].replace("-", "_") for argument in arguments if argument.startswith("--")}
     return {
         name for name, about in describe(cls).items() if about.positional or not words.isdisjoint((name, f"no_{name}"))

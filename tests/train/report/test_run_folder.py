@@ -111,7 +111,7 @@ def test_files_of_somebody_else_are_left_alone(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.describe({})
     folder.abandon()
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["lock", "notes"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["notes"]
 
 
 def test_a_run_that_is_resumed_in_vain_keeps_its_settings(tmp_path):
