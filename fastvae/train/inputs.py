@@ -28,7 +28,7 @@ def open_data(config: TrainConfig, world: World, own: Dataset | None = None) -> 
     for opens_first in (True, False):
         with world.raise_together():
             if opens_first == (world.local_rank == 0):
-                if own is None and config.resume:
+                if own is None and config.resume and "data" not in config.given:
                     check_there(config.data, config.out)
                 shows = world.is_rank_0
                 plain = replace(config, cache=None)  # a cache has the same images, without the files they come from

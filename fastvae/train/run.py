@@ -160,7 +160,7 @@ def _fit(loop: Loop, profiling: Profiling | None, own: _Own, dataset: Dataset, t
     if status != 0:
         console.print(
             f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: go on with "
-            + _how_to_resume(path, own=own)
+            + _how_to_resume(path, own, loop.config.nproc)
         )
         return status
     samples, reconstructions = _figures(loop)
@@ -170,12 +170,12 @@ def _fit(loop: Loop, profiling: Profiling | None, own: _Own, dataset: Dataset, t
     return status
 
 
-def _how_to_resume(path: Path, *, own: _Own) -> str:
+def _how_to_resume(path: Path, own: _Own, nproc: int | None) -> str:
     """Return how the caller goes on with a run."""
     if own.model or own.data:
         brought = " and ".join(name for name, is_own in (("model", own.model), ("images", own.data)) if is_own)
         return f"TrainConfig(resume={str(path)!r}) and the same {brought}"
-    return f"fastvae train --resume {shlex.quote(str(path))}"
+    return f"fastvae train --resume {shlex.quote(str(path))}" + ("" if nproc is None else f" --nproc {nproc}")
 
 
 class _Claim:

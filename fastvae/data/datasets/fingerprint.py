@@ -17,6 +17,7 @@ from fastvae.utils.files import open_regular
 from .dataset import Dataset
 
 _READ = 1000  # pictures that are read, spread evenly over a split: a second, or some for a slow disk
+_ITEMS = 100  # images that are read of a source whose reading may take long
 _LOOKED_AT = 100_000  # pictures whose size is asked for
 _WHOLE = 64 << 20  # bytes of a file that is read whole; of a larger one, _READ pieces
 _PIECE = 1 << 16
@@ -26,7 +27,7 @@ def fingerprint(dataset: Dataset, data: str | None, *, resized: bool) -> str:
     """Return a checksum (XXH3, 128 bits) of the images of both splits and their order, but not of their place.
 
     Pictures: the sizes of up to 100,000 files and the content of up to 1,000, spread evenly. A file of arrays: all of
-    it up to 64 MiB, else 1,000 pieces. Images in memory: all of them. Other sources: up to 1,000 images.
+    it up to 64 MiB, else 1,000 pieces. Images in memory: all of them. Other sources: up to 100 images.
 
     Args:
         dataset: the images, before they are decoded into a cache.
@@ -97,6 +98,6 @@ def _add_images(digest: Any, source: Source) -> None:
     if isinstance(source, TensorSource):
         parts = (source.images[start : start + _READ] for start in range(0, len(source), _READ))
     else:
-        parts = (source.read([index]) for index in _spread(len(source), _READ))
+        parts = (source.read([index]) for index in _spread(len(source), _ITEMS))
     for images in parts:
         digest.update(images.detach().cpu().contiguous(memory_format=torch.contiguous_format).numpy().data)

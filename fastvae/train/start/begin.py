@@ -1,7 +1,7 @@
 """The beginning of a run: anew, or where another start of it ended. What can be refused early is refused here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fastvae.train.distributed.world import World
 from fastvae.train.report.run_folder import RunFolder, agent, default_path, read_config
 from fastvae.train.run_state import RunState, restore
 from fastvae.utils.errors import InputError
-from fastvae.utils.settings import as_typed
+from fastvae.utils.settings import as_typed, changed
 from fastvae.utils.terminal import Terminal
 
 _STARTED: set[Path] = set()  # folders of the runs that this process started
@@ -125,7 +125,7 @@ def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bo
                 raise
             told = (str(folder.path), stored)
     path, stored = world.broadcast_object(told)
-    settings = replace(_merged(config, stored), out=Path(path), resume=stored is not None)
+    settings = changed(_merged(config, stored), ResolvedConfig, out=Path(path), resume=stored is not None)
     found = checkpoint.broadcast(found, world)
     changes: Changes = {}
     if found is None:
@@ -133,7 +133,7 @@ def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bo
     else:
         limit = None if "max_steps" in config.given else settings.max_steps
         if limit is not None and found.values["step"] >= limit:  # it ended the run, which is to go on
-            settings = replace(settings, max_steps=None)
+            settings = changed(settings, ResolvedConfig, max_steps=None)
         changes = changes_of(Path(path), stored["settings"], settings)
     _STARTED.add(Path(path).resolve())
     return Beginning(settings, Path(path), folder, stored, found, changes)
