@@ -3,6 +3,7 @@
 import os
 
 from fastvae.data.formats.torchvision import PREFIX
+from fastvae.data.sources.folders import path_of
 from fastvae.utils.errors import InputError
 
 from .load import NAMES
@@ -21,6 +22,7 @@ def located(data: str) -> str:
 
 def check_there(data: str, run: object) -> None:
     """Raise InputError where the images of a run are not at the path that its settings have."""
+    path_of(data)  # raises for a name that no file can have
     path = located(data)
     if path == data and not os.path.isabs(data):  # a name
         return
