@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -186,3 +187,14 @@ def test_an_end_in_mid_epoch_counts_its_steps(fit, capsys):
     output = " ".join(capsys.readouterr().out.split())
     assert "ended by max_steps at step 4, in epoch 1" in output
     assert "a model of your own on your images, 4 steps" in output
+
+
+def test_a_stop_says_how_to_go_on(tmp_path, monkeypatch, capsys, fit):
+    monkeypatch.setattr("fastvae.train.loop.Interrupt.__init__", lambda self: setattr(self, "signal", signal.SIGINT))
+    folder = tmp_path / "my run"
+    assert command(["train", "--device", "cpu", "--no-autotune", "--precision", "fp32", "--out", str(folder)]) == 130
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"stopped by SIGINT at step 1, nothing is lost: go on with fastvae train --resume '{folder}'" in output
+    fit("own", quiet=False)
+    output = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"go on with TrainConfig\(resume='.*own'\) and the same model and images", output)
