@@ -152,12 +152,12 @@ def test_a_run_that_begins_anew_may_have_any_settings(fit, described, last):
 
 def test_two_processes_in_one_second_have_a_folder_each(tmp_path):
     code = (
-        "import sys, time, fastvae.train.run; from fastvae.train.cli import main; time.strftime = lambda *_: 'now';"
-        "sys.exit(main(['--epochs', '1', '--max-steps', '2', '--device', 'cpu', '--no-autotune']))"
+        "from pathlib import Path; from fastvae.train.report.run_folder import RunFolder;"
+        "RunFolder.beside_others(Path('runs/now')).close()"
     )
     started = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(2)]
-    assert [process.wait(120) for process in started] == [0, 0]
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["classic-digits-now", "classic-digits-now-2"]
+    assert [process.wait(300) for process in started] == [0, 0]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["now", "now-2"]
 
 
 def test_what_a_script_cannot_have_is_refused(fit, tmp_path):
