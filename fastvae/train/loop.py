@@ -47,14 +47,14 @@ class Loop:
         console: Terminal,
         callbacks: Sequence[Callback] = (),
         hooks: Hooks | None = None,
-        origin: Origin = Origin(),  # noqa: B008 -- a named tuple
+        origin: Origin | None = None,
     ) -> None:
         self.config = config
         self.world = world
         self.folder = folder
         self.console = console
         self.epochs = config.epochs
-        self.origin = origin
+        self.origin = origin = origin or Origin()
         self.loader = loader
         self.test_loader = test_loader
         self._hooks = hooks or Hooks()
@@ -90,9 +90,7 @@ class Loop:
         epoch_steps = len(self.loader)
         stopping = self._stopping
         with self._interrupt, self._writer, self._log:
-            while (
-                self.epoch < self.epochs and not stopping.is_stale(self.epoch, self.best) and not stopping.by_callback
-            ):
+            while not (self.epoch >= self.epochs or stopping.is_stale(self.epoch, self.best) or stopping.by_callback):
                 if not stopping.is_spent(self.step, is_log_step=self._is_log_step):
                     self.meter.resume()
                     self._train_epoch()
