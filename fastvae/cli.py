@@ -32,6 +32,12 @@ class _OfRun:
 class _OfItsData(_OfRun):
     """The settings of every command that reads the run's test images."""
 
+    data: str | None = setting(
+        None,
+        metavar="NAME",
+        shown_default="the run's",
+        help="The run's images where they have moved since, or other ones.",
+    )
     data_dir: Path | None = setting(
         None, metavar="DIR", shown_default="the run's", help="Folder that holds the data set's files."
     )
@@ -142,12 +148,18 @@ def _carry_out(command: object) -> int:
         )
     elif isinstance(command, Reconstruct):
         evaluate.reconstruct(
-            command.run, command.count, command.data_dir, command.out, command.device, command.checkpoint
+            command.run, command.count, command.data_dir, command.out, command.device, command.checkpoint, command.data
         )
     elif isinstance(command, Evaluate):
-        evaluate.show_evaluation(command.run, command.data_dir, command.device, command.checkpoint)
+        evaluate.show_evaluation(command.run, command.data_dir, command.device, command.checkpoint, command.data)
     elif isinstance(command, Nll):
         evaluate.show_nll(
-            command.run, command.samples, command.images, command.data_dir, command.device, command.checkpoint
+            command.run,
+            command.samples,
+            command.images,
+            command.data_dir,
+            command.device,
+            command.checkpoint,
+            command.data,
         )
     return 0

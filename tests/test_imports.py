@@ -38,7 +38,7 @@ ROOMS = (
     "patch",
     "train.distributed", "train.optim", "train.checkpoint", "train.config", "train.step", "train.report",
     "train.stopping", "train.binarize", "train.engine", "train.cuda_graph", "train.run_state", "train.loop",
-    "train.measure",
+    "train.measure", "train.start",
     "train.inputs", "train.run", "train.trainer", "train",
     "evaluate", "parity", "bench.contenders", "bench", "",
 )  # fmt: skip

@@ -6,6 +6,8 @@ from typing import Literal
 
 from fastvae.utils.settings import setting
 
+_PIXELS = "its model has seen the images so"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -18,6 +20,7 @@ class DataConfig:
         help="The images: digits (included), mnist, fashion-mnist, kmnist or cifar10 (downloaded); a folder, a list or "
         "tar shards of pictures; a .npy, .npz or .h5 file; a folder of Hugging Face's datasets; or torchvision:NAME.",
         fixes_numbers=True,
+        kept="it is a run of those images",
         decides_images=True,
     )
     data_dir: Path | None = setting(
@@ -39,6 +42,7 @@ class DataConfig:
         low=1,
         from_preset=True,
         fixes_numbers=True,
+        kept=_PIXELS,
         decides_images=True,
     )
     channels: int = setting(
@@ -47,6 +51,7 @@ class DataConfig:
         metavar="{1,3}",
         help="Channels that pictures are decoded to: 3 for RGB, 1 for grey.",
         fixes_numbers=True,
+        kept=_PIXELS,
         decides_images=True,
     )
     crop: Literal["center", "random"] = setting(
@@ -55,6 +60,7 @@ class DataConfig:
         help="Crop of training images to --image-size: center; or random, which reads the images larger by 1/7 and "
         "crops each at a new random place in every epoch.",
         fixes_numbers=True,
+        kept=_PIXELS,
         affects_speed=True,
         decides_images=True,
     )
@@ -63,6 +69,7 @@ class DataConfig:
         group="data",
         help="Mirror a random half of the training images, drawn again in every epoch.",
         fixes_numbers=True,
+        kept=_PIXELS,
         affects_speed=True,
     )
     # The loaders deliver the same images in the same order (DALI's differ by rounding), and "auto" follows the
@@ -93,5 +100,6 @@ class DataConfig:
         group="data",
         help="Action for an image that cannot be decoded: stop the run; or skip, which warns and uses the next image.",
         fixes_numbers=True,
+        at_resume="pictures that cannot be decoded are treated otherwise",
         decides_images=True,
     )

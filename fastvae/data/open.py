@@ -45,6 +45,11 @@ def open_dataset(
         dataset = replace(dataset, crop=config.image_size)
     if channels_last:
         dataset = dataset.in_channels_last()
+    return cached(config, dataset, show_progress=show_progress)
+
+
+def cached(config: DataConfig, dataset: Dataset, *, show_progress: bool = False) -> Dataset:
+    """Return a data set read from its cache of decoded images, if the settings name one; it is made if need be."""
     if config.cache is None:
         return dataset
     return replace(

@@ -15,6 +15,7 @@ from fastvae.ops import Noise, bits_per_dimension
 from fastvae.train.distributed.world import resolve_device
 from fastvae.train.report.bound import describe_bound
 from fastvae.train.report.figures import reconstruction_grid, sample_grid, write_image
+from fastvae.train.report.progress import trained
 from fastvae.train.step.loss import SAMPLE_STREAM
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
@@ -40,23 +41,33 @@ def sample(
     _write(sample_grid(images), out or path / ("draws.png" if draw else "samples.png"))
 
 
-def reconstruct(path: Path, count: int, data_dir: Path | None, out: Path | None, device: str, which: Which) -> None:
+def reconstruct(
+    path: Path,
+    count: int,
+    data_dir: Path | None,
+    out: Path | None,
+    device: str,
+    which: Which,
+    data: str | None = None,
+) -> None:
     """Write a grid of the first ``count`` test images above their reconstructions."""
     _at_least_one(count)
     place = resolve_device(device)
-    run = SavedRun.open(path, place, which)
+    run = SavedRun.open(path, place, which, data)
     images = _test_loader(run, data_dir).first(count)
     _write(reconstruction_grid(images, run.model.reconstruct(images)), out or path / "reconstructions.png")
 
 
-def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which) -> None:
+def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which, data: str | None = None) -> None:
     """Print the test ELBO, its terms, and the KL of each latent dimension."""
-    run = SavedRun.open(path, resolve_device(device), which)
+    run = SavedRun.open(path, resolve_device(device), which, data)
     loader = _test_loader(run, data_dir)
     result = evaluate(run, loader)
     terms = result.terms
     active = int(result.active.sum())
-    _console.print(f"{path}: preset {run.settings['preset']}, {run.epoch} epochs, on {loader.count:,} test images")
+    _console.print(
+        f"{path}: preset {run.settings['preset']}, {trained(run.epoch, run.steps)}, on {loader.count:,} test images"
+    )
     _console.print(f"test ELBO {-terms.loss:.3f} nats = -(nll {terms.nll:.3f} + kl {terms.kl:.3f})")
     _console.print(f"-ELBO is {describe_bound(terms.loss, run.model.likelihood, loader.first(_LOOKED_AT))}")
     if run.model.likelihood.is_code_length:
@@ -72,7 +83,15 @@ def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which
     _console.print(table)
 
 
-def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None, device: str, which: Which) -> None:
+def show_nll(
+    path: Path,
+    samples: int,
+    count: int | None,
+    data_dir: Path | None,
+    device: str,
+    which: Which,
+    data: str | None = None,
+) -> None:
     """Print ``-log p(x)`` of the test set, estimated by ``samples`` importance samples per image.
 
     The constant that the likelihood's nll leaves out is in it. The samples use the seed of the run, so that the same
@@ -81,7 +100,7 @@ def show_nll(path: Path, samples: int, count: int | None, data_dir: Path | None,
     _at_least_one(samples, "--samples")
     _at_least_one(1 if count is None else count, "--images")
     place = resolve_device(device)
-    run = SavedRun.open(path, place, which)
+    run = SavedRun.open(path, place, which, data)
     if run.model.levels > 1:
         raise InputError(
             f"{path} has {run.model.levels} levels of latents, but importance sampling supports one: "

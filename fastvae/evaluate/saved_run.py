@@ -1,7 +1,8 @@
 """A finished (or stopped) run, opened again to look at."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from fastvae.data import Batch, DataConfig, Dataset, Loader, TensorSource, open_dataset
+from fastvae.data.datasets.fingerprint import fingerprint
 from fastvae.data.datasets.load import NAMES
+from fastvae.data.datasets.located import check_there
 from fastvae.data.deliver import make_test_loader
 from fastvae.data.loaders.choose import LoaderName
 from fastvae.models import PRESETS, VAE, build
@@ -19,7 +22,7 @@ from fastvae.train.checkpoint import checkpoint
 from fastvae.train.checkpoint.best import FILE
 from fastvae.train.checkpoint.checkpoint import Checkpoint
 from fastvae.train.checkpoint.load_weights import fitting
-from fastvae.train.checkpoint.schema import Mark, check
+from fastvae.train.checkpoint.schema import Mark, check, is_a
 from fastvae.train.report.metrics import Metrics
 from fastvae.train.report.run_folder import CONFIG, read_config
 from fastvae.train.step import evaluate as step_evaluate
@@ -46,12 +49,17 @@ class SavedRun:
     settings: dict[str, Any]
     shape: tuple[int, ...]
     epoch: int
+    steps: int = 0  # of the epoch after that
+    recorded: Mapping[str, Any] = field(default_factory=dict)  # the numbers of the run's images, their fingerprint
 
     @classmethod
-    def open(cls, path: Path, device: torch.device, which: Which = "last") -> "SavedRun":
-        """Raises InputError if the folder holds no run, or no such checkpoint that is whole."""
+    def open(cls, path: Path, device: torch.device, which: Which = "last", data: str | None = None) -> "SavedRun":
+        """Open a run; ``data`` names its images where they have moved, or other ones.
+
+        Raises InputError if the folder holds no run, or no such checkpoint that is whole.
+        """
         config = read_config(path)
-        settings = config["settings"]
+        settings = config["settings"] if data is None else {**config["settings"], "data": data}
         shape = tuple(config["data"]["shape"])
         file = path / CONFIG
         if len(shape) != 3 or min(shape) < 1 or any(isinstance(size, bool) for size in shape):
@@ -75,7 +83,10 @@ class SavedRun:
         model.load_state_dict(weights)
         if not 0 <= mark["epoch"] < 2**32:
             raise InputError(f"{path}: its checkpoint is of epoch {mark['epoch']}, but they are 0 to 2**32 - 1")
-        return cls(path, model.float().to(device).eval(), settings, shape, mark["epoch"])
+        place = found.values.get("loader")
+        steps = check(place, Mark, "its place")["step"] if is_a(place, Mark) else 0
+        ready = model.float().to(device).eval()
+        return cls(path, ready, settings, shape, mark["epoch"], steps, config["data"])
 
     def named_files(self, data_dir: Path | None) -> str | None:
         """Return the file or folder of images that the run's settings name and the caller does not, if there is one."""
@@ -95,12 +106,20 @@ class SavedRun:
         return DataConfig(**settings, data_dir=self._data_dir(data_dir), workers=0)
 
     def data(self, data_dir: Path | None) -> Dataset:
-        """Open the data set that the run was trained on again."""
+        """Open the data set that the run was trained on again. Where its content is another, a warning says so."""
+        if data_dir is None:
+            check_there(self.settings["data"], self.path)
         dataset = open_dataset(self._data_config(data_dir))
         if dataset.shape != self.shape:
             raise InputError(
                 f"{dataset.name} has images of shape {dataset.shape}, but {self.path} was trained on {self.shape}: "
                 "name the data of the run"
+            )
+        known = self.recorded.get("fingerprint")
+        is_resized = self.settings.get("image_size") is not None
+        if known is not None and known != fingerprint(dataset, self.settings["data"], resized=is_resized):
+            _LOG.warning(
+                "%s has other images than %s was started with: what follows is of these", dataset.name, self.path
             )
         return dataset
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from fastvae.utils import terminal
 from fastvae.utils.errors import InputError, LocalError
 from fastvae.utils.files import reason
+from fastvae.utils.settings import on_command_line
 from fastvae.utils.settings.command_line import parse
 
 from .config import TrainConfig, resolve
+from .config.resolve import with_folder
 from .distributed.launch import launch
 from .distributed.world import read_ranks
 from .step.inductor import keep_compiled
@@ -22,7 +24,9 @@ def main(arguments: Sequence[str]) -> int:
 def _train(arguments: Sequence[str]) -> int:
     # torchrun may pass on the "--" that keeps its parser away from our flags (see fastvae/_torchrun.py).
     arguments = [argument for argument in arguments if argument != "--"]
-    config = resolve(parse(TrainConfig, arguments, program="fastvae train"))
+    config = with_folder(parse(TrainConfig, arguments, program="fastvae train"))
+    if not config.resume:  # else its folder has most of the settings
+        resolve(config)
 
     def work() -> int:
         keep_compiled()  # before torch chooses a folder that all users share
@@ -41,7 +45,8 @@ def guarded(work: Callable[[], int]) -> int:
     """
     terminal.prepare()
     try:
-        status = work()
+        with on_command_line():
+            status = work()
     except InputError as error:
         if isinstance(error, LocalError) or _reports():
             terminal.complain(f"fastvae: error: {error}")

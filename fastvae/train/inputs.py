@@ -1,7 +1,15 @@
 """The images of a run: the data layer's, opened and delivered in each of its processes."""
 
+from dataclasses import replace
+
+import torch
+
 from fastvae.data import Dataset, Loaders, make_loaders, open_dataset
+from fastvae.data.datasets.fingerprint import fingerprint
+from fastvae.data.datasets.located import check_there
+from fastvae.data.open import cached
 from fastvae.models import PRESETS
+from fastvae.nn import Categorical, DiscretizedLogistic, DiscretizedLogisticMixture, Likelihood
 from fastvae.utils.errors import InputError
 
 from .binarize import with_test_drawn
@@ -9,18 +17,27 @@ from .config import ResolvedConfig, TrainConfig
 from .distributed.world import World, read_ranks
 
 
-def open_data(config: TrainConfig, world: World, own: Dataset | None = None) -> Dataset:
-    """Open the data set that the settings name, or the caller's own.
+def open_data(config: TrainConfig, world: World, own: Dataset | None = None) -> tuple[Dataset, str | None]:
+    """Open the data set that the settings name, or the caller's own. Returns it, and on rank 0 its fingerprint.
 
     One process of each machine opens it first, so that a download or a cache is made once. Raises InputError, in all
     processes, for images that cannot be read.
     """
     channels_last = config.recipe.network != "mlp"  # as the convolutions want them: no batch has to be converted
+    content: str | None = None
     for opens_first in (True, False):
         with world.raise_together():
             if opens_first == (world.local_rank == 0):
-                dataset = open_dataset(config, own, channels_last=channels_last, show_progress=world.is_rank_0)
-    return dataset
+                if own is None and config.resume and "data" not in config.given:
+                    check_there(config.data, config.out)
+                shows = world.is_rank_0
+                plain = replace(config, cache=None)  # a cache has the same images, without the files they come from
+                dataset = open_dataset(plain, own, channels_last=channels_last, show_progress=shows)
+                if world.is_rank_0:
+                    name = config.data if own is None else None
+                    content = fingerprint(dataset, name, resized=config.image_size is not None)
+                dataset = cached(config, dataset, show_progress=shows)
+    return dataset, content
 
 
 def check_pixels(preset: str, dataset: Dataset) -> None:
@@ -30,6 +47,17 @@ def check_pixels(preset: str, dataset: Dataset) -> None:
         raise InputError(
             f"{dataset.name} has pixels in [{low:g}, {high:g}], but preset {preset} has a Bernoulli likelihood, "
             "which needs [0, 1]: leave out the normalisation, or use --preset gaussian"
+        )
+
+
+def check_depth(dataset: Dataset, likelihood: Likelihood) -> None:
+    """Raise InputError for pixels that are not the 8-bit values of a discrete likelihood."""
+    discrete = (DiscretizedLogistic, DiscretizedLogisticMixture, Categorical)
+    if isinstance(likelihood, discrete) and dataset.train.dtype != torch.uint8:
+        raise InputError(
+            f"{dataset.name} has pixels in {dataset.train.dtype}, but the model's likelihood, "
+            f"{type(likelihood).__name__}, is of 8-bit pixels: give them as uint8 (0 to 255), or use another "
+            "likelihood (--preset gaussian, say)"
         )
 
 

@@ -13,7 +13,7 @@ from fastvae.utils.terminal import Terminal
 from .checkpoint.best import Best
 from .checkpoint.rng import gather_rng_states, preserve_rng_state, restore_rng, seed_rng
 from .checkpoint.writer import CheckpointWriter
-from .config import SettledConfig
+from .config import Origin, SettledConfig
 from .config.schedules import plan
 from .cuda_graph import StepGraphs, capture_steps
 from .distributed.world import World
@@ -48,16 +48,19 @@ class Loop:
         console: Terminal,
         callbacks: Sequence[Callback] = (),
         hooks: Hooks | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.config = config
         self.world = world
         self.folder = folder
         self.console = console
         self.epochs = config.epochs
+        self.origin = origin = origin or Origin()
         self.loader = loader
         self.test_loader = test_loader
         self._hooks = hooks or Hooks()
-        self.engine = Engine(model, config, world, plan(config, len(loader)), loader.count, self._hooks, self._tell)
+        schedules = plan(config, len(loader), origin)
+        self.engine = Engine(model, config, world, schedules, loader.count, self._hooks, self._tell)
         self.step = 0
         self.epoch = 0  # finished ones
         self.epoch_seconds: list[float] = []  # of training alone, for each epoch that this process finished
@@ -66,7 +69,7 @@ class Loop:
         self.best = Best()
         self.meter = Throughput()
         self._writer = CheckpointWriter()
-        self._log = RunLog(world, folder, console, config.steps(len(loader)), self.epochs)
+        self._log = RunLog(world, folder, console, config.steps(len(loader), origin), self.epochs)
         self._callbacks = callbacks
         self._graphs: StepGraphs | None = None
         self._has_tried_capture = False
@@ -92,22 +95,21 @@ class Loop:
         epoch_steps = len(self.loader)
         stopping = self._stopping
         with self._interrupt, self._writer, self._log:
-            while (
-                self.epoch < self.epochs and not stopping.is_stale(self.epoch, self.best) and not stopping.by_callback
-            ):
+            while not (self.epoch >= self.epochs or stopping.is_stale(self.epoch, self.best) or stopping.by_callback):
                 if not stopping.is_spent(self.step, is_log_step=self._is_log_step):
                     self.meter.resume()
                     self._train_epoch()
                     if stopping.by_signal:
                         self.save()
                         return stopping.status
-                if self.step < (self.epoch + 1) * epoch_steps:
+                if self.step < self.origin.first_step(self.epoch + 1, epoch_steps):
                     break
                 self._finish_epoch()
-            if self.step > self.epoch * epoch_steps:  # ended in mid-epoch
+            first = self.origin.first_step(self.epoch, epoch_steps)
+            if self.step > first:  # ended in mid-epoch
                 self._report(self.epoch + 1)
             if self.epoch < self.epochs:
-                self.console.print(stopping.reason(self.step, self.epoch, epoch_steps, self.best))
+                self.console.print(stopping.reason(self.step, self.epoch, first, self.best))
             self.save()
             with self.world.raise_together():  # written to the end before any rank goes on to the next collective
                 self._writer.wait()
@@ -119,7 +121,7 @@ class Loop:
             self._has_tried_capture = True
             if self.config.replay != "no":
                 self._graphs, self._capture_s = capture_steps(self.engine, self.loader, self.console)
-        end = self.config.steps(len(self.loader))
+        end = self.config.steps(len(self.loader), self.origin)
         while self._graphs is not None and (steps := self._graphs.fitting(end - self.step)):
             images = steps * self.loader.batch_size
             with self._hooks.around_step(steps, images):
@@ -231,7 +233,7 @@ class Loop:
         if not report.found:
             return
         self.step = report.step - 1
-        self.epoch, done = divmod(self.step, len(self.loader))
+        self.epoch, done = self.origin.place(self.step, len(self.loader))
         self.loader.load_state_dict({"epoch": self.epoch, "step": done})
         self.engine.rewind(self.step)
         self.save()
@@ -268,6 +270,8 @@ class Loop:
             epoch=self.epoch,
             loader=self.loader.state_dict(),
             best=self.best.values(),
+            batch_size=self.loader.batch_size,
+            origin=self.origin,
             meter={"seconds": self.meter.seconds, "images": self.meter.images},
             sums=sums,
             nonfinite=nonfinite,
@@ -300,11 +304,10 @@ class Loop:
     def start_fresh(self) -> None:
         """Start at the first step. A run that died before its first checkpoint leaves no metrics behind. Collective."""
         seed_rng(self.config.seed, 0, self.world)
-        if self.config.resume:
-            self._forget_after()
+        self._forget_after()
 
     def _forget_after(self) -> None:
         """Drop the metrics that an earlier process logged after this step."""
         with self.world.raise_together():
-            if self.folder is not None:
+            if self.folder is not None and self.folder.is_restart:
                 self.folder.forget_after(self.step, self.epoch)

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,9 +11,11 @@ from torch.nn.parameter import is_lazy
 
 from fastvae.data import Dataset, Loader
 from fastvae.models import VAE
+from fastvae.models.conv import has_convolutions
 from fastvae.models.known import is_known
 from fastvae.ops import Noise
 from fastvae.utils.errors import InputError
+from fastvae.utils.settings import changed
 from fastvae.utils.terminal import Terminal
 
 from .checkpoint.rng import preserve_rng_state
@@ -44,9 +45,8 @@ def prepared(
         InputError: the model cannot be trained, or not as the settings ask.
     """
     check_model(model)
-    config, why_eager = settle_execution(config, model, dataset)
-    is_read = config.execution != "eager" and config.parallel != "fsdp"
-    if not is_known(model) and not is_read:  # a trial of channels_last would run the model's Python
+    config, why_eager, is_pure = settle_execution(config, model, dataset)
+    if not is_pure:  # a trial of channels_last would run the model's Python
         with keeping_nchw(model):
             yield config, dataset, why_eager
         return
@@ -122,27 +122,28 @@ def is_double(model: VAE) -> bool:
     return next(model.parameters()).dtype == torch.float64
 
 
-def settle_execution(config: ResolvedConfig, model: VAE, dataset: Dataset) -> tuple[ResolvedConfig, str | None]:
+def settle_execution(config: ResolvedConfig, model: VAE, dataset: Dataset) -> tuple[ResolvedConfig, str | None, bool]:
     """Decide whether the steps of a user's own model can be recorded. Its Python is read for that, but not run.
 
     Returns:
         The settings, with ``execution="eager"`` and the precision of the weights where the steps cannot be recorded and
-        the settings leave these open; and the reason, or None if they can be recorded.
+        the settings leave these open; the reason for that choice, or None; and whether the forward pass is known to do
+        nothing but compute.
 
     Raises:
         InputError: the settings ask for an execution that the model cannot have.
     """
     if config.precision == "auto" and is_double(model):
-        config = replace(config, precision="fp64")
-    if config.execution == "eager" or config.parallel == "fsdp":
-        return config, None
+        config = changed(config, ResolvedConfig, precision="fp64")
+    if config.parallel == "fsdp" or (config.execution == "eager" and not has_convolutions(model)):
+        return config, None, is_known(model)
     why = _unrecordable(config, model, dataset)
-    if why is None:
-        return config, None
+    if why is None or config.execution == "eager":
+        return config, None, why is None
     if config.execution != "auto":
         raise InputError(f"execution is {config.execution}, but {why}: use eager")
     precision = "fp32" if config.precision == "auto" else config.precision
-    return replace(config, execution="eager", precision=precision), why
+    return changed(config, ResolvedConfig, execution="eager", precision=precision), why, False
 
 
 def _unrecordable(config: ResolvedConfig, model: VAE, dataset: Dataset) -> str | None:
@@ -153,7 +154,8 @@ def _unrecordable(config: ResolvedConfig, model: VAE, dataset: Dataset) -> str |
         return None
     rows = min(config.batch_size, len(dataset.train))
     steps = config.steps(-(-len(dataset.train) // config.batch_size))
-    if config.execution == "auto" and steps < _WORTH_RECORDING:
+    # A run that was found to be eager resumes as such, and with the same layout of its images.
+    if config.execution in ("auto", "eager") and steps < _WORTH_RECORDING:
         return f"a run of {steps} steps is too short to be worth recording a model of your own"
     device = next(model.parameters()).device
     images = torch.zeros((rows, *dataset.shape), dtype=dataset.train.dtype, device=device)

@@ -5,9 +5,10 @@ import shlex
 import signal
 import statistics
 from collections.abc import Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
 import torch
@@ -20,20 +21,16 @@ from fastvae.ops import Noise, bits_per_dimension
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
 from fastvae.utils.machine import check_fits
+from fastvae.utils.settings import as_typed, in_words_of_caller
 from fastvae.utils.terminal import Terminal
 
 from .binarize import check_binarize
-from .checkpoint import checkpoint
-from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.rng import preserve_rng_state
-from .checkpoint.schema import Mark, check
 from .checkpoint.write_errors import quiet_writers, writing
-from .config import ResolvedConfig, SettledConfig
-from .config.resume_check import check_resumable
-from .config.validate import check_parallel
+from .config import Origin, ResolvedConfig, SettledConfig, TrainConfig
 from .distributed import coupled_rows
 from .distributed.world import World, open_world
-from .inputs import check_pixels, deliver, open_data
+from .inputs import check_depth, check_pixels, deliver, open_data
 from .loop import Loop
 from .measure import autotune
 from .measure.profile import FILE, Profiling, profiled
@@ -42,16 +39,16 @@ from .report.bound import describe_bound
 from .report.epoch_end import Callback
 from .report.figures import reconstruction_grid, sample_grid, write_curves, write_image
 from .report.metrics import Metrics
-from .report.progress import table
-from .report.run_folder import RunFolder, agent, default_path, read_config
-from .run_state import restore
+from .report.progress import table, trained
+from .report.run_folder import RunFolder, description_of
+from .start.begin import Beginning, begin
+from .start.initial_weights import load_initial
 from .step.evaluate import eval_mode
 from .step.loss import SAMPLE_STREAM
 from .step.torch_flags import torch_flags
 
-_COPIES = 3  # of the weights' memory, at least, to train them: the weights and two moments
 _LOOKED_AT = 32  # test images, to tell whether they are black and white
-_STARTED: set[Path] = set()  # folders of the runs that this process started
+_COPIES = 3  # of the weights' memory, at least, to train them: the weights and two moments
 
 
 class Outcome(NamedTuple):
@@ -69,81 +66,162 @@ class Outcome(NamedTuple):
     startup_s: float = 0.0
 
 
+@in_words_of_caller(TrainConfig)
 def run(
-    config: ResolvedConfig,
+    config: TrainConfig,
     *,
     model: VAE | None = None,
     dataset: Dataset | None = None,
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
 ) -> Outcome:
-    """Train as ``config`` (resolved) says, with the user's own model or data in place of the preset's, if given.
+    """Train as ``config`` says, with the user's own model or data in place of the preset's, if given.
 
     Raises InputError for mistakes that the user can correct.
     """
     with ExitStack() as stack:
         world = stack.enter_context(open_world(config.device))
-        stack.enter_context(torch_flags(config, world.device))
+        console = Terminal(quiet=quiet or not world.is_rank_0)
+        # Whatever is wrong with the folder or the settings is found before anything that takes time. A start that is
+        # refused later, before its first step, leaves no folder behind.
+        start = begin(config, world, console, own_model=model is not None)
+        claim = stack.enter_context(_Claim(start.folder))
+        stack.enter_context(torch_flags(start.config, world.device))
         stack.enter_context(preserve_rng_state(world.device))
         stack.enter_context(torch.inference_mode(False))  # the caller may be in the middle of an evaluation
         stack.enter_context(torch.enable_grad())
-        dataset = open_data(config, world, dataset)
-        console = Terminal(quiet=quiet or not world.is_rank_0)
+        own = _Own(model is not None, dataset is not None)
+        dataset, fingerprint = open_data(start.config, world, dataset)
+        with world.raise_together():
+            if world.is_rank_0:
+                start.check_images(dataset, fingerprint, own=own.data, console=console)
+        settings = start.config
         why_eager = None
         if model is not None:
-            config, dataset, why_eager = stack.enter_context(prepared(model, config, dataset, world, console))
-        # The folder is made after everything that can be refused, so that a refused run leaves nothing behind.
-        config, found = _begin(config, world, console)
-        own = model is not None
-        if model is None:
-            check_pixels(config.preset, dataset)
-            model = _build(config, dataset, world.device)
-        if config.binarize:
-            check_binarize(dataset, model.likelihood)
-        loaders = deliver(config, dataset, world)
-        if own:
-            check_last_batch(model, loaders.train, config, world)
-        config, choice = _tune(config, model, loaders.train, world, why_eager)
-        path = config.out or default_path(config)
+            prepared_model = prepared(model, settings, dataset, world, console)
+            settings, dataset, why_eager = stack.enter_context(prepared_model)
+        model = _ready(start, model, dataset, world)
+        loaders = deliver(settings, dataset, world)
+        if own.model:
+            check_last_batch(model, loaders.train, settings, world)
+        state = start.state(loaders.train)
+        start.tell_changes(console)
+        config, choice = _tune(settings, model, loaders.train, world, why_eager)
+        told = f"{choice}; loader {loaders.choice}"
+        stack.enter_context(quiet_writers())
+        folder = start.folder
+        profiling = Profiling(world.device, folder.path / FILE) if config.profile and folder is not None else None
+        origin = Origin() if state is None else state.origin
+        loop = Loop(
+            config, model, loaders.train, loaders.test, world, folder, console, callbacks, profiling, origin=origin
+        )
+        if state is not None:
+            loop.apply(state)
+        else:
+            loop.start_fresh()
+        claim.watch(loop)
         with world.raise_together():
-            folder = RunFolder(path, config, dataset, world, own_model=own) if world.is_rank_0 else None
-        _STARTED.add(path.resolve())
-        with quiet_writers(), closing(folder) if folder is not None else nullcontext():
-            profiling = Profiling(world.device, folder.path / FILE) if config.profile and folder is not None else None
-            loop = Loop(config, model, loaders.train, loaders.test, world, folder, console, callbacks, profiling)
-            if found is not None:
-                loop.apply(restore(found, len(loaders.train)))
-            else:
-                loop.start_fresh()
-            name = "a model of your own" if own else f"preset {config.preset}"
-            console.print(
-                f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
-                f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {choice}; "
-                f"loader {loaders.choice}"
-            )
-            split = coupled_rows.told(
-                config.objective,
-                model.likelihood,
-                loop.engine.shares_kl,
-                rows=min(config.batch_size, len(dataset.train)),
-                processes=world.size,
-                accumulate=config.accumulate,
-            )
-            if split is not None:
-                console.print(f"fastvae: {split}")
-            with profiled(profiling, loop), killed_readers_told():
-                status = loop.fit()
-            if status != 0:
-                console.print(
-                    f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: "
-                    f"go on with the same command and --out {path} --resume"
-                )
-            else:
-                samples, reconstructions = _figures(loop)
-                if folder is not None:
-                    own_name = "a model of your own" if own else None
-                    _finish(loop, own_name, dataset.name, folder, console, samples, reconstructions)
-    return Outcome(status, loop.test, path, loop.startup_s)
+            if folder is not None:
+                folder.describe(
+                    description_of(
+                        config, dataset, world, own_model=own.model, own_data=own.data, fingerprint=fingerprint,
+                        changes=start.history(),
+                    )
+                )  # fmt: skip
+        status = _fit(loop, profiling, own, dataset, told, start.path)
+    return Outcome(status, loop.test, start.path, loop.startup_s)
+
+
+class _Own(NamedTuple):
+    """The parts of a run that the caller brought."""
+
+    model: bool
+    data: bool
+
+
+def _ready(start: Beginning, model: VAE | None, dataset: Dataset, world: World) -> VAE:
+    """Return the model with its initial weights: the caller's own, or the preset's. Raises InputError. Collective."""
+    if model is None:
+        check_pixels(start.config.preset, dataset)
+        model = _build(start.config, dataset, world.device)
+    check_depth(dataset, model.likelihood)
+    if start.config.binarize:
+        check_binarize(dataset, model.likelihood)
+    if start.config.init_from is not None and start.found is None:
+        load_initial(model, start.config.init_from, world)
+    return model
+
+
+def _fit(loop: Loop, profiling: Profiling | None, own: _Own, dataset: Dataset, told: str, path: Path) -> int:
+    """Train, say what is done and how it ended, and draw figures. Returns the exit status."""
+    console = loop.console
+    world = loop.world
+    name = "a model of your own" if own.model else f"preset {loop.config.preset}"
+    console.print(
+        f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
+        f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {told}"
+    )
+    split = coupled_rows.told(
+        loop.config.objective,
+        loop.engine.model.likelihood,
+        loop.engine.shares_kl,
+        rows=min(loop.config.batch_size, len(dataset.train)),
+        processes=world.size,
+        accumulate=loop.config.accumulate,
+    )
+    if split is not None:
+        console.print(f"fastvae: {split}")
+    if loop.epoch >= loop.epochs:
+        console.print(as_typed(f"all of its {trained(loop.epochs, 0)} are trained: give more --epochs", TrainConfig))
+    with profiled(profiling, loop), killed_readers_told():
+        status = loop.fit()
+    if status != 0:
+        console.print(
+            f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: go on with "
+            + _how_to_resume(path, own, loop.config.nproc)
+        )
+        return status
+    samples, reconstructions = _figures(loop)
+    if loop.folder is not None:
+        own_name = "a model of your own" if own.model else None
+        _finish(loop, own_name, dataset.name, loop.folder, console, samples, reconstructions)
+    return status
+
+
+def _how_to_resume(path: Path, own: _Own, nproc: int | None) -> str:
+    """Return how the caller goes on with a run."""
+    if own.model or own.data:
+        brought = " and ".join(name for name, is_own in (("model", own.model), ("images", own.data)) if is_own)
+        return f"TrainConfig(resume={str(path)!r}) and the same {brought}"
+    return f"fastvae train --resume {shlex.quote(str(path))}" + ("" if nproc is None else f" --nproc {nproc}")
+
+
+class _Claim:
+    """Releases a run's folder at the end, and leaves it as it was where the run took no step."""
+
+    def __init__(self, folder: RunFolder | None) -> None:
+        self._folder = folder
+        self._loop: Loop | None = None
+        self._first = 0
+
+    def watch(self, loop: Loop) -> None:
+        """Take note of the step that a loop starts at."""
+        self._loop = loop
+        self._first = loop.step
+
+    def __enter__(self) -> "_Claim":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._folder is None:
+            return
+        is_unused = self._loop is None or self._loop.step == self._first
+        if error is not None and is_unused and not self._folder.has_new_checkpoint():
+            self._folder.abandon()
+        else:
+            self._folder.close()
 
 
 def _build(config: ResolvedConfig, dataset: Dataset, device: torch.device) -> VAE:
@@ -185,51 +263,6 @@ def _tune(
     if why_eager is not None:
         choice = replace(choice, source=why_eager)
     return choice.apply(config), choice
-
-
-def _begin(config: ResolvedConfig, world: World, console: Terminal) -> tuple[ResolvedConfig, Checkpoint | None]:
-    """Find the checkpoint to resume from, if any. Other ranks need not see the folder that rank 0 reads. Collective."""
-    with world.raise_together():
-        begun = _find_checkpoint(config, console) if world.is_rank_0 else (config, None)
-    config, found = begun
-    resume, precision, execution = world.broadcast_object((config.resume, config.precision, config.execution))
-    config = replace(config, resume=resume, precision=precision, execution=execution)
-    return config, checkpoint.broadcast(found, world)
-
-
-def _find_checkpoint(config: ResolvedConfig, console: Terminal) -> tuple[ResolvedConfig, Checkpoint | None]:
-    """Find the run's checkpoint on rank 0, and the precision and execution that it started with."""
-    path = config.out
-    if path is None or not (config.resume or _is_restart(path)):
-        return config, None
-    config = replace(config, resume=True)
-    settings = read_config(path)["settings"]
-    check_resumable(path, settings, config)
-    for name in ("precision", "execution"):
-        if getattr(config, name) == "auto":
-            config = replace(config, **{name: settings.get(name, "auto")})
-    check_parallel(config)
-    if not checkpoint.are_in(path / "checkpoints"):
-        console.print(f"{path} has no checkpoint yet: its run begins anew")
-        return config, None
-    file, found, skipped = checkpoint.newest(path / "checkpoints")
-    for why in skipped:
-        console.print(f"skipped: {why}", style="yellow")
-    console.print(f"going on from {file}, step {check(found.values, Mark, f'{file}: its values')['step']}")
-    return config, found
-
-
-def _is_restart(path: Path) -> bool:
-    """Return whether the elastic agent (torchrun's or our own) that started the run in a folder restarted this process.
-
-    A run that another command started, or this very process, is not to be resumed without --resume.
-    """
-    if path.resolve() in _STARTED:
-        return False
-    try:
-        return agent() is not None and read_config(path).get("agent") == agent()
-    except InputError:
-        return False
 
 
 def _figures(loop: Loop) -> tuple[Tensor, Tensor]:
@@ -282,4 +315,5 @@ def _finish(
     if loop.config.objective != "elbo" or loop.config.beta != 1:
         beta = f", beta {loop.config.beta:g}" if loop.config.beta != 1 else ""
         rows["minimised"] = f"{loop.config.objective}{beta}: the train loss is its own"
-    console.print(table(f"{name or loop.config.preset} on {data}, {loop.epoch} epochs", rows))
+    done = loop.step - loop.origin.first_step(loop.epoch, len(loop.loader))
+    console.print(table(f"{name or loop.config.preset} on {data}, {trained(loop.epoch, done)}", rows))

@@ -4,6 +4,8 @@ import signal
 import time
 from types import FrameType, TracebackType
 
+from fastvae.utils.settings import as_typed
+
 from .checkpoint.best import Best
 from .config import TrainConfig
 from .distributed.world import World
@@ -79,12 +81,12 @@ class Stopping:
         """The exit status of a run that a signal ended."""
         return 128 + (self._interrupt.signal or signal.SIGINT)
 
-    def reason(self, step: int, epoch: int, epoch_steps: int, best: Best) -> str:
-        """Say what ended a run in or after an epoch that is not its last."""
+    def reason(self, step: int, epoch: int, first_step: int, best: Best) -> str:
+        """Say what ended a run after ``epoch`` finished epochs, ``first_step`` steps, or in the next one."""
         if self.is_stale(epoch, best):
             return f"no better test loss for {self._config.patience} epochs: the best is that of epoch {best.epoch}"
         if self.by_callback:
             return f"ended by a callback after epoch {epoch}"
         limit = "--max-steps" if step == self._config.max_steps else "--time-budget"
-        where = f"after epoch {epoch}" if step == epoch * epoch_steps else f"in epoch {epoch + 1}"
-        return f"ended by {limit} at step {step}, {where}"
+        where = f"after epoch {epoch}" if step == first_step else f"in epoch {epoch + 1}"
+        return as_typed(f"ended by {limit} at step {step}, {where}", TrainConfig)

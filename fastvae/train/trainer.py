@@ -1,7 +1,6 @@
 """The trainer for your own model."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -9,8 +8,10 @@ from fastvae.data import Dataset, Source
 from fastvae.data.datasets.dataset import dataset_of_tensors
 from fastvae.models import VAE
 from fastvae.utils.errors import InputError
+from fastvae.utils.settings import changed, in_words_of_caller
 
 from .config import TrainConfig, resolve
+from .config.resolve import with_folder
 from .report.epoch_end import Callback
 from .run import Outcome, run
 
@@ -63,17 +64,24 @@ class Trainer:
         quiet: bool = False,
     ) -> None:
         self.model = model
-        self.config = resolve(config or TrainConfig())
+        config = config or TrainConfig()
+        # What a run that resumes leaves open is known when its folder is read.
+        with in_words_of_caller(TrainConfig):
+            self.config: TrainConfig = with_folder(config) if config.resume else resolve(config)
         if self.config.nproc not in (None, 1):
             raise InputError(f"nproc is {self.config.nproc}, but a script is started by torchrun: leave nproc out")
+        if self.config.max_restarts:
+            raise InputError(
+                f"max_restarts is {self.config.max_restarts}, but torchrun restarts a script: give it to torchrun"
+            )
         self.callbacks = callbacks
         self.quiet = quiet
         self._dataset: Dataset | None = None
         if isinstance(data, str):
-            self.config = replace(self.config, data=data)
+            self.config = changed(self.config, type(self.config), given=["data"], data=data)
         else:
             self._dataset = data if isinstance(data, Dataset) else dataset_of_tensors(data)
-            self.config = replace(self.config, data=self._dataset.name)
+            self.config = changed(self.config, type(self.config), given=["data"], data=self._dataset.name)
 
     def fit(self) -> Outcome:
         """Train until the last epoch, or until something ends the run. Returns how it ended, and the test loss."""

@@ -16,8 +16,8 @@ _LONGEST = 500  # characters that are read of the holder's description
 class Lock:
     """An exclusive ``flock`` on a file in a folder, held until it is released or the process ends in any way.
 
-    The file stays, because removing it would race with the next run. It names the process that holds the lock, or held
-    it last. On a file system without locks, this does nothing.
+    The file stays, except where a start is refused and leaves nothing behind. It names the process that holds the lock,
+    or held it last. On a file system without locks, this does nothing, and ``is_held`` is False.
 
     Raises:
         InputError: another process holds the lock; the message names its id and host.
@@ -25,11 +25,17 @@ class Lock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = open_in_place(folder / FILE, os.O_RDWR | os.O_CREAT, "r+")
-        try:
-            is_ours = take_lock(self._file)
-        except OSError:  # ENOLCK or ENOTSUP, on network file systems
-            return
+        self.is_held = False
+        while True:
+            self._file = open_in_place(folder / FILE, os.O_RDWR | os.O_CREAT, "r+")
+            try:
+                is_ours = take_lock(self._file)
+            except OSError:  # ENOLCK or ENOTSUP, on network file systems
+                return
+            if not is_ours or _is_still(folder / FILE, self._file):
+                break
+            self._file.close()  # of a start that was abandoned meanwhile, and removed it
+        self.is_held = is_ours
         if not is_ours:
             holder = self._file.read(_LONGEST).strip() or "another process"
             self._file.close()
@@ -41,6 +47,14 @@ class Lock:
     def release(self) -> None:
         """Release the lock. Further calls do nothing."""
         self._file.close()
+
+
+def _is_still(path: Path, file: IO[Any]) -> bool:
+    """Return whether an open file still has its name."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def take_lock(file: IO[Any], *, wait: bool = False) -> bool:

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -24,9 +23,7 @@ from fastvae.data.datasets.idx import read_images
 from fastvae.data.sources.decode_cache import open_cache
 from fastvae.data.sources.decoded import DecodedSource
 from fastvae.evaluate.saved_run import SavedRun, evaluate
-from fastvae.train import TrainConfig
 from fastvae.train.checkpoint import checkpoint
-from fastvae.train.config import resolve
 from fastvae.train.distributed.world import World
 from fastvae.train.measure import autotune
 from fastvae.train.report.run_folder import RunFolder
@@ -165,17 +162,12 @@ def _forged(name: str) -> None:
     _evaluated(name)
 
 
-@cache
-def _run_settings() -> tuple[TrainConfig, Dataset]:
-    return resolve(TrainConfig(data="x.npy", out=Path("run"), resume=True)), load("x.npy")
-
-
 def _metrics(folder: Path) -> dict[str, bytes]:
     return {"run/metrics.jsonl": (_run(folder) / "metrics.jsonl").read_bytes()}
 
 
 def _forgotten(_: str) -> None:
-    run = RunFolder(Path("run"), *_run_settings(), _WORLD)
+    run = RunFolder(Path("run"), resume=True)
     try:
         run.forget_after(24, 2)
     finally:

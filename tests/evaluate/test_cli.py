@@ -36,6 +36,7 @@ def pretended(monkeypatch):
         settings={"preset": "classic", "seed": 3},
         shape=(1, 2, 2),
         epoch=7,
+        steps=0,
         named_files=lambda data_dir: None,
         test_loader=lambda data_dir: ResidentLoader(images, batch_size=10, seed=0, shuffle=False),
     )

@@ -42,21 +42,23 @@ def test_a_folder_that_holds_a_run_already(folder, capsys):
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("--batch-size", "64"),
         ("--seed", "5"),
         ("--preset", "deep"),
-        ("--lr", "1.0"),
+        ("--latent-dim", "3"),
         ("--optimizer", "sgd"),
-        ("--schedule", "iwae"),
-        ("--warmup-steps", "3"),
-        ("--clip-norm", "2.0"),
         ("--ema", "0.9"),
-        ("--beta", "3.0"),
         ("--binarize", "True"),
+        ("--image-size", "16"),
+        ("--flip", "True"),
     ],
 )
-def test_resuming_with_other_settings(folder, capsys, flag, value):
-    refused(["--out", str(folder), "--resume", flag, value], rf"trained with {flag} .*, not {value}", capsys)
+def test_what_cannot_change_says_why(folder, capsys, flag, value):
+    flags = [flag] if flag == "--flip" else [flag, value]
+    refused(
+        ["--resume", str(folder), *flags],
+        rf"trained with {flag} .* and cannot go on with {value}, as its .*: leave it out, or start a new run",
+        capsys,
+    )
 
 
 def test_a_run_of_an_older_version_had_the_defaults(train, folder, capsys):
@@ -64,14 +66,13 @@ def test_a_run_of_an_older_version_had_the_defaults(train, folder, capsys):
     config["settings"] = {key: config["settings"][key] for key in ("preset", "data", "batch_size", "lr", "latent_dim")}
     config["settings"] |= {"beta": 1.0, "seed": 0}
     (folder / "config.json").write_text(json.dumps(config))
-    refused(["--out", str(folder), "--resume", "--ema", "0.9"], "trained with --ema None, not 0.9", capsys)
+    refused(["--out", str(folder), "--resume", "--ema", "0.9"], "trained with --ema None and cannot go", capsys)
     assert train("--epochs", "2", "--resume")[0] == 0
 
 
-def test_a_cosine_ends_where_it_was_to_end(train, capsys):
-    _, folder = train("--epochs", "1", "--schedule", "cosine")
-    flags = ["--out", str(folder), "--resume", "--schedule", "cosine", "--epochs", "2"]
-    refused(flags, "trained with --epochs 1, not 2", capsys)
+def test_a_new_run_from_weights_is_not_one_that_resumes(folder, capsys):
+    refused(["--resume", str(folder), "--init-from", "x.pt"], "--init-from x.pt starts a new run, but --resume", capsys)
+    refused(["--resume", str(folder), "--out", "x"], f"--resume is {folder}, but --out is x: give one of them", capsys)
 
 
 def test_resuming_nothing(tmp_path, capsys):

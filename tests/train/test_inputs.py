@@ -121,7 +121,7 @@ def test_the_presets_train_on_the_embedded_data(preset, tmp_path):
 def test_a_saved_run_has_the_test_images_of_the_run_to_the_bit(folder, flags):
     config = resolve(TrainConfig(preset="conv64", data=str(folder), image_size=16, loader="torch", workers=0, **flags))
     world = World(0, 0, 1, torch.device("cpu"))
-    dataset = open_data(config, world)
+    dataset, _ = open_data(config, world)
     model = build(config.recipe, dataset.shape, 2, 8)
     run = SavedRun(folder, model, asdict(config), dataset.shape, epoch=1)
     loaders = deliver(config, dataset, world)
@@ -135,4 +135,4 @@ def test_a_loader_that_cannot_be_is_one_line_in_every_process(folder):
     config = resolve(TrainConfig(preset="conv64", data="digits", image_size=16, loader="dali"))
     world = World(0, 0, 1, torch.device("cpu"))
     with pytest.raises(InputError, match="--loader dali decodes"):
-        deliver(config, open_data(config, world), world)
+        deliver(config, open_data(config, world)[0], world)

@@ -194,7 +194,7 @@ def test_what_is_started_again_goes_on_with_its_own_run_alone(train, monkeypatch
     train("--epochs", "1")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "ours")
     if again:
-        monkeypatch.setattr("fastvae.train.run._STARTED", set())
+        monkeypatch.setattr("fastvae.train.start.begin._STARTED", set())
     capsys.readouterr()
     assert train("--epochs", "2")[0] == status
     output = capsys.readouterr()

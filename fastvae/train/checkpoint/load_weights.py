@@ -1,5 +1,7 @@
 """Load the weights of a checkpoint into a model, after checking that they fit."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,8 @@ from fastvae.models import VAE
 from fastvae.utils.errors import InputError
 
 from .checkpoint import Checkpoint
+
+_SHOWN = 3  # tensors that a message names
 
 
 def load_weights(model: VAE, saved: Checkpoint, *, average: bool) -> None:
@@ -22,21 +26,35 @@ def fitting(model: VAE, saved: Checkpoint, *, average: bool) -> dict[str, Tensor
     own = model.state_dict()
     stored = {**saved.part("model"), **(saved.part("ema") if average else {})}
     weights = {name: _as_complex(tensor, own.get(name)) for name, tensor in stored.items()}
-    for name in own.keys() | weights.keys():
+    check_fit(model, weights, "the checkpoint", "use the settings that it was trained with")
+    return weights
+
+
+def check_fit(model: VAE, weights: Mapping[str, Tensor], label: str, remedy: str) -> None:
+    """Raise InputError unless a state dict fits into a model and its weights are finite.
+
+    Args:
+        model: the model. weights: the state dict.
+        label: where it comes from, for people. remedy: what to do about another network.
+    """
+    own = model.state_dict()
+    different = []
+    for name in [*own, *(name for name in weights if name not in own)]:
         has = weights.get(name)
         wants = own.get(name)
         if has is None or wants is None or has.shape != wants.shape:
-            shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (has, wants)]
-            raise InputError(
-                f"the checkpoint is of another network: {name} is {shapes[0]} there and {shapes[1]} here: "
-                "use the settings that it was trained with"
-            )
+            shapes = ["missing" if tensor is None else tuple(tensor.shape) for tensor in (has, wants)]
+            different.append(f"{name} is {shapes[0]} there and {shapes[1]} here")
+    if different:
+        more = f", and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+        raise InputError(f"{label} is of another network: {', '.join(different[:_SHOWN])}{more}: {remedy}")
+    for name, wants in own.items():
+        has = weights[name]
         if has.dtype != wants.dtype and not (has.is_floating_point() and wants.is_floating_point()):
-            raise InputError(f"the checkpoint has {name} in {has.dtype}, not {wants.dtype}: use another checkpoint")
+            raise InputError(f"{label} has {name} in {has.dtype}, not {wants.dtype}: use another one")
     for name, _ in model.named_parameters():
         if not weights[name].isfinite().all():
-            raise InputError(f"the checkpoint has {name} with values that are NaN or infinite: use an earlier one")
-    return weights
+            raise InputError(f"{label} has {name} with values that are NaN or infinite: use an earlier one")
 
 
 def storable(tensor: Tensor) -> Tensor:

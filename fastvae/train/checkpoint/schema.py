@@ -11,9 +11,19 @@ Kind = TypeVar("Kind")
 
 
 class Data(TypedDict):
-    """The images of a run: the shape (C, H, W) of one."""
+    """The images of a run: the shape (C, H, W) of one, their number, the fingerprint of their content."""
 
     shape: list[int]
+    train: NotRequired[int]
+    test: NotRequired[int]
+    fingerprint: NotRequired[str]
+
+
+class Change(TypedDict):
+    """Settings that changed as a run resumed at a step: their values before and after."""
+
+    step: int
+    settings: dict[str, list[Any]]
 
 
 class Description(TypedDict):
@@ -23,6 +33,7 @@ class Description(TypedDict):
     data: Data
     agent: NotRequired[str | None]
     own_model: NotRequired[bool]
+    changes: NotRequired[list[Change]]
 
 
 class Line(TypedDict):
@@ -72,6 +83,8 @@ class Values(Mark):
     optimizer: Optimizer
     scaler: dict[str, float]
     best: NotRequired[BestLoss]
+    batch_size: NotRequired[int]
+    origin: NotRequired[Mark]
 
 
 def is_a(value: object, kind: type[object]) -> bool:

@@ -6,6 +6,7 @@ from .config import TrainConfig as TrainConfig
 from .model import BetaSchedule as BetaSchedule
 from .optimisation import RateSchedule as RateSchedule
 from .resolve import resolve as resolve
+from .resolved_config import Origin as Origin
 from .resolved_config import ResolvedConfig as ResolvedConfig
 from .resolved_config import SettledConfig as SettledConfig
 from .resolved_config import SettledExecution as SettledExecution

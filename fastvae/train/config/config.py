@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 from fastvae.data.config import DataConfig
 from fastvae.ops import Backend
-from fastvae.utils.settings import setting
+from fastvae.utils.settings import Given, check_ranges, check_types, in_words_of_caller, setting
 
 from .model import ModelConfig, ObjectiveConfig
 from .optimisation import OptimisationConfig
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "fp64"]
 Execution = Literal["auto", "eager", "traced", "compiled"]
+_COSINE = "the cosine of the learning rate is that of the new length"
 
 
 def _is_cosine(config: Any) -> bool:
@@ -22,11 +23,17 @@ def _is_cosine(config: Any) -> bool:
 
 # The fields of the last base come first.
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
+class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig, Given):
     """Train a variational autoencoder.
 
     The defaults train a small one on scikit-learn's digits, offline.
     """
+
+    def __post_init__(self) -> None:
+        """Check each value by itself. Raises InputError naming the setting, its value and the remedy."""
+        with in_words_of_caller(TrainConfig):
+            check_types(self)
+            check_ranges(self)
 
     # Precision, TF32, execution, replay and backend change rounding alone: a run may resume on another machine.
     precision: Precision = setting(
@@ -73,13 +80,16 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
         "reference is plain torch.",
         affects_speed=True,
         describes_machine=True,
+        of_each_start=True,
     )
     device: str = setting(
         "auto",
         group="process",
         metavar="{auto,cpu,cuda}",
+        choices=("auto", "cpu", "cuda"),
         help="Device to train on; auto takes a GPU if there is one.",
         describes_machine=True,
+        of_each_start=True,
     )
     nproc: int | None = setting(
         None,
@@ -87,6 +97,7 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
         shown_default="1",
         help="Number of processes to start on this machine. torchrun's --nproc-per-node does the same.",
         describes_machine=True,
+        of_each_start=True,
     )
     max_restarts: int = setting(
         0,
@@ -94,6 +105,7 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
         help="Number of times that all processes restart from the last checkpoint in --out if one fails or is killed.",
         low=0,
         describes_machine=True,
+        of_each_start=True,
     )
     parallel: Literal["ddp", "fsdp"] = setting(
         "ddp",
@@ -117,6 +129,7 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
         low=1,
         from_preset=True,
         fixes_numbers=_is_cosine,
+        at_resume=_COSINE,
     )
     max_steps: int | None = setting(
         None,
@@ -125,6 +138,7 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
         help="End the run after this many steps if its epochs have not ended it before.",
         low=1,
         fixes_numbers=_is_cosine,
+        at_resume=_COSINE,
     )
     time_budget: float | None = setting(
         None,
@@ -151,6 +165,7 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
         low=0,
         high=2**63,
         fixes_numbers=True,
+        kept="its noise and the order of its batches are drawn from it",
     )
     out: Path | None = setting(
         None,
@@ -159,11 +174,24 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
         shown_default="runs/PRESET-DATA-TIME",
         help="Folder that the run writes to.",
         describes_machine=True,
+        of_each_start=True,
     )
-    resume: bool = setting(
+    resume: bool | Path = setting(
         False,
         group="run",
-        help="Resume the run in --out from its newest checkpoint.",
+        metavar="[DIR]",
+        help="Resume the run in this folder, or in --out, from its newest checkpoint, with the run's own settings. "
+        "Flags given beside it change settings from there on, where the run can go on with them.",
+        describes_machine=True,
+        of_each_start=True,
+    )
+    init_from: Path | None = setting(
+        None,
+        group="run",
+        metavar="RUN|FILE",
+        shown_default="weights drawn by --seed",
+        help="Start from the weights of a run (its newest checkpoint; their moving average if it keeps one) or of a "
+        ".safetensors or .pt file, with a new optimiser.",
         describes_machine=True,
     )
     checkpoint_every: int = setting(
@@ -183,4 +211,5 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig):
         group="run",
         help="Write a torch.profiler trace of steps 20 to 29 into the run's folder, and print how a step's time is "
         "spent.",
+        of_each_start=True,
     )

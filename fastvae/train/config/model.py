@@ -8,6 +8,8 @@ from fastvae.models.objectives import names_with
 from fastvae.utils.settings import setting
 
 BetaSchedule = Literal["constant", "warmup", "cyclical"]
+_SHAPE = "its weights are those of that network"
+_LOSS = "training losses before and after are of different objectives"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,7 @@ class ModelConfig:
         choices=PRESETS,
         help="Network and training recipe. The README has a table of them.",
         fixes_numbers=True,
+        kept=_SHAPE,
     )
     latent_dim: int | None = setting(
         None,
@@ -28,6 +31,7 @@ class ModelConfig:
         low=1,
         from_preset=True,
         fixes_numbers=True,
+        kept=_SHAPE,
     )
     width: int | None = setting(
         None,
@@ -36,6 +40,7 @@ class ModelConfig:
         low=1,
         from_preset=True,
         fixes_numbers=True,
+        kept=_SHAPE,
     )
     binarize: bool | None = setting(
         None,
@@ -44,6 +49,7 @@ class ModelConfig:
         "step, test pixels once from the seed.",
         from_preset=True,
         fixes_numbers=True,
+        kept="its test losses are of pixels drawn so",
         affects_speed=True,
     )
 
@@ -64,6 +70,7 @@ class ObjectiveConfig:
         help="The loss that is minimised; fastvae.objectives has its formula. The test loss is the negative ELBO for "
         "all objectives.",
         fixes_numbers=True,
+        at_resume=_LOSS,
         affects_speed=True,
     )
     beta: float = setting(
@@ -73,6 +80,7 @@ class ObjectiveConfig:
         "total correlation for --objective tcvae.",
         low=0,
         fixes_numbers=True,
+        at_resume=_LOSS,
     )
     beta_schedule: BetaSchedule | None = setting(
         None,
@@ -81,6 +89,7 @@ class ObjectiveConfig:
         help="Schedule of beta: constant; warmup, from 0 to --beta in --beta-steps; or cyclical, cycles of "
         "--beta-steps whose first half is a warm-up.",
         fixes_numbers=True,
+        at_resume=_LOSS,
         affects_speed=True,
     )
     beta_steps: int | None = setting(
@@ -90,6 +99,7 @@ class ObjectiveConfig:
         help="Steps of the warm-up, or of one cycle, of --beta-schedule.",
         low=1,
         fixes_numbers=True,
+        at_resume=_LOSS,
     )
     samples: int | None = setting(
         None,
@@ -98,6 +108,7 @@ class ObjectiveConfig:
         help=f"Importance samples per image (K), for the objectives {names_with('samples')}.",
         low=1,
         fixes_numbers=True,
+        at_resume=_LOSS,
         affects_speed=True,
     )
     free_bits: float | None = setting(
@@ -109,6 +120,7 @@ class ObjectiveConfig:
         "grid, per channel: the KL of a channel is the sum over its places.",
         low=0,
         fixes_numbers=True,
+        at_resume=_LOSS,
     )
     capacity: float | None = setting(
         None,
@@ -118,6 +130,7 @@ class ObjectiveConfig:
         help=f"Target KL in nats, for --objective {names_with('capacity')}.",
         low=0,
         fixes_numbers=True,
+        at_resume=_LOSS,
     )
     capacity_steps: int | None = setting(
         None,
@@ -126,6 +139,7 @@ class ObjectiveConfig:
         help="Steps in which the target KL rises linearly from 0 to --capacity.",
         low=1,
         fixes_numbers=True,
+        at_resume=_LOSS,
     )
 
     @property

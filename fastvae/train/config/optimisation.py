@@ -6,6 +6,7 @@ from typing import Literal
 from fastvae.utils.settings import setting
 
 RateSchedule = Literal["constant", "cosine", "step", "iwae"]
+_RATE = "the optimiser keeps its state"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class OptimisationConfig:
         low=1,
         from_preset=True,
         fixes_numbers=True,
+        at_resume="the order of the batches changes, and so do the steps in an epoch",
         affects_speed=True,
     )
     lr: float | None = setting(
@@ -29,6 +31,7 @@ class OptimisationConfig:
         exclusive=True,
         from_preset=True,
         fixes_numbers=True,
+        at_resume=_RATE,
     )
     optimizer: str | None = setting(
         None,
@@ -37,6 +40,7 @@ class OptimisationConfig:
         help="Optimiser: adam, adamw, rmsprop, sgd, or another class of torch.optim.",
         from_preset=True,
         fixes_numbers=True,
+        kept="its optimiser's state is of that one",
         affects_speed=True,
     )
     optimizer_options: dict[str, float] = setting(
@@ -47,6 +51,7 @@ class OptimisationConfig:
         help="Arguments of the optimiser's class, such as weight_decay 0.01; 0 or 1 for a switch. They are added to "
         "those of the preset.",
         fixes_numbers=True,
+        kept="its optimiser's state is of that one",
         affects_speed=True,
     )
     schedule: RateSchedule | None = setting(
@@ -56,6 +61,7 @@ class OptimisationConfig:
         "or iwae, that of the IWAE paper.",
         from_preset=True,
         fixes_numbers=True,
+        at_resume=_RATE,
         affects_speed=True,
     )
     warmup_steps: int = setting(
@@ -64,6 +70,7 @@ class OptimisationConfig:
         help="Steps in which the learning rate rises linearly to its schedule.",
         low=0,
         fixes_numbers=True,
+        at_resume=_RATE,
     )
     decay: float | None = setting(
         None,
@@ -73,6 +80,7 @@ class OptimisationConfig:
         low=0,
         exclusive=True,
         fixes_numbers=True,
+        at_resume=_RATE,
     )
     decay_epochs: int | None = setting(
         None,
@@ -81,6 +89,7 @@ class OptimisationConfig:
         help="Epochs between two decays of --schedule step.",
         low=1,
         fixes_numbers=True,
+        at_resume=_RATE,
     )
     # A step's sums are the same in any number of parts. An objective that is a statistic of the part at hand depends on
     # parts times processes; the number of processes may change at --resume, and --accumulate can make up for it.
@@ -101,6 +110,7 @@ class OptimisationConfig:
         low=0,
         exclusive=True,
         fixes_numbers=True,
+        at_resume="the optimiser keeps its state",
         affects_speed=True,
     )
     ema: float | None = setting(
@@ -115,5 +125,6 @@ class OptimisationConfig:
         high=1,
         example="0.999",
         fixes_numbers=True,
+        kept="its average is of all steps so far",
         affects_speed=True,
     )

@@ -1,28 +1,28 @@
 """Resolution of the settings that a user gave: the preset's values filled in, everything checked."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fastvae.models import OBJECTIVES
 from fastvae.train.optim.build import check_optimizer
 from fastvae.utils.errors import InputError
-from fastvae.utils.settings import check_ranges, check_types, marked
+from fastvae.utils.settings import changed, check_ranges, check_types, in_words_of_caller, marked
 
 from .config import TrainConfig
-from .resolved_config import ResolvedConfig, converted
+from .resolved_config import ResolvedConfig
 from .validate import check_batch, check_images, check_objective, check_parallel, check_schedules
 
 
+@in_words_of_caller(TrainConfig)
 def resolve(config: TrainConfig) -> ResolvedConfig:
     """Fill in the preset's values and check everything.
 
     Raises:
-        InputError: naming the flag, its value and the remedy.
+        InputError: naming the setting, its value and the remedy.
     """
     check_types(config)
-    resolved = _filled_in(config)
+    resolved = _filled_in(with_folder(config))
     check_ranges(resolved)
     check_batch(resolved)
     check_images(resolved)
@@ -35,22 +35,39 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     return resolved
 
 
+def with_folder(config: TrainConfig) -> TrainConfig:
+    """Return the settings with the folder of the run in ``out`` alone: ``resume`` may name it, too."""
+    out = config.out
+    if out is not None and not str(out):
+        raise InputError("--out is empty: give the folder that the run writes to, or leave it out")
+    if isinstance(config.resume, bool):
+        return config
+    if out is not None and Path(out) != Path(config.resume):
+        raise InputError(f"--resume is {config.resume}, but --out is {out}: give one of them")
+    return changed(config, type(config), given=["out"], resume=True, out=Path(config.resume))
+
+
 def _filled_in(config: TrainConfig) -> ResolvedConfig:
     recipe = config.recipe
     optimizer = (config.optimizer or recipe.optimizer).lower()
     options = recipe.optimizer_options if optimizer == recipe.optimizer else {}
     names = [name for name in marked(config, "from_preset") if getattr(config, name) is None]
-    config = replace(config, **{name: getattr(recipe, name) for name in names})
-    return converted(
+    config = changed(config, type(config), **{name: getattr(recipe, name) for name in names})
+    return changed(
         config,
         ResolvedConfig,
         optimizer=optimizer,
         optimizer_options={**options, **config.optimizer_options},
-        # Paths given from Python may be strings.
-        out=None if config.out is None else Path(config.out),
-        cache=None if config.cache is None else Path(config.cache),
+        out=_path(config.out),
+        cache=_path(config.cache),
+        init_from=_path(config.init_from),
         **_beta_schedule(config),
     )
+
+
+def _path(given: str | Path | None) -> Path | None:
+    """Return a path, which a caller in Python may give as text, with ~ for a home."""
+    return None if given is None else Path(os.path.expanduser(given))
 
 
 def _beta_schedule(config: TrainConfig) -> dict[str, Any]:
@@ -62,9 +79,13 @@ def _beta_schedule(config: TrainConfig) -> dict[str, Any]:
 
 
 def _check_folder(config: TrainConfig) -> None:
-    """Check that a run that resumes, or may restart, names its folder."""
+    """Check that a run that resumes, or may restart, names its folder, and begins in one way."""
     if config.resume and config.out is None:
         raise InputError("--resume needs the folder of the run to resume: add --out DIR")
+    if config.resume and config.init_from is not None and "init_from" in config.given:
+        raise InputError(
+            f"--init-from {config.init_from} starts a new run, but --resume goes on with {config.out}: leave one out"
+        )
     if config.max_restarts and config.out is None:
         raise InputError(f"--max-restarts {config.max_restarts} needs a folder to resume from: add --out DIR")
 

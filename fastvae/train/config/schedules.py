@@ -4,26 +4,30 @@ import torch
 
 from fastvae.train.optim.schedule import Plan, cosine, cyclical, iwae, ramp, warmed_up
 
-from .resolved_config import ResolvedConfig
+from .resolved_config import Origin, ResolvedConfig
 
 _DECAY = 0.1  # of --schedule step, where --decay is left out
 
 
-def plan(config: ResolvedConfig, epoch_steps: int) -> Plan:
-    """Return the tables of learning rate, beta and capacity of a run with so many steps in an epoch."""
-    steps = config.steps(epoch_steps)
+def plan(config: ResolvedConfig, epoch_steps: int, origin: Origin = Origin()) -> Plan:  # noqa: B008 -- a named tuple
+    """Return the tables of learning rate, beta and capacity of a run with so many steps in an epoch from its origin.
+
+    What they hold before the first step of the origin's epoch means nothing: those steps were taken.
+    """
+    steps = config.steps(epoch_steps, origin)
     warmup = config.warmup_steps
-    step = torch.arange(steps, dtype=torch.float64)
+    step = torch.arange(max(1, steps), dtype=torch.float64)
+    epoch = (origin.epoch + (step - origin.step) // epoch_steps).clamp(min=0)
     rates = betas = capacities = None
     if config.schedule != "constant" or warmup:
         rates = config.lr * warmed_up(step, warmup)
         if config.schedule == "cosine":
             rates = rates * cosine(step - warmup, max(1, steps - warmup))
         elif config.schedule == "iwae":
-            rates = rates * iwae(step // epoch_steps)
+            rates = rates * iwae(epoch)
         elif config.decay_epochs is not None:  # given with --schedule step alone
             decay = _DECAY if config.decay is None else config.decay
-            rates = rates * decay ** (step // (config.decay_epochs * epoch_steps))
+            rates = rates * decay ** (epoch // config.decay_epochs)
     if config.beta_steps is not None:
         shape = cyclical if config.beta_schedule == "cyclical" else ramp
         betas = config.beta * shape(step, config.beta_steps)

@@ -54,6 +54,17 @@ class RunProgress:
             )
 
 
+def trained(epochs: int, steps: int) -> str:
+    """Say how long a model was trained: finished epochs, and steps of the next one.
+
+    >>> trained(4, 0), trained(1, 5), trained(0, 1)
+    ('4 epochs', '1 epoch and 5 steps', '1 step')
+    """
+    counted = ((epochs, "epoch"), (steps, "step"))
+    parts = [f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counted if count]
+    return " and ".join(parts) or "0 epochs"
+
+
 def table(title: str, rows: Mapping[str, str]) -> Table:
     """Make a table of names and values."""
     result = Table(title=title, show_header=False, title_justify="left")

@@ -1,11 +1,15 @@
 """The folder of a run: settings, metrics, TensorBoard events, checkpoints, figures."""
 
 import dataclasses
+import errno
+import itertools
 import json
 import os
 import platform
+import re
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from fastvae.data import Dataset
+from fastvae.data.datasets.located import located
 from fastvae.train.checkpoint.schema import Description, Line, check, is_a
 from fastvae.train.checkpoint.write_errors import writing
 from fastvae.train.config import TrainConfig
@@ -22,6 +27,7 @@ from fastvae.train.config.stored_settings import check_settings
 from fastvae.train.distributed.world import World
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_in_place, parse_json, read_bytes, read_json, real_folder, reason, write_text
+from fastvae.utils.lock import FILE as LOCK
 from fastvae.utils.lock import Lock
 from fastvae.utils.machine import device_name
 from fastvae.utils.version import __version__
@@ -29,36 +35,105 @@ from fastvae.utils.version import __version__
 from .metrics import Metrics
 
 CONFIG = "config.json"
+_CONFIG_LIMIT = 64 << 20  # bytes; none comes near it
 _METRICS_LIMIT = 1 << 30  # bytes: a line is 200, a run of a million epochs has two million
 _SCALARS = {"loss": "Total Loss", "nll": "Reconstruction Error", "kl": "KL-Divergence"}
 
 
 class RunFolder:
-    """The folder that a run writes to. Rank 0 alone has one."""
+    """The folder that a run writes to. Rank 0 alone has one.
 
-    def __init__(
-        self, path: Path, config: TrainConfig, dataset: Dataset, world: World, *, own_model: bool = False
-    ) -> None:
-        """Make the folder, or open it to resume. Raises InputError if it cannot be used that way, or is in use."""
+    It is claimed at the start of a run, and described once there is nothing left that can be refused.
+
+    is_restart: another start of the run left files in it.
+    """
+
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
+        """Make the folder, or open it to resume, and lock it.
+
+        Raises:
+            InputError: it cannot be written to, is in use, or holds a run that is not to be resumed. A run that saved
+                no checkpoint is overwritten, as nothing of it can be used.
+        """
         self.path = path
         self.metrics_file = path / "metrics.jsonl"
         self._writer: SummaryWriter | None = None
-        description = {**_description(config, dataset, world), "own_model": own_model}
+        self._before: str | None = None  # the description of the start before this one
         with ExitStack() as undo:
             try:
-                path.mkdir(parents=True, exist_ok=True)
+                self._made = _make(path)
+                self._had_lock = os.path.lexists(path / LOCK)
+                undo.callback(self._remove_made)
                 self._lock = Lock(path)
                 undo.callback(self._lock.release)
+                if not os.access(path, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, "it may not be written to")
                 if os.path.lexists(self.checkpoints):
                     real_folder(self.checkpoints)
-                if not config.resume and (path / CONFIG).exists():
+                self.is_restart = os.path.lexists(path / CONFIG)
+                if self.is_restart and not resume and (not self._lock.is_held or self._has_checkpoint()):
                     raise InputError(
                         f"{path} already holds a run: add --resume to go on with it, or choose another --out"
                     )
-                write_text(path / CONFIG, json.dumps(description, indent=2) + "\n")
             except OSError as error:
                 raise InputError(f"cannot write to {path} ({reason(error)}): choose another --out") from error
             undo.pop_all()
+
+    @classmethod
+    def beside_others(cls, path: Path) -> "RunFolder":
+        """Make a new folder, and number it if there is one of that name: two runs may start in the same second."""
+        for number in itertools.count(1):
+            numbered = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            try:
+                made = _make(path.parent)
+                numbered.mkdir()
+            except FileExistsError:
+                if not path.parent.is_dir():
+                    break
+                continue
+            except OSError as error:
+                raise InputError(f"cannot write to {numbered} ({reason(error)}): choose another --out") from error
+            folder = cls(numbered)
+            folder._made = [numbered, *made]
+            return folder
+        raise InputError(f"cannot write to {path} ({path.parent} is no folder): choose another --out")
+
+    def _has_checkpoint(self) -> bool:
+        return self.checkpoints.is_dir() and any(self.checkpoints.glob("*.safetensors"))
+
+    def has_new_checkpoint(self) -> bool:
+        """Return whether this start of a new run saved a checkpoint."""
+        return not self.is_restart and self._has_checkpoint()
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """Write config.json: from here on the folder holds a run. Raises InputError if it cannot be written."""
+        file = self.path / CONFIG
+        try:
+            if self.is_restart:
+                self._before = read_bytes(file, _CONFIG_LIMIT).decode(errors="replace")
+            write_text(file, json.dumps(description, indent=2) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path} ({reason(error)}): choose another --out") from error
+
+    def abandon(self) -> None:
+        """Leave the folder as it was, for a start that took no step and saved nothing: it does not occupy ``out``."""
+        self.close()
+        with suppress(OSError):
+            if self._before is not None:
+                write_text(self.path / CONFIG, self._before)
+            if self.is_restart:
+                return
+            for file in (self.path / CONFIG, self.metrics_file, *self.path.glob("events.out.tfevents*")):
+                file.unlink(missing_ok=True)
+            self._remove_made()
+
+    def _remove_made(self) -> None:
+        """Remove the lock and the folders that this start made, unless somebody wrote to them since."""
+        with suppress(OSError):
+            if not self._had_lock:
+                (self.path / LOCK).unlink(missing_ok=True)
+            for folder in self._made:
+                folder.rmdir()
 
     @property
     def checkpoints(self) -> Path:
@@ -127,9 +202,18 @@ class RunFolder:
             self._lock.release()
 
 
-def default_path(config: TrainConfig) -> Path:
-    """Return ``runs/<preset>-<data>-<time>``."""
-    return Path("runs") / f"{config.preset}-{Path(config.data).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+def default_path(config: TrainConfig, *, own_model: bool = False) -> Path:
+    """Return ``runs/<preset>-<data>-<time>``, of characters that need no quotes; "model" stands for an own model."""
+    data = Path(config.data.rstrip("/")).stem
+    plain = re.sub(r"[^\w.]+", "-", data).strip("-.")[:60] or "images"
+    return Path("runs") / f"{'model' if own_model else config.preset}-{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _make(path: Path) -> list[Path]:
+    """Make a folder, and return which folders had to be made for it, the innermost first."""
+    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -147,11 +231,34 @@ def read_config(path: Path) -> dict[str, Any]:
     return {**description, "settings": check_settings(description["settings"], str(file))}
 
 
-def _description(config: TrainConfig, dataset: Dataset, world: World) -> dict[str, Any]:
+def description_of(
+    config: TrainConfig,
+    dataset: Dataset,
+    world: World,
+    *,
+    own_model: bool = False,
+    own_data: bool = False,
+    fingerprint: str | None = None,
+    changes: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the content of config.json.
+
+    Args:
+        config: the settings. Paths become absolute, as the next command may be started elsewhere.
+        dataset: the images. fingerprint: that of their content.
+        world: the ranks.
+        own_model, own_data: whether the caller brought them.
+        changes: the settings that were changed when the run was resumed: the step, and the values before and after.
+    """
     settings = {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+    if not own_data:
+        settings["data"] = located(config.data)
+    data = {"shape": list(dataset.shape), "train": len(dataset.train), "test": len(dataset.test)}
     return {
         "settings": settings,
-        "data": {"shape": list(dataset.shape), "train": len(dataset.train), "test": len(dataset.test)},
+        "data": data if fingerprint is None else {**data, "fingerprint": fingerprint},
+        "own_model": own_model,
+        "changes": list(changes),
         "world_size": world.size,
         "agent": agent(),
         "device": device_name(world.device),
@@ -180,4 +287,4 @@ def agent() -> str | None:
 
 
 def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
+    return os.path.abspath(os.path.expanduser(value)) if isinstance(value, Path) else value

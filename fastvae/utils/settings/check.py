@@ -11,6 +11,10 @@ from fastvae.utils.errors import InputError
 
 from .setting import Setting, describe, flag, types_of
 
+_WORDS: dict[Any, str] = {
+    int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path", NoneType: "None",
+    dict[str, float]: "a dictionary of numbers by name",
+}  # fmt: skip
 _MOST = 1 << 48  # a larger number counts nothing that a machine could hold or do
 
 
@@ -18,21 +22,25 @@ def check_types(config: Any) -> None:
     """Check that each value has its setting's type and is one of its choices: values from Python are unchecked so far.
 
     Raises:
-        InputError: naming the flag, its value, and the choices or the type.
+        InputError: naming the setting, its value, and the choices or the type.
     """
     for name, kind in types_of(type(config)).items():
         value = getattr(config, name)
         kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
         choices = [choice for each in kinds if get_origin(each) is Literal for choice in get_args(each)]
         if choices:
-            if value not in choices and not (value is None and NoneType in kinds):
+            if not (isinstance(value, str) and value in choices) and not (value is None and NoneType in kinds):
                 raise InputError(f"{flag(name)} is {value!r}: use one of {', '.join(map(str, choices))}")
             continue
         try:
+            # In Python, True is a whole number.
+            if isinstance(value, bool) and bool not in kinds:
+                raise TypeCheckError("a bool")
             check_type(value, Union[kind, str] if Path in kinds else kind)  # noqa: UP007 -- of types in variables
         except TypeCheckError as error:
+            wanted = " or ".join(_WORDS.get(each, "a value for each name") for each in kinds)
             raise InputError(
-                f"{flag(name)} is {value!r}, which is the wrong type ({error}): give another value"
+                f"{flag(name)} is {value!r}, of the wrong type, {type(value).__name__}: it must be {wanted}"
             ) from error
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
-from .setting import Setting, describe, types_of
+from .setting import FROM_PRESET, Setting, describe, types_of
 
 T = TypeVar("T")
 _GROUP = "group_"  # begins the names of the fields that hold a group
@@ -18,7 +18,15 @@ _METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
 def parse(cls: type[T], arguments: Sequence[str], *, program: str) -> T:
     """Parse flags into an instance of ``cls``, whose docstring is the description. Exits as tyro does for bad ones."""
     parsed: Any = tyro.cli(_nested(cls), args=arguments, prog=program)
-    return _flat(cls, parsed)
+    return _flat(cls, parsed, typed_in(cls, arguments))
+
+
+def typed_in(cls: type, arguments: Sequence[str]) -> set[str]:
+    """Return the settings that have no flag, or whose flags are among the arguments: ``--x``, ``--x=V``, ``--no-x``."""
+    words = {argument[2:].partition("=")[0].replace("-", "_") for argument in arguments if argument.startswith("--")}
+    return {
+        name for name, about in describe(cls).items() if about.positional or not words.isdisjoint((name, f"no_{name}"))
+    }
 
 
 def parse_command(
@@ -29,7 +37,8 @@ def parse_command(
     subcommands = (Annotated[inner, tyro.conf.subcommand(name)] for name, inner in zip(commands, nested, strict=True))
     union: Any = Union
     parsed: Any = tyro.cli(union[tuple(subcommands)], args=arguments, prog=program, description=description)
-    return _flat(nested[type(parsed)], parsed)
+    cls = nested[type(parsed)]
+    return _flat(cls, parsed, set(describe(cls)))
 
 
 def _nested(cls: type) -> type:
@@ -53,11 +62,12 @@ def _nested(cls: type) -> type:
     return nested
 
 
-def _flat(cls: type[T], parsed: Any) -> T:
+def _flat(cls: type[T], parsed: Any, typed: set[str]) -> T:
+    """Make the settings of those values that were typed."""
     values: dict[str, Any] = {}
     for name, value in vars(parsed).items():
         values.update(vars(value) if name.startswith(_GROUP) else {name: value})
-    return cls(**values)
+    return cls(**{name: value for name, value in values.items() if name in typed})
 
 
 def _default_of(field: "dataclasses.Field[Any]") -> Any:
@@ -75,13 +85,15 @@ def _annotated(kind: Any, about: Setting) -> Any:
     if metavar is None and optional:  # tyro's own would begin with {None}
         choices = get_args(plain) if get_origin(plain) is Literal else None
         metavar = _METAVARS.get(plain) if choices is None else "{" + ",".join(map(str, choices)) + "}"
-    shown = about.shown_default or ("from the preset" if about.from_preset else None)
+    shown = about.shown_default or (FROM_PRESET if about.from_preset else None)
     annotation = tyro.conf.arg(
         metavar=metavar, help=about.help, help_behavior_hint=None if shown is None else f"(default: {shown})"
     )
     annotated: Any = Annotated[kind, annotation]
     if optional and plain is bool:
         annotated = Annotated[annotated, _SWITCH]
+    elif set(kinds) == {bool, Path}:
+        annotated = Annotated[annotated, _SWITCH_OR_PATH]
     return Annotated[annotated, tyro.conf.Positional] if about.positional else annotated
 
 
@@ -97,5 +109,22 @@ _SWITCH = tyro.constructors.PrimitiveConstructorSpec(
     metavar="[{True,False}]",
     instance_from_str=_switch,
     is_instance=lambda value: value is None or isinstance(value, bool),
+    str_from_instance=lambda value: [str(value)],
+)
+
+
+def _switch_or_path(words: Sequence[str]) -> bool | Path:
+    if len(words) > 1:
+        raise ValueError(f"expected one folder or nothing, but got {' '.join(words)}")
+    if words and words[0] not in ("True", "False"):
+        return Path(words[0])
+    return list(words) != ["False"]
+
+
+_SWITCH_OR_PATH = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[DIR]",
+    instance_from_str=_switch_or_path,
+    is_instance=lambda value: isinstance(value, bool | Path),
     str_from_instance=lambda value: [str(value)],
 )

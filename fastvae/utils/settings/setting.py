@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 T = TypeVar("T")
 REQUIRED: Any = object()  # the default of a setting without one
+FROM_PRESET = "from the preset"  # shown as the default of a setting that the preset decides
 _KEY = "fastvae.setting"
 
 
@@ -25,9 +26,13 @@ class Setting:
     exclusive: ``low`` itself is not allowed.
     example: a good value, shown where the range is violated.
     from_preset: where the user leaves it out, the preset's attribute of the same name is taken.
-    fixes_numbers: the setting decides what a run computes, so that ``--resume`` refuses to change it; or a function of
-        the configuration that says whether it does. Settings that change rounding alone (precision, backend, number of
-        processes) are not marked: a run may resume on another machine.
+    fixes_numbers: the setting decides what a run computes; or a function of the configuration that says whether it
+        does. Settings that change rounding alone (precision, backend, number of processes) are not marked: a run may
+        resume on another machine.
+    at_resume: what a change of the setting by ``--resume`` makes inexact, for the user. A setting that fixes numbers
+        and has no such text cannot be changed.
+    kept: why ``--resume`` cannot change it, for the user.
+    of_each_start: the setting is about one start of a run: ``--resume`` does not take it over from the run.
     affects_speed: the setting can change which way of running a step is the fastest: part of the key under which
         autotuning keeps its choice.
     decides_images: a saved run's images can be opened again by the settings marked so.
@@ -47,12 +52,19 @@ class Setting:
     example: str | None = None
     from_preset: bool = False
     fixes_numbers: bool | Callable[[Any], bool] = False
+    at_resume: str | None = None
+    kept: str | None = None
+    of_each_start: bool = False
     affects_speed: bool = False
     decides_images: bool = False
     describes_machine: bool = False
 
+    def leaves_open(self, value: object) -> bool:
+        """Return whether a value leaves the decision to the preset."""
+        return value in (None, {}) and (self.from_preset or self.shown_default == FROM_PRESET)
 
-Mark = Literal["from_preset", "fixes_numbers", "affects_speed", "decides_images", "describes_machine"]
+
+Mark = Literal["from_preset", "fixes_numbers", "of_each_start", "affects_speed", "decides_images", "describes_machine"]
 
 
 def setting(
@@ -70,6 +82,9 @@ def setting(
     example: str | None = None,
     from_preset: bool = False,
     fixes_numbers: bool | Callable[[Any], bool] = False,
+    at_resume: str | None = None,
+    kept: str | None = None,
+    of_each_start: bool = False,
     affects_speed: bool = False,
     decides_images: bool = False,
     describes_machine: bool = False,
@@ -88,7 +103,8 @@ def setting(
     described = Setting(
         help=help, group=group, metavar=metavar, shown_default=shown_default, choices=choices, positional=positional,
         low=low, high=high, exclusive=exclusive, example=example, from_preset=from_preset, fixes_numbers=fixes_numbers,
-        affects_speed=affects_speed, decides_images=decides_images, describes_machine=describes_machine,
+        at_resume=at_resume, kept=kept, of_each_start=of_each_start, affects_speed=affects_speed,
+        decides_images=decides_images, describes_machine=describes_machine,
     )  # fmt: skip
     metadata = {_KEY: described}
     field: Any

@@ -46,11 +46,15 @@ BAD = {
         r"config.json is not what fastvae writes \(list is not a dict\)",
     ),
     "config is binary": (text("run/config.json", b"\xff\xfe"), GO_ON, r"cannot be read as a run's settings"),
-    "another preset": (of_run(), [*GO_ON, "--preset", "deep"], r"with --preset classic, not deep: use the same value"),
-    "another rate": (
+    "another preset": (
         of_run(),
-        [*GO_ON, "--lr", "3"],
-        r"trained with --lr 0.001, not 3.0: use the same value",
+        [*GO_ON, "--preset", "deep"],
+        r"with --preset classic and cannot go on with deep, as its weights are those of that network: leave it out",
+    ),
+    "another average": (
+        of_run(),
+        [*GO_ON, "--ema", "0.9"],
+        r"trained with --ema None and cannot go on with 0.9, as its average is of all steps so far: leave it out, or",
     ),
     "empty checkpoints": (
         each_checkpoint(lambda path: path.write_bytes(b"")),

@@ -14,7 +14,7 @@ from fastvae.models import Preset, build, presets
 from fastvae.models.objectives import OBJECTIVES, ObjectiveSpec, registry
 from fastvae.parity.cli import ParityConfig
 from fastvae.train.config import ResolvedConfig, TrainConfig, resolve, stored_settings
-from fastvae.train.config.resume_check import check_resumable
+from fastvae.train.config.resume import changes_of
 from fastvae.train.distributed.world import World
 from fastvae.train.measure import autotune
 from fastvae.train.report.run_folder import read_config
@@ -31,7 +31,13 @@ class More:
     """The one more setting."""
 
     sharpness: float = setting(
-        2.0, group="model", help="Sharpness of the decoder.", low=1, fixes_numbers=True, affects_speed=True
+        2.0,
+        group="model",
+        help="Sharpness of the decoder.",
+        low=1,
+        fixes_numbers=True,
+        kept="it is cut so",
+        affects_speed=True,
     )
 
 
@@ -56,29 +62,36 @@ def extended(monkeypatch):
     """The settings with one more, where a run takes them."""
     monkeypatch.setattr(importlib.import_module("fastvae.train.config.resolve"), "ResolvedConfig", ExtendedResolved)
     monkeypatch.setattr(stored_settings, "TrainConfig", Extended)
+    monkeypatch.setattr(importlib.import_module("fastvae.train.config.resume"), "TrainConfig", Extended)
     return Extended
 
 
 def test_a_setting_has_its_flag_and_its_range(extended, capsys):
     assert "--sharpness FLOAT Sharpness of the decoder. (default: 2.0)" in help_of(extended, capsys)
     assert resolve(parse(extended, ["--sharpness", "3"], program="fastvae train")).sharpness == 3.0
-    with pytest.raises(InputError, match=r"--sharpness is 0\.5: it must be a finite number, 1 or more"):
-        resolve(extended(sharpness=0.5))
-    with pytest.raises(InputError, match="--sharpness is 'high', which is the wrong type"):
-        resolve(extended(sharpness="high"))
+    with pytest.raises(InputError, match=r"sharpness is 0\.5: it must be a finite number, 1 or more"):
+        extended(sharpness=0.5)
+    with pytest.raises(InputError, match="sharpness is 'high', of the wrong type, str: it must be a number"):
+        extended(sharpness="high")
 
 
-def test_a_setting_that_fixes_numbers_cannot_change_at_resume(extended, tmp_path):
+def test_a_setting_that_fixes_numbers_says_what_becomes_of_it_at_resume():
+    described = describe(TrainConfig)
+    for name in {*marked(TrainConfig(schedule="cosine"), "fixes_numbers")}:
+        assert (described[name].kept is None) != (described[name].at_resume is None), name
+
+
+def test_a_setting_that_is_kept_cannot_change_at_resume(extended, tmp_path):
     settings = asdict(resolve(TrainConfig()))
     assert settings["sharpness"] == 2.0
     described = {"settings": settings, "data": {"shape": [1, 8, 8]}}
     (tmp_path / "config.json").write_text(json.dumps(described))
-    check_resumable(tmp_path, read_config(tmp_path)["settings"], resolve(TrainConfig()))
-    with pytest.raises(InputError, match=r"was trained with --sharpness 2\.0, not 3\.0"):
-        check_resumable(tmp_path, read_config(tmp_path)["settings"], resolve(extended(sharpness=3.0)))
+    assert changes_of(tmp_path, read_config(tmp_path)["settings"], resolve(TrainConfig())) == {}
+    with pytest.raises(InputError, match=r"with --sharpness 2\.0 and cannot go on with 3\.0, as it is cut so: leave"):
+        changes_of(tmp_path, read_config(tmp_path)["settings"], resolve(extended(sharpness=3.0)))
     del settings["sharpness"]  # as a run of an older version
     (tmp_path / "config.json").write_text(json.dumps(described))
-    check_resumable(tmp_path, read_config(tmp_path)["settings"], resolve(TrainConfig()))
+    assert changes_of(tmp_path, read_config(tmp_path)["settings"], resolve(TrainConfig())) == {}
 
 
 def test_a_setting_that_affects_speed_is_tried_anew(extended):
@@ -112,7 +125,10 @@ def test_what_resume_what_autotuning_and_what_evaluation_ask_about():
     }  # fmt: skip
     assert marked(config, "decides_images") == ("data", "image_size", "channels", "crop", "on_bad_image")
     assert set(marked(config, "describes_machine")) == {
-        "data_dir", "cache", "out", "resume", "nproc", "max_restarts", "device", "backend",
+        "data_dir", "cache", "out", "resume", "nproc", "max_restarts", "device", "backend", "init_from",
+    }  # fmt: skip
+    assert set(marked(config, "of_each_start")) == {
+        "out", "resume", "nproc", "max_restarts", "device", "backend", "profile",
     }  # fmt: skip
     assert {field.name for field in fields(DataConfig)} < describe(TrainConfig).keys()
 
@@ -136,9 +152,9 @@ def test_an_objective_is_known_by_its_registration(sharp, capsys):
     assert config.objective_options(100) == {}
     given = resolve(TrainConfig(objective="sharp", samples=3))
     assert given.objective_options(100) == {"samples": 3}
-    with pytest.raises(InputError, match=r"--capacity is 3\.0, but --objective sharp has none"):
+    with pytest.raises(InputError, match=r"^capacity is 3\.0, but objective='sharp' has none"):
         resolve(TrainConfig(objective="sharp", capacity=3.0))
-    with pytest.raises(InputError, match="preset ladder has two levels of latents, but --objective sharp"):
+    with pytest.raises(InputError, match="preset ladder has two levels of latents, but objective='sharp'"):
         resolve(TrainConfig(preset="ladder", objective="sharp"))
 
 

@@ -1,6 +1,8 @@
-"""A run's folder: TensorBoard after a resume, the lines of metrics.jsonl, settings that may not change."""
+"""A run's folder: TensorBoard after a resume, the lines of metrics.jsonl, what a start that fails leaves behind."""
 
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,28 +10,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fastvae.data import Dataset
 from fastvae.train.config import TrainConfig, resolve
-from fastvae.train.config.resume_check import check_resumable
 from fastvae.train.distributed.world import World
 from fastvae.train.report.metrics import Metrics
-from fastvae.train.report.run_folder import RunFolder, read_config
+from fastvae.train.report.run_folder import RunFolder, default_path, description_of, read_config
 from fastvae.utils.errors import InputError
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 IMAGES = torch.zeros(9, 1, 8, 8, dtype=torch.uint8)
-FIXED = {
-    "preset": "deep", "data": "mnist", "batch_size": 7, "optimizer": "sgd", "lr": 0.5, "schedule": "cosine",
-    "warmup_steps": 3, "clip_norm": 2.0, "ema": 0.5, "latent_dim": 3, "beta": 2.0, "objective": "iwae",
-    "binarize": True, "seed": 4, "flip": True, "channels": 1, "image_size": 16, "on_bad_image": "skip",
-}  # fmt: skip
-FREE = {
-    "epochs": 3, "max_steps": 5, "precision": "fp64", "execution": "eager", "accumulate": 2, "backend": "reference",
-    "replay": "no", "checkpoint_every": 3, "patience": 2, "workers": 1, "profile": True, "on_nonfinite": "skip",
-}  # fmt: skip
 
 
-def opened(tmp_path, **settings):
+def opened(tmp_path, *, resume=False, **settings):
     config = resolve(TrainConfig(out=tmp_path / "run", device="cpu", **settings))
-    return RunFolder(tmp_path / "run", config, Dataset("made", IMAGES, IMAGES[:4]), ALONE)
+    folder = RunFolder(tmp_path / "run", resume=resume)
+    folder.describe(description_of(config, Dataset("made", IMAGES, IMAGES[:4]), ALONE))
+    return folder
 
 
 def terms(number):
@@ -88,31 +82,93 @@ def test_the_settings_name_the_data(tmp_path):
     assert read_config(tmp_path / "run")["settings"]["seed"] == 3
 
 
-def changed(name, value):
-    needed = {"objective": {"samples": 2}, "preset": {"latent_dim": 20}}.get(name, {})
-    return resolve(TrainConfig(device="cpu", **{name: value}, **needed))
+def test_paths_are_kept_as_absolute_ones_and_names_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for data, kept in (("digits", "digits"), ("pics", f"{tmp_path}/pics"), ("torchvision:SVHN", "torchvision:SVHN")):
+        config = resolve(TrainConfig(data=data, data_dir="files", cache="c"))
+        settings = description_of(config, Dataset("made", IMAGES, IMAGES[:4]), ALONE)["settings"]
+        assert settings["data"] == kept
+        assert (settings["cache"], settings["data_dir"]) == (f"{tmp_path}/c", "files")
+    own = description_of(
+        resolve(TrainConfig(data="your images")), Dataset("made", IMAGES, IMAGES), ALONE, own_data=True
+    )
+    assert own["settings"]["data"] == "your images"
 
 
-def check_same(folder, config):
-    check_resumable(folder, read_config(folder)["settings"], config)
+def test_a_start_that_is_abandoned_leaves_nothing_behind(tmp_path):
+    for described in (False, True):
+        folder = RunFolder(tmp_path / "a" / "b" / "run")
+        if described:
+            folder.describe({})
+            folder.scalars("train", terms(1), 1)
+        folder.abandon()
+        assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", FIXED)
-def test_what_decides_the_numbers_may_not_change(tmp_path, name):
+def test_files_of_somebody_else_are_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes").write_text("mine")
+    folder = RunFolder(tmp_path / "run")
+    folder.describe({})
+    folder.abandon()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["notes"]
+
+
+def test_a_run_that_is_resumed_in_vain_keeps_its_settings(tmp_path):
+    opened(tmp_path, seed=3).close()
+    before = (tmp_path / "run" / "config.json").read_text()
+    folder = opened(tmp_path, resume=True, seed=4)
+    assert read_config(tmp_path / "run")["settings"]["seed"] == 4
+    folder.abandon()
+    assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_a_run_without_a_checkpoint_does_not_occupy_its_folder(tmp_path):
+    opened(tmp_path, seed=3).close()
+    folder = opened(tmp_path, seed=4)
+    assert folder.is_restart
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "step-000000001.safetensors").touch()
+    folder.close()
+    with pytest.raises(InputError, match="already holds a run"):
+        opened(tmp_path)
+
+
+def test_on_a_file_system_without_locks_it_does(tmp_path, monkeypatch):
     opened(tmp_path).close()
-    with pytest.raises(InputError, match=rf"was trained with --{name.replace('_', '-')} .* not {FIXED[name]}"):
-        check_same(tmp_path / "run", changed(name, FIXED[name]))
+    monkeypatch.setattr("fastvae.utils.lock.take_lock", lambda _: (_ for _ in ()).throw(OSError("no locks")))
+    with pytest.raises(InputError, match="already holds a run"):
+        opened(tmp_path)
 
 
-@pytest.mark.parametrize("name", FREE)
-def test_the_rest_may(tmp_path, name):
-    opened(tmp_path).close()
-    check_same(tmp_path / "run", changed(name, FREE[name]))
+@pytest.mark.parametrize(
+    ("data", "own_model", "name"),
+    [
+        ("your images", False, "classic-your-images"),
+        ("a/b c/img[red].npy", True, "model-img-red"),
+        ("pics/", False, "classic-pics"),
+        ("torchvision:SVHN", False, "classic-torchvision-SVHN"),
+        ("\x1b[31m", False, "classic-31m"),
+        ("Bärte", False, "classic-Bärte"),
+        ("x" * 300, False, f"classic-{'x' * 60}"),
+        ("..", False, "classic-images"),
+    ],
+)
+def test_the_default_name_is_a_plain_one(data, own_model, name):
+    path = default_path(TrainConfig(data=data), own_model=own_model)
+    assert re.fullmatch(rf"runs/{name}-\d{{8}}-\d{{6}}", str(path))
 
 
-def test_a_cosine_ends_where_it_did(tmp_path):
-    opened(tmp_path, schedule="cosine", epochs=4).close()
-    check_same(tmp_path / "run", resolve(TrainConfig(device="cpu", schedule="cosine", epochs=4)))
-    for settings in ({"epochs": 5}, {"epochs": 4, "max_steps": 9}):
-        with pytest.raises(InputError, match="use the same value, or another --out"):
-            check_same(tmp_path / "run", resolve(TrainConfig(device="cpu", schedule="cosine", **settings)))
+def test_starts_of_the_same_second_have_a_folder_each(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: RunFolder.beside_others(tmp_path / "runs" / "x"), range(8)))
+    assert sorted(folder.path.name for folder in made) == sorted(["x", *(f"x-{number}" for number in range(2, 9))])
+    for folder in made:
+        folder.abandon()
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_the_default_place_is_a_file(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(InputError, match=r"cannot write to .*choose another --out"):
+        RunFolder.beside_others(tmp_path / "runs" / "x")

@@ -107,8 +107,8 @@ def test_values_in_their_ranges_pass():
     [
         ({"colour": "blue"}, "--colour is 'blue': use one of red, green"),
         ({"rough": None}, "--rough is None: use one of no, yes"),
-        ({"coats": "2"}, "--coats is '2', which is the wrong type"),
-        ({"options": {"a": "b"}}, "--options is {'a': 'b'}, which is the wrong type"),
+        ({"coats": "2"}, "--coats is '2', of the wrong type, str: it must be"),
+        ({"options": {"a": "b"}}, "--options is {'a': 'b'}, of the wrong type, dict: it must be a dictionary"),
     ],
 )
 def test_types(values, message):

@@ -1,0 +1,181 @@
+"""The beginning of a run: anew, or where another start of it ended. What can be refused early is refused here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastvae.data import Dataset, Loader
+from fastvae.train.checkpoint import checkpoint
+from fastvae.train.checkpoint.checkpoint import Checkpoint
+from fastvae.train.checkpoint.schema import Mark, check
+from fastvae.train.config import ResolvedConfig, TrainConfig, resolve
+from fastvae.train.config.resolve import with_folder
+from fastvae.train.config.resume import Changes, changes_of, in_words, same_images, taken_over
+from fastvae.train.distributed.world import World
+from fastvae.train.report.run_folder import RunFolder, agent, default_path, read_config
+from fastvae.train.run_state import RunState, restore
+from fastvae.utils.errors import InputError
+from fastvae.utils.settings import as_typed, changed
+from fastvae.utils.terminal import Terminal
+
+_STARTED: set[Path] = set()  # folders of the runs that this process started
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The beginning of a run.
+
+    config: all settings, those of a run that resumes included.
+    path: the run's folder. folder: rank 0 has claimed it; None on other ranks.
+    stored: the config.json of a run that resumes from a checkpoint; None for one that begins anew.
+    found: its checkpoint. changes: the settings that change there.
+    """
+
+    config: ResolvedConfig
+    path: Path
+    folder: RunFolder | None
+    stored: Mapping[str, Any] | None
+    found: Checkpoint | None
+    changes: Changes
+
+    def check_images(self, dataset: Dataset, fingerprint: str | None, *, own: bool, console: Terminal) -> None:
+        """Check on rank 0 that a run resumes with the images that it was started with.
+
+        Args:
+            dataset: the images. fingerprint: that of their content.
+            own: they are the caller's own: the same images may come in another order, or be drawn at random, so another
+                content is told, and no more.
+            console: where that is told.
+
+        Raises:
+            InputError: their number, shape or content is another.
+        """
+        if self.stored is None:
+            return
+        path = self.path
+        data = self.stored["data"]
+        remedy = f"bring them back, or start a new run with another --out and --init-from {path}"
+        before = {"train": data.get("train"), "test": data.get("test"), "shape": tuple(data["shape"])}
+        now = {"train": len(dataset.train), "test": len(dataset.test), "shape": dataset.shape}
+        if any(before[name] not in (None, now[name]) for name in now):
+            counts = (
+                f"{each['train']} images for training and {each['test']} for testing, of {each['shape']}"
+                for each in (before, now)
+            )
+            raise InputError(f"{path} was started with {next(counts)}, but {dataset.name} has {next(counts)}: {remedy}")
+        known = data.get("fingerprint")
+        if known is None and not own and not same_images(self.stored["settings"], self.config):
+            raise InputError(
+                f"{path} was trained with --data {self.stored['settings']['data']}, not {self.config.data}, and an "
+                "older fastvae kept nothing to compare their content by: leave --data out, or move the images back"
+            )
+        if known in (None, fingerprint):
+            return
+        if not own:
+            raise InputError(f"{dataset.name} has as many images as {path} was started with, but other ones: {remedy}")
+        console.print(
+            f"fastvae: {dataset.name} are not the images that {path} was started with, or come in another order: "
+            "from here on it is no longer exact",
+            style="yellow",
+        )
+
+    def state(self, loader: Loader) -> RunState | None:
+        """Return the state of the run that resumes, checked; None for a run that begins anew."""
+        if self.stored is None or self.found is None:
+            return None
+        before = self.stored["settings"].get("batch_size")
+        return restore(self.found, loader.count, loader.batch_size, before)
+
+    def history(self) -> list[Any]:
+        """Return the changes of settings so far, those of this start at the end, as config.json keeps them."""
+        if self.stored is None or self.found is None:
+            return []
+        before = list(self.stored.get("changes", []))
+        step = self.found.values["step"]
+        return [*before, {"step": step, "settings": self.changes}] if self.changes else before
+
+    def tell_changes(self, console: Terminal) -> None:
+        """Print which settings change, and what that makes inexact."""
+        if self.changes and self.found is not None:
+            step = self.found.values["step"]
+            console.print(as_typed(f"changed at step {step}: {in_words(self.changes, self.config)}", TrainConfig))
+
+
+def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bool) -> Beginning:
+    """Claim the run's folder on rank 0, and find out whether and how the run resumes. Collective.
+
+    Other ranks need not see the folder that rank 0 reads. Raises InputError; then nothing is left behind.
+    """
+    found: Checkpoint | None = None
+    folder: RunFolder | None = None
+    told: Any = None
+    with world.raise_together():
+        if world.is_rank_0:
+            stored = _resumed(with_folder(config))
+            settings = _merged(config, stored)
+            folder = _claim(settings, resume=stored is not None, own_model=own_model)
+            try:
+                if stored is not None:
+                    if checkpoint.are_in(folder.checkpoints):
+                        changes_of(folder.path, stored["settings"], settings)
+                    found = _newest(folder.path, console)
+            except BaseException:
+                folder.abandon()
+                raise
+            told = (str(folder.path), stored)
+    path, stored = world.broadcast_object(told)
+    settings = changed(_merged(config, stored), ResolvedConfig, out=Path(path), resume=stored is not None)
+    found = checkpoint.broadcast(found, world)
+    changes: Changes = {}
+    if found is None:
+        stored = None
+    else:
+        limit = None if "max_steps" in config.given else settings.max_steps
+        if limit is not None and found.values["step"] >= limit:  # it ended the run, which is to go on
+            settings = changed(settings, ResolvedConfig, max_steps=None)
+        changes = changes_of(Path(path), stored["settings"], settings)
+    _STARTED.add(Path(path).resolve())
+    return Beginning(settings, Path(path), folder, stored, found, changes)
+
+
+def _merged(config: TrainConfig, stored: Mapping[str, Any] | None) -> ResolvedConfig:
+    """Return the settings of this start, with those of the run that it resumes."""
+    return resolve(config if stored is None else taken_over(with_folder(config), stored["settings"]))
+
+
+def _resumed(config: TrainConfig) -> dict[str, Any] | None:
+    """Return the config.json of the run that resumes; None for a new run."""
+    if config.out is None or not (config.resume or _is_restart(Path(config.out))):
+        return None
+    return read_config(Path(config.out))
+
+
+def _is_restart(path: Path) -> bool:
+    """Return whether the elastic agent (torchrun's or our own) that started the run in a folder restarted this process.
+
+    A run that another command started, or this very process, is not to be resumed without --resume.
+    """
+    if path.resolve() in _STARTED:
+        return False
+    try:
+        return agent() is not None and read_config(path).get("agent") == agent()
+    except InputError:
+        return False
+
+
+def _claim(config: ResolvedConfig, *, resume: bool, own_model: bool) -> RunFolder:
+    if config.out is None:
+        return RunFolder.beside_others(default_path(config, own_model=own_model))
+    return RunFolder(config.out, resume=resume)
+
+
+def _newest(path: Path, console: Terminal) -> Checkpoint | None:
+    if not checkpoint.are_in(path / "checkpoints"):
+        console.print(f"{path} has no checkpoint yet: its run begins anew")
+        return None
+    file, found, skipped = checkpoint.newest(path / "checkpoints")
+    for why in skipped:
+        console.print(f"skipped: {why}", style="yellow")
+    console.print(f"going on from {file}, step {check(found.values, Mark, f'{file}: its values')['step']}")
+    return found
