@@ -1,6 +1,5 @@
 """Command line to exit status, for both ``fastvae train`` and ``python -m fastvae.train``."""
 
-import signal
 from collections.abc import Callable, Sequence
 
 from fastvae.utils import terminal
@@ -10,8 +9,9 @@ from fastvae.utils.settings.command_line import parse
 
 from .config import TrainConfig, resolve
 from .distributed.launch import launch
-from .distributed.world import read_ranks
+from .distributed.world import LostRankError, read_ranks
 from .step.inductor import keep_compiled
+from .stopping import Stopped, stops_raised
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,18 +30,19 @@ def _train(arguments: Sequence[str]) -> int:
 
         return run(config).status
 
-    return launch(config.nproc, arguments, lambda: guarded(work), max_restarts=config.max_restarts)
+    return launch(config.nproc, arguments, work, max_restarts=config.max_restarts)
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """Run ``work``; turn bad input into one line and status 2, and Ctrl-C into status 130.
+    """Run ``work``; turn bad input into one line and status 2, and a signal into 128 + its number (Ctrl-C: 130).
 
     Output that cannot be written, to a full disk for example, does not end the work: it is reported at the end, with
     status 2.
     """
     terminal.prepare()
     try:
-        status = work()
+        with stops_raised():
+            status = work()
     except InputError as error:
         if isinstance(error, LocalError) or _reports():
             terminal.complain(f"fastvae: error: {error}")
@@ -51,8 +52,12 @@ def guarded(work: Callable[[], int]) -> int:
             f"fastvae: error: it takes more memory than there is ({reason(error)}): use less data at once"
         )
         return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except Stopped as stop:
+        return 128 + stop.signal
+    except LostRankError as error:
+        if _reports():
+            terminal.complain(f"fastvae: error: {error}")
+        return 1
     lost = terminal.refusal()
     if lost is None or status:
         return status

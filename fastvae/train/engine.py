@@ -1,7 +1,7 @@
 """One training step and one evaluation pass: the part that has to be fast."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fastvae.data import Batch, Loader
+from fastvae.data import Batch
 from fastvae.models import VAE
 from fastvae.ops import Noise
 from fastvae.utils.precision import autocast_dtype
@@ -241,10 +241,10 @@ class Engine:
         """Return a context to compute with ``result`` in: sharded weights are gathered in their low precision."""
         return self._autocast() if self.is_sharded else nullcontext()
 
-    def evaluate(self, loader: Loader, epoch: int) -> Metrics:
-        """Return the ELBO over a loader's images; the same noise for any batch size or number of ranks. Collective."""
+    def evaluate(self, batches: Iterable[Batch], epoch: int) -> Metrics:
+        """Return the ELBO over a loader's batches; the same noise for any batch size or number of ranks. Collective."""
         noise = Noise(self.seed, epoch, device=self.world.device)
-        sums, images = evaluate(self._eval_loss.eval(), loader, noise, autocast=self._autocast)
+        sums, images = evaluate(self._eval_loss.eval(), batches, noise, autocast=self._autocast)
         self._eval_loss.train()
         self.world.all_reduce(sums)
         return Metrics.from_sums(sums, images)

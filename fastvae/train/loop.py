@@ -28,7 +28,7 @@ from .report.throughput import Throughput
 from .run_state import RunState, refusing_foreign
 from .step.hooks import Hooks
 from .step.nonfinite import REMEDY
-from .stopping import Interrupt, Stopping
+from .stopping import Interrupt, Stopped, Stopping
 
 LOG_EVERY = 50  # steps between reads of the device's sums
 
@@ -70,7 +70,6 @@ class Loop:
         self._graphs: StepGraphs | None = None
         self._has_tried_capture = False
         self._capture_s = 0.0
-        self._is_log_step = False  # whether the last steps crossed a multiple of LOG_EVERY
         self._scalars = AsyncScalars()
         self._interrupt = Interrupt()
 
@@ -78,7 +77,13 @@ class Loop:
         """Train to the end. Returns the exit status: 0, or 128 + the signal that ended the run early."""
         self._stopping = Stopping(self.config, self.world, self._interrupt)  # starts the time budget
         try:
-            return self._fit()
+            with self._interrupt, self._writer, self._log:
+                try:
+                    return self._fit()
+                except Stopped:
+                    if self._interrupt.is_held_back:
+                        self.save()
+                    return self._stopping.status
         finally:
             if self._graphs is not None:  # an error's traceback keeps this loop until after the process group is gone
                 self._graphs.release()
@@ -87,26 +92,23 @@ class Loop:
     def _fit(self) -> int:
         epoch_steps = len(self.loader)
         stopping = self._stopping
-        with self._interrupt, self._writer, self._log:
-            while (
-                self.epoch < self.epochs and not stopping.is_stale(self.epoch, self.best) and not stopping.by_callback
-            ):
-                if not stopping.is_spent(self.step, is_log_step=self._is_log_step):
-                    self.meter.resume()
-                    self._train_epoch()
-                    if stopping.by_signal:
-                        self.save()
-                        return stopping.status
-                if self.step < (self.epoch + 1) * epoch_steps:
-                    break
-                self._finish_epoch()
-            if self.step > self.epoch * epoch_steps:  # ended in mid-epoch
-                self._report(self.epoch + 1)
-            if self.epoch < self.epochs:
-                self.console.print(stopping.reason(self.step, self.epoch, epoch_steps, self.best))
-            self.save()
-            with self.world.raise_together():  # written to the end before any rank goes on to the next collective
-                self._writer.wait()
+        while self.epoch < self.epochs and not stopping.is_stale(self.epoch, self.best) and not stopping.by_callback:
+            if not stopping.is_spent(self.step):
+                self.meter.resume()
+                self._train_epoch()
+                if stopping.by_signal:
+                    self.save()
+                    return stopping.status
+            if self.step < (self.epoch + 1) * epoch_steps:
+                break
+            self._finish_epoch()
+        if self.step > self.epoch * epoch_steps:  # ended in mid-epoch
+            self._report(self.epoch + 1)
+        if self.epoch < self.epochs:
+            self.console.print(stopping.reason(self.step, self.epoch, epoch_steps, self.best))
+        self.save()
+        with self.world.raise_together():  # written to the end before any rank goes on to the next collective
+            self._writer.wait()
         return 0
 
     def _train_epoch(self) -> None:
@@ -121,13 +123,13 @@ class Loop:
             with self._hooks.around_step(steps, images):
                 self._graphs.run(steps)
             self._count(steps, images)
-            if self._stopping.ends_after(self.step, is_log_step=self._is_log_step):
+            if self._stopping.ends_after(self.step):
                 return
         for batch in self._hooks.batches(self.loader):
             with self._hooks.around_step(1, batch.rows):
                 self.engine.train_step(batch)
             self._count(1, batch.rows)
-            if self._stopping.ends_after(self.step, is_log_step=self._is_log_step):
+            if self._stopping.ends_after(self.step):
                 return
 
     def _count(self, steps: int, images: int) -> None:
@@ -138,8 +140,7 @@ class Loop:
         startup = self.engine.startup_s + self._capture_s
         self.meter.leave_out(startup - self.startup_s)
         self.startup_s = startup
-        self._is_log_step = before // LOG_EVERY != self.step // LOG_EVERY
-        if self._is_log_step:
+        if before // LOG_EVERY != self.step // LOG_EVERY:
             self._request_metrics()
             self._log_metrics()
         if before // self.config.checkpoint_every != self.step // self.config.checkpoint_every:
@@ -169,7 +170,11 @@ class Loop:
 
     def _finish_epoch(self) -> None:
         self.epoch += 1
-        train, test = self._report(self.epoch)
+        try:
+            train, test = self._report(self.epoch)
+        except Stopped:
+            self.epoch -= 1
+            raise
         self.epoch_seconds.append(self.meter.seconds)
         self.best.offer(test.loss, self.epoch, self.step, self.engine.weights)
         self.engine.sums.zero_()
@@ -202,7 +207,7 @@ class Loop:
     def _evaluate(self) -> tuple[Metrics, float, torch.Tensor]:
         """Return the test metrics, the images evaluated per second, and a grid of reconstructions (3, H, W)."""
         started = time.perf_counter()
-        test = self.engine.evaluate(self.test_loader, self.epoch)
+        test = self.engine.evaluate(self._stopping.until_signal(self.test_loader), self.epoch)
         rate = self.test_loader.count / (time.perf_counter() - started)
         images = self.test_loader.first(8)
         with self.engine.using_result():

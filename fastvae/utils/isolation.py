@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from functools import cache
 from tempfile import mkdtemp
 
-STOPS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # the signals that ask a program to end
+from fastvae._command import STOPS
+
 _VARIABLE = "PYTHONSAFEPATH"
 
 
