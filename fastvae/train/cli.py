@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from fastvae.utils import terminal
 from fastvae.utils.errors import InputError, LocalError
 from fastvae.utils.files import reason
+from fastvae.utils.machine import shortage
 from fastvae.utils.settings.command_line import parse
 
 from .config import TrainConfig, resolve
@@ -47,17 +48,21 @@ def guarded(work: Callable[[], int]) -> int:
         if isinstance(error, LocalError) or _reports():
             terminal.complain(f"fastvae: error: {error}")
         return 2
-    except MemoryError as error:
-        terminal.complain(
-            f"fastvae: error: it takes more memory than there is ({reason(error)}): use less data at once"
-        )
-        return 2
     except Stopped as stop:
         return 128 + stop.signal
     except LostRankError as error:
         if _reports():
             terminal.complain(f"fastvae: error: {error}")
         return 1
+    except (MemoryError, RuntimeError) as error:
+        told = shortage(error)
+        if told is None:
+            raise
+        terminal.complain(
+            f"fastvae: error: out of memory: {told}: use a smaller --batch-size, --image-size, --width or --samples, "
+            "or less at once"
+        )
+        return 2
     lost = terminal.refusal()
     if lost is None or status:
         return status

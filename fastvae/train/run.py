@@ -30,7 +30,7 @@ from .checkpoint.schema import Mark, check
 from .checkpoint.write_errors import quiet_writers, writing
 from .config import ResolvedConfig, SettledConfig
 from .config.resume_check import check_resumable
-from .config.validate import check_parallel
+from .config.validate import check_parallel, check_samples
 from .distributed.world import World, open_world
 from .inputs import check_pixels, deliver, open_data
 from .loop import Loop
@@ -42,6 +42,7 @@ from .report.metrics import Metrics
 from .report.progress import table
 from .report.run_folder import RunFolder, agent, default_path, read_config
 from .run_state import restore
+from .step.inductor import check_compiler
 from .step.loss import SAMPLE_STREAM
 from .step.memory_format import choose_memory_format
 from .step.torch_flags import torch_flags
@@ -89,8 +90,12 @@ def run(
             dataset, told = stack.enter_context(choose_memory_format(model, dataset, config, where))
             if told is not None:
                 console.print(f"fastvae: {told}")
+        check_samples(config, dataset.shape, len(dataset.train), world.size)
         # The folder is made after everything that can be refused, so that a refused run leaves nothing behind.
         config, found = _begin(config, world, console)
+        if config.execution == "compiled":
+            with world.raise_together():
+                check_compiler(world.device)
         own = model is not None
         if model is None:
             check_pixels(config.preset, dataset)

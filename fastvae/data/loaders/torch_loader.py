@@ -28,6 +28,7 @@ from .reader_processes import (
     unchanged,
 )
 
+_READER = 32 << 20  # bytes that a reading process takes for itself, at least
 _LOG = logging.getLogger("fastvae")
 
 
@@ -64,6 +65,7 @@ class TorchLoader(Loader):
             f"a batch of {self.batch_size:,} images",
             "give a smaller --image-size or --batch-size",
         )
+        check_fits(workers * _READER, f"--workers {workers:,}: a process", "use one for each core")
         self.source = source
         self.augment = augment
         self.workers = workers

@@ -16,6 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fastvae.utils.errors import InputError
+from fastvae.utils.machine import check_fits
 from fastvae.utils.terminal import complain
 
 from .rendezvous import BACKEND, private_folder
@@ -37,6 +38,7 @@ TORCHRUN_VARIABLES = {
 }
 # Seconds that signalled workers get to save a checkpoint; torchrun kills its own workers after 30.
 _GRACE = "25"
+_PROCESS = 200 << 20  # bytes that a process takes once it has imported torch, at least
 _PR_SET_PDEATHSIG = 1
 _LET_FIRST = 0.5  # seconds: the agent, which looks every 0.1 s, has to find the process that died before the others
 _PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
@@ -64,11 +66,13 @@ def launch(
         it), or 128 + N if this process got signal N.
 
     Raises:
-        InputError: `nproc` is below 1 or contradicts torchrun, as `max_restarts` may, or torchrun's environment
-            variables are malformed.
+        InputError: `nproc` is below 1, more than memory has room for, or contradicts torchrun, as `max_restarts` may,
+            or torchrun's environment variables are malformed.
     """
     if nproc is not None and nproc < 1:
         raise InputError(f"--nproc {nproc} is less than 1: give the number of processes, one for each GPU")
+    if nproc is not None:
+        check_fits(nproc * _PROCESS, f"--nproc {nproc:,}: starting torch in each", "use one for each GPU or core")
     ranks = read_ranks()
     size = ranks.size if ranks else 1
     if max_restarts and ranks is None:

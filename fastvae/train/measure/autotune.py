@@ -26,6 +26,7 @@ from fastvae.train.config.schedules import plan
 from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs, can_capture
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
+from fastvae.train.step.inductor import compiler_of
 from fastvae.utils.files import own_folder, read_json, write_text
 from fastvae.utils.machine import cache_folder, device_name
 from fastvae.utils.settings import marked
@@ -95,8 +96,9 @@ def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world
         return Choice(*candidates[0], {}, "asked for")
     batch = loader.fetch(0)
     key = _key(config, model, batch, loader, steps, world)
+    can_compile = not world.any(compiler_of(world.device) is None)
     known = _known(world.broadcast_object(_read().get(key) if world.is_rank_0 else None), precisions)
-    if known is not None:
+    if known is not None and (can_compile or known.execution != "compiled"):
         return known
 
     def turn(precision: SettledPrecision, execution: SettledExecution) -> _Turn:
@@ -107,7 +109,7 @@ def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world
 
     times = _time(candidates, turn, world)
     fastest = _fastest(times)
-    if len(executions) > 1 and not config.deterministic and times[fastest] * steps > _WORTH_COMPILING:
+    if can_compile and len(executions) > 1 and not config.deterministic and times[fastest] * steps > _WORTH_COMPILING:
         compiled: _Candidate = (fastest[0], "compiled")
         again = _time([fastest, compiled], turn, world)
         if again.keys() >= {fastest, compiled}:

@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import Execution
 
-from .inductor import compiling
+from .inductor import compiling, faults_told
 from .loss import TRAIN_STREAM, StepLoss, StepScalars
 from .passes.batch_matmuls import batch_matmuls
 from .passes.drop_ones import drop_ones
@@ -114,7 +114,7 @@ def _compiled(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
     """
     from torch._inductor import compile as inductor  # noqa: PLC0415 -- it takes seconds to import, and few runs compile
 
-    with torch.no_grad(), warnings.catch_warnings(), compiling():
+    with torch.no_grad(), warnings.catch_warnings(), faults_told(), compiling():
         # torch 2.11 recommends TF32 for fp32 matmuls; --tf32 decides that.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         function: Callable[..., Any] = inductor(graph, list[Any](inputs), _OPTIONS)
