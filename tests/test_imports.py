@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fastvae"
 
-# The packages that each package may import, beside itself, fastvae.utils and fastvae._command. data and models are independent.
+# The packages that each package may import, beside itself, utils and _command. data and models are independent.
 LAYERS = {
     "utils": set(),
     "kernels": set(),

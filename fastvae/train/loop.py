@@ -28,7 +28,7 @@ from .report.throughput import Throughput
 from .run_state import RunState, refusing_foreign
 from .step.hooks import Hooks
 from .step.nonfinite import REMEDY
-from .stopping import Interrupt, Stopped, Stopping
+from .stopping import Interrupt, Stopping
 
 LOG_EVERY = 50  # steps between reads of the device's sums
 
@@ -77,13 +77,7 @@ class Loop:
         """Train to the end. Returns the exit status: 0, or 128 + the signal that ended the run early."""
         self._stopping = Stopping(self.config, self.world, self._interrupt)  # starts the time budget
         try:
-            with self._interrupt, self._writer, self._log:
-                try:
-                    return self._fit()
-                except Stopped:
-                    if self._interrupt.is_held_back:
-                        self.save()
-                    return self._stopping.status
+            return self._fit()
         finally:
             if self._graphs is not None:  # an error's traceback keeps this loop until after the process group is gone
                 self._graphs.release()
@@ -92,24 +86,27 @@ class Loop:
     def _fit(self) -> int:
         epoch_steps = len(self.loader)
         stopping = self._stopping
-        while self.epoch < self.epochs and not stopping.is_stale(self.epoch, self.best) and not stopping.by_callback:
-            if not stopping.is_spent(self.step):
-                self.meter.resume()
-                self._train_epoch()
-                if stopping.by_signal:
-                    self.save()
-                    return stopping.status
-            if self.step < (self.epoch + 1) * epoch_steps:
-                break
-            self._finish_epoch()
-        if self.step > self.epoch * epoch_steps:  # ended in mid-epoch
-            self._report(self.epoch + 1)
-        if self.epoch < self.epochs:
-            self.console.print(stopping.reason(self.step, self.epoch, epoch_steps, self.best))
-        self.save()
-        with self.world.raise_together():  # written to the end before any rank goes on to the next collective
-            self._writer.wait()
-        return 0
+        with self._interrupt, self._writer, self._log, stopping.saving(self.save):
+            while (
+                self.epoch < self.epochs and not stopping.is_stale(self.epoch, self.best) and not stopping.by_callback
+            ):
+                if not stopping.is_spent(self.step):
+                    self.meter.resume()
+                    self._train_epoch()
+                    if stopping.by_signal:
+                        self.save()
+                        return stopping.status
+                if self.step < (self.epoch + 1) * epoch_steps:
+                    break
+                self._finish_epoch()
+            if self.step > self.epoch * epoch_steps:  # ended in mid-epoch
+                self._report(self.epoch + 1, self.epoch)
+            if self.epoch < self.epochs:
+                self.console.print(stopping.reason(self.step, self.epoch, epoch_steps, self.best))
+            self.save()
+            with self.world.raise_together():  # written to the end before any rank goes on to the next collective
+                self._writer.wait()
+        return stopping.status if stopping.by_signal else 0
 
     def _train_epoch(self) -> None:
         """Take the remaining steps of the epoch, unless a signal or a limit ends the run before."""
@@ -169,12 +166,8 @@ class Loop:
             self._log.log_steps(metrics, window.step, self.epoch + 1, self.meter.rate())
 
     def _finish_epoch(self) -> None:
+        train, test = self._report(self.epoch + 1, self.epoch + 1)
         self.epoch += 1
-        try:
-            train, test = self._report(self.epoch)
-        except Stopped:
-            self.epoch -= 1
-            raise
         self.epoch_seconds.append(self.meter.seconds)
         self.best.offer(test.loss, self.epoch, self.step, self.engine.weights)
         self.engine.sums.zero_()
@@ -187,8 +180,11 @@ class Loop:
                 if callback(end):
                     self._stopping.by_callback = True
 
-    def _report(self, epoch: int) -> tuple[Metrics, Metrics]:
-        """Evaluate and log an epoch, or the part of it that was trained. Returns the training and the test metrics."""
+    def _report(self, epoch: int, finished: int) -> tuple[Metrics, Metrics]:
+        """Evaluate and log an epoch, or the part of it that was trained. Returns the training and the test metrics.
+
+        The noise of the evaluation is that of the number of ``finished`` epochs.
+        """
         self._check_finite()
         skipped = self.engine.nonfinite.report(self.world)
         if skipped.found:
@@ -199,15 +195,15 @@ class Loop:
         self.meter.pause()
         self._log_metrics(wait=True)
         with preserve_rng_state(self.world.device):  # evaluating must not change what the run draws next
-            test, test_rate, figure = self._evaluate()
+            test, test_rate, figure = self._evaluate(finished)
         self._log.log_epoch(self.step, epoch, (train, self.meter.rate()), (test, test_rate), figure)
         self.test = test
         return train, test
 
-    def _evaluate(self) -> tuple[Metrics, float, torch.Tensor]:
+    def _evaluate(self, finished: int) -> tuple[Metrics, float, torch.Tensor]:
         """Return the test metrics, the images evaluated per second, and a grid of reconstructions (3, H, W)."""
         started = time.perf_counter()
-        test = self.engine.evaluate(self._stopping.until_signal(self.test_loader), self.epoch)
+        test = self.engine.evaluate(self._stopping.until_signal(self.test_loader), finished)
         rate = self.test_loader.count / (time.perf_counter() - started)
         images = self.test_loader.first(8)
         with self.engine.using_result():

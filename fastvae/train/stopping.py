@@ -4,13 +4,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 import torch
 
-from fastvae._command import STOPS
+from fastvae._command import STOPS, exit_at_once
 from fastvae.data import Batch
 
 from .checkpoint.best import Best
@@ -38,7 +38,8 @@ def stops_raised() -> Iterator[None]:
     """Raise :class:`Stopped` in the main thread at Ctrl-C, SIGTERM or SIGHUP, so that the program clears up as it ends.
 
     A signal that is ignored stays so. Further signals are dropped for some seconds, since a launcher sends several;
-    after that they end the process at once.
+    after that they end the process at once. In a command, what comes after the context is its exit: no signal
+    interrupts that.
     """
     began: list[float] = []
 
@@ -54,7 +55,7 @@ def stops_raised() -> Iterator[None]:
     try:
         yield
     finally:
-        _restore(previous)
+        _restore({number: signal.SIG_IGN if was is exit_at_once else was for number, was in previous.items()})
 
 
 class Interrupt:
@@ -151,6 +152,16 @@ class Stopping:
             self._ask()
             if self._signal is not None:
                 raise Stopped(self._signal)
+
+    @contextmanager
+    def saving(self, save: Callable[[], None]) -> Iterator[None]:
+        """Take a signal that ends what is inside early, and save, unless no step was taken yet: all is as it was."""
+        try:
+            yield
+        except Stopped as stop:
+            self._signal = stop.signal
+            if self._interrupt.is_held_back:
+                save()
 
     def _ask(self) -> None:
         """Take over this process's signal; several ranks do so together, where they last longer than ``_ASK_EVERY``."""
