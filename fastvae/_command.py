@@ -38,7 +38,7 @@ def prepare() -> None:
     for descriptor, (stream, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, stream) is None:
             _fill(descriptor)
-            setattr(sys, stream, open(os.devnull, mode))  # noqa: SIM115 -- for as long as the process lives
+            setattr(sys, stream, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     for number in STOPS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, exit_at_once)

@@ -93,5 +93,5 @@ def _suits(value: str, kinds: Sequence[Any], choices: Sequence[str]) -> bool:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str | None:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else None
