@@ -126,7 +126,7 @@ def test_bad_calls_are_one_line(trained, flags, message, capsys, monkeypatch, tm
     ("arguments", "message"),
     [
         ([], "a command is missing: use one of train, sample"),
-        (["paint"], "there is no command 'paint': use one of train"),
+        (["frobnicate"], "there is no command 'frobnicate': use one of train"),
         (["evaluat"], "there is no command 'evaluat': did you mean evaluate?"),
         (["sample"], "RUN is missing: folder of the run; see fastvae sample --help"),
         (["nll", "run", "--sample", "3"], "there is no flag --sample: did you mean --samples?"),

@@ -42,7 +42,8 @@ def test_a_program_that_imports_fastvae_keeps_its_own():
 
 
 def test_a_closed_stream_gives_its_number_to_no_file(tmp_path):
-    code = "import sys; sys.argv[0] = 'fastvae'; import fastvae; print('x'); open('n', 'w').write(str(open('f', 'w').fileno()))"
+    write = "open('n', 'w').write(str(open('f', 'w').fileno()))"
+    code = f"import sys; sys.argv[0] = 'fastvae'; import fastvae; print('x'); {write}"
     script = f'"{sys.executable}" -c "{code}" >&- 2>&- <&-'
     assert subprocess.run(["sh", "-c", script], cwd=tmp_path, check=False).returncode == 0
     assert int((tmp_path / "n").read_text()) > 2

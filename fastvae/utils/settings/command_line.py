@@ -105,7 +105,14 @@ def _flat(cls: type[T], parsed: Any) -> T:
     values: dict[str, Any] = {}
     for name, value in vars(parsed).items():
         values.update(vars(value) if name.startswith(_GROUP) else {name: value})
-    return cls(**values)
+    return cls(**{name: _at_home(value) for name, value in values.items()})
+
+
+def _at_home(value: Any) -> Any:
+    """Put the user's home folder in place of a leading ``~``, which a shell leaves alone in ``--out=~/run``."""
+    if isinstance(value, str | Path) and str(value).startswith("~"):
+        return type(value)(os.path.expanduser(value))
+    return value
 
 
 def _default_of(field: "dataclasses.Field[Any]") -> Any:

@@ -60,6 +60,12 @@ def test_right_ones_are_none_of_its_business(flags):
     assert parse(Wall, flags.split(), program="paint").wall == Path("w")
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse(Wall, ["~/wall"], program="paint").wall == Path("/home/me/wall")
+    assert parse(Wall, ["a~/wall"], program="paint").wall == Path("a~/wall")
+
+
 @pytest.mark.parametrize("columns", ["0", "1", "7"])
 def test_help_in_a_terminal_without_columns(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", columns)
