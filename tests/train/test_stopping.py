@@ -12,7 +12,7 @@ import torch
 from fastvae.train import stopping
 from fastvae.train.cli import guarded
 from fastvae.train.config import TrainConfig
-from fastvae.train.distributed.world import World
+from fastvae.train.distributed.world import LostRankError, World
 from fastvae.train.engine import Engine
 from fastvae.train.step.loss import StepLoss
 from fastvae.train.stopping import Interrupt, Stopped, Stopping, stops_raised
@@ -179,3 +179,18 @@ def test_a_signal_in_the_first_step_ends_it_at_once(train, monkeypatch, capsys):
     assert "stopped by SIGHUP at step 0, nothing is lost" in capsys.readouterr().out
     assert not list((folder / "checkpoints").glob("step*"))
     assert train("--epochs", "1", "--resume")[0] == 0
+
+
+def test_memory_that_runs_out_is_one_line(capsys):
+    assert guarded(lambda: torch.empty(1 << 50) and 0) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fastvae: error: out of memory: 4,503,599.63 GB were asked for, this machine has ")
+    assert error.count("\n") == 1
+
+
+def test_another_rank_that_ended_is_one_line(capsys):
+    def work():
+        raise LostRankError("process 1 of 2 has ended: this one stops too")
+
+    assert guarded(work) == 1
+    assert capsys.readouterr().err == "fastvae: error: process 1 of 2 has ended: this one stops too\n"

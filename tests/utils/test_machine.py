@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from fastvae.utils.errors import InputError
-from fastvae.utils.machine import cache_folder, check_fits, cores, memory
+from fastvae.utils.machine import cache_folder, check_fits, cores, memory, shortage
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's is."""
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,29 @@ def test_what_never_fits_is_refused():
     check_fits(memory(), "all of it")
     with pytest.raises(InputError, match=r"^an index takes .* GB of memory, this machine has .*: give less$"):
         check_fits(memory() + 1, "an index", "give less")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000000 bytes. Error 12"),
+         "8.00 GB were asked for, this machine has "),
+        (MemoryError("Unable to allocate 7.45 GiB for an array with shape (9,)"), "Unable to allocate 7.45 GiB for "),
+        (MemoryError(), "more was asked for, this machine has "),
+        (RuntimeError("Storage size calculation overflowed with sizes=[9]"), "Storage size calculation overflowed"),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. If reserved but unallocated memory is large"),
+         "CUDA out of memory. Tried to allocate 2 GiB."),
+    ],
+)  # fmt: skip
+def test_a_shortage_of_memory_is_told_with_what_was_asked_for(error, words):
+    told = shortage(error)
+    assert told.startswith(words)
+    assert "reserved" not in told
+
+
+def test_other_errors_are_no_shortage():
+    assert shortage(RuntimeError("shape mismatch")) is None
+    assert shortage(ValueError("you tried to allocate a name")) is None
 
 
 @pytest.mark.parametrize(
