@@ -4,6 +4,7 @@ import math
 import os
 import platform
 import re
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,10 +97,15 @@ def _limit_of_cores(cgroup: Path, names: tuple[str, ...]) -> float:
 def cache_folder() -> Path:
     """Return fastvae's folder for downloads, timings and compiled code: $XDG_CACHE_HOME/fastvae, or ~/.cache/fastvae.
 
-    A relative XDG_CACHE_HOME is ignored, as the XDG specification asks.
+    A relative XDG_CACHE_HOME is ignored, as the XDG specification asks. A user without a home folder, such as an
+    arbitrary one of a container, has ``fastvae-UID`` in the temporary folder.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "fastvae"
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.cache")
+    if not os.path.isabs(base):
+        return Path(tempfile.gettempdir()) / f"fastvae-{os.getuid()}"
+    return Path(base) / "fastvae"
 
 
 def device_name(device: "torch.device") -> str:

@@ -1,6 +1,7 @@
 """The cores and the memory that this process may use, and the folder of its cache."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,10 @@ def test_other_errors_are_no_shortage():
 def test_the_cache_is_where_the_xdg_specification_says(variable, expected, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", variable)
     assert cache_folder() == Path(expected).expanduser()
+
+
+def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cache_folder() == tmp_path / f"fastvae-{os.getuid()}"
