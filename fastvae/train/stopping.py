@@ -106,7 +106,7 @@ def _restore(handlers: "dict[int, signal._HANDLER]") -> None:
 class Stopping:
     """Decides, alike on every rank, whether a run ends.
 
-    Several ranks ask each other at the same calls, some seconds apart by their common clock: calls are collective.
+    Several ranks ask each other after the same steps, some seconds apart by their common clock: calls are collective.
 
     Args:
         config: its limits: ``max_steps``, ``time_budget``, ``patience``.
@@ -124,19 +124,21 @@ class Stopping:
         self.by_callback = False
         self._signal: int | None = None  # that all ranks know of
         self._is_over = False  # the time budget, for all ranks
-        self._calls = 0  # since the last agreement
-        self._calls_until_next = 1
+        self._last_step: int | None = None
+        self._steps = 0  # since the last agreement, or batches of an evaluation
+        self._steps_until_next = 1
         self._since = time.monotonic()
 
     @property
     def by_signal(self) -> bool:
-        """Whether a signal ends the run."""
+        """True if a signal ends the run."""
         return self._signal is not None
 
     def ends_after(self, step: int) -> bool:
         """Return whether a signal (then ``by_signal`` is true) or a limit ends the run after a step. Collective."""
         self._interrupt.hold_back()
-        self._ask()
+        self._ask(1 if self._last_step is None else step - self._last_step)
+        self._last_step = step
         return self.by_signal or self.is_spent(step)
 
     def is_spent(self, step: int) -> bool:
@@ -149,7 +151,7 @@ class Stopping:
         """Yield batches, and raise :class:`Stopped` after one if a signal is to end the run. Collective."""
         for batch in batches:
             yield batch
-            self._ask()
+            self._ask(1)
             if self._signal is not None:
                 raise Stopped(self._signal)
 
@@ -163,13 +165,13 @@ class Stopping:
             if self._interrupt.is_held_back:
                 save()
 
-    def _ask(self) -> None:
-        """Take over this process's signal; several ranks do so together, where they last longer than ``_ASK_EVERY``."""
+    def _ask(self, steps: int) -> None:
+        """Take over this process's signal; several ranks do so together, about every ``_ASK_EVERY`` seconds."""
         if self._world.size == 1:
             self._signal = self._interrupt.signal
             return
-        self._calls += 1
-        if self._calls < self._calls_until_next:
+        self._steps += steps
+        if self._steps < self._steps_until_next:
             return
         now = time.monotonic()
         signals = [number == self._interrupt.signal for number in STOPS]
@@ -179,9 +181,9 @@ class Stopping:
         *counts, over, seconds = asked.tolist()
         self._signal = next((number for number, count in zip(STOPS, counts, strict=True) if count), None)
         self._is_over = over > 0
-        pace = max(seconds / self._world.size / self._calls, 1e-9)  # seconds of a call, the same on all ranks
-        self._calls_until_next = int(min(max(_ASK_EVERY / pace, 1), _MOST_STEPS))
-        self._calls = 0
+        pace = max(seconds / self._world.size / self._steps, 1e-9)  # seconds of a step, the same on all ranks
+        self._steps_until_next = int(min(max(_ASK_EVERY / pace, 1), _MOST_STEPS))
+        self._steps = 0
         self._since = now
 
     def is_stale(self, epoch: int, best: Best) -> bool:
