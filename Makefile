@@ -66,6 +66,7 @@ $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "fastvae needs Python 3.10 or later: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "no venv in $(PYTHON): install it (Debian: apt install python3-venv)"; exit 1; }
+	@echo "Installing torch and the other packages of constraints.txt into $(VENV): some minutes, and gigabytes with CUDA."
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision --group build --group dev
 	@touch $@
@@ -82,5 +83,6 @@ $(ADAPTED): constraints.txt constraints-adapters.txt pyproject.toml | $(BUILT)
 $(BUILT): $(READY) CMakeLists.txt pyproject.toml $(wildcard csrc/*) $(wildcard kernels/*.py)
 	@command -v $${CXX:-c++} >/dev/null || \
 	  echo "No C++ compiler: the CPU will run the slower eager reference (Debian: apt install g++, then make setup)."
+	@echo "Installing fastvae and compiling its C++ extension: a minute or two."
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt --editable .
 	@touch $@

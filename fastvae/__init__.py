@@ -6,7 +6,10 @@ Importing it is cheap: every public name is loaded at its first use.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._command import begin
 from .utils.version import __version__ as __version__
+
+begin()
 
 if TYPE_CHECKING:
     from . import backends as backends

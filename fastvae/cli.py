@@ -121,8 +121,7 @@ def run(arguments: Sequence[str]) -> int:
     """Carry out a command line. Returns the exit status: 2 for bad input, which is one line on stderr."""
     if arguments[:1] == ["train"]:
         return train_main(arguments[1:])
-    command = parse_command(COMMANDS, arguments, program="fastvae", description=_DESCRIPTION)
-    return guarded(lambda: _carry_out(command))
+    return guarded(lambda: _carry_out(parse_command(COMMANDS, arguments, program="fastvae", description=_DESCRIPTION)))
 
 
 def _carry_out(command: object) -> int:

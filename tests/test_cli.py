@@ -125,11 +125,28 @@ def test_bad_calls_are_one_line(trained, flags, message, capsys, monkeypatch, tm
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [[], ["paint"], ["sample"]])
-def test_bad_commands_exit_with_2(arguments):
-    with pytest.raises(SystemExit) as stop:
-        run(arguments)
-    assert stop.value.code == 2
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "a command is missing: use one of train, sample"),
+        (["frobnicate"], "there is no command 'frobnicate': use one of train"),
+        (["evaluat"], "there is no command 'evaluat': did you mean evaluate?"),
+        (["sample"], "RUN is missing: folder of the run; see fastvae sample --help"),
+        (["nll", "run", "--sample", "3"], "there is no flag --sample: did you mean --samples?"),
+    ],
+)
+def test_bad_commands_exit_with_2_and_one_line(arguments, message, capsys):
+    assert run(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"fastvae: error: {message}")
+    assert error.count("\n") == 1
+
+
+def test_a_count_that_no_memory_holds(trained, tmp_path, capsys):
+    assert run(["sample", str(trained), "--count", "1000000000000000", "--out", str(tmp_path / "x.png")]) == 2
+    error = capsys.readouterr().err
+    assert "--count 1000000000000000: their grid takes 37,632,000,000 GB of memory, this machine has" in error
+    assert error.count("\n") == 1
 
 
 def test_settings_of_a_stranger_are_refused(trained, tmp_path, capsys):

@@ -14,11 +14,12 @@ from fastvae.data import Loader
 from fastvae.ops import Noise, bits_per_dimension
 from fastvae.train.distributed.world import resolve_device
 from fastvae.train.report.bound import describe_bound
-from fastvae.train.report.figures import reconstruction_grid, sample_grid, write_image
+from fastvae.train.report.figures import grid_bytes, reconstruction_grid, sample_grid, write_image
 from fastvae.train.report.progress import trained
 from fastvae.train.step.loss import SAMPLE_STREAM
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
+from fastvae.utils.machine import check_fits
 from fastvae.utils.terminal import Terminal
 
 from .log_likelihood import estimate_nll
@@ -36,6 +37,7 @@ def sample(
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed is {seed}: it must be in [0, 2**63)")
     run = SavedRun.open(path, resolve_device(device), which)
+    check_fits(count * grid_bytes(run.shape), f"--count {count}: their grid", "give a smaller one")
     noise = Noise(seed, stream=SAMPLE_STREAM)
     images = run.model.sample(count, noise, draw=draw)
     _write(sample_grid(images), out or path / ("draws.png" if draw else "samples.png"))

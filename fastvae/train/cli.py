@@ -1,19 +1,20 @@
 """Command line to exit status, for both ``fastvae train`` and ``python -m fastvae.train``."""
 
-import signal
 from collections.abc import Callable, Sequence
 
 from fastvae.utils import terminal
 from fastvae.utils.errors import InputError, LocalError
 from fastvae.utils.files import reason
+from fastvae.utils.machine import shortage
 from fastvae.utils.settings import on_command_line
 from fastvae.utils.settings.command_line import parse
 
 from .config import TrainConfig, resolve
 from .config.resolve import with_folder
 from .distributed.launch import launch
-from .distributed.world import read_ranks
+from .distributed.world import LostRankError, read_ranks
 from .step.inductor import keep_compiled
+from .stopping import Stopped, stops_raised
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,30 +35,38 @@ def _train(arguments: Sequence[str]) -> int:
 
         return run(config).status
 
-    return launch(config.nproc, arguments, lambda: guarded(work), max_restarts=config.max_restarts)
+    return launch(config.nproc, arguments, work, max_restarts=config.max_restarts)
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """Run ``work``; turn bad input into one line and status 2, and Ctrl-C into status 130.
+    """Run ``work``; turn bad input into one line and status 2, and a signal into 128 + its number (Ctrl-C: 130).
 
     Output that cannot be written, to a full disk for example, does not end the work: it is reported at the end, with
     status 2.
     """
     terminal.prepare()
     try:
-        with on_command_line():
+        with on_command_line(), stops_raised():
             status = work()
     except InputError as error:
         if isinstance(error, LocalError) or _reports():
             terminal.complain(f"fastvae: error: {error}")
         return 2
-    except MemoryError as error:
+    except Stopped as stop:
+        return 128 + stop.signal
+    except LostRankError as error:
+        if _reports():
+            terminal.complain(f"fastvae: error: {error}")
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        told = shortage(error)
+        if told is None:
+            raise
         terminal.complain(
-            f"fastvae: error: it takes more memory than there is ({reason(error)}): use less data at once"
+            f"fastvae: error: out of memory: {told}: use a smaller --batch-size, --image-size, --width or --samples, "
+            "or less at once"
         )
         return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     lost = terminal.refusal()
     if lost is None or status:
         return status

@@ -1,7 +1,7 @@
 """One training step and one evaluation pass: the part that has to be fast."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fastvae.data import Batch, Loader
+from fastvae.data import Batch
 from fastvae.models import VAE
 from fastvae.ops import Noise
 from fastvae.utils.precision import autocast_dtype
@@ -282,15 +282,15 @@ class Engine:
         with averaged, self._autocast() if self.is_sharded else nullcontext():
             yield self.model
 
-    def evaluate(self, loader: Loader, epoch: int) -> Metrics:
-        """Return the ELBO over a loader's images; the same noise for any batch size or number of ranks. Collective.
+    def evaluate(self, batches: Iterable[Batch], epoch: int) -> Metrics:
+        """Return the ELBO over a loader's batches; the same noise for any batch size or number of ranks. Collective.
 
-        It is that of ``result``, in the fp32 or fp64 of the saved weights, so that ``fastvae evaluate`` finds it
-        again. Sharded weights are gathered in the precision of the steps.
+        It is that of the weights in their own fp32 or fp64, so that ``fastvae evaluate`` finds it again. Sharded
+        weights are gathered in the precision of the steps.
         """
         noise = Noise(self.seed, epoch, device=self.world.device)
         with self.using_result() as model, eval_mode(model):
-            sums, images = evaluate(self._eval_loss, loader, noise, all_reduce=self.world.all_reduce)
+            sums, images = evaluate(self._eval_loss, batches, noise, all_reduce=self.world.all_reduce)
         return Metrics.from_sums(sums, images)
 
     def is_finite(self) -> bool:

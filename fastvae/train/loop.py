@@ -74,7 +74,6 @@ class Loop:
         self._graphs: StepGraphs | None = None
         self._has_tried_capture = False
         self._capture_s = 0.0
-        self._is_log_step = False  # whether the last steps crossed a multiple of LOG_EVERY
         self._scalars = AsyncScalars()
         self._interrupt = Interrupt()
 
@@ -94,9 +93,9 @@ class Loop:
     def _fit(self) -> int:
         epoch_steps = len(self.loader)
         stopping = self._stopping
-        with self._interrupt, self._writer, self._log:
+        with self._interrupt, self._writer, self._log, stopping.saving(self.save):
             while not (self.epoch >= self.epochs or stopping.is_stale(self.epoch, self.best) or stopping.by_callback):
-                if not stopping.is_spent(self.step, is_log_step=self._is_log_step):
+                if not stopping.is_spent(self.step):
                     self.meter.resume()
                     self._train_epoch()
                     if stopping.by_signal:
@@ -107,13 +106,13 @@ class Loop:
                 self._finish_epoch()
             first = self.origin.first_step(self.epoch, epoch_steps)
             if self.step > first:  # ended in mid-epoch
-                self._report(self.epoch + 1)
+                self._report(self.epoch + 1, self.epoch)
             if self.epoch < self.epochs:
                 self.console.print(stopping.reason(self.step, self.epoch, first, self.best))
             self.save()
             with self.world.raise_together():  # written to the end before any rank goes on to the next collective
                 self._writer.wait()
-        return 0
+        return stopping.status if stopping.by_signal else 0
 
     def _train_epoch(self) -> None:
         """Take the remaining steps of the epoch, unless a signal or a limit ends the run before."""
@@ -127,13 +126,13 @@ class Loop:
             with self._hooks.around_step(steps, images):
                 self._graphs.run(steps)
             self._count(steps, images)
-            if self._stopping.ends_after(self.step, is_log_step=self._is_log_step):
+            if self._stopping.ends_after(self.step):
                 return
         for batch in self._hooks.batches(self.loader):
             with self._hooks.around_step(1, batch.rows):
                 self.engine.train_step(batch)
             self._count(1, batch.rows)
-            if self._stopping.ends_after(self.step, is_log_step=self._is_log_step):
+            if self._stopping.ends_after(self.step):
                 return
 
     def _count(self, steps: int, images: int) -> None:
@@ -144,8 +143,7 @@ class Loop:
         startup = self.engine.startup_s + self._capture_s
         self.meter.leave_out(startup - self.startup_s)
         self.startup_s = startup
-        self._is_log_step = before // LOG_EVERY != self.step // LOG_EVERY
-        if self._is_log_step:
+        if before // LOG_EVERY != self.step // LOG_EVERY:
             self._request_metrics()
             self._log_metrics()
         if before // self.config.checkpoint_every != self.step // self.config.checkpoint_every:
@@ -174,8 +172,8 @@ class Loop:
             self._log.log_steps(metrics, window.step, self.epoch + 1, self.meter.rate())
 
     def _finish_epoch(self) -> None:
+        train, test = self._report(self.epoch + 1, self.epoch + 1)
         self.epoch += 1
-        train, test = self._report(self.epoch)
         self.epoch_seconds.append(self.meter.seconds)
         self.best.offer(test.loss, self.epoch, self.step, self.engine.weights)
         self.engine.sums.zero_()
@@ -198,8 +196,11 @@ class Loop:
             self._graphs = None
             self._has_tried_capture = False
 
-    def _report(self, epoch: int) -> tuple[Metrics, Metrics]:
-        """Evaluate and log an epoch, or the part of it that was trained. Returns the training and the test metrics."""
+    def _report(self, epoch: int, finished: int) -> tuple[Metrics, Metrics]:
+        """Evaluate and log an epoch, or the part of it that was trained. Returns the training and the test metrics.
+
+        The noise of the evaluation is that of the number of ``finished`` epochs.
+        """
         self._check_finite()
         skipped = self.engine.nonfinite.report(self.world)
         if skipped.found:
@@ -210,15 +211,15 @@ class Loop:
         self.meter.pause()
         self._log_metrics(wait=True)
         with preserve_rng_state(self.world.device):  # evaluating must not change what the run draws next
-            test, test_rate, figure = self._evaluate()
+            test, test_rate, figure = self._evaluate(finished)
         self._log.log_epoch(self.step, epoch, (train, self.meter.rate()), (test, test_rate), figure)
         self.test = test
         return train, test
 
-    def _evaluate(self) -> tuple[Metrics, float, torch.Tensor]:
+    def _evaluate(self, finished: int) -> tuple[Metrics, float, torch.Tensor]:
         """Return the test metrics, the images evaluated per second, and a grid of reconstructions (3, H, W)."""
         started = time.perf_counter()
-        test = self.engine.evaluate(self.test_loader, self.epoch)
+        test = self.engine.evaluate(self._stopping.until_signal(self.test_loader), finished)
         rate = self.test_loader.count / (time.perf_counter() - started)
         images = self.test_loader.first(8)
         with self.engine.using_result() as model, eval_mode(model):  # no BatchNorm's statistics change

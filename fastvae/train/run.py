@@ -28,6 +28,7 @@ from .binarize import check_binarize
 from .checkpoint.rng import preserve_rng_state
 from .checkpoint.write_errors import quiet_writers, writing
 from .config import Origin, ResolvedConfig, SettledConfig, TrainConfig
+from .config.validate import check_samples
 from .distributed import coupled_rows
 from .distributed.world import World, open_world
 from .inputs import check_depth, check_pixels, deliver, open_data
@@ -44,6 +45,7 @@ from .report.run_folder import RunFolder, description_of
 from .start.begin import Beginning, begin
 from .start.initial_weights import load_initial
 from .step.evaluate import eval_mode
+from .step.inductor import check_compiler
 from .step.loss import SAMPLE_STREAM
 from .step.torch_flags import torch_flags
 
@@ -90,12 +92,16 @@ def run(
         stack.enter_context(preserve_rng_state(world.device))
         stack.enter_context(torch.inference_mode(False))  # the caller may be in the middle of an evaluation
         stack.enter_context(torch.enable_grad())
+        if start.config.execution == "compiled":
+            with world.raise_together():
+                check_compiler(world.device)
         own = _Own(model is not None, dataset is not None)
         dataset, fingerprint = open_data(start.config, world, dataset)
         with world.raise_together():
             if world.is_rank_0:
                 start.check_images(dataset, fingerprint, own=own.data, console=console)
         settings = start.config
+        check_samples(settings, dataset.shape, len(dataset.train), world.size)
         why_eager = None
         if model is not None:
             prepared_model = prepared(model, settings, dataset, world, console)

@@ -1,13 +1,16 @@
-"""Isolation of the processes that Python starts by itself: they must not import modules from the current folder."""
+"""Isolation of the processes that Python starts by itself: from modules in the current folder, and from signals."""
 
 import atexit
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from tempfile import mkdtemp
+
+from fastvae._command import STOPS
 
 _VARIABLE = "PYTHONSAFEPATH"
 
@@ -41,6 +44,20 @@ def safe_path(*, by_variable: bool = sys.version_info >= (3, 11)) -> Iterator[No
     finally:
         os.chdir(descriptor)
         os.close(descriptor)
+
+
+@contextmanager
+def stops_blocked() -> Iterator[None]:
+    """Block the signals of ``STOPS`` in this thread; processes started inside the context have them blocked for good.
+
+    A terminal, a cluster or systemd sends a signal to a whole group of processes at once. Helper processes must not
+    mind it: the run that they work for ends first, and then ends them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @cache

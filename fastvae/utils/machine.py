@@ -3,6 +3,8 @@
 import math
 import os
 import platform
+import re
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ from .errors import InputError
 if TYPE_CHECKING:
     import torch
 
+# In torch's errors about sizes beyond the address space.
+_OVERFLOWS = ("calculation overflowed", "multiplication overflow")
 # A container's limit on CPU time, as (time, period): in one file for cgroup v2, in two for v1.
 _LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 
@@ -49,6 +53,36 @@ def check_fits(size: int, what: str, remedy: str = "use a machine with more, or 
         raise InputError(f"{what} takes {size / 1e9:,.0f} GB of memory, this machine has {held / 1e9:,.0f}: {remedy}")
 
 
+def shortage(error: BaseException) -> str | None:
+    """Say how much memory was asked for and how much there is, if that is what an error is about; else return None.
+
+    Python's, NumPy's and torch's errors are known: a MemoryError, and those of torch's allocators of a CPU and a GPU.
+
+    >>> shortage(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9000000000000 bytes."))
+    '9,000.00 GB were asked for, this machine has ...
+    >>> shortage(RuntimeError("another"))
+    """
+    said = " ".join(str(error).split())
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU: it says all that there is to say
+        return said.partition(" If reserved but")[0].partition(" See documentation")[0]
+    asked = re.search(r"you tried to allocate (\d+) bytes", said)
+    if asked is not None:
+        wanted = f"{int(asked[1]) / 1e9:,.2f} GB were asked for"
+    elif isinstance(error, MemoryError) or any(words in said for words in _OVERFLOWS):
+        wanted = said or "more was asked for"
+    else:
+        return None
+    return f"{wanted}, this machine has {memory() / 1e9:,.0f} GB, of which {_available() / 1e9:,.1f} are free"
+
+
+def _available() -> int:
+    """Return the bytes of memory that a new program could have, as the kernel estimates them."""
+    with suppress(OSError, ValueError, IndexError):
+        found = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable")]
+        return int(found[0].split()[1]) << 10
+    return 0
+
+
 def _limit_of_cores(cgroup: Path, names: tuple[str, ...]) -> float:
     """Return the cores that a cgroup's limit amounts to, CPU time over period; infinity if there is no limit."""
     try:
@@ -63,10 +97,15 @@ def _limit_of_cores(cgroup: Path, names: tuple[str, ...]) -> float:
 def cache_folder() -> Path:
     """Return fastvae's folder for downloads, timings and compiled code: $XDG_CACHE_HOME/fastvae, or ~/.cache/fastvae.
 
-    A relative XDG_CACHE_HOME is ignored, as the XDG specification asks.
+    A relative XDG_CACHE_HOME is ignored, as the XDG specification asks. A user without a home folder, such as an
+    arbitrary one of a container, has ``fastvae-UID`` in the temporary folder.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "fastvae"
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.cache")
+    if not os.path.isabs(base):
+        return Path(tempfile.gettempdir()) / f"fastvae-{os.getuid()}"
+    return Path(base) / "fastvae"
 
 
 def device_name(device: "torch.device") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,5 +30,6 @@ def new_figure(**options: Any) -> Figure:
 
 def write_figure(figure: Figure, path: Path, dpi: int) -> None:
     """Write a figure as a PNG, atomically. Raises OSError."""
-    with atomic_write(path) as file:
+    with atomic_write(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in a script that the font has not is a box
         figure.savefig(file, format="png", dpi=dpi)

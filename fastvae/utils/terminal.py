@@ -14,7 +14,7 @@ from rich.text import Text
 
 from .text import printable
 
-_NARROWEST = 20  # columns; a terminal that reports fewer does not know its width
+NARROWEST = 20  # columns; a terminal that reports fewer does not know its width
 _DEFAULT_WIDTH = 80
 _lost: OSError | None = None
 
@@ -28,7 +28,7 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
         super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False, soft_wrap=True)
-        if self.width < _NARROWEST:
+        if self.width < NARROWEST:
             self.width = _DEFAULT_WIDTH
 
     def render_str(self, text: str, **options: Any) -> Text:

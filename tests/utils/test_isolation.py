@@ -13,14 +13,14 @@ READ = """
 import sys
 from functools import partial
 from pathlib import Path
-from fastvae.data.loaders import torch_loader
+from fastvae.data.loaders import reader_processes
 from fastvae.data.formats import open_images
 from fastvae.data.sources.decoded import DecodedSource
 from fastvae.data.loaders.torch_loader import TorchLoader
 from fastvae.utils.isolation import safe_path
 
 if __name__ == "__main__":
-    torch_loader.safe_path = partial(safe_path, by_variable=sys.argv[1] == "variable")
+    reader_processes.safe_path = partial(safe_path, by_variable=sys.argv[1] == "variable")
     train, _ = open_images("pictures", None)
     print(sum(len(batch.images) for batch in TorchLoader(DecodedSource(train, 4), batch_size=2, seed=0, workers=2)))
 """

@@ -1,12 +1,17 @@
 """The cores and the memory that this process may use, and the folder of its cache."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from fastvae.utils.errors import InputError
-from fastvae.utils.machine import cache_folder, check_fits, cores, memory
+from fastvae.utils.machine import cache_folder, check_fits, cores, memory, shortage
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's is."""
 
 
 @pytest.mark.parametrize(
@@ -57,9 +62,39 @@ def test_what_never_fits_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000000 bytes. Error 12"),
+         "8.00 GB were asked for, this machine has "),
+        (MemoryError("Unable to allocate 7.45 GiB for an array with shape (9,)"), "Unable to allocate 7.45 GiB for "),
+        (MemoryError(), "more was asked for, this machine has "),
+        (RuntimeError("Storage size calculation overflowed with sizes=[9]"), "Storage size calculation overflowed"),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. If reserved but unallocated memory is large"),
+         "CUDA out of memory. Tried to allocate 2 GiB."),
+    ],
+)  # fmt: skip
+def test_a_shortage_of_memory_is_told_with_what_was_asked_for(error, words):
+    told = shortage(error)
+    assert told.startswith(words)
+    assert "reserved" not in told
+
+
+def test_other_errors_are_no_shortage():
+    assert shortage(RuntimeError("shape mismatch")) is None
+    assert shortage(ValueError("you tried to allocate a name")) is None
+
+
+@pytest.mark.parametrize(
     ("variable", "expected"),
     [("/elsewhere", "/elsewhere/fastvae"), ("", "~/.cache/fastvae"), ("relative", "~/.cache/fastvae")],
 )
 def test_the_cache_is_where_the_xdg_specification_says(variable, expected, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", variable)
     assert cache_folder() == Path(expected).expanduser()
+
+
+def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cache_folder() == tmp_path / f"fastvae-{os.getuid()}"

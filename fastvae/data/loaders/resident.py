@@ -50,7 +50,8 @@ class ResidentLoader(Loader):
         super().__init__(len(images), **options)
         first, end = self._part(self.batch_size)  # in a full batch, for `follow`
         self._row_offset = first
-        self._places = torch.arange(first, end, device=device)
+        rows = end - first if self.batch_size <= self.count else 0  # of a batch larger than the epoch, none is full
+        self._places = first + torch.arange(rows, device=device)
 
     @property
     def _order_device(self) -> torch.device | str:

@@ -2,10 +2,8 @@
 
 import logging
 import math
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from multiprocessing.forkserver import ensure_running
 from typing import Any
 
 import torch
@@ -15,15 +13,22 @@ from typing_extensions import Unpack
 
 from fastvae.data.sources.source import Source
 from fastvae.utils.errors import InputError
-from fastvae.utils.isolation import safe_path
 from fastvae.utils.machine import check_fits
 
 from .augment import Augment
 from .base import Loader, LoaderOptions
 from .batch import Batch
 from .prefetch import Prefetcher
-from .reader_processes import BatchPlan, ReadingDataset, begin_reader, reader_was_killed, unchanged
+from .reader_processes import (
+    BatchPlan,
+    ReadingDataset,
+    begin_reader,
+    fault_of_readers,
+    start_server,
+    unchanged,
+)
 
+_READER = 32 << 20  # bytes that a reading process takes for itself, at least
 _LOG = logging.getLogger("fastvae")
 
 
@@ -60,6 +65,7 @@ class TorchLoader(Loader):
             f"a batch of {self.batch_size:,} images",
             "give a smaller --image-size or --batch-size",
         )
+        check_fits(workers * _READER, f"--workers {workers:,}: a process", "use one for each core")
         self.source = source
         self.augment = augment
         self.workers = workers
@@ -104,10 +110,11 @@ class TorchLoader(Loader):
 
     def _from_workers(self, steps: Sequence[int]) -> Callable[[int], Batch]:
         """Return a function that gives the batches of these steps, in this order, as the processes read them."""
+        try:
+            context = start_server([__name__, "torchvision.transforms.v2.functional", "PIL.Image"])
+        except OSError as error:
+            raise fault_of_readers(error) from error
         if self._processes is None:
-            # A fork would inherit locks that threads of OpenMP and others may hold.
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([__name__, "torchvision.transforms.v2.functional", "PIL.Image"])
             self._processes = DataLoader(
                 ReadingDataset(self.source),
                 batch_sampler=self._plan,
@@ -119,8 +126,6 @@ class TorchLoader(Loader):
                 generator=torch.Generator(),  # else each epoch would draw from the program's own generator
             )
         self._plan.batches = [self.indices(step).tolist() for step in steps]
-        with safe_path():  # the server that the processes are forked from must not search the current folder
-            ensure_running()
         with self._watched():  # processes of an earlier epoch may be dead
             read = iter(self._processes)
 
@@ -133,6 +138,7 @@ class TorchLoader(Loader):
                     _LOG.warning(message)
             if isinstance(images, str):
                 raise InputError(images)
+            images = torch.as_tensor(images)  # an array, where shared memory is full
             return self._batch(step, images)
 
         return take
@@ -144,4 +150,4 @@ class TorchLoader(Loader):
             yield
         except (RuntimeError, EOFError, OSError) as error:  # torch raises any of these
             self._processes = None
-            raise reader_was_killed() from error
+            raise fault_of_readers(error) from error

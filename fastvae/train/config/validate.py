@@ -3,9 +3,13 @@
 The range of a single setting is part of its declaration, and :func:`fastvae.utils.settings.check_ranges` checks it.
 """
 
+import math
+from collections.abc import Sequence
+
 from fastvae.models import OBJECTIVES
 from fastvae.models.objectives import option_names
 from fastvae.utils.errors import InputError
+from fastvae.utils.machine import check_fits
 from fastvae.utils.settings import flag
 
 from .config import TrainConfig
@@ -53,6 +57,25 @@ def check_images(config: TrainConfig) -> None:
         raise InputError(f"--workers is {config.workers}, but --loader {config.loader} has none: leave it out")
     if config.recipe.network == "mlp" and config.width is not None:
         raise InputError(f"--width is {config.width}, but preset {config.preset} has no such width: leave it out")
+
+
+def check_samples(config: ResolvedConfig, shape: Sequence[int], images: int, processes: int) -> None:
+    """Check that the decoder's output for a step's importance samples, in fp32, is no more than the machine's memory.
+
+    Args:
+        config: of the run.
+        shape: (C, H, W) of an image.
+        images: their number.
+        processes: those that share a batch.
+    """
+    if config.samples is None:
+        return
+    rows = max(1, min(config.batch_size, images) // config.accumulate // processes)
+    check_fits(
+        rows * config.samples * math.prod(shape) * 4,
+        f"--samples {config.samples}: the decoder's output for {rows} images",
+        "give fewer --samples, a smaller --batch-size, or --accumulate the parts of a batch",
+    )
 
 
 def check_schedules(config: TrainConfig) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +16,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fastvae.utils.errors import InputError
+from fastvae.utils.machine import check_fits
 from fastvae.utils.terminal import complain
 
 from .rendezvous import BACKEND, private_folder
-from .world import read_ranks
+from .world import LostRankError, read_ranks
 
 _AGENT = "FASTVAE_AGENT_PID"
 TORCHRUN_VARIABLES = {
@@ -36,7 +38,10 @@ TORCHRUN_VARIABLES = {
 }
 # Seconds that signalled workers get to save a checkpoint; torchrun kills its own workers after 30.
 _GRACE = "25"
+_PROCESS = 200 << 20  # bytes that a process takes once it has imported torch, at least
 _PR_SET_PDEATHSIG = 1
+_LET_FIRST = 0.5  # seconds: the agent, which looks every 0.1 s, has to find the process that died before the others
+_PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 _WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -61,11 +66,13 @@ def launch(
         it), or 128 + N if this process got signal N.
 
     Raises:
-        InputError: `nproc` is below 1 or contradicts torchrun, as `max_restarts` may, or torchrun's environment
-            variables are malformed.
+        InputError: `nproc` is below 1, more than memory has room for, or contradicts torchrun, as `max_restarts` may,
+            or torchrun's environment variables are malformed.
     """
     if nproc is not None and nproc < 1:
         raise InputError(f"--nproc {nproc} is less than 1: give the number of processes, one for each GPU")
+    if nproc is not None:
+        check_fits(nproc * _PROCESS, f"--nproc {nproc:,}: starting torch in each", "use one for each GPU or core")
     ranks = read_ranks()
     size = ranks.size if ranks else 1
     if max_restarts and ranks is None:
@@ -73,8 +80,14 @@ def launch(
     if max_restarts and _AGENT not in os.environ:
         raise InputError(f"--max-restarts {max_restarts}, but torchrun started this: give it to torchrun instead")
     if nproc is None or nproc == size:
-        _follow_agent()
-        return main()
+        if not _follow_agent():
+            return main()
+        _tell_restart(max_restarts)
+        try:
+            return main()
+        except LostRankError:  # the agent tells of the process that died
+            time.sleep(_LET_FIRST)
+            return 1
     if size > 1:
         raise InputError(
             f"--nproc {nproc}, but torchrun started {size} processes: leave --nproc out, or use --nproc-per-node"
@@ -95,6 +108,7 @@ def _run_workers(nproc: int, command: list[str], max_restarts: int) -> int:
             rdzv_endpoint=str(folder),
             local_addr="localhost",  # the host's own name may not resolve
             max_restarts=max_restarts,
+            signals_to_handle=",".join(name for name in _PASSED_ON if not _is_ignored_hangup(name)),
             logs_specs=DefaultLogsSpecs(log_dir=str(folder)),  # a folder is mandatory, though nothing is logged there
         )
         # The agent expands ${local_rank} and $$ in arguments; these are literal.
@@ -110,8 +124,6 @@ def _run_workers(nproc: int, command: list[str], max_restarts: int) -> int:
             return 128 - int(failure.exitcode)
         except SignalException as error:
             return 128 + error.sigval
-        except KeyboardInterrupt:  # before the agent took over the signals
-            return 128 + signal.SIGINT
     return 0
 
 
@@ -126,8 +138,7 @@ def _agent_settings() -> Iterator[None]:
     if not (grace.isascii() and grace.isdecimal()):
         raise InputError(f"TORCH_ELASTIC_SHUTDOWN_TIMEOUT={grace!r} in the environment is no whole number of seconds")
     os.environ[_AGENT] = str(os.getpid())
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-    handlers = {number: signal.getsignal(number) for number in handled}
+    handlers = {number: signal.getsignal(number) for number in (signal.Signals[name] for name in _PASSED_ON)}
     # The agent's modules set the levels of their own loggers below this one: they can only be silenced here.
     logger = logging.getLogger("torch.distributed.elastic")
     propagate = logger.propagate
@@ -154,17 +165,33 @@ def _meaning(name: str) -> str:
     return f": {causes[name]}" if name in causes else ""
 
 
-def _follow_agent() -> None:
+def _is_ignored_hangup(name: str) -> bool:
+    """Return whether a signal is the SIGHUP that nohup has this process ignore."""
+    return name == "SIGHUP" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def _tell_restart(max_restarts: int) -> None:
+    """Say on rank 0 that the agent has started all processes again, since it says nothing itself."""
+    ranks = read_ranks()
+    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if count != "0" and ranks is not None and ranks.rank == 0:
+        complain(f"fastvae: a process has died: all {ranks.size} are started again ({count} of {max_restarts} times)")
+
+
+def _follow_agent() -> bool:
     """Have the kernel send this process SIGTERM when the agent that started it dies: a killed agent cannot.
+
+    Returns False, and does nothing, if no agent of fastvae's started this process.
 
     Raises:
         InputError: the environment names an agent that is not this process's parent.
     """
     agent = os.environ.pop(_AGENT, None)
     if agent is None:
-        return
+        return False
     if not agent.isdecimal() or "TORCHELASTIC_RUN_ID" not in os.environ:
         raise InputError(f"{_AGENT}={agent!r} in the environment was not set by fastvae's --nproc: unset it")
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(agent):  # dead already
         raise InputError(f"the process {agent} that started this one, by {_AGENT}, is gone: unset it, or start again")
+    return True

@@ -13,7 +13,7 @@ import torch
 from fastvae import backends
 from fastvae.ops.internal.arrive_and_wait import arrive_and_wait
 
-from .world import World
+from .world import LostRankError, World
 
 _MEMORY = Path("/dev/shm")
 _LINE = 64  # bytes of a cache line
@@ -70,7 +70,7 @@ class ShmAllReduce:
         self._meet()
 
     def _meet(self) -> None:
-        """Wait until all ranks are here. Raises RuntimeError if one of them has died."""
+        """Wait until all ranks are here. Raises LostRankError if one of them has died."""
         if not backends.has_native():
             self._world.barrier()
             return
@@ -78,7 +78,7 @@ class ShmAllReduce:
         while not arrive_and_wait(self._arrivals, self._world.rank, self._meetings, _PATIENCE):
             for rank, process in enumerate(self._processes):
                 if not _lives(process):
-                    raise RuntimeError(f"process {rank} of {self._world.size} has ended: this one stops too")
+                    raise LostRankError(f"process {rank} of {self._world.size} has ended: this one stops too")
 
 
 def _lives(process: int) -> bool:

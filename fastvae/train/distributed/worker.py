@@ -11,5 +11,9 @@ if __name__ == "__main__":
         del sys.path[0]
     import runpy
 
+    from fastvae._command import prepare
+
+    prepare()
+
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -20,6 +20,11 @@ from fastvae.utils.machine import cores
 from .rendezvous import join
 
 _MOST = 1 << 24  # the largest world size
+_LOST = ("by peer", "Broken pipe", "gloo", "NCCL")  # in torch's errors where a rank's connection breaks
+
+
+class LostRankError(RuntimeError):
+    """The end of another rank, which this one needs: its own message says why it ended."""
 
 
 @dataclass(frozen=True)
@@ -149,10 +154,12 @@ def open_world(device: str) -> Iterator[World]:
         ) from error
     try:
         yield world
-    except BaseException:
+    except BaseException as error:
         # NCCL's orderly shutdown waits for collectives which the other processes may never join.
         if place.type == "cuda" and dist.group.WORLD is not None:
             dist.group.WORLD.abort()
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST):
+            raise LostRankError(f"process {rank} of {size} stops, as another has ended ({reason(error)})") from error
         raise
     finally:
         dist.destroy_process_group()

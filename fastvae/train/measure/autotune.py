@@ -28,6 +28,7 @@ from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs, can_captur
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.step.copy_model import copy_model
+from fastvae.train.step.inductor import compiler_of
 from fastvae.utils.files import own_folder, read_json, write_text
 from fastvae.utils.machine import cache_folder, device_name
 from fastvae.utils.settings import marked
@@ -106,8 +107,9 @@ def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world
         return Choice(*candidates[0], {}, "asked for")
     batch = loader.fetch(0)
     key = _key(config, model, batch, loader, steps, world)
+    can_compile = not world.any(compiler_of(world.device) is None)
     known = _known(world.broadcast_object(_read().get(key) if world.is_rank_0 else None), precisions)
-    if known is not None:
+    if known is not None and (can_compile or known.execution != "compiled"):
         return known
 
     counted = dict[Candidate, tuple[torch.Tensor, torch.Tensor]]()
@@ -127,7 +129,7 @@ def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world
     left_out = tell_losses(losses, too_bad)
     times = {candidate: seconds for candidate, seconds in times.items() if candidate not in too_bad}
     fastest = _fastest(times)
-    if len(executions) > 1 and not config.deterministic and times[fastest] * steps > _WORTH_COMPILING:
+    if can_compile and len(executions) > 1 and not config.deterministic and times[fastest] * steps > _WORTH_COMPILING:
         compiled: Candidate = (fastest[0], "compiled")
         again = _time([fastest, compiled], turn, world)
         if again.keys() >= {fastest, compiled}:

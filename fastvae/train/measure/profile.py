@@ -200,8 +200,9 @@ def _print(profiling: Profiling, loop: Loop) -> None:
     ceiling = fastest_matmul(DTYPES[precision], loop.world.device)
     times = profiling.times()
     share = flops / times.seconds / ceiling.rate
+    doubt = ", in a slower moment, or convolutions saved some of the FLOPs counted" if share > 1 else ""
     loop.console.print(
         f"profile: {times.rate:,.0f} images/s at {100 * share:.1f} % of the FLOP ceiling "
         f"({flops / 1e9:.3g} GFLOP a step; {ceiling.rate / 1e12:.3g} TFLOP/s in {precision} products of "
-        f"{ceiling.side} x {ceiling.side}); {times}; trace of {profiling.traced} steps in {FILE}"
+        f"{ceiling.side} x {ceiling.side}{doubt}); {times}; trace of {profiling.traced} steps in {FILE}"
     )

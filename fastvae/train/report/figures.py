@@ -3,6 +3,7 @@
 Matplotlib, Pillow and torchvision take a second to import, so they are imported where a figure is drawn.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ def reconstruction_grid(images: Tensor, reconstructions: Tensor, columns: int = 
     """Arrange rows in pairs in a grid (3, H, W): images above, their reconstructions below."""
     real, reconstructed = (_displayable(batch).split(columns) for batch in (images, reconstructions))
     return _grid(torch.cat([row for pair in zip(real, reconstructed, strict=True) for row in pair]), columns)
+
+
+def grid_bytes(shape: Sequence[int]) -> int:
+    """Return the bytes that a grid takes for each of its images of ``shape`` (C, H, W), in fp32 RGB."""
+    factor = max(1, _TILE // max(shape[-2:]))
+    return 3 * math.prod(size * factor for size in shape[-2:]) * 4
 
 
 def write_image(grid: Tensor, path: Path) -> Path:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import own_folder, reason
 from fastvae.utils.isolation import safe_path
@@ -62,6 +64,36 @@ def compiling() -> Iterator[None]:
         os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
     with safe_path(by_variable=True):
         yield
+
+
+def compiler_of(device: torch.device) -> str | None:
+    """Return the path of the compiler that TorchInductor calls: C++ for a CPU, C for a GPU; None without one."""
+    names = [os.environ.get("CXX") or "g++"]
+    if device.type == "cuda":  # Triton's choice, for what launches its kernels
+        names = [os.environ.get("CC") or "gcc", "clang"]
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise InputError if --execution compiled has no compiler."""
+    if compiler_of(device) is None:
+        variable, package = ("CC", "gcc") if device.type == "cuda" else ("CXX", "g++")
+        raise InputError(
+            f"--execution compiled needs a compiler, but there is no {os.environ.get(variable) or package}: install "
+            f"{package} (apt-get install {package}), set {variable} to a compiler, or use --execution traced"
+        )
+
+
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """Turn any error of a compilation inside this context into InputError: compilers and torch raise all kinds."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(f"TorchInductor cannot compile the step ({said}): use --execution traced") from error
 
 
 def claim_shared() -> None:

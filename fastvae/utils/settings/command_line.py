@@ -1,23 +1,38 @@
 """Command line of a settings class: one flag for each setting, ``--help`` grouped by theme."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
+from fastvae.utils.errors import InputError
+from fastvae.utils.terminal import NARROWEST
+
 from .setting import FROM_PRESET, Setting, describe, types_of
+from .wrong_flags import fault_of, fault_of_command
 
 T = TypeVar("T")
 _GROUP = "group_"  # begins the names of the fields that hold a group
+_WITHOUT_BOX = str.maketrans(dict.fromkeys("╭╮╰╯│─", " "))
 _METAVARS = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
 
 
 def parse(cls: type[T], arguments: Sequence[str], *, program: str) -> T:
-    """Parse flags into an instance of ``cls``, whose docstring is the description. Exits as tyro does for bad ones."""
-    parsed: Any = tyro.cli(_nested(cls), args=arguments, prog=program)
+    """Parse flags into an instance of ``cls``, whose docstring is the description.
+
+    ``--help`` prints, and exits with status 0.
+
+    Raises:
+        InputError: a flag that is unknown, or has no value or a wrong one.
+    """
+    parsed = _by_tyro(_nested(cls), arguments, program, lambda: fault_of(cls, arguments, program))
     return _flat(cls, parsed, typed_in(cls, arguments))
 
 
@@ -32,13 +47,46 @@ def typed_in(cls: type, arguments: Sequence[str]) -> set[str]:
 def parse_command(
     commands: Mapping[str, type], arguments: Sequence[str], *, program: str, description: str | None
 ) -> Any:
-    """Parse a subcommand and its flags into an instance of the subcommand's class."""
+    """Parse a subcommand and its flags into an instance of the subcommand's class, as :func:`parse` does."""
     nested = {_nested(cls): cls for cls in commands.values()}
     subcommands = (Annotated[inner, tyro.conf.subcommand(name)] for name, inner in zip(commands, nested, strict=True))
     union: Any = Union
-    parsed: Any = tyro.cli(union[tuple(subcommands)], args=arguments, prog=program, description=description)
+    kind = union[tuple(subcommands)]
+    parsed = _by_tyro(kind, arguments, program, lambda: fault_of_command(commands, arguments, program), description)
     cls = nested[type(parsed)]
     return _flat(cls, parsed, set(describe(cls)))
+
+
+def _by_tyro(
+    kind: Any, arguments: Sequence[str], program: str, find: Callable[[], str | None], description: str | None = None
+) -> Any:
+    """Parse by tyro, but say in one line what is wrong: as ``find`` does, or in tyro's words without their box."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said), _wide_enough():
+            return tyro.cli(kind, args=arguments, prog=program, description=description)
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        words = " ".join(said.getvalue().translate(_WITHOUT_BOX).split())
+        raise InputError(find() or f"{words}; see {program} --help") from None
+
+
+@contextmanager
+def _wide_enough() -> Iterator[None]:
+    """Have tyro draw for 80 columns where a terminal says that it has next to none, in which its boxes have no room."""
+    if shutil.get_terminal_size().columns >= NARROWEST:
+        yield
+        return
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "80"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def _nested(cls: type) -> type:
@@ -67,7 +115,14 @@ def _flat(cls: type[T], parsed: Any, typed: set[str]) -> T:
     values: dict[str, Any] = {}
     for name, value in vars(parsed).items():
         values.update(vars(value) if name.startswith(_GROUP) else {name: value})
-    return cls(**{name: value for name, value in values.items() if name in typed})
+    return cls(**{name: _at_home(value) for name, value in values.items() if name in typed})
+
+
+def _at_home(value: Any) -> Any:
+    """Put the user's home folder in place of a leading ``~``, which a shell leaves alone in ``--out=~/run``."""
+    if isinstance(value, str | Path) and str(value).startswith("~"):
+        return type(value)(os.path.expanduser(value))
+    return value
 
 
 def _default_of(field: "dataclasses.Field[Any]") -> Any:

@@ -197,3 +197,9 @@ def test_an_epoch_that_was_followed_to_its_end_is_not_delivered_again():
     assert loader.state_dict() == {"epoch": 0, "step": 4}
     loader.set_epoch(1)
     assert len(list(loader)) == 4
+
+
+def test_a_batch_larger_than_all_images_takes_no_memory_for_itself():
+    loader = ResidentLoader(torch.arange(5).byte().view(5, 1, 1, 1), batch_size=10**12, seed=0, shuffle=False)
+    assert [batch.images.flatten().tolist() for batch in loader] == [[0, 1, 2, 3, 4]]
+    assert loader.full_steps_left() == 0

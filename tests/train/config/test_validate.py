@@ -18,7 +18,7 @@ BAD = {
     "beta": (["--beta", "-1"], r"--beta is -1.0: it must be a finite number, 0 or more"),
     "seed": (["--seed", "-1"], r"--seed is -1: it must be in \[0, 2\*\*63\)"),
     "objective": (["--objective", "gan"], r"gan"),
-    "binarize": (["--binarize", "maybe"], r"expected True, False or nothing, which is True, but got maybe"),
+    "binarize": (["--binarize", "maybe"], r"--binarize is a switch, but 'maybe' follows it: give it True or False"),
     "binarized gaussian": (
         ["--preset", "gaussian", "--binarize"],
         r"--binarize goes with a Bernoulli likelihood, but the model's is Gaussian: use --binarize False",
@@ -119,6 +119,17 @@ BAD = {
     ),
     "dali for arrays": (["--loader", "dali"], r"--loader dali (decodes JPEG, .*, but these images are an array|needs)"),
     "dali for a cache": (["--loader", "dali", "--cache", "c"], r"--loader dali decodes .*, but --cache c has them"),
+    "samples beyond memory": (
+        ["--objective", "iwae", "--samples", "1000000000000"],
+        r"--samples 1000000000000: the decoder's output for 128 images takes .* GB of memory, this machine has",
+    ),
+    "latents": (["--latent-dim", "10000000000000"], r"takes .* GB of memory, this machine has .*--latent-dim"),
+    "unknown": (["--lrr", "3"], r"error: there is no flag --lrr: did you mean --lr\?"),
+    "no number": (["--epochs", "abc"], r"error: --epochs is 'abc': give it a whole number"),
+    "compiled without a compiler": (
+        ["--execution", "compiled", "--device", "cpu"],
+        r"--execution compiled needs a compiler, but there is no .*install g\+\+.*, or use --execution traced",
+    ),
     "levels of a ladder": (
         ["--preset", "ladder", "--objective", "iwae"],
         r"preset ladder has two levels of latents, but --objective iwae takes one: use --objective elbo",
@@ -131,5 +142,7 @@ def test_bad_flags(case, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     if case == "no gpu":
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    if case == "compiled without a compiler":
+        monkeypatch.setenv("CXX", "/nonexistent/c++")
     flags, message = BAD[case]
-    assert_refused(tmp_path, flags, message, capsys, is_one_line=False)
+    assert_refused(tmp_path, flags, message, capsys)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvae.train.distributed.launch import launch
+from fastvae.train.distributed.launch import _is_ignored_hangup, launch
 from fastvae.utils.errors import InputError
 from fastvae.utils.machine import cores
 
@@ -71,6 +71,21 @@ def main():
 
 if __name__ == "__main__":
     sys.exit(launch(2, sys.argv[1:], main, module="worker"))
+"""
+RESTARTED = """
+import os, signal, sys
+from pathlib import Path
+from fastvae.train.distributed.launch import launch
+
+def main():
+    if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        signal.pause()
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(launch(2, sys.argv[1:], main, module="worker", max_restarts=3))
 """
 
 
@@ -193,10 +208,32 @@ def test_two_processes_agree(command: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_error_in_one_process_ends_the_other(tmp_path: Path) -> None:
-    status, _, _ = run(tmp_path, WORLD, str(tmp_path / "worker.py"), "fail")
+def test_an_error_in_one_process_ends_the_other_in_silence(tmp_path: Path) -> None:
+    status, _, errors = run(tmp_path, WORLD, str(tmp_path / "worker.py"), "fail")
 
-    assert status in {1, 7}  # 1 from the process that waited for it, if both are found at one look
+    assert (status, errors) == (7, "")  # the one that waited for it leaves the word to the agent
+
+
+@pytest.mark.slow
+def test_a_restart_is_told_in_a_line(tmp_path: Path) -> None:
+    status, _, errors = run(tmp_path, RESTARTED, str(tmp_path / "worker.py"))
+
+    assert (status, errors) == (0, "fastvae: a process has died: all 2 are started again (1 of 3 times)\n")
+
+
+def test_more_processes_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"--nproc 1,000,000,000: starting torch in each takes .* GB of memory"):
+        launch(10**9, [], lambda: 3)
+
+
+@pytest.mark.parametrize(("handler", "names"), [(signal.SIG_IGN, False), (signal.SIG_DFL, True)])
+def test_the_agent_minds_nohup(handler: signal.Handlers, names: bool) -> None:
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        assert _is_ignored_hangup("SIGHUP") is not names
+        assert not _is_ignored_hangup("SIGTERM")
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(("nproc", "size"), [(None, None), (1, None), (None, "1"), (1, "1"), (None, "4"), (4, "4")])

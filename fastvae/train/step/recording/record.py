@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fastvae.train.step.inductor import compiling
+from fastvae.train.step.inductor import compiling, faults_told
 from fastvae.train.step.passes.batch_matmuls import batch_matmuls
 from fastvae.train.step.passes.drop_ones import drop_ones
 from fastvae.train.step.passes.fuse_activations import fuse_activations
@@ -51,7 +51,7 @@ def _compiled(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any
     """
     from torch._inductor import compile as inductor  # noqa: PLC0415 -- it takes seconds to import, and few runs compile
 
-    with torch.no_grad(), warnings.catch_warnings(), compiling():
+    with torch.no_grad(), warnings.catch_warnings(), faults_told(), compiling():
         # torch 2.11 recommends TF32 for fp32 matmuls; --tf32 decides that.
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         function: Callable[..., Any] = inductor(graph, list[Any](inputs), _OPTIONS)

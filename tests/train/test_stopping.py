@@ -1,0 +1,196 @@
+"""Signals: save where there is something to save, end at once where there is not, with status 128 + the signal."""
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+import torch
+
+from fastvae.train import stopping
+from fastvae.train.cli import guarded
+from fastvae.train.config import TrainConfig
+from fastvae.train.distributed.world import LostRankError, World
+from fastvae.train.engine import Engine
+from fastvae.train.step.loss import StepLoss
+from fastvae.train.stopping import Interrupt, Stopped, Stopping, stops_raised
+
+STOPS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+ALONE = World(0, 0, 1, torch.device("cpu"))
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_command_ends_with_the_signals_status(number, capsys):
+    assert guarded(lambda: send(number) or time.sleep(5)) == 128 + number
+    assert capsys.readouterr() == ("", "")
+
+
+def test_more_signals_do_not_interrupt_the_ending():
+    ended = []
+
+    def work():
+        try:
+            send(signal.SIGINT)
+        finally:
+            send(signal.SIGTERM)
+            send(signal.SIGINT)
+            ended.append(True)
+        return 0
+
+    before = [signal.getsignal(number) for number in STOPS]
+    assert guarded(work) == 130
+    assert ended
+    assert [signal.getsignal(number) for number in STOPS] == before
+
+
+def test_after_some_seconds_a_signal_ends_it_in_any_case(monkeypatch):
+    exits = []
+    monkeypatch.setattr(stopping, "_UNWINDING", -1.0)
+    monkeypatch.setattr(os, "_exit", exits.append)
+    with suppress(Stopped), stops_raised():
+        try:
+            send(signal.SIGINT)
+        finally:
+            send(signal.SIGTERM)
+    assert exits == [143]
+
+
+def test_nohup_is_minded():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stops_raised(), Interrupt() as interrupt:
+            interrupt.hold_back()
+            send(signal.SIGHUP)
+        assert interrupt.signal is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_other_threads_have_no_handlers():
+    found = []
+
+    def work():
+        with stops_raised(), Interrupt():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+def test_before_the_end_of_a_step_it_is_raised_and_then_noted():
+    with Interrupt(), pytest.raises(Stopped):
+        send(signal.SIGTERM)
+    with Interrupt() as interrupt:
+        decides = Stopping(TrainConfig(), ALONE, interrupt)
+        assert not decides.ends_after(1)
+        send(signal.SIGTERM)
+        send(signal.SIGINT)
+        assert decides.ends_after(2)
+        assert decides.by_signal
+    assert decides.status == 143
+
+
+class Two(World):
+    """Two ranks, of which the other one says something."""
+
+    others = torch.zeros(5, dtype=torch.float64)
+    asked = 0
+
+    def all_reduce(self, tensor):
+        Two.asked += 1
+        tensor += self.others
+
+
+def test_two_ranks_ask_each_other_every_two_seconds(monkeypatch):
+    world = Two(0, 0, 2, torch.device("cpu"))
+    clock = [100.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: clock[0])
+    decides = Stopping(TrainConfig(), world, Interrupt())
+    Two.asked = 0
+    clock[0] += 60  # compiling
+    assert not decides.ends_after(1)
+    assert Two.asked == 1
+    asked_at = []
+    for step in range(2, 120):
+        clock[0] += 0.01
+        Two.others = torch.tensor([0, 0, 0, 0, clock[0] - decides._since], dtype=torch.float64)
+        before = Two.asked
+        assert not decides.ends_after(step)
+        asked_at += [step] if Two.asked > before else []
+    assert asked_at == [2, 52, 102]  # quick steps: every 50
+    for step in range(120, 200):
+        clock[0] += 1.0
+        Two.others = torch.tensor([0, 0, 0, 0, clock[0] - decides._since], dtype=torch.float64)
+        before = Two.asked
+        decides.ends_after(step)
+        asked_at += [step] if Two.asked > before else []
+    assert [b - a for a, b in zip(asked_at[-10:], asked_at[-9:], strict=False)] == [2] * 9  # slow ones: every 2 s
+    Two.others = torch.tensor([0, 0, 1, 0, 1.0], dtype=torch.float64)  # SIGTERM, to the other rank alone
+    assert any(decides.ends_after(step) for step in range(200, 203))
+    assert decides.status == 143
+
+
+def test_the_time_budget_is_common(monkeypatch):
+    decides = Stopping(TrainConfig(time_budget=1e9), Two(0, 0, 2, torch.device("cpu")), Interrupt())
+    Two.others = torch.tensor([0, 0, 0, 1, 0.0], dtype=torch.float64)
+    assert decides.ends_after(1)
+    assert not decides.by_signal
+
+
+def test_a_signal_ends_an_evaluation_which_is_made_again(train, metrics, monkeypatch):
+    whole = train("--epochs", "2", out="whole")[1]
+    evaluate = Engine.evaluate
+
+    def interrupted(self, batches, epoch):
+        send(signal.SIGTERM)
+        return evaluate(self, batches, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "evaluate", interrupted)
+        status, parts = train("--epochs", "2", out="parts")
+    assert status == 143
+    assert [path.name for path in (parts / "checkpoints").glob("step*")] == ["step-000000012.safetensors"]
+    assert not (parts / "metrics.jsonl").exists() or metrics(parts) == []
+    assert train("--epochs", "2", "--resume", out="parts")[0] == 0
+    terms = ("epoch", "step", "split", "loss", "nll", "kl")
+    assert [[line[t] for t in terms] for line in metrics(parts)] == [
+        [line[t] for t in terms] for line in metrics(whole)
+    ]
+
+
+def test_a_signal_in_the_first_step_ends_it_at_once(train, monkeypatch, capsys):
+    def compiling(*_):
+        send(signal.SIGHUP)
+        raise AssertionError("went on")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StepLoss, "forward", compiling)
+        status, folder = train("--epochs", "2")
+    assert status == 129
+    assert "stopped by SIGHUP at step 0, nothing is lost" in capsys.readouterr().out
+    assert not list((folder / "checkpoints").glob("step*"))
+    assert train("--epochs", "1", "--resume")[0] == 0
+
+
+def test_memory_that_runs_out_is_one_line(capsys):
+    assert guarded(lambda: torch.empty(1 << 50) and 0) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fastvae: error: out of memory: 4,503,599.63 GB were asked for, this machine has ")
+    assert error.count("\n") == 1
+
+
+def test_another_rank_that_ended_is_one_line(capsys):
+    def work():
+        raise LostRankError("process 1 of 2 has ended: this one stops too")
+
+    assert guarded(work) == 1
+    assert capsys.readouterr().err == "fastvae: error: process 1 of 2 has ended: this one stops too\n"

@@ -1,0 +1,75 @@
+"""A command line that cannot be parsed is one line, which names the flag, what it needs, and the nearest known name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from fastvae.utils.errors import InputError
+from fastvae.utils.settings import REQUIRED, setting
+from fastvae.utils.settings.command_line import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wall:
+    """Paint a wall."""
+
+    wall: Path = setting(REQUIRED, positional=True, metavar="WALL", help="The wall to paint.")
+    coats: int | None = setting(None, help="Number of coats.")
+    speed: float = setting(1.0, help="Speed.")
+    colour: Literal["red", "green"] = setting("red", help="Colour.")
+    dry: bool | None = setting(None, help="Let it dry.")
+    noisy: bool = setting(False, help="Sing.")
+    options: dict[str, float] = setting({}, help="More.")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("w --coat 2", "there is no flag --coat: did you mean --coats?"),
+        ("w --xyzzy=2", "there is no flag --xyzzy: paint --help lists all of them"),
+        ("w --coats many", "--coats is 'many': give it a whole number"),
+        ("w --coats=1.5", "--coats is '1.5': give it a whole number"),
+        ("w --speed fast", "--speed is 'fast': give it a number"),
+        ("w --coats", "--coats has no value: give it a whole number"),
+        ("w --coats 2 3", "--coats has 2 values, '2 3': give it a whole number"),
+        ("w --colour blue", "--colour is 'blue': give it one of red, green"),
+        ("w --dry maybe", "--dry is a switch, but 'maybe' follows it: give it True or False"),
+        ("w --noisy yes", "--noisy is a switch, but 'yes' follows it: leave it out"),
+        ("w v", "'v' belongs to no flag: leave it out, or see paint --help"),
+        ("--coats 2", "WALL is missing: the wall to paint; see paint --help"),
+        ("", "WALL is missing: the wall to paint; see paint --help"),
+        ("w --coats \x1b[31m", r"--coats is '\x1b[31m': give it a whole number"),
+        ("w --options a", "; see paint --help"),  # tyro's words
+    ],
+)
+def test_one_line(flags, message):
+    with pytest.raises(InputError) as refusal:
+        parse(Wall, flags.split(), program="paint")
+    said = str(refusal.value)
+    assert message in said
+    assert said.isprintable()
+    assert not set(said) & set("│╭╰─")
+
+
+@pytest.mark.parametrize(
+    "flags", ["w --coats None", "--coats 2 w", "w --dry", "w --dry False", "w --no-noisy", "--coats=2 w"]
+)
+def test_right_ones_are_none_of_its_business(flags):
+    assert parse(Wall, flags.split(), program="paint").wall == Path("w")
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse(Wall, ["~/wall"], program="paint").wall == Path("/home/me/wall")
+    assert parse(Wall, ["a~/wall"], program="paint").wall == Path("a~/wall")
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "7"])
+def test_help_in_a_terminal_without_columns(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit) as end:
+        parse(Wall, ["--help"], program="paint")
+    assert end.value.code == 0
+    assert "Number of coats." in capsys.readouterr().out
