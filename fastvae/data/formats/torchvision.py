@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from fastvae.data.sources.decoded import upright
 from fastvae.data.sources.folders import user_folder
 from fastvae.data.sources.source import EncodedPictures
 from fastvae.utils.errors import InputError
@@ -36,10 +37,8 @@ class TorchvisionPictures:
         return len(self._dataset)
 
     def encoded(self, index: int) -> bytes:
-        from PIL import ImageOps  # noqa: PLC0415 -- few data sets need it
-
         with only_regular_files():
-            picture = ImageOps.exif_transpose(self._dataset[index][0])
+            picture = upright(self._dataset[index][0])
         if picture.mode not in ("L", "RGB"):
             picture = picture.convert("RGB")
         data = BytesIO()
