@@ -181,7 +181,7 @@ def _jpeg_without_metadata(content: bytes) -> bytes:
         segment = content[place : place + 2 + size]
         is_label = segment[1] == 0xFE or 0xE0 <= segment[1] <= 0xEF
         # Adobe's names the colour space; the orientation is in Exif's, which may be broken.
-        is_needed = segment[4:9] == b"Adobe" and size >= 14 or segment[4:8] == b"Exif"
+        is_needed = (segment[4:9] == b"Adobe" and size >= 14) or segment[4:8] == b"Exif"
         if not is_label or is_needed:
             kept.append(segment)
         place += 2 + size

@@ -11,6 +11,8 @@ from PIL import Image
 
 from fastvae.data.sources.decoded import DecodedSource, without_metadata
 
+pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # by Pillow
+
 COLOURS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
 
 
