@@ -58,7 +58,7 @@ class VAE(nn.Module):
         self.latent_shape = (latent_shape,) if isinstance(latent_shape, int) else latent_shape
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``(mu, logvar)``, each (B, latent...), of pixels (B, ...): floats in [0, 1], or uint8 read as x/255.
+        """Return ``(mu, logvar)``, each (B, latent...), of pixels (B, ...): floats in [0, 1], bool or uint8 (x/255).
 
         Raises:
             ValueError: the encoder returns one tensor that cannot be split in two.
@@ -122,4 +122,4 @@ class VAE(nn.Module):
         if x.is_floating_point():
             return x
         dtype = next(self.parameters()).dtype
-        return x.to(dtype) / 255
+        return x.to(dtype) if x.dtype == torch.bool else x.to(dtype) / 255

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastvae.data.sources.tensor import without_rounding
 from fastvae.data.sources.unpacking_limits import as_input_error
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_regular, reason
@@ -107,7 +108,7 @@ def as_images(array: NDArray[Any]) -> NDArray[Any]:
 def as_pixels(label: str, array: NDArray[Any]) -> Tensor:
     """Return an array as a uint8 or fp32 tensor, without a copy where it has that type.
 
-    bool becomes 0 and 255, and any floating-point type becomes fp32.
+    bool becomes 0 and 255, and any floating-point type becomes fp32, by :func:`.without_rounding`.
 
     Raises:
         InputError: it has pixels that are NaN or infinite as fp32.
@@ -124,4 +125,4 @@ def as_pixels(label: str, array: NDArray[Any]) -> Tensor:
             f"{label}: has pixels that are NaN or infinite as float32 (they span [{low:g}, {high:g}]): "
             "clean them, with numpy.nan_to_num for one"
         )
-    return pixels
+    return without_rounding(pixels)
