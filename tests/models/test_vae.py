@@ -98,6 +98,6 @@ def test_a_likelihood_object_is_taken_as_it_is():
 
 
 def test_a_mask_is_encoded_as_zeros_and_ones():
-    vae = VAE(nn.Linear(6, 4), nn.Linear(2, 6))
+    vae = fastvae.VAE(nn.Linear(6, 4), nn.Linear(2, 6))
     mask = torch.rand(5, 6) > 0.5
     assert torch.equal(vae.encode(mask)[0], vae.encode(mask.float())[0])
