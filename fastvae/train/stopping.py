@@ -1,8 +1,10 @@
 """Early ends of a run: a signal, a limit, a test loss that no longer improves, a callback."""
 
 import signal
+import threading
 import time
 from types import FrameType, TracebackType
+from typing import Any
 
 from .checkpoint.best import Best
 from .config import TrainConfig
@@ -19,9 +21,12 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
-        self._previous = {number: signal.signal(number, self._note) for number in self._SIGNALS}
+        # Python lets the main thread alone set handlers: a run in another thread is not stopped by signals.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in self._SIGNALS}
         return self
 
     def __exit__(

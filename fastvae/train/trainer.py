@@ -1,12 +1,13 @@
 """The trainer for your own model."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from torch import Tensor
-
-from fastvae.data import Dataset, Source
-from fastvae.data.datasets.dataset import dataset_of_tensors
+from fastvae.data import Dataset
+from fastvae.data.datasets.own import own_dataset, path_name
+from fastvae.data.open import read_size
 from fastvae.models import VAE
 from fastvae.utils.errors import InputError
 
@@ -20,9 +21,12 @@ class Trainer:
 
     Args:
         model: the VAE; its weights are trained in place.
-        data: a :class:`fastvae.data.Dataset`; a pair of tensors for training and testing, (N, C, H, W) each, uint8
-            (read as x/255) or fp32; one such tensor, of which every tenth image is for testing; or a name or file, as
-            ``--data`` takes it.
+        data: a name or a path, as ``--data`` takes it; a :class:`fastvae.data.Dataset`; or images, of which every
+            tenth is for testing, or a pair of them for training and testing. Images are an array of numpy or a tensor,
+            (N, C, H, W), (N, H, W), (N, D) or an array (N, H, W, C), of uint8 (read as x/255), bool or floats; a list
+            of images or of pictures' paths; a map-style data set of torch's; or a DataLoader, whose data set is read in
+            an order of the run's own. Labels, in a tuple with the images or with each item, are left out.
+            :func:`fastvae.data.datasets.own.own_dataset` has the details.
         config: the settings, one field for each flag. Its preset decides what it leaves open (optimiser, schedule,
             batch size, epochs, binarization), but not the network.
         callbacks: called with a :class:`fastvae.train.EpochEnd` at the end of each epoch; a true result ends the run.
@@ -56,7 +60,7 @@ class Trainer:
     def __init__(
         self,
         model: VAE,
-        data: Dataset | Tensor | Source | tuple[Tensor | Source, Tensor | Source] | str,
+        data: Any,
         config: TrainConfig | None = None,
         *,
         callbacks: Sequence[Callback] = (),
@@ -69,10 +73,15 @@ class Trainer:
         self.callbacks = callbacks
         self.quiet = quiet
         self._dataset: Dataset | None = None
-        if isinstance(data, str):
-            self.config = replace(self.config, data=data)
+        if isinstance(data, (str, os.PathLike)):
+            self.config = replace(self.config, data=path_name(data))
         else:
-            self._dataset = data if isinstance(data, Dataset) else dataset_of_tensors(data)
+            self._dataset = own_dataset(
+                data,
+                size=read_size(self.config),
+                channels=self.config.channels,
+                on_bad=self.config.on_bad_image,
+            )
             self.config = replace(self.config, data=self._dataset.name)
 
     def fit(self) -> Outcome:

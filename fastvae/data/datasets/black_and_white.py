@@ -12,7 +12,7 @@ from fastvae.data.sources.source import Source
 from fastvae.data.sources.tensor import TensorSource
 from fastvae.utils.errors import InputError
 
-_PART = 1000  # images looked at together
+_PART = 64  # images looked at together
 _PICTURES = 16  # pictures that are decoded to look at, at most
 
 
