@@ -28,7 +28,8 @@ class VAE(nn.Module):
             along dimension 1.
         decoder: maps z (B, latent...) to logits ("bernoulli") or means ("gaussian") in the shape of the pixels.
         likelihood: "bernoulli", "gaussian", or a :class:`fastvae.nn.Likelihood`.
-        latent_shape: the shape of one z, which only :meth:`sample` needs.
+        latent_shape: the shape of one z, which only :meth:`sample` needs. :class:`fastvae.Trainer` sets it to what the
+            encoder gives, if it is left out.
 
     Attributes:
         levels: number of levels of latents. Objectives that draw latents themselves support one level only.

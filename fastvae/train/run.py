@@ -32,7 +32,7 @@ from .config import ResolvedConfig, SettledConfig
 from .config.resume_check import check_resumable
 from .config.validate import check_parallel
 from .distributed.world import World, open_world
-from .inputs import check_own_pixels, check_pixels, deliver, open_data
+from .inputs import check_own_pixels, check_pixels, check_sizes, deliver, open_data
 from .loop import Loop
 from .measure import autotune
 from .measure.profile import FILE, Profiling, profiled
@@ -97,6 +97,7 @@ def run(
             model = _build(config, dataset, world.device)
         else:
             check_own_pixels(model.likelihood, dataset)
+            check_sizes(model, dataset, world.device)
         if config.binarize:
             check_binarize(dataset, model.likelihood)
         loaders = deliver(config, dataset, world)
