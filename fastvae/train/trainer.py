@@ -1,6 +1,7 @@
 """The trainer for your own model."""
 
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,10 @@ from fastvae.utils.errors import InputError
 from .config import TrainConfig, resolve
 from .report.epoch_end import Callback
 from .run import Outcome, run
+
+# Held by the run of this process that trains: torch's generators and flags, and the recording of a step, belong to the
+# whole process, so that runs in two threads would draw from one another's generators. A callback may start a run.
+_ALONE = threading.RLock()
 
 
 class Trainer:
@@ -34,6 +39,9 @@ class Trainer:
 
     Raises:
         InputError: settings or data do not fit; one line with the values and the remedy. It is a ValueError.
+
+    Runs in threads of one process train one after another, each as if it were alone. Signals stop only a run in the
+    main thread. In a notebook, or a process of somebody else's pool, nothing is different.
 
     To train on several processes, start the script with torchrun: each process trains on its share of the global batch.
 
@@ -86,4 +94,5 @@ class Trainer:
 
     def fit(self) -> Outcome:
         """Train until the last epoch, or until something ends the run. Returns how it ended, and the test loss."""
-        return run(self.config, model=self.model, dataset=self._dataset, callbacks=self.callbacks, quiet=self.quiet)
+        with _ALONE:
+            return run(self.config, model=self.model, dataset=self._dataset, callbacks=self.callbacks, quiet=self.quiet)

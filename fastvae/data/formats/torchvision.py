@@ -12,13 +12,13 @@ from typing import Any
 from fastvae.data.sources.decoded import upright
 from fastvae.data.sources.folders import user_folder
 from fastvae.data.sources.source import EncodedPictures
+from fastvae.data.sources.split import TESTING
 from fastvae.utils.errors import InputError
 
 from .checks.regular_files import only_regular_files
 from .checks.torchvision_files import check_packed
 
 PREFIX = "torchvision:"
-_TESTS = ("test", "val", "valid")  # names of the split for testing; the first that the class knows
 
 
 class TorchvisionPictures:
@@ -78,7 +78,7 @@ def read_torchvision(name: str, data_dir: Path | None) -> tuple[EncodedPictures,
     check_packed(kind, make, folder)
     if "train" in parameters:
         return _open(name, make, folder, "train", [True]), _open(name, make, folder, "train", [False])
-    return _open(name, make, folder, "split", ["train"]), _open(name, make, folder, "split", _TESTS)
+    return _open(name, make, folder, "split", ["train"]), _open(name, make, folder, "split", TESTING)
 
 
 def _open(name: str, make: Any, folder: Path, keyword: str, values: Sequence[str | bool]) -> TorchvisionPictures:

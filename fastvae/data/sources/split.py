@@ -1,7 +1,8 @@
 """Splits: the names that people give them, and that of images in one set: every tenth is for testing."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ _INDEX = 34  # bytes of memory for each image: its number in an array and in a s
 Index = NDArray[np.int64]
 
 
+@lru_cache(maxsize=1 << 16)  # a folder's name comes once for each of its pictures
 def split_of(name: str) -> int | None:
     """Return which split a name is of: 0 for training, the place in :data:`TESTING` from 1 on, or None for neither.
 
@@ -34,6 +36,40 @@ def split_of(name: str) -> int | None:
     """
     words = [word for word in re.findall("[a-z]+", name.lower()) if word not in _FILLERS]
     return _RANKS.get(words[0]) if len(words) == 1 else None
+
+
+def split_of_words(name: str) -> int | None:
+    """Return which split a longer name is of, one of whose words is a split's, as :func:`split_of` does.
+
+    >>> [split_of_words(name) for name in ("imagenet-train-000.tar", "cc3m_val.tar", "train-test.tar", "trains.tar")]
+    [0, 3, None, None]
+    """
+    found = {_RANKS[word] for word in re.findall("[a-z]+", name.lower()) if word in _RANKS}
+    return found.pop() if len(found) == 1 else None
+
+
+def choose_splits(ranks: Iterable[int | None], label: str, what: str) -> int | None:
+    """Return which split for testing is taken, by the ranks of :func:`split_of`; None where all is one set.
+
+    Args:
+        ranks: those of all parts: folders, archives or arrays.
+        label: what holds them, for people. what: what one of them is called.
+
+    Raises:
+        InputError: parts for testing beside others, none of which is for training: they would be trained on.
+    """
+    found = set(ranks)
+    held_out = sorted(rank for rank in found if rank)
+    if not held_out:
+        return None
+    if 0 in found:
+        return held_out[0]
+    if len(found) == 1:
+        return None  # a test split alone was asked for by its name
+    raise InputError(
+        f"{label}: has {what} named {TESTING[held_out[0] - 1]}, but none named train, which leaves open what is for "
+        "training: rename that to train, or give the one that is wanted"
+    )
 
 
 def numbers(count: int, label: str) -> Index:
