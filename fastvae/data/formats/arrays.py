@@ -170,9 +170,9 @@ def choose_arrays(label: str, arrays: Mapping[str, ArrayKind], remedy: str) -> t
     """Choose the names of two arrays, for training and for testing, or of the one with all images.
 
     They are ``x_train`` and ``x_test``, ``train`` and ``test``, ``train_images`` and ``test_images``; or two that could
-    be images, by the words in their names (:func:`.split_of_words`: ``train/images`` and ``Validation/images``, say); or
-    ``images``, or the only array that could be images: (N, H, W), (N, C, H, W) or (N, H, W, C) of uint8, bool or floats.
-    One line of the log says so where that one is a split for testing.
+    be images, by the words in their names (:func:`.split_of_words`), as ``train/images`` and ``Validation/images``; or
+    ``images``, or the only array that could be images: (N, H, W), (N, C, H, W) or (N, H, W, C) of uint8, bool or
+    floats. One line of the log says so where that one is a split for testing.
 
     Args:
         label: the file's name. remedy: what the user can do if no array or several could hold images.
@@ -184,8 +184,8 @@ def choose_arrays(label: str, arrays: Mapping[str, ArrayKind], remedy: str) -> t
         if all(name in arrays for name in pair):
             return pair
     likely = tuple(name for name, array in arrays.items() if _is_likely(array))
-    if pair := _pair_by_words(arrays, likely):
-        return pair
+    if found := _pair_by_words(arrays, likely):
+        return found
     if "images" in arrays:
         return ("images",)
     if len(likely) == 1:

@@ -59,8 +59,8 @@ def is_saved(path: Path) -> bool:
 def read_saved(path: Path) -> tuple[EncodedPictures, EncodedPictures]:
     """Open training and test pictures in a folder that ``save_to_disk`` of a Dataset or a DatasetDict wrote.
 
-    The splits are those for training and for testing by their names (:func:`.split_of`); if there is one set alone, every
-    tenth picture is for testing. Only Arrow files are read: no loading script is ever run.
+    The splits are those for training and for testing by their names (:func:`.split_of`); if there is one set alone,
+    every tenth picture is for testing. Only Arrow files are read: no loading script is ever run.
 
     Raises:
         InputError: ``datasets`` is not installed, the folder is damaged, or has no such splits or no pictures.

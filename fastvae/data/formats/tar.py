@@ -155,9 +155,9 @@ def _members(path: Path) -> Iterator[tuple[bytes, int, int]]:
                     "unpack it to a plain .tar, which is hardly larger"
                 )
         file.seek(0)
-        begin: int | None = 0
-        while begin is not None:  # an archive after another, which ``cat`` has joined
-            file.seek(begin)
+        start: int | None = 0
+        while start is not None:  # an archive after another, which ``cat`` has joined
+            file.seek(start)
             headers = _Headers(file)
             with tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:") as archive:
                 while (member := archive.next()) is not None:
@@ -175,8 +175,8 @@ def _members(path: Path) -> Iterator[tuple[bytes, int, int]]:
             file.seek(end)
             if file.read(_BLOCK) != bytes(_BLOCK):  # the mark of the end; tarfile accepts any end
                 raise InputError(f"{path}: is truncated or damaged at byte {end}: {remedy}")
-            begin = _next_archive(file)
-            place = max(place, begin or 0)
+            start = _next_archive(file)
+            place = max(place, start or 0)
 
 
 def _next_archive(file: BinaryIO) -> int | None:
