@@ -20,7 +20,7 @@ from torch.utils.data import (
     random_split,
 )
 
-from fastvae.data import TensorSource
+from fastvae.data import DataConfig, TensorSource, open_dataset
 from fastvae.data.datasets import own
 from fastvae.data.datasets.own import own_dataset, path_name
 from fastvae.data.sources.decoded import DecodedSource
@@ -235,3 +235,11 @@ def test_a_path_object_is_never_a_named_data_set():
     assert path_name("digits") == "digits"
     assert path_name(Path("digits")) == "./digits"
     assert path_name(Path("/a/b.npy")) == "/a/b.npy"
+
+
+def test_a_cache_of_images_that_no_file_tells_apart_is_refused(refuses, tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "IN_MEMORY", 0)
+    config = DataConfig(cache=tmp_path / "cache")
+    with refuses("your images come from Python", "leave out cache"):
+        open_dataset(config, own_dataset(Items(list(IMAGES))))
+    assert open_dataset(config, own_dataset(IMAGES)).train.shape == (18, 1, 6, 8)
