@@ -1,15 +1,19 @@
 """The images that the settings name, opened: read or found, resized, and decoded into a cache where one is wanted."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
+from fastvae.utils.errors import InputError
 from fastvae.utils.machine import cores
 
 from .config import DataConfig
+from .datasets.black_and_white import black_and_white
 from .datasets.dataset import Dataset
 from .datasets.load import load
 from .sources.cache_key import cache_key, folder_name
 from .sources.decode_cache import open_cache
+from .sources.decoded import DecodedSource
 from .sources.resize import resized
 from .sources.source import Source
 from .sources.tensor import TensorSource
@@ -36,11 +40,13 @@ def open_dataset(
     >>> open_dataset(DataConfig(data="digits", image_size=16)).shape
     (1, 16, 16)
     """
-    size = _read_size(config)
+    size = read_size(config)
     if own is None:
         dataset = load(config.data, config.data_dir, size=size, channels=config.channels, on_bad=config.on_bad_image)
     else:
-        dataset = replace(own, train=resized(own.train, size), test=resized(own.test, size))
+        train, test = (resized(split, size) for split in black_and_white(own.train, own.test, own.name))
+        dataset = replace(own, train=train, test=test)
+        _check_cache(config, dataset)
     if config.crop == "random":
         dataset = replace(dataset, crop=config.image_size)
     if channels_last:
@@ -59,11 +65,20 @@ def cached(config: DataConfig, dataset: Dataset, *, show_progress: bool = False)
     )
 
 
-def _read_size(config: DataConfig) -> int | None:
+def read_size(config: DataConfig) -> int | None:
     """Return the side that images are read at: a random crop is cut out of images that are larger by 1/7."""
     if config.image_size is None or config.crop == "center":
         return config.image_size
     return -(-config.image_size * 8 // 7)
+
+
+def _check_cache(config: DataConfig, own: Dataset) -> None:
+    """Refuse a cache of images that no file tells apart from others of the same number and size."""
+    kinds = (TensorSource, DecodedSource)
+    if config.cache is not None and not isinstance(own.train, kinds) and not os.path.exists(own.name):
+        raise InputError(
+            f"cache keeps images that are read from files, but {own.name} come from Python: leave out cache"
+        )
 
 
 def _cached(config: DataConfig, cache: Path, split: str, source: Source, show_progress: bool) -> Source:

@@ -16,6 +16,13 @@ _LOGVAR = -4.0  # of posteriors before training: a standard deviation of 0.14
 _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 
 
+def _fitting(side: int, direction: int) -> int:
+    """Return the next side, from one on, that can be halved until it is between 4 and 7."""
+    while side % (1 << max(0, side.bit_length() - 3)):  # three leading bits are 4 to 7
+        side += direction
+    return side
+
+
 def levels(side: int) -> int:
     """Return how often a side can be halved until it is between 4 and 7. Raises ValueError if it cannot.
 
@@ -23,10 +30,12 @@ def levels(side: int) -> int:
     [2, 3, 3, 4, 6]
     """
     count = 0
+    given = side
     while side >= 2 * _SMALLEST:
         if side % 2:
             raise ValueError(
-                f"an image's side is halved until it is 4 to 7, but {side} is odd on the way: use 28 or 64"
+                f"an image's side is halved until it is 4 to 7, but of {given}, {side} is odd on the way: use "
+                f"--image-size {_fitting(given, -1)} or {_fitting(given, 1)}"
             )
         side //= 2
         count += 1

@@ -31,7 +31,8 @@ class VAE(nn.Module):
             along dimension 1.
         decoder: maps z (B, latent...) to logits ("bernoulli") or means ("gaussian") in the shape of the pixels.
         likelihood: "bernoulli", "gaussian", or a :class:`fastvae.nn.Likelihood`.
-        latent_shape: the shape of one z, which only :meth:`sample` needs.
+        latent_shape: the shape of one z, which only :meth:`sample` needs. :class:`fastvae.Trainer` sets it to what the
+            encoder gives, if it is left out.
 
     Attributes:
         levels: number of levels of latents. Objectives that draw latents themselves support one level only.
@@ -61,7 +62,7 @@ class VAE(nn.Module):
         self.latent_shape = (latent_shape,) if isinstance(latent_shape, int) else latent_shape
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``(mu, logvar)``, each (B, latent...), of pixels (B, ...): floats in [0, 1], or uint8 read as x/255.
+        """Return ``(mu, logvar)``, each (B, latent...), of pixels (B, ...): floats in [0, 1], bool or uint8 (x/255).
 
         Raises:
             ValueError: the encoder returns one tensor that cannot be split in two.
@@ -137,4 +138,4 @@ class VAE(nn.Module):
         if x.is_floating_point():
             return x
         dtype = next(self.parameters()).dtype
-        return x.to(dtype) / 255
+        return x.to(dtype) if x.dtype == torch.bool else x.to(dtype) / 255

@@ -12,6 +12,8 @@ from . import _library
 Reduction = Literal["batchmean", "sum", "none"]
 REDUCTIONS = {"none": 0, "sum": 1, "batchmean": 2}  # the codes that the kernels know; csrc/operator.h has the same
 
+ROUNDING = 1e-5  # by so much floats may leave [0, 1]: a resize in fp32 gives 1.0000002, a grey level is 4e-3
+
 _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -77,10 +79,12 @@ def pixels(name: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tenso
 
 
 def _pixel_target(target: Tensor, dtype: torch.dtype) -> Tensor:
+    if target.dtype == torch.bool:
+        target = _black_and_white(target)
     if target.dtype not in (torch.uint8, *_FLOATING):
         raise TypeError(
-            f"target must be uint8 (0..255, read as x/255) or a floating type, not {target.dtype}: "
-            "convert it with .to(torch.uint8) or .float()"
+            f"target must be uint8 (0..255, read as x/255), bool or a floating type, not {target.dtype}: "
+            "convert it with .to(torch.uint8) if its pixels are 0..255, or with .float() if they are in [0, 1]"
         )
     if target.requires_grad:
         raise ValueError("target requires a gradient, but the likelihood has none for it: pass target.detach()")
@@ -126,13 +130,21 @@ def last_layer(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tens
     return hidden, _pixel_target(target.reshape(outputs), hidden.dtype)
 
 
-def eight_bits(target: Tensor) -> None:
-    """Check that a target is 8-bit pixels."""
+def eight_bits(target: Tensor) -> Tensor:
+    """Return a target of 8-bit pixels as it is, and one of bool as 0 and 255; refuse others."""
+    if target.dtype == torch.bool:
+        return _black_and_white(target)
     if target.dtype != torch.uint8:
         raise TypeError(
             f"target must be uint8 (0..255), the pixels of a discrete likelihood, not {target.dtype}: "
             "pass the images as they were read"
         )
+    return target
+
+
+def _black_and_white(target: Tensor) -> Tensor:
+    """Return a bool target as uint8: 0 and 255, which every backend reads as exactly 0 and 1."""
+    return target.to(torch.uint8) * 255
 
 
 def _readable(target: Tensor) -> bool:
@@ -146,14 +158,20 @@ def _readable(target: Tensor) -> bool:
 
 
 def unit_interval(target: Tensor) -> None:
-    """Check that Bernoulli targets are in [0, 1]."""
+    """Check that Bernoulli targets are in [0, 1], up to rounding: 1e-5, or two eps of a narrow type.
+
+    A target a little outside is read as it is, on every device: the loss is linear in it.
+    """
     if not (target.is_floating_point() and _readable(target) and target.numel()):
         return
     low, high = (bound.item() for bound in torch.aminmax(target))
-    if low < 0 or high > 1:
+    margin = max(ROUNDING, 2 * torch.finfo(target.dtype).eps)
+    if low < -margin or high > 1 + margin:
+        remedy = "divide 8-bit pixels by 255, or pass them as uint8"
+        if low < 0 or high <= 1.5:
+            remedy = "leave out the normalisation to mean and deviation, or use a Gaussian likelihood"
         raise ValueError(
-            f"target spans [{low:g}, {high:g}], but a Bernoulli likelihood needs pixels in [0, 1]: "
-            "leave out the normalisation to mean and deviation, or use a Gaussian likelihood"
+            f"target spans [{low:.9g}, {high:.9g}], but a Bernoulli likelihood needs pixels in [0, 1]: {remedy}"
         )
 
 
@@ -165,6 +183,8 @@ def _one_device(name: str, tensor: Tensor, target: Tensor) -> None:
 def classes(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Check logits (B, K, ...) and class indices (B, ...); return both dense."""
     _floating("logits", logits)
+    if target.dtype == torch.bool:  # a mask
+        target = target.to(torch.uint8)
     if target.dtype not in (torch.uint8, torch.int64):
         raise TypeError(f"target must be class indices in uint8 or int64, not {target.dtype}: convert it with .long()")
     if logits.ndim < 2 or (logits.shape[0], *logits.shape[2:]) != tuple(target.shape):
@@ -187,7 +207,7 @@ def classes(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def mixture(parameters: Tensor, target: Tensor, mixtures: int) -> tuple[Tensor, Tensor]:
     """Check the parameters of a mixture of logistics and its 8-bit target (B, C, ...); return both dense."""
     _floating("parameters", parameters)
-    eight_bits(target)
+    target = eight_bits(target)
     if mixtures < 1:
         raise ValueError(f"mixtures must be at least 1, not {mixtures}")
     if target.ndim < 2 or target.shape[1] not in (1, 3):

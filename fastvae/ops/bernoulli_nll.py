@@ -30,7 +30,7 @@ def bernoulli_nll(
 
     Args:
         logits: (B, ...) fp32, bf16, fp16 or fp64; any strides.
-        target: same shape; uint8 (0..255, read as x/255) or floating in [0, 1].
+        target: same shape; uint8 (0..255, read as x/255), bool, or floating in [0, 1].
         binarize: draw the pixels of a uint8 target black or white, white with probability x/255, by this key: dynamic
             binarisation (Burda et al. 2016, section 5), inside the pass. The same as a target of
             ``binarize.binarize(target)``. The key of the latents may be used, whose noise is independent of it.
@@ -43,7 +43,8 @@ def bernoulli_nll(
         The loss in fp32 (fp64 for fp64), summed in a fixed order: the same call gives the same bits.
 
     Raises:
-        ValueError: shapes or devices differ, a float target on the CPU leaves [0, 1], or an option is unknown.
+        ValueError: shapes or devices differ, a float target on the CPU leaves [0, 1] by more than 1e-5 (rounding), or
+            an option is unknown.
         TypeError: an unsupported dtype, or a floating target to binarize.
 
     An infinite or NaN logit gives an infinite or NaN loss. Differentiating twice raises a RuntimeError; the
@@ -55,7 +56,7 @@ def bernoulli_nll(
     >>> round(loss.item(), 4)
     10.4343
     """
-    if binarize is not None and target.dtype != torch.uint8:
+    if binarize is not None and target.dtype not in (torch.uint8, torch.bool):
         raise TypeError(
             f"target must be uint8 (0..255) to be binarized, not {target.dtype}: pass the pixels themselves"
         )

@@ -29,7 +29,8 @@ def categorical_nll(
     Args:
         logits: (B, K, ...) fp32, bf16, fp16 or fp64, the K classes in dimension 1, as in
             ``torch.nn.functional.cross_entropy``; any strides.
-        target: (B, ...) class indices 0..K-1, uint8 (an 8-bit image as it is, for K = 256) or int64.
+        target: (B, ...) class indices 0..K-1, uint8 (an 8-bit image as it is, for K = 256),
+            int64, or bool for the classes 0 and 1.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradient; a number, or a 0-d tensor read on the device
             (torch.compile does not recompile when it changes).

@@ -28,7 +28,7 @@ def continuous_bernoulli_nll(
 
     Args:
         logits: (B, ...) fp32, bf16, fp16 or fp64; any strides.
-        target: same shape; uint8 (0..255, read as x/255) or floating in [0, 1].
+        target: same shape; uint8 (0..255, read as x/255), bool, or floating in [0, 1].
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradient; a number, or a 0-d tensor read on the device
             (torch.compile does not recompile when it changes).
@@ -38,7 +38,8 @@ def continuous_bernoulli_nll(
         The loss in fp32 (fp64 for fp64), summed in a fixed order: the same call gives the same bits.
 
     Raises:
-        ValueError: shapes or devices differ, a float target on the CPU leaves [0, 1], or an option is unknown.
+        ValueError: shapes or devices differ, a float target on the CPU leaves [0, 1] by more than 1e-5 (rounding), or
+            an option is unknown.
         TypeError: an unsupported dtype.
 
     A density, so the loss may be negative. An infinite or NaN logit gives an infinite or NaN loss. Differentiating

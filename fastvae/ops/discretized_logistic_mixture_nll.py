@@ -35,7 +35,7 @@ def discretized_logistic_mixture_nll(
             turn: M mixture logits (pi is their softmax); C * M means, those of channel 0 first; C * M log-scales
             (log s), in that order too; and for C = 3 the coefficients, M from red to green, M from red to blue,
             M from green to blue.
-        target: (B, C, ...) uint8, with C = 1 or 3.
+        target: (B, C, ...) uint8, or bool for black and white, with C = 1 or 3.
         mixtures: M, the number of components.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradient; a number, or a 0-d tensor read on the device

@@ -32,7 +32,7 @@ def discretized_logistic_nll(
         mean: (B, ...) in units of pixels read as x/255; fp32, bf16, fp16 or fp64; any strides.
         log_scale: log of the logistic's scale, in the same units; same shape and type. (For a network that works in
             pixels scaled to [-1, 1], pass ``(mean + 1) / 2`` and ``log_scale - log 2``.)
-        target: same shape, uint8.
+        target: same shape, uint8, or bool for black and white.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device
             (torch.compile does not recompile when it changes).
@@ -54,7 +54,7 @@ def discretized_logistic_nll(
     >>> round(nll.item(), 4)  # a bin of 1/255 where the density is near e**3 / 4
     3.9281
     """
-    _check.eight_bits(target)
+    target = _check.eight_bits(target)
     mean, target = _check.pixels("mean", mean, target)
     log_scale, _ = _check.pixels("log_scale", log_scale, target)
     _check.same_dtype("mean", mean, "log_scale", log_scale)

@@ -37,7 +37,7 @@ def gaussian_logvar_nll(
     Args:
         mean: (B, ...) fp32, bf16, fp16 or fp64; any strides.
         logvar: log of the variance: same shape and type as ``mean``, or 0-d, of any floating type.
-        target: the shape of ``mean``; uint8 (0..255, read as x/255) or floating.
+        target: the shape of ``mean``; uint8 (0..255, read as x/255), bool, or floating.
         full: add the constant in brackets.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         weight: a factor folded into loss and gradients; a number, or a 0-d tensor read on the device

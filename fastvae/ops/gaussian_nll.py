@@ -30,7 +30,7 @@ def gaussian_nll(
 
     Args:
         mean: (B, ...) fp32, bf16, fp16 or fp64; any strides.
-        target: same shape; uint8 (0..255, read as x/255) or floating.
+        target: same shape; uint8 (0..255, read as x/255), bool, or floating.
         variance: sigma squared, a positive finite number.
         full: add the constant in brackets, as ``torch.nn.GaussianNLLLoss`` does under the same name.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).

@@ -32,7 +32,7 @@ def laplace_nll(
 
     Args:
         location: (B, ...) fp32, bf16, fp16 or fp64; any strides.
-        target: same shape; uint8 (0..255, read as x/255) or floating.
+        target: same shape; uint8 (0..255, read as x/255), bool, or floating.
         scale: b, a positive finite number.
         full: add the constant in brackets.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).

@@ -37,7 +37,7 @@ def linear_bernoulli_nll(
         hidden: (B, H) fp32, bf16, fp16 or fp64; the last layer's input. Under autocast, of any type but fp64.
         weight: (O, H), of the same type as hidden (under autocast: any but fp64), as ``torch.nn.Linear.weight``.
         bias: (O,), likewise, or None.
-        target: (B, O), or (B, ...) with O elements a row; uint8 (0..255, read as x/255) or floating in [0, 1].
+        target: (B, O), or (B, ...) with O elements a row; uint8 (0..255, read as x/255), bool, or floating in [0, 1].
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).
         loss_weight: a factor folded into loss and gradients, called ``weight`` in the other operations (here that is
             the layer's); a number, or a 0-d tensor read on the device (torch.compile does not recompile when it
@@ -49,7 +49,8 @@ def linear_bernoulli_nll(
         bits as often as torch's matrix products give the same bits.
 
     Raises:
-        ValueError: shapes or devices differ, a float target on the CPU leaves [0, 1], or an option is unknown.
+        ValueError: shapes or devices differ, a float target on the CPU leaves [0, 1] by more than 1e-5 (rounding), or
+            an option is unknown.
         TypeError: an unsupported dtype, or two that differ outside autocast.
 
     For reduction "none", for fp16 and for a second backward the products are computed once more in backward. An

@@ -38,7 +38,7 @@ def linear_gaussian_nll(
         hidden: (B, H) fp32, bf16, fp16 or fp64; the last layer's input. Under autocast, of any type but fp64.
         weight: (O, H), of the same type as hidden (under autocast: any but fp64), as ``torch.nn.Linear.weight``.
         bias: (O,), likewise, or None.
-        target: (B, O), or (B, ...) with O elements a row; uint8 (0..255, read as x/255) or floating.
+        target: (B, O), or (B, ...) with O elements a row; uint8 (0..255, read as x/255), bool, or floating.
         variance: sigma squared, a positive finite number.
         full: add the constant in brackets, as ``torch.nn.GaussianNLLLoss`` does under the same name.
         reduction: "batchmean" (sum over events, mean over the batch), "sum", or "none" (shape (B,)).

@@ -33,7 +33,7 @@ def optimal_gaussian_nll(
 
     Args:
         mean: (B, ...) fp32, bf16, fp16 or fp64; any strides.
-        target: same shape; uint8 (0..255, read as x/255) or floating.
+        target: same shape; uint8 (0..255, read as x/255), bool, or floating.
         full: add the constant in brackets.
         reduction: "batchmean" (per sample), or "sum" (times B). A variance that the batch shares has no value per
             sample.

@@ -9,12 +9,22 @@ from fastvae.data.datasets.fingerprint import fingerprint
 from fastvae.data.datasets.located import check_there
 from fastvae.data.open import cached
 from fastvae.models import PRESETS
-from fastvae.nn import Categorical, DiscretizedLogistic, DiscretizedLogisticMixture, Likelihood
+from fastvae.nn import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Likelihood,
+)  # fmt: skip
 from fastvae.utils.errors import InputError
 
 from .binarize import with_test_drawn
 from .config import ResolvedConfig, TrainConfig
 from .distributed.world import World, read_ranks
+
+_NORMALISED = 1.5  # float pixels that lie within [0, this] are some scaling's, larger ones are levels of grey
+_EIGHT_BITS = 255
 
 
 def open_data(config: TrainConfig, world: World, own: Dataset | None = None) -> tuple[Dataset, str | None]:
@@ -41,13 +51,33 @@ def open_data(config: TrainConfig, world: World, own: Dataset | None = None) -> 
 
 
 def check_pixels(preset: str, dataset: Dataset) -> None:
-    """Raise InputError for pixels that the preset's likelihood does not allow."""
+    """Raise InputError for pixels that the preset's networks and likelihood do not allow: all need [0, 1]."""
+    kind = PRESETS[preset].likelihood
+    has = {"bernoulli": "a Bernoulli likelihood", "gaussian": "a Gaussian whose mean is a sigmoid"}
+    if kind in has:
+        _check_unit_interval(dataset, f"preset {preset} has {has[kind]}")
+
+
+def check_own_pixels(likelihood: Likelihood, dataset: Dataset) -> None:
+    """Raise InputError for pixels that the likelihood of a model of the user's own does not allow."""
+    if isinstance(likelihood, (Bernoulli, ContinuousBernoulli)):
+        _check_unit_interval(dataset, "the model has a Bernoulli likelihood")
+
+
+def _check_unit_interval(dataset: Dataset, because: str) -> None:
     low, high = dataset.span
-    if PRESETS[preset].likelihood == "bernoulli" and (low < 0 or high > 1):
-        raise InputError(
-            f"{dataset.name} has pixels in [{low:g}, {high:g}], but preset {preset} has a Bernoulli likelihood, "
-            "which needs [0, 1]: leave out the normalisation, or use --preset gaussian"
-        )
+    if low >= 0 and high <= 1:
+        return
+    if low >= 0 and high > _NORMALISED:
+        remedy = "divide them by 255, or save them as uint8, which is read as x/255"
+        if high > _EIGHT_BITS:
+            remedy = f"divide them by the highest that there can be (65535 for 16 bits), or by {high:g}"
+    else:
+        remedy = f"leave out the normalisation, or undo it: (x - ({low:.6g})) / {high - low:.6g}"
+    raise InputError(
+        f"{dataset.name} has {str(dataset.train.dtype).removeprefix('torch.')} pixels in [{low:.9g}, {high:.9g}], but "
+        f"{because}, which needs [0, 1]: {remedy}"
+    )
 
 
 def check_depth(dataset: Dataset, likelihood: Likelihood) -> None:

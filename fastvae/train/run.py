@@ -5,7 +5,7 @@ import shlex
 import signal
 import statistics
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -31,11 +31,10 @@ from .config import Origin, ResolvedConfig, SettledConfig, TrainConfig
 from .config.validate import check_samples
 from .distributed import coupled_rows
 from .distributed.world import World, open_world
-from .inputs import check_depth, check_pixels, deliver, open_data
+from .inputs import check_depth, check_own_pixels, check_pixels, deliver, open_data
 from .loop import Loop
 from .measure import autotune
 from .measure.profile import FILE, Profiling, profiled
-from .own_model import check_last_batch, prepared
 from .report.bound import describe_bound
 from .report.epoch_end import Callback
 from .report.figures import reconstruction_grid, sample_grid, write_curves, write_image
@@ -44,6 +43,8 @@ from .report.progress import table, trained
 from .report.run_folder import RunFolder, description_of
 from .start.begin import Beginning, begin
 from .start.initial_weights import load_initial
+from .start.model_sizes import sizes_told
+from .start.own_model import check_last_batch, prepared
 from .step.evaluate import eval_mode
 from .step.inductor import check_compiler
 from .step.loss import SAMPLE_STREAM
@@ -134,7 +135,8 @@ def run(
                         changes=start.history(),
                     )
                 )  # fmt: skip
-        status = _fit(loop, profiling, own, dataset, told, start.path)
+        with sizes_told(model, dataset, loop) if own.model else nullcontext():
+            status = _fit(loop, profiling, own, dataset, told, start.path)
     return Outcome(status, loop.test, start.path, loop.startup_s)
 
 
@@ -150,6 +152,8 @@ def _ready(start: Beginning, model: VAE | None, dataset: Dataset, world: World) 
     if model is None:
         check_pixels(start.config.preset, dataset)
         model = _build(start.config, dataset, world.device)
+    else:
+        check_own_pixels(model.likelihood, dataset)
     check_depth(dataset, model.likelihood)
     if start.config.binarize:
         check_binarize(dataset, model.likelihood)
@@ -276,6 +280,9 @@ def _figures(loop: Loop) -> tuple[Tensor, Tensor]:
     images = loop.test_loader.first(32)
     noise = Noise(loop.config.seed, stream=SAMPLE_STREAM, device=loop.world.device)
     with loop.engine.using_result() as model, eval_mode(model):
+        if model.latent_shape is None:  # a model that was not run before the first step
+            with torch.no_grad():
+                model.latent_shape = tuple(model.encode(images[:1])[0].shape[1:])
         return sample_grid(model.sample(64, noise)), reconstruction_grid(images, model.reconstruct(images))
 
 

@@ -1,11 +1,13 @@
 """The trainer for your own model."""
 
+import os
+import threading
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor
-
-from fastvae.data import Dataset, Source
-from fastvae.data.datasets.dataset import dataset_of_tensors
+from fastvae.data import Dataset
+from fastvae.data.datasets.own import own_dataset, path_name
+from fastvae.data.open import read_size
 from fastvae.models import VAE
 from fastvae.utils.errors import InputError
 from fastvae.utils.settings import changed, in_words_of_caller
@@ -15,15 +17,22 @@ from .config.resolve import with_folder
 from .report.epoch_end import Callback
 from .run import Outcome, run
 
+# Held by the run of this process that trains: torch's generators and flags, and the recording of a step, belong to the
+# whole process, so that runs in two threads would draw from one another's generators. A callback may start a run.
+_ALONE = threading.RLock()
+
 
 class Trainer:
     """Train a VAE with any encoder and decoder as ``fastvae train`` trains a preset: fused, timed, saved, resumable.
 
     Args:
         model: the VAE; its weights are trained in place.
-        data: a :class:`fastvae.data.Dataset`; a pair of tensors for training and testing, (N, C, H, W) each, uint8
-            (read as x/255) or fp32; one such tensor, of which every tenth image is for testing; or a name or file, as
-            ``--data`` takes it.
+        data: a name or a path, as ``--data`` takes it; a :class:`fastvae.data.Dataset`; or images, of which every
+            tenth is for testing, or a pair of them for training and testing. Images are an array of numpy or a tensor,
+            (N, C, H, W), (N, H, W), (N, D) or an array (N, H, W, C), of uint8 (read as x/255), bool or floats; a list
+            of images or of pictures' paths; a map-style data set of torch's; or a DataLoader, whose data set is read in
+            an order of the run's own. Labels, in a tuple with the images or with each item, are left out.
+            :func:`fastvae.data.datasets.own.own_dataset` has the details.
         config: the settings, one field for each flag. Its preset decides what it leaves open (optimiser, schedule,
             batch size, epochs, binarization), but not the network.
         callbacks: called with a :class:`fastvae.train.EpochEnd` at the end of each epoch; a true result ends the run.
@@ -31,6 +40,9 @@ class Trainer:
 
     Raises:
         InputError: settings or data do not fit; one line with the values and the remedy. It is a ValueError.
+
+    Runs in threads of one process train one after another, each as if it were alone. Signals stop only a run in the
+    main thread. In a notebook, or a process of somebody else's pool, nothing is different.
 
     To train on several processes, start the script with torchrun: each process trains on its share of the global batch.
 
@@ -57,7 +69,7 @@ class Trainer:
     def __init__(
         self,
         model: VAE,
-        data: Dataset | Tensor | Source | tuple[Tensor | Source, Tensor | Source] | str,
+        data: Any,
         config: TrainConfig | None = None,
         *,
         callbacks: Sequence[Callback] = (),
@@ -77,12 +89,18 @@ class Trainer:
         self.callbacks = callbacks
         self.quiet = quiet
         self._dataset: Dataset | None = None
-        if isinstance(data, str):
-            self.config = changed(self.config, type(self.config), given=["data"], data=data)
+        if isinstance(data, (str, os.PathLike)):
+            self.config = changed(self.config, type(self.config), given=["data"], data=path_name(data))
         else:
-            self._dataset = data if isinstance(data, Dataset) else dataset_of_tensors(data)
+            self._dataset = own_dataset(
+                data,
+                size=read_size(self.config),
+                channels=self.config.channels,
+                on_bad=self.config.on_bad_image,
+            )
             self.config = changed(self.config, type(self.config), given=["data"], data=self._dataset.name)
 
     def fit(self) -> Outcome:
         """Train until the last epoch, or until something ends the run. Returns how it ended, and the test loss."""
-        return run(self.config, model=self.model, dataset=self._dataset, callbacks=self.callbacks, quiet=self.quiet)
+        with _ALONE:
+            return run(self.config, model=self.model, dataset=self._dataset, callbacks=self.callbacks, quiet=self.quiet)

@@ -62,13 +62,13 @@ def test_processes_share_each_batch():
 
 
 def test_images_of_ones_own_are_resized_and_cropped():
-    own = Dataset("mine", torch.zeros(6, 1, 10, 10).byte(), torch.ones(2, 1, 10, 10).byte())
+    own = Dataset("mine", torch.zeros(6, 1, 10, 10).byte(), torch.full((2, 1, 10, 10), 7).byte())
     config = DataConfig(image_size=7, crop="random", flip=True)
     dataset = open_dataset(config, own)
     assert (dataset.name, dataset.train.shape, dataset.shape) == ("mine", (6, 1, 8, 8), (1, 7, 7))
     loaders = make_loaders(config, dataset, batch_size=4, seed=0)
     assert [tuple(batch.images.shape) for batch in loaders.train] == [(4, 1, 7, 7), (2, 1, 7, 7)]
-    assert torch.equal(next(iter(loaders.test)).images, torch.ones(2, 1, 7, 7).byte())
+    assert torch.equal(next(iter(loaders.test)).images, torch.full((2, 1, 7, 7), 7).byte())
 
 
 def test_channels_last_is_asked_for_in_one_place():

@@ -190,7 +190,13 @@ def test_other_objectives_than_the_elbo_refuse_a_ladder(name):
 
 @pytest.mark.parametrize(
     ("shape", "words"),
-    [((1, 30, 30), "15 is odd on the way"), ((1, 3, 3), "at least 4 pixels"), ((2, 32, 32), "1 or 3 channels")],
+    [
+        ((1, 30, 30), "of 30, 15 is odd on the way: use --image-size 28 or 32"),
+        ((3, 100, 100), "25 is odd on the way: use --image-size 96 or 112"),
+        ((3, 250, 250), "use --image-size 224 or 256"),
+        ((1, 3, 3), "at least 4 pixels"),
+        ((2, 32, 32), "1 or 3 channels"),
+    ],
 )
 def test_what_cannot_be_halved_or_mixed_is_refused(shape, words):
     with pytest.raises(ValueError, match=words):

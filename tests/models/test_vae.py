@@ -95,3 +95,9 @@ def test_bad_parts_are_named():
 def test_a_likelihood_object_is_taken_as_it_is():
     likelihood = Gaussian(variance=0.1)
     assert fastvae.VAE(TwoHeads(), nn.Linear(2, 6), likelihood).likelihood is likelihood
+
+
+def test_a_mask_is_encoded_as_zeros_and_ones():
+    vae = fastvae.VAE(nn.Linear(6, 4), nn.Linear(2, 6))
+    mask = torch.rand(5, 6) > 0.5
+    assert torch.equal(vae.encode(mask)[0], vae.encode(mask.float())[0])

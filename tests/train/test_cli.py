@@ -110,8 +110,8 @@ def test_out_is_a_file(tmp_path, capsys):
 def test_normalised_pixels(tmp_path, capsys):
     np.save(tmp_path / "normal.npy", np.random.default_rng(0).normal(size=(40, 4, 4)).astype("float32"))
     flags = ["--data", str(tmp_path / "normal.npy"), "--out", str(tmp_path / "run"), "--epochs", "1"]
-    refused(flags, r"pixels in \[-.*Bernoulli.*leave out the normalisation, or use --preset gaussian", capsys)
-    assert main([*flags, "--preset", "gaussian"]) == 0
+    refused(flags, r"pixels in \[-.*Bernoulli.*leave out the normalisation, or undo it", capsys)
+    refused([*flags, "--preset", "gaussian"], r"a Gaussian whose mean is a sigmoid, which needs \[0, 1\]", capsys)
 
 
 def test_pixels_that_are_no_bytes_are_not_binarized(tmp_path, capsys):

@@ -10,12 +10,14 @@ from pictures import photographs
 from safetensors.torch import load_file
 
 from fastvae.cli import run as fastvae
+from fastvae.data import Dataset
 from fastvae.evaluate.saved_run import SavedRun
 from fastvae.models import build
+from fastvae.nn import Bernoulli, ContinuousBernoulli, Gaussian
 from fastvae.train.cli import main
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.distributed.world import World
-from fastvae.train.inputs import deliver, open_data
+from fastvae.train.inputs import check_own_pixels, check_pixels, deliver, open_data
 from fastvae.utils.errors import InputError
 
 FLAGS = (
@@ -136,3 +138,27 @@ def test_a_loader_that_cannot_be_is_one_line_in_every_process(folder):
     world = World(0, 0, 1, torch.device("cpu"))
     with pytest.raises(InputError, match="--loader dali decodes"):
         deliver(config, open_data(config, world)[0], world)
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "remedy"),
+    [
+        (255, 0, r"float32 pixels in \[0, 255\].*: divide them by 255, or save them as uint8"),
+        (65535, 0, r"pixels in \[0, 65535\].*: divide them by the highest that there can be"),
+        (2, -1, r"pixels in \[-1, 1\].*: leave out the normalisation, or undo it: \(x - \(-1\)\) / 2"),
+        (1.001, 0, r"pixels in \[0, 1.00100005\].*: leave out"),  # the numbers that are shown differ
+    ],
+)
+def test_floats_outside_of_the_unit_interval_are_named_with_a_remedy_that_helps(scale, shift, remedy):
+    images = torch.linspace(0, 1, 16).view(1, 1, 4, 4).repeat(4, 1, 1, 1) * scale + shift
+    dataset = Dataset("mine", images, images)
+    for preset in ("classic", "gaussian"):
+        with pytest.raises(InputError, match=remedy):
+            check_pixels(preset, dataset)
+    for likelihood in (Bernoulli(), ContinuousBernoulli()):
+        with pytest.raises(InputError, match=remedy):
+            check_own_pixels(likelihood, dataset)
+    check_own_pixels(Gaussian(), dataset)  # its decoder may put out anything
+    fine = Dataset("mine", images.clamp(0, 1), images.clamp(0, 1))
+    check_pixels("classic", fine)
+    check_own_pixels(Bernoulli(), fine)

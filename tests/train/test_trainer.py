@@ -1,11 +1,17 @@
 """A model of one's own through fastvae.Trainer: the engine, the folder and the exact resume of the command."""
 
 import json
+import multiprocessing
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import fastvae
 from fastvae.data import Dataset, load
@@ -142,3 +148,42 @@ def test_data_that_do_not_fit(data, message, config):
 def test_processes_are_torchruns(config):
     with pytest.raises(InputError, match="nproc is 4"):
         Trainer(own_model(), Dataset("x", *[torch.zeros(2, 1, 8, 8)] * 2), config(nproc=4))
+
+
+def test_it_trains_in_threads_as_it_does_alone(config):
+    """Several at once: models with dropout draw from torch's one generator, and a step is recorded by one at a time."""
+    images = load("digits").train[:128]
+    alone = [Trainer(own_model(), images, config("alone", epochs=1), quiet=True).fit().test]
+    before = signal.getsignal(signal.SIGINT)
+    models = [own_model() for _ in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        runs = [
+            threads.submit(Trainer(model, images, config(f"run{place}", epochs=1), quiet=True).fit)
+            for place, model in enumerate(models)
+        ]
+        assert [run.result().test for run in runs] == alone * 3
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def _fit_in_a_pool(folder):
+    settings = TrainConfig(out=folder, batch_size=64, autotune=False, device="cpu", epochs=1)
+    return Trainer(own_model(), load("digits").train[:128], settings, quiet=True).fit().test.loss
+
+
+@pytest.mark.slow
+def test_it_trains_in_a_process_of_a_pool(config):
+    """In a daemon, which may not have children of its own."""
+    alone = Trainer(own_model(), load("digits").train[:128], config("alone", epochs=1), quiet=True).fit().test.loss
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(_fit_in_a_pool, [str(config("pooled").out)]) == [alone]
+
+
+@pytest.mark.parametrize("kind", [Path, str, np.asarray, list, TensorDataset, DataLoader])
+def test_it_trains_on_what_people_have(config, tmp_path, kind):
+    images = load("digits").train[:100]
+    np.save(tmp_path / "digits.npy", images.numpy())
+    alone = Trainer(own_model(), images, config("alone", epochs=1), quiet=True).fit()
+    given = kind(tmp_path / "digits.npy") if kind in (Path, str) else kind(images)
+    if kind is DataLoader:
+        given = DataLoader(TensorDataset(images, torch.arange(100)), batch_size=7)
+    assert Trainer(own_model(), given, config("given", epochs=1), quiet=True).fit().test == alone.test

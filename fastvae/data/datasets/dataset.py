@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from fastvae.data.sources.source import Source
-from fastvae.data.sources.split import train_test_indices
-from fastvae.data.sources.tensor import TensorSource, as_source, in_memory
-from fastvae.utils.errors import InputError
+from fastvae.data.sources.tensor import TensorSource, as_source
 
 _PART = 1000  # images looked at together
 
@@ -66,43 +64,6 @@ class Dataset:
             for source in (self.train, self.test)
         )
         return replace(self, train=train, test=test)
-
-
-def dataset_of_tensors(
-    images: Tensor | Source | tuple[Tensor | Source, Tensor | Source], name: str = "your images"
-) -> Dataset:
-    """Return a data set of images in memory: a pair for training and testing, or one set, split by tenths.
-
-    Args:
-        images: (N, C, H, W) each, uint8 or fp32; of one set, every tenth image is for testing. A source is read into
-            memory.
-        name: what they are called, for people.
-
-    Raises:
-        InputError: a tensor has another type or shape, the two differ, or there are too few images to split.
-    """
-    if not isinstance(images, (tuple, list)):
-        whole = in_memory(images)
-        _check(whole, "the images")
-        train_index, test_index = (torch.from_numpy(index) for index in train_test_indices(len(whole), name))
-        return Dataset(name, whole[train_index], whole[test_index])
-    train, test = (in_memory(split) for split in images)
-    _check(train, "the images for training")
-    _check(test, "the images for testing")
-    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
-        raise InputError(
-            f"the images for training are {train.dtype} of shape {tuple(train.shape)}, those for testing {test.dtype} "
-            f"of {tuple(test.shape)}: both need one type and one (C, H, W)"
-        )
-    return Dataset(name, train, test)
-
-
-def _check(images: Tensor, label: str) -> None:
-    if images.ndim != 4 or len(images) == 0 or images.dtype not in (torch.uint8, torch.float32):
-        raise InputError(
-            f"{label} are {images.dtype} of shape {tuple(images.shape)}, but must be uint8 or float32 of shape "
-            "(N, C, H, W) with N >= 1"
-        )
 
 
 def _parts(source: Source) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ from fastvae.data.sources.tensor import TensorSource
 from fastvae.utils.errors import InputError
 
 from . import cifar, digits, mnist
+from .black_and_white import black_and_white
 from .dataset import Dataset
 
 NAMES = ("digits", *mnist.CLASSES, "cifar10")
@@ -58,7 +59,10 @@ def load(
         raise InputError(
             f"unknown data set {name!r}: choose {', '.join(NAMES)}, or the path of a folder of pictures or of a file"
         )
-    train, test = (as_one_size(split, name, size, channels, on_bad) for split in found)
+    if isinstance(found[0], EncodedPictures):
+        train, test = (as_one_size(split, name, size, channels, on_bad) for split in found)
+        return Dataset(name, *black_and_white(train, test, name))
+    train, test = (resized(split, size) for split in black_and_white(*found, name))
     return Dataset(name, train, test)
 
 

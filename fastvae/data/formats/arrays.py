@@ -16,12 +16,13 @@ from typing_extensions import Self
 
 from fastvae.data.sources.memmap import check_length, check_whole
 from fastvae.data.sources.source import Source
-from fastvae.data.sources.split import Index, numbers, train_test_indices
+from fastvae.data.sources.split import Index, numbers, split_of, split_of_words, train_test_indices
 from fastvae.data.sources.tensor import TensorSource
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import descriptor_of
 
 from . import npy
+from .file_names import warn
 
 # Bytes of both splits together, up to which they are read into memory; larger ones stay in their file.
 IN_MEMORY = 1 << 30
@@ -168,8 +169,10 @@ class ArrayKind(Protocol):
 def choose_arrays(label: str, arrays: Mapping[str, ArrayKind], remedy: str) -> tuple[str, ...]:
     """Choose the names of two arrays, for training and for testing, or of the one with all images.
 
-    They are ``x_train`` and ``x_test``, ``train`` and ``test``, ``train_images`` and ``test_images``, or ``images``, or
-    the only array that could be images: (N, H, W), (N, C, H, W) or (N, H, W, C) of uint8, bool or floats.
+    They are ``x_train`` and ``x_test``, ``train`` and ``test``, ``train_images`` and ``test_images``; or two that could
+    be images, by the words in their names (:func:`.split_of_words`), as ``train/images`` and ``Validation/images``; or
+    ``images``, or the only array that could be images: (N, H, W), (N, C, H, W) or (N, H, W, C) of uint8, bool or
+    floats. One line of the log says so where that one is a split for testing.
 
     Args:
         label: the file's name. remedy: what the user can do if no array or several could hold images.
@@ -180,16 +183,35 @@ def choose_arrays(label: str, arrays: Mapping[str, ArrayKind], remedy: str) -> t
     for pair in _PAIRS:
         if all(name in arrays for name in pair):
             return pair
+    likely = tuple(name for name, array in arrays.items() if _is_likely(array))
+    if found := _pair_by_words(arrays, likely):
+        return found
     if "images" in arrays:
         return ("images",)
-    likely = tuple(name for name, array in arrays.items() if _is_likely(array))
     if len(likely) == 1:
+        if split_of_words(likely[0]):
+            warn(f"{label}: has no images for training, so those for testing, {likely[0]}, are trained on")
         return likely
     if len(arrays) == 1:
         return tuple(arrays)  # its check says what is wrong with it
     held = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items()) or "nothing"
     which = "several arrays that could be images" if likely else "no array of images"
     raise InputError(f"{label}: has {which} ({held}): {remedy}")
+
+
+def _pair_by_words(arrays: Mapping[str, ArrayKind], likely: tuple[str, ...]) -> tuple[str, str] | None:
+    """Return the one array for training and the one for the first split for testing, among those that may be images.
+
+    Plain vectors (N, D) may be images where their name has no other words, as x_train.
+    """
+    splits: dict[int, list[str]] = {}
+    for name, array in arrays.items():
+        rank = split_of_words(name) if name in likely else split_of(name) if len(array.shape) == 2 else None
+        if rank is not None:
+            splits.setdefault(rank, []).append(name)
+    train = splits.pop(0, [])
+    held_out = [names for _, names in sorted(splits.items()) if len(names) == 1]
+    return (train[0], held_out[0][0]) if len(train) == 1 and held_out else None
 
 
 def _is_likely(array: ArrayKind) -> bool:

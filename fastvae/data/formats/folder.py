@@ -1,18 +1,18 @@
 """Pictures in a folder and the folders in it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from fastvae.data.sources.source import EncodedPictures
-from fastvae.data.sources.split import split_pictures
+from fastvae.data.sources.split import TESTING, Subset, choose_splits, split_of, split_pictures
 from fastvae.data.sources.unpacking_limits import read_picture
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
 
-from .file_names import SUFFIXES, Counting, NameList, OutsideFiles, is_picture, shown
-
-TESTS = ("test", "val", "valid")  # names of the split for testing; the first that exists is taken
+from .file_names import SUFFIXES, Counting, NameList, OutsideFiles, is_picture, shown, warn
 
 
 class FilePictures:
@@ -39,6 +39,10 @@ class FilePictures:
     def file(self, index: int) -> bytes:
         return self._path(index)
 
+    def relative(self, index: int) -> bytes:
+        """Return the path relative to the root."""
+        return self._names[index]
+
     def _path(self, index: int) -> bytes:
         return os.path.join(self._root, self._names[index])
 
@@ -46,19 +50,59 @@ class FilePictures:
 def read_folder(path: Path) -> tuple[EncodedPictures, EncodedPictures]:
     """Find training and test pictures in a folder: .jpg, .jpeg, .png and .webp, in the order of their paths' bytes.
 
-    The splits are the folders ``train`` and one of ``test``, ``val`` and ``valid``, if these exist; else every tenth
+    The splits are folders by the names of :func:`.split_of`, in any depth: one for training and the first for testing;
+    other pictures beside them are left out, and one line of the log says how many. Without such folders, every tenth
     picture is for testing. Links are followed, but each folder is read once, and one line of the log names files
     outside of the folder. Hidden files are left out.
 
     Raises:
-        InputError: a folder cannot be read or holds no pictures, or there is one picture only.
+        InputError: a folder cannot be read or holds no pictures, there is one picture only, or there is a folder for
+            testing and none for training.
     """
     outside = OutsideFiles(os.fsencode(path))
-    test = next((test for test in TESTS if os.path.isdir(path / "train") and os.path.isdir(path / test)), None)
-    roots = [path] if test is None else [path / "train", path / test]
-    files = [_files(root, outside) for root in roots]
+    files = _files(path, outside)
     outside.tell(str(path))
-    return (files[0], files[1]) if len(files) == 2 else split_pictures(files[0], str(path))
+    empty = _empty_split(path, files)
+    if empty is not None:
+        raise InputError(f"{empty}: holds no picture, nor do the folders in it: fill it, or take it out")
+    return split_by_folders(files, (files.relative(index) for index in range(len(files))), str(path))
+
+
+def _empty_split(path: Path, files: FilePictures) -> Path | None:
+    """Return a folder for testing, beside one for training, that holds no pictures."""
+    held = {files.relative(index).partition(b"/")[0] for index in range(len(files))}
+    if not any(split_of(os.fsdecode(name)) == 0 for name in held):
+        return None
+    with os.scandir(os.fsencode(path)) as entries:
+        folders = [entry.name for entry in entries if entry.is_dir() and split_of(os.fsdecode(entry.name))]
+    return next((path / os.fsdecode(name) for name in sorted(folders) if name not in held), None)
+
+
+def split_by_folders(
+    pictures: EncodedPictures, names: Iterable[bytes], label: str
+) -> tuple[EncodedPictures, EncodedPictures]:
+    """Split pictures by the folders in their names, or by tenths where these are those of no splits.
+
+    The outermost folder with a split's name decides. One line of the log says how many pictures are in no split, or in
+    another one for testing, and so left out.
+    """
+    ranks = np.fromiter((_rank(name) for name in names), dtype=np.int8, count=len(pictures))
+    test = choose_splits((None if rank < 0 else int(rank) for rank in np.unique(ranks)), label, "a folder")
+    if test is None:
+        return split_pictures(pictures, label)
+    train_index, test_index = (np.flatnonzero(ranks == rank) for rank in (0, test))
+    left_out = len(ranks) - len(train_index) - len(test_index)
+    if left_out:
+        warn(
+            f"{label}: {left_out:,} of its pictures are left out, which are neither in train nor in {TESTING[test - 1]}"
+        )
+    return Subset(pictures, train_index), Subset(pictures, test_index)
+
+
+def _rank(name: bytes) -> int:
+    """Return the rank of :func:`.split_of` of the outermost folder that has one, else -1."""
+    found = (split_of(os.fsdecode(part)) for part in name.split(b"/")[:-1])
+    return next((rank for rank in found if rank is not None), -1)
 
 
 def _files(root: Path, outside: OutsideFiles) -> FilePictures:

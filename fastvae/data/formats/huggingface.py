@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvae.data.sources.source import EncodedPictures
-from fastvae.data.sources.split import split_pictures
+from fastvae.data.sources.split import TESTING, split_of, split_pictures
 from fastvae.data.sources.unpacking_limits import as_input_error, read_picture
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import check_regular, read_json
@@ -17,7 +17,6 @@ from .file_names import warn
 _DICT = "dataset_dict.json"
 _INFO = "dataset_info.json"
 _STATE = "state.json"
-_TESTS = ("test", "validation", "valid", "val")
 
 
 class HuggingFacePictures:
@@ -60,8 +59,8 @@ def is_saved(path: Path) -> bool:
 def read_saved(path: Path) -> tuple[EncodedPictures, EncodedPictures]:
     """Open training and test pictures in a folder that ``save_to_disk`` of a Dataset or a DatasetDict wrote.
 
-    The splits are ``train`` and one of ``test``, ``validation``, ``valid``, ``val``; if there is one set alone, every
-    tenth picture is for testing. Only Arrow files are read: no loading script is ever run.
+    The splits are those for training and for testing by their names (:func:`.split_of`); if there is one set alone,
+    every tenth picture is for testing. Only Arrow files are read: no loading script is ever run.
 
     Raises:
         InputError: ``datasets`` is not installed, the folder is damaged, or has no such splits or no pictures.
@@ -82,13 +81,16 @@ def read_saved(path: Path) -> tuple[EncodedPictures, EncodedPictures]:
 def _splits(datasets: Any, path: Path, splits: dict[str, Any]) -> tuple[EncodedPictures, EncodedPictures]:
     if len(splits) == 1:
         return split_pictures(_column(datasets, path, *splits.popitem()), str(path))
-    test = next((name for name in _TESTS if name in splits), None)
-    if "train" not in splits or test is None:
+    ranks = {rank: name for name in splits if (rank := split_of(name)) is not None}
+    test = min((rank for rank in ranks if rank), default=None)
+    if 0 not in ranks or test is None:
         raise InputError(
-            f"{path}: has the splits {', '.join(splits) or '(none)'}, not train and one of {', '.join(_TESTS)}: "
+            f"{path}: has the splits {', '.join(splits) or '(none)'}, not train and one of {', '.join(TESTING)}: "
             "rename them, or give the folder of one"
         )
-    return _column(datasets, path, "train", splits["train"]), _column(datasets, path, test, splits[test])
+    return _column(datasets, path, ranks[0], splits[ranks[0]]), _column(
+        datasets, path, ranks[test], splits[ranks[test]]
+    )
 
 
 def _checked(path: Path) -> list[str]:

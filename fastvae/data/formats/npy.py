@@ -3,19 +3,21 @@
 import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastvae.data.sources.tensor import without_rounding
 from fastvae.data.sources.unpacking_limits import as_input_error
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import open_regular, reason
 
 _MAGIC = b"\x93NUMPY"
 _CHANNELS = (1, 3, 4)
+_PART = 1 << 20  # bytes that are read together
 _HEADER_LIMIT = 1 << 14  # bytes; numpy refuses headers of more than 10,000 by itself, but only once it has read them
 
 
@@ -62,9 +64,20 @@ def open_npy(path: Path) -> NDArray[Any]:
                     raise ValueError("it holds Python objects, which only pickle could read")
                 # Mapped, so a header that announces more than the file holds is refused before anything is allocated.
                 array = np.memmap(path, dtype, "r", start, shape, "F" if is_fortran else "C")
+                _check_end(file, start + array.nbytes)
     except OSError as error:
         raise InputError(f"{path}: can't be read ({reason(error)}): give the path of an .npy file") from error
     return array
+
+
+def _check_end(file: BinaryIO, end: int) -> None:
+    """Raise ValueError where more than a padding of zeros follows the array: a second one would be left out."""
+    file.seek(end)
+    while part := file.read(_PART):
+        if part.startswith(_MAGIC):
+            raise ValueError("more arrays follow the first, each by a numpy.save of its own: join them")
+        if part.strip(b"\0"):
+            raise ValueError(f"more bytes follow its array, which ends at byte {end:,}")
 
 
 def check_images(label: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -107,7 +120,7 @@ def as_images(array: NDArray[Any]) -> NDArray[Any]:
 def as_pixels(label: str, array: NDArray[Any]) -> Tensor:
     """Return an array as a uint8 or fp32 tensor, without a copy where it has that type.
 
-    bool becomes 0 and 255, and any floating-point type becomes fp32.
+    bool becomes 0 and 255, and any floating-point type becomes fp32, by :func:`.without_rounding`.
 
     Raises:
         InputError: it has pixels that are NaN or infinite as fp32.
@@ -124,4 +137,4 @@ def as_pixels(label: str, array: NDArray[Any]) -> Tensor:
             f"{label}: has pixels that are NaN or infinite as float32 (they span [{low:g}, {high:g}]): "
             "clean them, with numpy.nan_to_num for one"
         )
-    return pixels
+    return without_rounding(pixels)

@@ -22,6 +22,7 @@ from .npy import Header, check_images, header
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: the lengths of its name and of its extra field
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _CHUNK = 1 << 20  # bytes
+_END = 256  # bytes that the records at the end of a directory take, at most
 _REMEDY = "save the images as numpy.savez(FILE, images=ARRAY), or x_train=ARRAY, x_test=ARRAY"
 
 
@@ -57,6 +58,7 @@ def read_npz(path: Path) -> tuple[Source, Source]:
             as_input_error(lambda why: f"{path}: is no usable .npz file ({why}): {_REMEDY}"),
             zipfile.ZipFile(file) as archive,
         ):
+            _check_whole(file, archive)
             members = {
                 info.filename.removesuffix(".npy"): _member(path, archive, info)
                 for info in archive.infolist()
@@ -69,6 +71,32 @@ def read_npz(path: Path) -> tuple[Source, Source]:
     except OSError as error:
         raise InputError(f"{path}: can't be read ({reason(error)}): give the path of an .npz file") from error
     return pair_arrays(*arrays) if len(arrays) == 2 else split_array(*arrays)
+
+
+def _check_whole(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """Raise ValueError for an archive with another one before or after it, or two arrays of one name.
+
+    zipfile reads the last archive in a file alone, and finds the last array of a name.
+    """
+    infos = archive.infolist()
+    before = min((info.header_offset for info in infos), default=0)
+    if before:
+        raise ValueError(f"{before:,} bytes come before its first array, of another archive, say")
+    end = archive.start_dir + sum(  # that of the directory: 46 bytes for each member, its name, extra field and comment
+        46 + len(info.orig_filename.encode()) + len(info.extra) + len(info.comment) for info in infos
+    )
+    file.seek(end)
+    rest = file.read(_END + len(archive.comment))
+    place = rest.find(b"PK\x05\x06")
+    if place >= 0:
+        file.seek(end + place + 22 + len(archive.comment))
+        while part := file.read(_CHUNK):
+            if part.strip(b"\0"):
+                raise ValueError("more bytes follow its directory, of another archive, say")
+    names = [info.filename for info in infos]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise ValueError(f"it has two arrays named {twice}")
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:

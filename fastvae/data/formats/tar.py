@@ -11,18 +11,19 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from fastvae.data.sources.source import EncodedPictures
-from fastvae.data.sources.split import split_pictures
+from fastvae.data.sources.split import choose_splits, split_of_words
 from fastvae.data.sources.unpacking_limits import as_input_error, check_picture
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import descriptor_of, open_regular
 
-from .file_names import SUFFIXES, Counting, NameList, is_picture, shown
-from .folder import TESTS
+from .file_names import SUFFIXES, Counting, NameList, is_picture, shown, warn
+from .folder import split_by_folders
 
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_RANGES = 8  # in one pattern
 _BLOCK = 512  # bytes; archives consist of blocks
+_PART = 1 << 20  # bytes of padding that are read together
 # Bytes of the headers before one member, extended ones included: a name has 4 KiB at most. The time that Python's
 # tarfile takes grows with the square of a header of digits (CVE-2024-6232): half a second for this limit.
 _HEADERS = 32 << 10
@@ -73,6 +74,10 @@ class TarPictures:
     def name(self, index: int) -> str:
         return f"{self._paths[self._where[index, 0]]}/{shown(self._names[index])}"
 
+    def member(self, index: int) -> bytes:
+        """Return the name in its archive."""
+        return self._names[index]
+
     def file(self, index: int) -> bytes:
         return os.fsencode(self._paths[self._where[index, 0]])
 
@@ -80,20 +85,26 @@ class TarPictures:
 def read_tars(paths: Sequence[Path], label: str) -> tuple[EncodedPictures, EncodedPictures]:
     """Find training and test pictures in archives, in the order of the archives and of their members.
 
-    If each archive has a word ``train``, or one of ``test``, ``val`` and ``valid``, in its name, that is its split;
-    else every tenth picture is for testing.
+    Archives with a split's name in theirs (:func:`.split_of_words`) are those splits, and others beside them are left
+    out, which one line of the log says; else the folders in the archives are, as :func:`.split_by_folders` has it; else
+    every tenth picture is for testing.
 
     Raises:
-        InputError: an archive cannot be read, or there are too few pictures.
+        InputError: an archive cannot be read, there are too few pictures, or an archive for testing and none for
+            training.
     """
-    words = [set(re.split("[^a-z]+", path.name.lower())) for path in paths]
-    for test in TESTS:
-        splits = [
-            [path for path, names in zip(paths, words, strict=True) if split in names] for split in ("train", test)
-        ]
-        if all(splits) and sum(map(len, splits)) == len(paths):
-            return TarPictures(splits[0]), TarPictures(splits[1])
-    return split_pictures(TarPictures(paths), label)
+    ranks = [split_of_words(path.name) for path in paths]
+    test = choose_splits(ranks, label, "an archive")
+    if test is None:
+        pictures = TarPictures(paths)
+        return split_by_folders(pictures, (pictures.member(index) for index in range(len(pictures))), label)
+    train_paths, test_paths = (
+        [path for path, rank in zip(paths, ranks, strict=True) if rank == wanted] for wanted in (0, test)
+    )
+    left_out = [path.name for path, rank in zip(paths, ranks, strict=True) if rank not in (0, test)]
+    if left_out:
+        warn(f"{label}: {len(left_out)} of its archives are left out, in neither split, {left_out[0]} for one")
+    return TarPictures(train_paths), TarPictures(test_paths)
 
 
 def numbered(pattern: str) -> Iterator[Path]:
@@ -144,23 +155,37 @@ def _members(path: Path) -> Iterator[tuple[bytes, int, int]]:
                     "unpack it to a plain .tar, which is hardly larger"
                 )
         file.seek(0)
-        headers = _Headers(file)
-        with tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # it would keep a million of them
-                headers.left = _HEADERS
-                if archive.offset <= place:  # a negative size would go back, for ever
-                    raise tarfile.ReadError(f"a member of {member.size:,} bytes")
-                place = archive.offset
-                name = os.fsencode(member.name)
-                if is_picture(name) and member.isreg() and not member.issparse():
-                    if not 0 <= member.size <= total - member.offset_data:
-                        raise tarfile.ReadError(f"a member of {member.size:,} bytes, unexpected end of data")
-                    yield name, member.offset_data, member.size
-            end = archive.offset
-        file.seek(end)
-        if file.read(_BLOCK) != bytes(_BLOCK):  # the mark of the end; tarfile accepts any end
-            raise InputError(f"{path}: is truncated or damaged at byte {end}: {remedy}")
+        start: int | None = 0
+        while start is not None:  # an archive after another, which ``cat`` has joined
+            file.seek(start)
+            headers = _Headers(file)
+            with tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:") as archive:
+                while (member := archive.next()) is not None:
+                    archive.members.clear()  # type: ignore[attr-defined]  # it would keep a million of them
+                    headers.left = _HEADERS
+                    if archive.offset <= place:  # a negative size would go back, for ever
+                        raise tarfile.ReadError(f"a member of {member.size:,} bytes")
+                    place = archive.offset
+                    name = os.fsencode(member.name)
+                    if is_picture(name) and member.isreg() and not member.issparse():
+                        if not 0 <= member.size <= total - member.offset_data:
+                            raise tarfile.ReadError(f"a member of {member.size:,} bytes, unexpected end of data")
+                        yield name, member.offset_data, member.size
+                end = archive.offset
+            file.seek(end)
+            if file.read(_BLOCK) != bytes(_BLOCK):  # the mark of the end; tarfile accepts any end
+                raise InputError(f"{path}: is truncated or damaged at byte {end}: {remedy}")
+            start = _next_archive(file)
+            place = max(place, start or 0)
+
+
+def _next_archive(file: BinaryIO) -> int | None:
+    """Return where the padding of zeros after an archive ends, if not with the file: there another one begins."""
+    while block := file.read(_PART):
+        rest = block.lstrip(b"\0")
+        if rest:
+            return (file.tell() - len(rest)) // _BLOCK * _BLOCK
+    return None
 
 
 class _Headers:

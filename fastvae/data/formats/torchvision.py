@@ -9,15 +9,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from fastvae.data.sources.decoded import upright
 from fastvae.data.sources.folders import user_folder
 from fastvae.data.sources.source import EncodedPictures
+from fastvae.data.sources.split import TESTING
 from fastvae.utils.errors import InputError
 
 from .checks.regular_files import only_regular_files
 from .checks.torchvision_files import check_packed
 
 PREFIX = "torchvision:"
-_TESTS = ("test", "val", "valid")  # names of the split for testing; the first that the class knows
 
 
 class TorchvisionPictures:
@@ -36,10 +37,8 @@ class TorchvisionPictures:
         return len(self._dataset)
 
     def encoded(self, index: int) -> bytes:
-        from PIL import ImageOps  # noqa: PLC0415 -- few data sets need it
-
         with only_regular_files():
-            picture = ImageOps.exif_transpose(self._dataset[index][0])
+            picture = upright(self._dataset[index][0])
         if picture.mode not in ("L", "RGB"):
             picture = picture.convert("RGB")
         data = BytesIO()
@@ -79,7 +78,7 @@ def read_torchvision(name: str, data_dir: Path | None) -> tuple[EncodedPictures,
     check_packed(kind, make, folder)
     if "train" in parameters:
         return _open(name, make, folder, "train", [True]), _open(name, make, folder, "train", [False])
-    return _open(name, make, folder, "split", ["train"]), _open(name, make, folder, "split", _TESTS)
+    return _open(name, make, folder, "split", ["train"]), _open(name, make, folder, "split", TESTING)
 
 
 def _open(name: str, make: Any, folder: Path, keyword: str, values: Sequence[str | bool]) -> TorchvisionPictures:

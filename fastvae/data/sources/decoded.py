@@ -26,6 +26,12 @@ from .unpacking_limits import check_unpacked
 OnBadImage = Literal["stop", "skip"]
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _BYTES = {"1": 1, "L": 1, "P": 1, "LA": 2, "I;16": 2, "RGB": 3}  # of a pixel, by Pillow's mode
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
+    8: "ROTATE_90",
+}  # fmt: skip
 _LOG = logging.getLogger("fastvae")
 
 
@@ -95,14 +101,18 @@ class DecodedSource:
 
     def decode(self, index: int) -> Tensor:
         """Decode one picture to (C, size, size) uint8. Raises InputError with its name if it cannot be decoded."""
-        image, operations = _pillow()
         try:
             content = self.encoded.encoded(index)
-            with image.open(io.BytesIO(content), formats=_FORMATS) as opened:
-                check_unpacked("it", len(content), math.prod(opened.size) * _BYTES.get(opened.mode, 4))
-                operations.exif_transpose(opened, in_place=True)
-                pixels = _pixels(opened, "RGB" if self.channels == 3 else "L")
-        except Exception as error:  # each of Pillow's decoders has errors of its own
+            try:
+                pixels = self._decode(content)
+            except InputError:
+                raise
+            except Exception:  # each of Pillow's decoders has errors of its own
+                bare = without_metadata(content)
+                if bare == content:
+                    raise
+                pixels = self._decode(bare)
+        except Exception as error:
             raise InputError(
                 f"{self.encoded.name(index)}: cannot be decoded ({_words(error)}): "
                 f"mend or remove it{'' if self.on_bad == 'skip' else ', or use --on-bad-image skip'}"
@@ -110,30 +120,83 @@ class DecodedSource:
         picture = torch.from_numpy(pixels).view(1, *pixels.shape[:2], self.channels).permute(0, 3, 1, 2)
         return middle_square(picture, self.size)[0]
 
+    def _decode(self, content: bytes) -> NDArray[np.uint8]:
+        """Return the pixels of a file: (H, W, 3) or (H, W)."""
+        with _pillow().open(io.BytesIO(content), formats=_FORMATS) as opened:
+            check_unpacked("it", len(content), math.prod(opened.size) * _BYTES.get(opened.mode, 4))
+            return picture_pixels(upright(opened), "RGB" if self.channels == 3 else "L")
+
 
 @cache
-def _pillow() -> tuple[Any, Any]:
-    """Return Pillow's modules for images and for operations on them.
-
-    Its warning of a bomb is off: :func:`check_unpacked` refuses one.
-    """
+def _pillow() -> Any:
+    """Return Pillow's module for images. Its warning of a bomb is off: :func:`check_unpacked` refuses one."""
     image = import_module("PIL.Image")
     warnings.filterwarnings("ignore", category=image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about damaged metadata, say
-    return image, import_module("PIL.ImageOps")
+    return image
+
+
+def upright(picture: Any) -> Any:
+    """Return a Pillow image turned as its EXIF orientation says; as it is where its metadata cannot be read."""
+    picture.load()  # raises for broken pixels, which are refused
+    try:
+        orientation = picture.getexif().get(_ORIENTATION)
+        turn = _TURNS.get(orientation)
+    except Exception:  # of a broken header, table or XMP packet: each ends in an error of its own
+        return picture
+    return picture if turn is None else picture.transpose(_pillow().Transpose[turn])
+
+
+def without_metadata(content: bytes) -> bytes:
+    """Return a PNG without its ancillary chunks, or a JPEG without comments and most application segments.
+
+    They are labels, none of which decides a pixel here: with a broken one, Pillow refuses pixels that are whole. Other
+    files, and those whose segments have no valid lengths, come back as they are.
+    """
+    if content.startswith(_PNG):
+        return _png_without_metadata(content)
+    if content.startswith(b"\xff\xd8"):
+        return _jpeg_without_metadata(content)
+    return content
+
+
+def _png_without_metadata(content: bytes) -> bytes:
+    kept = [_PNG]
+    place = len(_PNG)
+    while place < len(content):
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")  # length, name, data, checksum
+        if content[place + 4 : place + 5].isupper():  # a critical chunk
+            kept.append(content[place:end])
+        place = end
+    return b"".join(kept)
+
+
+def _jpeg_without_metadata(content: bytes) -> bytes:
+    kept = [content[:2]]
+    place = 2
+    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] not in (b"\xda", b""):  # the scan
+        size = int.from_bytes(content[place + 2 : place + 4], "big")
+        if size < 2:
+            return content
+        segment = content[place : place + 2 + size]
+        is_label = segment[1] == 0xFE or 0xE0 <= segment[1] <= 0xEF
+        # Adobe's names the colour space; the orientation is in Exif's, which may be broken.
+        is_needed = (segment[4:9] == b"Adobe" and size >= 14) or segment[4:8] == b"Exif"
+        if not is_label or is_needed:
+            kept.append(segment)
+        place += 2 + size
+    return b"".join([*kept, content[place:]])
 
 
 def begins_as_picture(content: bytes) -> bool:
     """Return whether bytes begin as a JPEG, PNG or WebP does: no other format is read, whatever a decoder knows."""
-    return content.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (
-        content[:4] == b"RIFF" and content[8:12] == b"WEBP"
-    )
+    return content.startswith((b"\xff\xd8\xff", _PNG)) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP")
 
 
-def _pixels(picture: Any, mode: str) -> NDArray[np.uint8]:
+def picture_pixels(picture: Any, mode: str) -> NDArray[np.uint8]:
     """Return a Pillow image as (H, W, 3) or (H, W) of 8 bits; 16 bits lose their lower half."""
     if picture.mode.startswith("I"):
-        picture = import_module("PIL.Image").fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        picture = _pillow().fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     picture.info.pop("transparency", None)  # what is transparent keeps its colour; Pillow would warn
     return np.array(picture if picture.mode == mode else picture.convert(mode))
 

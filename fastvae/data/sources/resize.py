@@ -10,7 +10,7 @@ from fastvae.utils.errors import InputError
 from fastvae.utils.machine import check_fits
 
 from .source import Source
-from .tensor import TensorSource, read_all
+from .tensor import TensorSource, read_all, without_rounding
 
 
 class ResizedSource:
@@ -59,7 +59,7 @@ def middle_square(images: Tensor, size: int) -> Tensor:
     """Cut the middle square out of images (B, C, H, W), and resize it to (B, C, size, size).
 
     The square has the side s = min(H, W) and begins at ((H - s) div 2, (W - s) div 2). Resizing is bilinear
-    interpolation with antialiasing.
+    interpolation with antialiasing, and floats that its rounding puts outside of [0, 1] are read as 0 or 1.
     """
     functional = import_module("torchvision.transforms.v2.functional")  # slow to import, so only where it is needed
     height, width = images.shape[-2:]
@@ -69,5 +69,4 @@ def middle_square(images: Tensor, size: int) -> Tensor:
     cut = images[..., top : top + side, left : left + side]
     if images.is_contiguous(memory_format=torch.channels_last):  # torch would take the channels of a part of it apart
         cut = cut.contiguous(memory_format=torch.channels_last)
-    resized: Tensor = functional.resize(cut, [size, size], antialias=True)
-    return resized
+    return without_rounding(functional.resize(cut, [size, size], antialias=True))

@@ -17,6 +17,7 @@ from fastvae.utils.terminal import Terminal
 from .source import Source
 
 _PART = 64  # images that one thread reads together
+_ROUNDING = 1e-5  # a resize of fp32 pixels in [0, 1] gives 1.0000002 at most; a grey level is 4e-3
 
 
 class TensorSource:
@@ -49,6 +50,22 @@ class TensorSource:
 
     def read(self, indices: Sequence[int]) -> Tensor:
         return self.images[torch.as_tensor(indices, dtype=torch.int64)]
+
+
+def without_rounding(pixels: Tensor) -> Tensor:
+    """Return floats with those at most 1e-5 above 1 read as 1, and those at most 1e-5 below 0 as 0; others as they are.
+
+    A resize, a conversion between colour spaces or a division leaves them there, and a Bernoulli likelihood needs
+    [0, 1]. No copy is made where there are none.
+    """
+    if not pixels.is_floating_point() or pixels.numel() == 0:
+        return pixels
+    low, high = (bound.item() for bound in torch.aminmax(pixels))
+    if high > 1:
+        pixels = torch.where((pixels > 1) & (pixels <= 1 + _ROUNDING), 1.0, pixels)
+    if low < 0:
+        pixels = torch.where((pixels < 0) & (pixels >= -_ROUNDING), 0.0, pixels)
+    return pixels
 
 
 def as_source(images: Tensor | Source) -> Source:

@@ -5,7 +5,7 @@ import torch
 from caches import Made
 
 from fastvae.data import Dataset, ResidentLoader, TensorSource, in_memory, load
-from fastvae.data.datasets.dataset import dataset_of_tensors
+from fastvae.data.datasets.own import own_dataset
 
 IMAGES = torch.arange(21 * 12).byte().view(21, 1, 3, 4)
 
@@ -56,22 +56,22 @@ def load_again():
 
 @pytest.mark.parametrize("whole", [IMAGES, TensorSource(IMAGES)])
 def test_one_set_is_split_by_tenths_and_a_pair_is_not(whole):
-    data = dataset_of_tensors(whole)
+    data = own_dataset(whole)
     assert torch.equal(data.test.images, IMAGES[::10])
     assert torch.equal(data.train.images, IMAGES[torch.arange(21) % 10 != 0])
-    pair = dataset_of_tensors((IMAGES, IMAGES[:2]))
+    pair = own_dataset((IMAGES, IMAGES[:2]))
     assert (len(pair.train), len(pair.test), pair.name) == (21, 2, "your images")
 
 
 def test_refuses_what_are_no_images(refuses):
-    with refuses("the images are", "int64", "N >= 1"):
-        dataset_of_tensors(IMAGES.long())
-    with refuses("the images for testing", "(21, 3, 4)"):
-        dataset_of_tensors((IMAGES, IMAGES[:, 0]))
+    with refuses("the images", "int64", "(21, 1, 3, 4)", ".to(torch.uint8)"):
+        own_dataset(IMAGES.long())
+    with refuses("the images for testing", "(0, 1, 3, 4)", "N >= 1"):
+        own_dataset((IMAGES, IMAGES[:0]))
     with refuses("one type and one (C, H, W)"):
-        dataset_of_tensors((IMAGES, IMAGES.float()))
+        own_dataset((IMAGES, IMAGES.float()))
     with refuses("your images", "1 image", "at least 2"):
-        dataset_of_tensors(IMAGES[:1])
+        own_dataset(IMAGES[:1])
     with refuses("(N, C, H, W)", "(3, 4)"):
         TensorSource(IMAGES[0, 0])
     assert load("digits").train[:2].shape == (2, 1, 8, 8)

@@ -36,3 +36,22 @@ def test_picks_by_name_then_by_shape(names, picked):
 def test_refuses_to_guess(refuses, arrays, words):
     with refuses("x.npz", "name it", *words):
         choose_arrays("x.npz", arrays, "name it")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("X_train", "y_train", "X_valid"), ("X_train", "X_valid")),
+        (("Training/images", "dev/images", "test/images"), ("Training/images", "test/images")),
+        (("cifar_train", "cifar_eval"), ("cifar_train", "cifar_eval")),
+        (("x_test", "x_val", "x_training"), ("x_training", "x_test")),
+    ],
+)
+def test_splits_by_any_name(names, expected):
+    arrays = {name: np.zeros((4, 3, 3) if "y_" not in name else (4,), np.uint8) for name in names}
+    assert choose_arrays("f", arrays, "mend it") == expected
+
+
+def test_a_split_for_testing_alone_is_told_of(caplog):
+    assert choose_arrays("f", {"x_test": np.zeros((4, 3, 3), np.uint8), "y": np.zeros(4)}, "mend it") == ("x_test",)
+    assert caplog.messages == ["f: has no images for training, so those for testing, x_test, are trained on"]

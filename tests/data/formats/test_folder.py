@@ -53,7 +53,7 @@ def test_any_tree_is_read_in_the_order_of_its_bytes(tmp_path_factory, stems):
         assert names(train, root) == [name for place, name in enumerate(there) if place % 10]
 
 
-@pytest.mark.parametrize("split", ["test", "val", "valid"])
+@pytest.mark.parametrize("split", ["test", "val", "valid", "VALIDATION", "Dev", "testing", "eval"])
 def test_folders_of_splits_are_the_splits(filled, split):
     folder = filled("train/a/1.jpg", "train/b/2.jpg", f"{split}/3.jpg", "rest/4.jpg", "5.jpg")
     train, test = read_folder(folder)
@@ -61,6 +61,26 @@ def test_folders_of_splits_are_the_splits(filled, split):
     assert names(test, folder) == [f"{split}/3.jpg"]
     filled("test/6.jpg", "val/7.jpg")
     assert names(read_folder(folder)[1], folder)[0] == "test/" + ("3.jpg" if split == "test" else "6.jpg")
+
+
+@pytest.mark.parametrize(
+    ("train_name", "test_name"),
+    [("Training", "Testing"), ("images/train", "images/val"), ("train2017", "val2017"), ("a/train", "b/test_images")],
+)
+def test_splits_are_found_by_any_name_in_any_depth_and_the_rest_is_told_of(filled, caplog, train_name, test_name):
+    folder = filled(f"{train_name}/x/1.jpg", f"{train_name}/2.jpg", f"{test_name}/train/3.jpg", "other/4.jpg")
+    train, test = read_folder(folder)
+    assert sorted(names(train, folder)) == sorted([f"{train_name}/2.jpg", f"{train_name}/x/1.jpg"])
+    assert names(test, folder) == [f"{test_name}/train/3.jpg"]  # the outermost name decides
+    assert ["1 of its pictures are left out" in message for message in caplog.messages] == [True]
+
+
+def test_no_held_out_split_is_trained_on_in_silence(filled, refuses):
+    folder = filled("cats/1.jpg", "dogs/2.jpg", "Test/3.jpg")
+    with refuses(folder, "a folder named test, but none named train", "rename that to train"):
+        read_folder(folder)
+    filled("Test/4.jpg")
+    assert len(read_folder(folder / "Test")[0]) == 1  # named by the user
 
 
 def test_a_split_alone_is_none(filled):
@@ -139,17 +159,17 @@ def test_refuses_what_cannot_be_read(filled, tmp_path, refuses, monkeypatch):
 
 
 def test_files_outside_are_told_of_once(filled, tmp_path, caplog, monkeypatch):
-    folder = filled("a.png", "b/c.png", "train/x.png", "test/y.png")
+    folder = filled("train/a.png", "train/b/c.png", "train/x.png", "test/y.png")
     (tmp_path / "elsewhere").mkdir()
     for name in ("1.png", "2.png"):
         (tmp_path / "elsewhere" / name).write_text(name)
-    (folder / "inside.png").symlink_to("b/c.png")
-    (folder / "train" / "up.png").symlink_to("../a.png")  # out of its split, but not of the data set
+    (folder / "train" / "inside.png").symlink_to("b/c.png")
+    (folder / "train" / "up.png").symlink_to("../test/y.png")  # out of its split, but not of the data set
     read_folder(folder)
     assert caplog.messages == []
     (folder / "train" / "link.png").symlink_to(tmp_path / "elsewhere" / "1.png")
     train, _ = read_folder(folder)
-    assert train.encoded(0).decode() == "1.png"
+    assert train.encoded(3).decode() == "1.png"
     assert caplog.messages == [f"{folder}: 1 of its files lies outside of it, {tmp_path}/elsewhere/1.png"]
     caplog.clear()
     (folder / "train" / "all").symlink_to("../../elsewhere")

@@ -31,6 +31,29 @@ def test_reads_what_is_listed_in_its_order(listed, tmp_path):
     assert train.name(0) == f"{tmp_path}/Ü/b c.png"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_any_encoding_with_a_mark_and_any_line_end_is_read(listed, encoding, end):
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    path = listed((mark + end.join(["Ü.jpg", "", "b c.jpg"])).encode(encoding), "Ü.jpg", "b c.jpg")
+    train, test = read_list(path)
+    assert (test.encoded(0).decode(), train.encoded(0).decode()) == ("Ü.jpg", "b c.jpg")
+
+
+def test_a_line_is_a_name_as_it_is_before_its_blanks_and_quotes_are_left_out(listed):
+    names = ["a.jpg", "b c.jpg", "d.jpg ", "'e.jpg'", "f.jpg"]
+    lines = ["a.jpg  ", '"b c.jpg"', "d.jpg ", "'e.jpg'", "\t'f.jpg' "]
+    train, test = read_list(listed("\r\n".join(lines).encode(), *names))
+    assert [test.encoded(0).decode(), *(train.encoded(place).decode() for place in range(4))] == names
+
+
+def test_refuses_broken_utf_16(listed, refuses):
+    with refuses("list.txt", "begins as UTF-16", "save it in UTF-8"):
+        read_list(listed("a.jpg\nb.jpg".encode("utf-16") + b"x", "a.jpg", "b.jpg"))
+    with refuses("list.txt", "UTF-16 without a byte order mark", "save it in UTF-8"):
+        read_list(listed("a.jpg\nb.jpg".encode("utf-16-le"), "a.jpg", "b.jpg"))
+
+
 def test_refuses_missing_files(listed, refuses, tmp_path):
     path = listed(b"a.jpg\nno.jpg\nfolder\nneither.jpg", "a.jpg", "folder/b.jpg")
     with refuses(path, "3 of its 4 lines", "'no.jpg'", f"relative to {tmp_path}"):

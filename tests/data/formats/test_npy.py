@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastvae.data import load
+from fastvae.data.formats.arrays import read_npy
 from fastvae.utils.errors import InputError
 
 
@@ -215,3 +216,20 @@ def test_a_header_is_not_read_for_ever(tmp_path, refuses):
         file.truncate(1 << 33)  # sparse
     with refuses(tmp_path / "x.npy", "no usable .npy file"):
         load(str(tmp_path / "x.npy"))
+
+
+def test_what_follows_the_array_is_not_left_out_in_silence(tmp_path, refuses):
+    path = tmp_path / "several.npy"
+    with path.open("wb") as file:  # as a loop of numpy.save does
+        for _ in range(2):
+            np.save(file, np.zeros((4, 3, 3), np.uint8))
+    with refuses(path, "more arrays follow the first", "join them"):
+        read_npy(path)
+    whole = tmp_path / "whole.npy"
+    np.save(whole, np.zeros((4, 3, 3), np.uint8))
+    content = whole.read_bytes()
+    whole.write_bytes(content + bytes(5000))  # padded
+    assert read_npy(whole)[0].shape == (3, 1, 3, 3)
+    whole.write_bytes(content + b"rest")
+    with refuses(whole, "more bytes follow its array"):
+        read_npy(whole)

@@ -147,3 +147,31 @@ def test_methods_that_numpy_does_not_use_are_refused(tmp_path, refuses):
         np.save(file, IMAGES)
     with refuses("x.npz:images.npy", "method 12"):
         read_npz(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_archives_that_were_joined_are_refused_and_padded_ones_read(tmp_path, refuses, save):
+    path = tmp_path / "x.npz"
+    save(path, images=np.zeros((4, 3, 3), np.uint8))
+    content = path.read_bytes()
+    path.write_bytes(content + content)
+    with refuses(path, "bytes come before its first array"):
+        read_npz(path)
+    path.write_bytes(content + b"rest")
+    with refuses(path):
+        read_npz(path)
+    path.write_bytes(content + bytes(5000))
+    assert read_npz(path)[0].shape == (3, 1, 3, 3)
+    path.write_bytes(content[:-30])
+    with refuses(path):
+        read_npz(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name_are_refused(tmp_path, refuses):
+    path = tmp_path / "x.npz"
+    np.savez(path, images=np.zeros((4, 3, 3), np.uint8))
+    with zipfile.ZipFile(path, "a") as archive, archive.open("images.npy", "w") as file:
+        np.save(file, np.ones((4, 3, 3), np.uint8))
+    with refuses(path, "two arrays named images.npy"):
+        read_npz(path)

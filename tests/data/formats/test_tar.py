@@ -70,14 +70,17 @@ def test_every_tenth_is_for_testing(tmp_path):
     assert read(train) == [content for place, content in enumerate(every) if place % 10]
 
 
-@pytest.mark.parametrize("word", ["test", "val", "valid"])
-def test_names_of_shards_can_be_the_splits(tmp_path, word):
+@pytest.mark.parametrize("word", ["test", "val", "valid", "DEV", "Validation"])
+def test_names_of_shards_can_be_the_splits(tmp_path, word, caplog, refuses):
     train_path = pack(tmp_path / "latest-Train-0.tar", pictures(0, 3))
     test_path = pack(tmp_path / f"latest_{word}0.tar", pictures(3, 1))
     train, test = read_tars([test_path, train_path], "x")
     assert (len(train), len(test)) == (3, 1)
     train, test = read_tars([pack(tmp_path / "rest.tar", pictures(4, 8)), test_path, train_path], "x")
-    assert (len(train), len(test)) == (10, 2)
+    assert (len(train), len(test)) == (3, 1)
+    assert caplog.messages == ["x: 1 of its archives are left out, in neither split, rest.tar for one"]
+    with refuses("x", "an archive named", "none named train"):
+        read_tars([tmp_path / "rest.tar", test_path], "x")
 
 
 def read_one(tars):
@@ -218,3 +221,26 @@ def test_a_picture_as_large_as_none_is_an_os_error(tmp_path):
     tars = TarPictures([tmp_path / "x.tar"])
     with pytest.raises(OSError, match="of a picture"):
         tars.encoded(0)
+
+
+def test_archives_one_after_another_are_read_whole(tmp_path):
+    parts = [pack(tmp_path / f"{number}.tar", pictures(4 * number, 4)) for number in range(3)]
+    whole = tmp_path / "whole.tar"
+    whole.write_bytes(parts[0].read_bytes() + bytes(512 * 7) + parts[1].read_bytes() + parts[2].read_bytes())
+    assert read(TarPictures([whole])) == list(pictures(0, 12).values())
+    padded = tmp_path / "padded.tar"
+    padded.write_bytes(parts[0].read_bytes() + bytes(3 << 20))
+    assert read(TarPictures([padded])) == list(pictures(0, 4).values())
+    for rest in (b"no archive" * 100, parts[1].read_bytes()[:700]):
+        (tmp_path / "bad.tar").write_bytes(parts[0].read_bytes() + rest)
+        with pytest.raises(InputError, match=r"bad\.tar: is .*(damaged|no complete tar archive)"):
+            TarPictures([tmp_path / "bad.tar"])
+
+
+def test_folders_in_an_archive_can_be_the_splits(tmp_path, refuses):
+    members = {f"set/{split}/{number}.jpg": b"%d" % number for split in ("Train", "validation") for number in range(3)}
+    train, test = read_tars([pack(tmp_path / "x.tar", members)], "x")
+    assert [test.name(index) for index in range(3)] == [f"{tmp_path}/x.tar/set/validation/{n}.jpg" for n in range(3)]
+    assert len(train) == 3
+    with refuses("x", "a folder named validation", "none named train"):
+        read_tars([pack(tmp_path / "y.tar", {"a/1.jpg": b"", "validation/2.jpg": b""})], "x")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastvae.data.datasets.dataset import dataset_of_tensors
+from fastvae.data.datasets.own import own_dataset
 from fastvae.data.sources.split import split_pictures, train_test_indices
 
 
@@ -48,4 +48,4 @@ def test_refuses_too_few(refuses, count, words):
 
 def test_every_tenth_is_the_rule_of_all():
     assert train_test_indices(21, "")[1].tolist() == [0, 10, 20]
-    assert dataset_of_tensors(torch.arange(21).byte().view(21, 1, 1, 1)).test.images.flatten().tolist() == [0, 10, 20]
+    assert own_dataset(torch.arange(21).byte().view(21, 1, 1, 1)).test.images.flatten().tolist() == [0, 10, 20]

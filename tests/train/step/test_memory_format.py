@@ -74,7 +74,7 @@ def test_convolutions_have_the_same_losses_in_channels_last(fit, execution, monk
     loss, _ = fit(model, "last", execution=execution)
     assert all(after is before for after, before in zip(model.parameters(), weights, strict=True))
     monkeypatch.setattr(
-        "fastvae.train.own_model.choose_memory_format", lambda model, dataset, *_: nullcontext((dataset, None))
+        "fastvae.train.start.own_model.choose_memory_format", lambda model, dataset, *_: nullcontext((dataset, None))
     )
     plain, other = fit(pair(), "first", execution=execution)
     assert loss == pytest.approx(plain, rel=1e-9)

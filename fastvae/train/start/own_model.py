@@ -14,17 +14,18 @@ from fastvae.models import VAE
 from fastvae.models.conv import has_convolutions
 from fastvae.models.known import is_known
 from fastvae.ops import Noise
+from fastvae.train.checkpoint.rng import preserve_rng_state
+from fastvae.train.config import ResolvedConfig
+from fastvae.train.distributed.world import World
+from fastvae.train.step.copy_model import copy_model
+from fastvae.train.step.execution import Step
+from fastvae.train.step.loss import StepLoss, StepScalars
+from fastvae.train.step.memory_format import choose_memory_format, keeping_nchw
 from fastvae.utils.errors import InputError
 from fastvae.utils.settings import changed
 from fastvae.utils.terminal import Terminal
 
-from .checkpoint.rng import preserve_rng_state
-from .config import ResolvedConfig
-from .distributed.world import World
-from .step.copy_model import copy_model
-from .step.execution import Step
-from .step.loss import StepLoss, StepScalars
-from .step.memory_format import choose_memory_format, keeping_nchw
+from .model_sizes import check_sizes
 
 _LOW = (torch.bfloat16, torch.float16)
 # Steps of a run. Importing Dynamo and reading a model takes 2 to 5 s, and a recorded step saves a few tenths of a
@@ -50,6 +51,7 @@ def prepared(
         with keeping_nchw(model):
             yield config, dataset, why_eager
         return
+    check_sizes(model, dataset, world.device)
     # On the CPU all ranks find the same, and a model that is to be sharded may be too large for one GPU.
     where = world.device if world.size == 1 else torch.device("cpu")
     with choose_memory_format(model, dataset, config, where) as (laid, told):

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import fastvae
-from fastvae.train import TrainConfig, Trainer, own_model
+from fastvae.train import TrainConfig, Trainer
+from fastvae.train.start import own_model
 
 BATCH = 10
 CALLS = []

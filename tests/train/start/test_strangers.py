@@ -12,7 +12,8 @@ import torch
 from plain_torch import distance, train_in_plain_torch
 
 import fastvae
-from fastvae.train import TrainConfig, Trainer, own_model
+from fastvae.train import TrainConfig, Trainer
+from fastvae.train.start import own_model
 
 NAMES = sorted(path.stem for path in Path(strangers.__file__).parent.glob("[a-z]*.py"))
 STEPS = 50

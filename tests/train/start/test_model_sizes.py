@@ -1,0 +1,104 @@
+"""Sizes of a user's own model that do not fit are one line before the run, and nothing else of it is judged."""
+
+import math
+import random
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fastvae.data import Dataset
+from fastvae.models import VAE
+from fastvae.train import TrainConfig, Trainer
+from fastvae.train.start.model_sizes import check_sizes
+from fastvae.utils.errors import InputError
+
+
+def vae(outputs=8, latents=4, shape=(1, 8, 8), pixels=64, latent_shape=4):
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, outputs))
+    decoder = nn.Sequential(nn.Linear(latents, math.prod(shape)), nn.Unflatten(1, shape))
+    return VAE(encoder, decoder, latent_shape=latent_shape)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            vae(outputs=7),
+            r"even dimension 1, but has \(2, 7\): give the encoder mu and logvar, twice as many as latents",
+        ),
+        (vae(outputs=6), r"mu of shape \(3,\) and logvar of \(3,\), but the latents' shape is \(4,\)"),
+        (vae(latents=3), r"the decoder does not take latents of shape \(4,\).*2x4 and 3x64"),
+        (vae(shape=(64,)), r"output of shape \(64,\) does not fit images of shape \(1, 8, 8\)"),
+        (vae(shape=(1, 8, 9)), r"output of shape \(1, 8, 9\) does not fit images of shape \(1, 8, 8\)"),
+        (vae(pixels=63), r"the encoder does not take images of shape \(1, 8, 8\) \(.*2x64 and 63x8"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_one_line_before_the_run(model, words, tmp_path):
+    config = TrainConfig(epochs=1, autotune=False, device="cpu", out=tmp_path / "run")
+    with pytest.raises(InputError, match=words) as caught:
+        Trainer(model, torch.zeros(20, 1, 8, 8, dtype=torch.uint8), config, quiet=True).fit()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensors_with_channels_last_are_told_to_permute():
+    model = vae()
+    model.encoder[0] = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten())
+    dataset = Dataset("x", torch.zeros(4, 8, 8, 3).byte(), torch.zeros(4, 8, 8, 3).byte())
+    with pytest.raises(InputError, match=r"\(8, 8, 3\), read as \(C, H, W\): permute x if they are \(N, H, W, C\)"):
+        check_sizes(model, dataset, torch.device("cpu"))
+
+
+def test_looking_at_sizes_changes_no_state_and_judges_no_other_failure():
+    class Drawing(nn.Flatten):
+        count = 0
+
+        def forward(self, x):
+            self.count += 1
+            return super().forward(x) + random.random() + np.random.rand() + torch.rand(())
+
+    class Broken(nn.Flatten):
+        def forward(self, x):
+            raise RuntimeError("none of your business")
+
+    dataset = Dataset("x", torch.zeros(4, 1, 8, 8).byte(), torch.zeros(4, 1, 8, 8).byte())
+    model = vae(latent_shape=None)
+    model.encoder[0] = Drawing()
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    check_sizes(model, dataset, torch.device("cpu"))
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert (model.encoder[0].count, model.latent_shape) == (0, (4,))
+    for part in (Broken(), nn.Sequential()):
+        part.lock = threading.Lock() if isinstance(part, nn.Sequential) else None  # which cannot be copied
+        model.encoder[0] = part
+        check_sizes(model, dataset, torch.device("cpu"))
+
+
+class Unreadable(nn.Flatten):
+    """A forward pass that cannot be recorded, so that nothing runs it before the first step."""
+
+    calls = 0
+
+    def forward(self, x):
+        Unreadable.calls += 1
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("pixels", "words"), [(63, "does not take images of shape"), (64, None)])
+def test_a_model_with_python_state_is_judged_by_its_first_step(pixels, words, tmp_path):
+    model = vae(pixels=pixels, latent_shape=None)
+    model.encoder[0] = Unreadable()
+    config = TrainConfig(epochs=1, batch_size=20, device="cpu", out=tmp_path / "run")
+    Unreadable.calls = 0
+    trainer = Trainer(model, torch.zeros(20, 1, 8, 8, dtype=torch.uint8), config, quiet=True)
+    if words is None:
+        assert trainer.fit().status == 0
+        assert model.latent_shape == (4,)
+        assert Unreadable.calls == 5  # a step, an evaluation, two figures, and the latents' shape at the end
+        return
+    with pytest.raises(InputError, match=words):
+        trainer.fit()
+    assert not (tmp_path / "run").exists()
