@@ -9,9 +9,9 @@ _PURE = frozenset(
         nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.CELU,
         nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.ELU,
         nn.Flatten, nn.GELU, nn.GroupNorm, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Identity, nn.LayerNorm,
-        nn.LeakyReLU, nn.Linear, nn.MaxPool1d, nn.MaxPool2d, nn.Mish, nn.PReLU, nn.PixelShuffle,
-        nn.PixelUnshuffle, nn.ReLU, nn.ReLU6, nn.ReflectionPad2d, nn.SELU, nn.Sequential, nn.SiLU, nn.Sigmoid,
-        nn.Softplus, nn.Softsign, nn.Tanh, nn.Unflatten, nn.Upsample, nn.ZeroPad2d,
+        nn.LeakyReLU, nn.Linear, nn.MaxPool1d, nn.MaxPool2d, nn.Mish, nn.ModuleDict, nn.ModuleList, nn.PReLU,
+        nn.PixelShuffle, nn.PixelUnshuffle, nn.ReLU, nn.ReLU6, nn.ReflectionPad2d, nn.SELU, nn.Sequential,
+        nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Tanh, nn.Unflatten, nn.Upsample, nn.ZeroPad2d,
     }
 )  # fmt: skip
 # These compute something else in eval mode, so a record is of the modes that it was made in.

@@ -155,7 +155,7 @@ class Step:
                 loss, sums = functional_call(self._loss, copied, arguments)
             else:
                 loss, sums = self._loss(*arguments)
-            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
         return sums, self._of_all(gradients)
 
     def _of_all(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -216,7 +216,6 @@ class Step:
             with self._autocast(), torch.enable_grad():
                 arguments = (images, noise_state, row_offset, TRAIN_STREAM, StepScalars(*scalars))
                 loss, sums = functional_call(self._loss, state, arguments)
-                gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
-            return sums, *gradients
+            return sums, *torch.autograd.grad(loss, leaves, allow_unused=True)
 
         return function

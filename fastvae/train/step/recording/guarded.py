@@ -9,6 +9,7 @@ branches on the values of a tensor), is not recorded.
 import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,6 +41,9 @@ _REFUSED = {
 }
 
 
+Autocast = AbstractContextManager[Any]
+
+
 class NotRecordableError(Exception):
     """A forward pass cannot be recorded; the message says what it does, for a sentence with "the model"."""
 
@@ -67,7 +71,7 @@ class GuardedStep:
         loss: StepLoss,
         parameters: Sequence[Tensor],
         copies: Mapping[Tensor, Tensor],
-        autocast: Callable[[], AbstractContextManager[Any]],
+        autocast: Callable[[], Autocast],
     ) -> None:
         self._loss = loss
         self._autocast = autocast
@@ -174,16 +178,23 @@ class _Record:
         copies = owner.copies
         tensors = [copies.get(tensor, tensor).detach() for tensor in inputs]
         function = self._functions.get(owner.compiled)
-        if function is None:
-            function = self._functions[owner.compiled] = self._record(inputs, tensors, compiled=owner.compiled)
-        if owner.only_checks:
-            raise _CheckedError
-        with torch.no_grad():
-            loss, sums, *gradients = function(*tensors)
+        # Dynamo guards on autocast, so it is on here. The record has the casts; running it must not add others.
+        kind = tensors[0].device.type
+        autocast = partial(torch.autocast, kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+        with torch.autocast(kind, enabled=False):
+            if function is None:
+                function = self._record(inputs, tensors, autocast, compiled=owner.compiled)
+                self._functions[owner.compiled] = function
+            if owner.only_checks:
+                raise _CheckedError
+            with torch.no_grad():
+                loss, sums, *gradients = function(*tensors)
         owner.result = (sums, gradients)
         return loss, sums
 
-    def _record(self, inputs: tuple[Tensor, ...], tensors: list[Tensor], *, compiled: bool) -> Callable[..., Any]:
+    def _record(
+        self, inputs: tuple[Tensor, ...], tensors: list[Tensor], autocast: Callable[[], Autocast], *, compiled: bool
+    ) -> Callable[..., Any]:
         places = {id(tensor): place for place, tensor in enumerate(inputs)}
         parameters = self._owner.parameters  # one may be frozen since, which a guard notices
         wanted = [places.get(id(parameter)) if parameter.requires_grad else None for parameter in parameters]
@@ -193,7 +204,8 @@ class _Record:
             for place in used:
                 given[place].requires_grad_()
             versions = [given[place]._version for place in used]
-            loss, sums = self._graph(*given)
+            with autocast():
+                loss, sums = self._graph(*given)
             if versions != [given[place]._version for place in used]:
                 raise NotRecordableError("changes its parameters in its forward pass")
             found = iter(torch.autograd.grad(loss, [given[place] for place in used], allow_unused=True))
