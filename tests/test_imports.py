@@ -38,8 +38,8 @@ ROOMS = (
     "patch",
     "train.distributed", "train.optim", "train.checkpoint", "train.config", "train.step", "train.report",
     "train.stopping", "train.binarize", "train.engine", "train.cuda_graph", "train.run_state", "train.loop",
-    "train.measure", "train.start",
-    "train.inputs", "train.run", "train.trainer", "train",
+    "train.measure", "train.inputs", "train.start",
+    "train.run", "train.trainer", "train",
     "evaluate", "parity", "bench.contenders", "bench", "",
 )  # fmt: skip
 MOST_FILES = 12  # in a folder of unlike things

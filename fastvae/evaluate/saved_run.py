@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fastvae.data import Batch, DataConfig, Dataset, Loader, TensorSource, open_dataset
 from fastvae.data.datasets.fingerprint import fingerprint
-from fastvae.data.datasets.load import NAMES
-from fastvae.data.datasets.located import check_there
+from fastvae.data.datasets.load import NAMES, check_there
 from fastvae.data.deliver import make_test_loader
 from fastvae.data.loaders.choose import LoaderName
 from fastvae.models import PRESETS, VAE, build

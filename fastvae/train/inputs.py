@@ -6,7 +6,7 @@ import torch
 
 from fastvae.data import Dataset, Loaders, make_loaders, open_dataset
 from fastvae.data.datasets.fingerprint import fingerprint
-from fastvae.data.datasets.located import check_there
+from fastvae.data.datasets.load import check_there
 from fastvae.data.open import cached
 from fastvae.models import PRESETS
 from fastvae.nn import (

@@ -240,7 +240,7 @@ class Loop:
         self.save()
         self._writer.wait()
         raise InputError(
-            f"{report}: {REMEDY}; or go on from before it, which is saved, with --resume --on-nonfinite skip"
+            f"{report}: {REMEDY}; or go on from before it, which is saved, with --resume and --on-nonfinite skip"
         )
 
     def save(self) -> None:

@@ -31,7 +31,7 @@ from .config import Origin, ResolvedConfig, SettledConfig, TrainConfig
 from .config.validate import check_samples
 from .distributed import coupled_rows
 from .distributed.world import World, open_world
-from .inputs import check_depth, check_own_pixels, check_pixels, deliver, open_data
+from .inputs import check_depth, check_pixels, deliver, open_data
 from .loop import Loop
 from .measure import autotune
 from .measure.profile import FILE, Profiling, profiled
@@ -152,9 +152,7 @@ def _ready(start: Beginning, model: VAE | None, dataset: Dataset, world: World) 
     if model is None:
         check_pixels(start.config.preset, dataset)
         model = _build(start.config, dataset, world.device)
-    else:
-        check_own_pixels(model.likelihood, dataset)
-    check_depth(dataset, model.likelihood)
+        check_depth(dataset, model.likelihood)
     if start.config.binarize:
         check_binarize(dataset, model.likelihood)
     if start.config.init_from is not None and start.found is None:

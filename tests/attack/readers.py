@@ -134,6 +134,7 @@ def _run(folder: Path) -> Path:
     file = run / "config.json"
     content = json.loads(file.read_text())
     content["settings"]["data"] = "x.npy"
+    content["data"].pop("fingerprint", None)  # other images would be told at each evaluation
     file.write_text(json.dumps(content))
     return run
 

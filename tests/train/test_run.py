@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fastvae.train.checkpoint import checkpoint
 from fastvae.train.engine import Engine
-from fastvae.train.step import execution
+from fastvae.train.step.recording import record
 
 
 def weights(folder):
@@ -166,7 +166,7 @@ def test_the_kl_follows_its_capacity(train, metrics):
 
 def test_traced_steps_are_the_eager_ones_to_the_bit_but_for_the_sums_of_biases(train, metrics, monkeypatch):
     """Those are added in another order than autograd's: test_activations.py compares them."""
-    monkeypatch.setattr(execution, "fuse_activations", lambda graph: None)
+    monkeypatch.setattr(record, "fuse_activations", lambda graph: None)
     plain, other = (train("--epochs", "2", "--execution", how, out=how)[1] for how in ("eager", "traced"))
     assert without_rates(metrics(plain)) == without_rates(metrics(other))
     assert_same(weights(plain), weights(other))

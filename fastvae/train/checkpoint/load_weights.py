@@ -23,9 +23,7 @@ def fitting(model: VAE, saved: Checkpoint, *, average: bool) -> dict[str, Tensor
 
     Raises InputError if one does not fit into the model, or is not finite.
     """
-    own = model.state_dict()
-    stored = {**saved.part("model"), **(saved.part("ema") if average else {})}
-    weights = {name: _as_complex(tensor, own.get(name)) for name, tensor in stored.items()}
+    weights = as_own(model, {**saved.part("model"), **(saved.part("ema") if average else {})})
     check_fit(model, weights, "the checkpoint", "use the settings that it was trained with")
     return weights
 
@@ -60,6 +58,12 @@ def check_fit(model: VAE, weights: Mapping[str, Tensor], label: str, remedy: str
 def storable(tensor: Tensor) -> Tensor:
     """Return a tensor as a checkpoint stores it: a complex one as pairs of real and imaginary part, (..., 2)."""
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def as_own(model: VAE, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return stored weights with those complex that are so in the model."""
+    own = model.state_dict()
+    return {name: _as_complex(tensor, own.get(name)) for name, tensor in stored.items()}
 
 
 def _as_complex(stored: Tensor, own: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastvae.data.datasets.located import located
+from fastvae.data.datasets.load import located
 from fastvae.models import OBJECTIVES
 from fastvae.models.objectives import option_names
 from fastvae.utils.errors import InputError

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from fastvae.data import Dataset
-from fastvae.data.datasets.located import located
+from fastvae.data.datasets.load import located
 from fastvae.train.checkpoint.schema import Description, Line, check, is_a
 from fastvae.train.checkpoint.write_errors import writing
 from fastvae.train.config import TrainConfig

@@ -13,7 +13,7 @@ from fastvae.data.sources.unpacking_limits import as_input_error, check_unpacked
 from fastvae.models import VAE
 from fastvae.train.checkpoint import checkpoint
 from fastvae.train.checkpoint.checkpoint import Checkpoint
-from fastvae.train.checkpoint.load_weights import check_fit
+from fastvae.train.checkpoint.load_weights import as_own, check_fit
 from fastvae.train.distributed.world import World
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import check_regular, reason, stored_size
@@ -32,8 +32,9 @@ def load_initial(model: VAE, path: Path, world: World) -> None:
     found = checkpoint.broadcast(found, world)
     assert found is not None
     with world.raise_together():
-        check_fit(model, found.tensors, str(path), _REMEDY)
-        model.load_state_dict(found.tensors)
+        weights = as_own(model, found.tensors)
+        check_fit(model, weights, str(path), _REMEDY)
+        model.load_state_dict(weights)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from fastvae.ops import Noise
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import ResolvedConfig
 from fastvae.train.distributed.world import World
+from fastvae.train.inputs import check_depth, check_own_pixels
 from fastvae.train.step.copy_model import copy_model
 from fastvae.train.step.execution import Step
 from fastvae.train.step.loss import StepLoss, StepScalars
@@ -46,6 +47,8 @@ def prepared(
         InputError: the model cannot be trained, or not as the settings ask.
     """
     check_model(model)
+    check_own_pixels(model.likelihood, dataset)
+    check_depth(dataset, model.likelihood)
     config, why_eager, is_pure = settle_execution(config, model, dataset)
     if not is_pure:  # a trial of channels_last would run the model's Python
         with keeping_nchw(model):

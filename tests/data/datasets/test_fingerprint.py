@@ -10,7 +10,7 @@ from PIL import Image
 from fastvae.data import DataConfig, Dataset, open_dataset
 from fastvae.data.datasets import fingerprint as module
 from fastvae.data.datasets.fingerprint import fingerprint
-from fastvae.data.datasets.located import check_there, located
+from fastvae.data.datasets.load import check_there, located
 from fastvae.utils.errors import InputError
 
 

@@ -16,7 +16,8 @@ from fastvae.train.config.schedules import plan
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.optim import build as optimizer
-from fastvae.train.step import execution, nonfinite
+from fastvae.train.step import nonfinite
+from fastvae.train.step.recording import record
 
 from ..recording import as_on_a_gpu
 
@@ -49,9 +50,9 @@ def launches(monkeypatch):
             "_get_capturable_supported_devices",
             lambda *_, **__: ["cpu"],
         )
-        monkeypatch.setattr(execution, "batch_matmuls", lambda graph, *, fused: None)
+        monkeypatch.setattr(record, "batch_matmuls", lambda graph, *, fused: None)
         for name in ("fuse_activations", "fuse_group_norms", "fuse_pixels"):
-            monkeypatch.setattr(execution, name, lambda graph: None)
+            monkeypatch.setattr(record, name, lambda graph: None)
         monkeypatch.setattr(nonfinite, "record_step_", lambda found, *_, **__: found.sign_())  # one launch there
 
     def count(**settings):
@@ -77,7 +78,7 @@ def launches(monkeypatch):
         (56, {"preset": "leaky", "precision": "fp32"}),
         (55, {"preset": "keras", "precision": "bf16"}),
         (70, {"preset": "classic", "precision": "fp16"}),
-        (74, {"preset": "leaky", "precision": "bf16", "ema": 0.999, "clip_norm": 100.0}),
+        (80, {"preset": "leaky", "precision": "bf16", "ema": 0.999, "clip_norm": 100.0}),
     ],
     ids=str,
 )
@@ -97,4 +98,4 @@ def test_compiling_recommends_nothing(monkeypatch):
     monkeypatch.setattr(importlib.import_module("torch._inductor"), "compile", compiling)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert execution._compiled(len, []) is len
+        assert record._compiled(len, []) is len

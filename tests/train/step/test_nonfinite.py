@@ -71,9 +71,9 @@ def test_the_run_stops_as_it_was_before(config, execution, tmp_path):
     with pytest.raises(InputError) as caught:
         fit(settings)
     step = bad_step()
-    says = f"step {step} has a loss that is not finite (loss nan, nll nan, kl nan): try a smaller --lr, --clip-norm, or"
+    says = f"step {step} has a loss that is not finite (loss nan, nll nan, kl nan): try a smaller lr, clip_norm, or"
     assert str(caught.value).startswith(says)
-    assert "--on-nonfinite skip" in str(caught.value)
+    assert "on_nonfinite='skip'" in str(caught.value)
     assert "\n" not in str(caught.value)
     found = saved(tmp_path / "run")
     assert found.values["step"] == step - 1
