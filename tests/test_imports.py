@@ -33,7 +33,8 @@ LAYERS = {
 # The rooms of the house, from the ground up: a module imports its own room and those above it in this list, never one
 # below it. Its room is the longest name here that it begins with.
 ROOMS = (
-    "_command", "utils", "errors", "kernels", "reference", "ops", "backends", "nn", "models.vae", "models",
+    "_command", "utils", "errors", "kernels", "reference", "ops", "backends", "nn", "models.modes", "models.vae",
+    "models",
     "data.sources", "data.formats.checks", "data.formats", "data.datasets", "data.loaders", "data",
     "patch",
     "train.distributed", "train.optim", "train.checkpoint", "train.config", "train.step", "train.report",

@@ -1,5 +1,7 @@
 """Models whose forward pass fastvae knows to be a pure function of tensors."""
 
+from typing import Any
+
 from torch import nn
 from torch.nn.modules import module as torch_module
 
@@ -28,7 +30,7 @@ _GLOBAL_HOOKS = (
 def is_known(model: nn.Module) -> bool:
     """Return whether a model consists of fastvae's own modules and of torch's pure ones, with nothing added to them.
 
-    Its forward pass can then be recorded once and replayed without any check, as long as :func:`modes` are the same.
+    Its forward pass can then be recorded once and replayed without any check, as long as its :func:`state` is the same.
     """
     if any(getattr(torch_module, name, None) for name in _GLOBAL_HOOKS):
         return False
@@ -40,9 +42,28 @@ def is_repeatable(model: nn.Module) -> bool:
     return is_known(model) and not any(isinstance(module, _DROPOUTS + _NORMS) for module in model.modules())
 
 
-def modes(model: nn.Module) -> list[bool]:
-    """Return which modules of a model are in training mode."""
-    return [module.training for module in model.modules()]
+def state(model: nn.Module) -> list[tuple[Any, ...]]:
+    """Return what the forward pass of a model may depend on beside its tensors: its modules and their attributes.
+
+    Two states are equal if no module, mode, plain attribute or method was replaced in between.
+    """
+    return [
+        (
+            id(module),
+            type(module),
+            [(name, _plain(value)) for name, value in vars(module).items() if name not in ("_parameters", "_buffers")],
+            [(name, id(value)) for name, value in vars(type(module)).items() if callable(value)],
+        )
+        for module in model.modules()
+    ]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, int | float | str | bytes | None):
+        return value
+    if isinstance(value, dict):
+        return [(name, id(item)) for name, item in value.items()]
+    return [*map(id, value)] if isinstance(value, list | tuple) else id(value)
 
 
 def _is_pure(module: nn.Module) -> bool:
@@ -52,7 +73,8 @@ def _is_pure(module: nn.Module) -> bool:
     if kind not in (*_PURE, *_DROPOUTS, *_NORMS) and not _is_ours(kind):
         return False
     hooks = (hook for name in _HOOKS for hook in (getattr(module, name, None) or {}).values())
-    return "forward" not in vars(module) and all(_is_ours(hook) for hook in hooks)
+    is_patched = any(callable(value) and hasattr(kind, name) for name, value in vars(module).items())
+    return not is_patched and all(_is_ours(hook) for hook in hooks)
 
 
 def _is_ours(hook: object) -> bool:

@@ -11,6 +11,8 @@ from fastvae.nn import ELBO, Likelihood, as_likelihood
 from fastvae.nn.draw import draw as draw_pixels
 from fastvae.ops import Backend, Noise, Reduction
 
+from .modes import eval_mode
+
 DRAW_STREAM = 32  # added to the latents' noise stream for pixels drawn given them; a ladder's lower level adds 16
 
 
@@ -112,6 +114,8 @@ class VAE(nn.Module):
     def sample(self, count: int, noise: Noise | None = None, *, draw: bool = False) -> Tensor:
         """Return pixels (count, ...) of latents from the prior: the expected ones, or with ``draw`` random ones.
 
+        The model computes in eval mode, and is in its own afterwards.
+
         Raises:
             ValueError: the VAE has no latent_shape.
             TypeError: ``draw`` is set, but the likelihood cannot be drawn from.
@@ -121,7 +125,8 @@ class VAE(nn.Module):
         reference = next(self.parameters())
         zeros = torch.zeros((count, *self.latent_shape), dtype=reference.dtype, device=reference.device)
         z = ops.reparameterize(zeros, zeros, noise)
-        return self._drawn(self.decoder(z), noise) if draw else self.decode(z)
+        with eval_mode(self):
+            return self._drawn(self.decoder(z), noise) if draw else self.decode(z)
 
     def _drawn(self, output: Tensor, noise: Noise | None) -> Tensor:
         """Draw pixels (B, ...) from the likelihood, in a stream of noise beside that of the latents."""
@@ -131,11 +136,15 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Return the expected pixels at the posterior means of ``x`` (B, ...)."""
-        return self.decode(self.encode(x)[0])
+        """Return the expected pixels at the posterior means of ``x`` (B, ...).
+
+        The model computes in eval mode, and is in its own afterwards.
+        """
+        with eval_mode(self):
+            return self.decode(self.encode(x)[0])
 
     def _floating(self, x: Tensor) -> Tensor:
-        if x.is_floating_point():
-            return x
         dtype = next(self.parameters()).dtype
+        if x.is_floating_point():
+            return x.double() if dtype == torch.float64 else x
         return x.to(dtype) if x.dtype == torch.bool else x.to(dtype) / 255

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastvae.data import Batch
 from fastvae.models import VAE
+from fastvae.models.modes import eval_mode
 from fastvae.ops import Noise
 from fastvae.utils.precision import autocast_dtype
 
@@ -29,7 +30,7 @@ from .optim.schedule import Plan, Schedule
 from .optim.step_counter import StepCounter
 from .optim.weights import Weights
 from .report.metrics import Metrics
-from .step.evaluate import eval_mode, evaluate
+from .step.evaluate import evaluate
 from .step.execution import Step
 from .step.hooks import Hooks
 from .step.loss import StepLoss, StepScalars
@@ -91,8 +92,8 @@ class Engine:
         self._batch_kl = loss(self.model).batch_kl
         # The ranks agree at each step on which parameters a model that fastvae does not know has used. On a GPU that
         # waits for the device, which records, that all ranks make alike, do without.
-        unknown = world.any(isinstance(self._step, Step) and not self._step.is_known)
-        self._ranks_agree = unknown and (world.device.type == "cpu" or config.execution == "eager")
+        self._ranks_alike = not world.any(isinstance(self._step, Step) and not self._step.is_known)
+        self._ranks_agree = world.device.type == "cpu" or config.execution == "eager"
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         self._optimizer_skips = self._let_optimizer_skip()
         self._rollback = Rollback(self.nonfinite.found, on_host=self.nonfinite.on_host)
@@ -201,12 +202,15 @@ class Engine:
         for number, (start, end) in enumerate(parts):
             images = batch.images[start:end]
             row_offset = batch.row_offset + start
+            if start == end and not self._ranks_alike:  # a rank without rows: the model may not take none
+                flat.accumulate([None] * len(self._weights.parameters), is_first=number == 0)
+                continue
             sums, gradients = self._step(images, self.counter.state, row_offset, scalars, is_full=is_full)
             total += sums
             flat.accumulate(gradients, is_first=number == 0)
         flat.raise_alarm(total)
         if not self.is_sharded:
-            flat.leave_unused(self.world, agree=self._ranks_agree)
+            flat.leave_unused(self.world, alike=self._ranks_alike, agree=self._ranks_agree)
         if self.world.size > 1:
             with self._hooks.communicating():
                 flat.all_reduce(self.world)
@@ -266,6 +270,7 @@ class Engine:
         """Look at the model again, after the caller's code had it. Raises InputError if that unfroze parameters."""
         if isinstance(self._step, Step):
             self._step.recheck()
+        self._weights.refresh_copies()  # it may have changed the weights
 
     @property
     def startup_s(self) -> float:

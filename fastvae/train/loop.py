@@ -7,6 +7,7 @@ import torch
 
 from fastvae.data import Loader
 from fastvae.models import VAE
+from fastvae.models.modes import eval_mode
 from fastvae.utils.errors import InputError
 from fastvae.utils.terminal import Terminal
 
@@ -26,7 +27,6 @@ from .report.run_folder import RunFolder
 from .report.run_log import RunLog
 from .report.throughput import Throughput
 from .run_state import RunState, refusing_foreign
-from .step.evaluate import eval_mode
 from .step.hooks import Hooks
 from .step.nonfinite import REMEDY
 from .stopping import Interrupt, Stopping
@@ -109,6 +109,8 @@ class Loop:
                 self._report(self.epoch + 1, self.epoch)
             if self.epoch < self.epochs:
                 self.console.print(stopping.reason(self.step, self.epoch, first, self.best))
+            if self.test is None:  # nothing was left to train
+                self.test, _, _ = self._evaluate(self.epoch)
             self.save()
             with self.world.raise_together():  # written to the end before any rank goes on to the next collective
                 self._writer.wait()
@@ -180,11 +182,17 @@ class Loop:
         self.engine.nonfinite.log.zero_()
         self.meter = Throughput()
         self.loader.set_epoch(self.epoch)
-        with self.engine.using_result() as model:
-            end = EpochEnd(self.epoch, self.step, train, test, model)
-            for callback in self._callbacks:
-                if callback(end):
-                    self._stopping.by_callback = True
+        try:
+            with self.engine.using_result() as model:
+                end = EpochEnd(self.epoch, self.step, train, test, model)
+                for callback in self._callbacks:
+                    if callback(end):
+                        self._stopping.by_callback = True
+        except BaseException:
+            if self.world.size == 1:  # other ranks may not meet this one to save
+                self.save()
+                self._writer.wait()
+            raise
         if self._callbacks:
             self._recheck()
 
@@ -204,6 +212,11 @@ class Loop:
         self._check_finite()
         skipped = self.engine.nonfinite.report(self.world)
         if skipped.found:
+            if skipped.found >= self.step - self.origin.first_step(epoch - 1, len(self.loader)):
+                raise InputError(
+                    f"no step of epoch {epoch} was finite, so none changed the weights ({skipped}): {REMEDY}; or begin "
+                    "anew, from an earlier checkpoint with --init-from"
+                )
             self.console.print(f"epoch {epoch}: skipped {skipped.found} of its steps; {skipped}", style="yellow")
         sums = self.engine.sums.clone()
         self.world.all_reduce(sums)

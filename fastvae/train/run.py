@@ -17,6 +17,7 @@ from torch import Tensor
 from fastvae.data import Dataset, Loader
 from fastvae.data.loaders.reader_processes import killed_readers_told
 from fastvae.models import VAE, build
+from fastvae.models.modes import eval_mode
 from fastvae.ops import Noise, bits_per_dimension
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
@@ -28,7 +29,7 @@ from .binarize import check_binarize
 from .checkpoint.rng import preserve_rng_state
 from .checkpoint.write_errors import quiet_writers, writing
 from .config import Origin, ResolvedConfig, SettledConfig, TrainConfig
-from .config.validate import check_samples
+from .config.validate import check_step_fits
 from .distributed import coupled_rows
 from .distributed.world import World, open_world
 from .inputs import check_depth, check_pixels, deliver, open_data
@@ -45,7 +46,6 @@ from .start.begin import Beginning, begin
 from .start.initial_weights import load_initial
 from .start.model_sizes import sizes_told
 from .start.own_model import check_last_batch, prepared
-from .step.evaluate import eval_mode
 from .step.inductor import check_compiler
 from .step.loss import SAMPLE_STREAM
 from .step.torch_flags import torch_flags
@@ -102,7 +102,7 @@ def run(
             if world.is_rank_0:
                 start.check_images(dataset, fingerprint, own=own.data, console=console)
         settings = start.config
-        check_samples(settings, dataset.shape, len(dataset.train), world.size)
+        check_step_fits(settings, dataset.shape, len(dataset.train), world.size)
         why_eager = None
         if model is not None:
             prepared_model = prepared(model, settings, dataset, world, console)

@@ -126,9 +126,10 @@ class _Reader:
 
     def _dataset(self, data: Any, label: str) -> Source:
         """Return the source of a map-style data set: by its tensors where it has them, else item by item."""
-        if isinstance(data, torch_data().TensorDataset):
+        # A subclass may make other items of them, by a transform for example.
+        if type(data) is torch_data().TensorDataset:
             return self.read(data.tensors[0], label)
-        if isinstance(data, torch_data().Subset):
+        if type(data) is torch_data().Subset:
             return _rows(self.read(data.dataset, label), np.asarray(data.indices, dtype=np.int64))
         source = _items(data, label, self._size)
         few = range(min(_LOOKS, len(source)))

@@ -87,6 +87,12 @@ def split_by_folders(
     another one for testing, and so left out.
     """
     ranks = np.fromiter((_rank(name) for name in names), dtype=np.int8, count=len(pictures))
+    if len(ranks) and (ranks > 0).all():
+        name = TESTING[int(ranks.min()) - 1]
+        raise InputError(
+            f"{label}: all of its pictures are in a folder named {name}, none in one named train: add that one, or "
+            f"give the folder {name} itself to train on it"
+        )
     test = choose_splits((None if rank < 0 else int(rank) for rank in np.unique(ranks)), label, "a folder")
     if test is None:
         return split_pictures(pictures, label)

@@ -69,7 +69,7 @@ class ResidentLoader(Loader):
         return Batch(images, row_offset=share.first, rows=share.rows)
 
     def first(self, count: int) -> Tensor:
-        images = self.images[:count]
+        images = self.images[:count].clone()  # a model may work in place
         return images if self.augment is None else self.augment.in_middle(images)
 
     def _gather(self, indices: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from fastvae.utils.settings import flag
 from .config import TrainConfig
 from .resolved_config import ResolvedConfig
 
+_TENSORS = 4  # of an image's size, at least: the input, the decoder's output, and two of their gradients
+
 
 def check_batch(config: ResolvedConfig) -> None:
     """Check that each part of a batch has an image."""
@@ -59,8 +61,8 @@ def check_images(config: TrainConfig) -> None:
         raise InputError(f"--width is {config.width}, but preset {config.preset} has no such width: leave it out")
 
 
-def check_samples(config: ResolvedConfig, shape: Sequence[int], images: int, processes: int) -> None:
-    """Check that the decoder's output for a step's importance samples, in fp32, is no more than the machine's memory.
+def check_step_fits(config: ResolvedConfig, shape: Sequence[int], images: int, processes: int) -> None:
+    """Check that a step's images and the decoder's output, in fp32, are no more than the machine's memory.
 
     Args:
         config: of the run.
@@ -68,9 +70,11 @@ def check_samples(config: ResolvedConfig, shape: Sequence[int], images: int, pro
         images: their number.
         processes: those that share a batch.
     """
-    if config.samples is None:
-        return
     rows = max(1, min(config.batch_size, images) // config.accumulate // processes)
+    if config.samples is None:
+        what = f"a step on {rows} images of {' x '.join(map(str, shape))}"
+        check_fits(rows * math.prod(shape) * 4 * _TENSORS, what, "give a smaller --batch-size or --image-size")
+        return
     check_fits(
         rows * config.samples * math.prod(shape) * 4,
         f"--samples {config.samples}: the decoder's output for {rows} images",

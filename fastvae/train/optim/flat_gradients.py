@@ -81,14 +81,17 @@ class FlatGradients:
         elif views:
             torch._foreach_add_(views, [gradient.to(self._local.dtype) for gradient in present])
 
-    def leave_unused(self, world: World, *, agree: bool) -> None:
+    def leave_unused(self, world: World, *, alike: bool, agree: bool) -> None:
         """Set the ``grad`` of parameters that no micro-batch used to None, so that the optimiser leaves them alone.
 
-        With several ranks a parameter is left alone if no rank uses it, on which they have to agree at each step
-        (collective); without ``agree`` its gradient is zero instead.
+        Args:
+            world: the ranks. With several of them a parameter is left alone if no rank uses it.
+            alike: the ranks are known to use the same parameters.
+            agree: else, they tell each other which, which waits for the device. Collective. If that is not set either,
+                the gradient of an unused parameter is zero.
         """
         is_used = self._is_used
-        if world.size > 1:
+        if world.size > 1 and not alike:
             if agree:
                 counts = torch.tensor(is_used, dtype=torch.float32, device=self.buffer.device)
                 world.all_reduce(counts)

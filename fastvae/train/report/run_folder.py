@@ -63,6 +63,7 @@ class RunFolder:
             try:
                 self._made = _make(path)
                 self._had_lock = os.path.lexists(path / LOCK)
+                self._found = frozenset(os.listdir(path))  # before this start
                 undo.callback(self._remove_made)
                 self._lock = Lock(path)
                 undo.callback(self._lock.release)
@@ -75,6 +76,8 @@ class RunFolder:
                     raise InputError(
                         f"{path} already holds a run: add --resume to go on with it, or choose another --out"
                     )
+                if not resume:
+                    self._check_ours()
             except OSError as error:
                 raise InputError(f"cannot write to {path} ({reason(error)}): choose another --out") from error
             undo.pop_all()
@@ -97,6 +100,17 @@ class RunFolder:
             folder._made = [numbered, *made]
             return folder
         raise InputError(f"cannot write to {path} ({path.parent} is no folder): choose another --out")
+
+    def _check_ours(self) -> None:
+        """Refuse a folder with files that a new run would overwrite, unless a start that ended early made them."""
+        if self.is_restart:
+            read_config(self.path)
+            return
+        for name in (self.metrics_file.name, self.checkpoints.name):
+            if name in self._found:
+                raise InputError(
+                    f"{self.path} holds {name}, but no {CONFIG} of a run that could go on: choose another --out"
+                )
 
     def _has_checkpoint(self) -> bool:
         return self.checkpoints.is_dir() and any(self.checkpoints.glob("*.safetensors"))
@@ -124,7 +138,8 @@ class RunFolder:
             if self.is_restart:
                 return
             for file in (self.path / CONFIG, self.metrics_file, *self.path.glob("events.out.tfevents*")):
-                file.unlink(missing_ok=True)
+                if file.name not in self._found:
+                    file.unlink(missing_ok=True)
             self._remove_made()
 
     def _remove_made(self) -> None:

@@ -113,6 +113,7 @@ def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bo
     with world.raise_together():
         if world.is_rank_0:
             stored = _resumed(with_folder(config))
+            _check_own_model(config, stored, own_model=own_model)
             settings = _merged(config, stored)
             folder = _claim(settings, resume=stored is not None, own_model=own_model)
             try:
@@ -149,6 +150,17 @@ def _resumed(config: TrainConfig) -> dict[str, Any] | None:
     if config.out is None or not (config.resume or _is_restart(Path(config.out))):
         return None
     return read_config(Path(config.out))
+
+
+def _check_own_model(config: TrainConfig, stored: Mapping[str, Any] | None, *, own_model: bool) -> None:
+    """Raise InputError for a run of a user's own model that resumes without it, or of a preset that does with one."""
+    if stored is None or bool(stored.get("own_model")) == own_model:
+        return
+    has = "a model of its own" if stored.get("own_model") else f"preset {stored['settings'].get('preset')}"
+    remedy = (
+        "build it in Python and give it to fastvae.Trainer" if not own_model else "use fastvae train, or another out"
+    )
+    raise InputError(f"{config.out} was trained with {has}: to resume it, {remedy}")
 
 
 def _is_restart(path: Path) -> bool:

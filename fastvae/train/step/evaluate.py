@@ -1,32 +1,17 @@
 """The ELBO over a data set: the one evaluation of training and of ``fastvae evaluate``."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastvae.data import Batch
 from fastvae.ops import Noise
 
 from .loss import EVAL_STREAM, StepLoss, StepScalars
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and each of its modules back into its own mode afterwards.
-
-    A module that its owner keeps in eval mode, as one does with the BatchNorm of frozen layers, stays in it.
-    """
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 @torch.no_grad()

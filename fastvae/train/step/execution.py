@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from fastvae.models.known import is_known, modes
+from fastvae.models.known import has_hooks, is_known, state
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import SettledExecution
 from fastvae.utils.errors import InputError
@@ -134,17 +134,19 @@ class Step:
                 )
         self._named = named
         trained = [parameter for parameter in self._parameters if parameter.requires_grad]
-        state = self._state()
-        if state != self._recorded:
+        now = self._state()
+        if now != self._recorded:
             self._records.clear()
-            self._changes += 1
-        self._recorded = state
-        self.is_known = state[0]
+            self._changes += 1 + self._guarded.records
+            self._guarded = GuardedStep(self._loss, self._parameters, self._copies, self._autocast)
+        self._recorded = now
+        self.is_known = now[0]
         self._trained = trained
 
     def _state(self) -> tuple[Any, ...]:
         """Return what a record of a known model depends on."""
-        return is_known(self._loss), modes(self._loss), [parameter.requires_grad for parameter in self._parameters]
+        trained = [parameter.requires_grad for parameter in self._parameters]
+        return is_known(self._loss), state(self._loss), trained, [*map(has_hooks, self._parameters)]
 
     def _eager(self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars) -> Result:
         arguments = (images, noise_state, row_offset, TRAIN_STREAM, scalars)

@@ -73,6 +73,8 @@ class StepLoss(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the loss () of images (b, C, H, W), and the sums ``[objective, nll, kl]`` (3,) over them in nats."""
         images = self._drawn(images, noise_state, row_offset)
+        if images.is_floating_point() and scalars.weight.dtype == torch.float64:
+            images = images.double()
         noise = Noise.from_state(noise_state, row_offset, stream=stream)
         chosen = {name: getattr(scalars, name) for name in self._spec.scalars}
         if scalars.batch_kl is not None:

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from typing_extensions import Self
+
+from fastvae.utils.errors import InputError
 
 G = TypeVar("G", bound="Given")
 
@@ -24,6 +27,14 @@ class Given:
     _given: frozenset[str]
 
     def __new__(cls, **values: Any) -> Self:
+        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]  # a subclass is a dataclass
+        for name in values:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                raise InputError(
+                    f"{cls.__name__} has no field {name}: "
+                    + (f"did you mean {near[0]}?" if near else f"help({cls.__name__}) lists them")
+                )
         made = super().__new__(cls)
         object.__setattr__(made, "_given", frozenset(values))
         return made

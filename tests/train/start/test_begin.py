@@ -165,7 +165,7 @@ def test_what_a_script_cannot_have_is_refused(fit, tmp_path):
         fit(max_restarts=3)
     with pytest.raises(InputError, match=r"^out is empty: give the folder"):
         Trainer(make_model(), IMAGES, fastvae.TrainConfig(out=""))
-    with pytest.raises(TypeError, match="learning_rate"):
+    with pytest.raises(InputError, match="learning_rate"):
         fastvae.TrainConfig(learning_rate=3)
 
 

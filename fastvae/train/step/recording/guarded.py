@@ -6,9 +6,10 @@ cannot be read, or that does anything besides computing its results (counts call
 branches on the values of a tensor), is not recorded.
 """
 
+import logging
 import types
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,31 +17,23 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from fastvae.models.known import has_hooks
 from fastvae.train.step.loss import TRAIN_STREAM, StepLoss, StepScalars
 
+from .purity import impurity
 from .record import record
 
 # Dynamo's defaults leave out guards that it takes to be costly; numpy's functions become torch's, with other numbers.
 _STRICT = {
     "assume_dunder_attributes_remain_unchanged": False,
     "automatic_dynamic_shapes": False,
-    "recompile_limit": 64,  # each place of a micro-batch in the batch is a record of its own
+    "recompile_limit": 64,  # beyond 8, a step that needs another record is said on the terminal
     "skip_nnmodule_hook_guards": False,
     "skip_tensor_guards_with_matching_dict_tags": False,
     "suppress_errors": False,
     "trace_numpy": False,
 }
-# Operators with effects that a record would lose, or that depend on how a tensor lies in memory.
-_REFUSED = {
-    "register_hook": "registers a hook on a tensor",
-    "_assert_async": "asserts something about a tensor's values",
-    "_assert_scalar": "depends on a tensor's values",
-    "_get_data_attr": "reads or sets a tensor's .data",
-    "as_strided": "uses as_strided",
-    "tag_activation_checkpoint": "uses gradient checkpointing, whose memory a record would not save",
-}
-
-
+_MOST_SHAPES = 32
 Autocast = AbstractContextManager[Any]
 
 
@@ -84,7 +77,8 @@ class GuardedStep:
         self.compiled = False
         self._captures = False
         self._refusal: str | None = None
-        self._call: Callable[..., Any] | None = None
+        # By the shape, type and place of the images, as Dynamo looks through all records of one callable in turn.
+        self._calls: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def __call__(
         self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars, *, compiled: bool
@@ -106,7 +100,7 @@ class GuardedStep:
 
     def _guards_hold(self, arguments: tuple[Any, ...]) -> bool:
         """Run the record whose guards hold. Returns False, and has run nothing, if there is none."""
-        if self._call is None:
+        if _key(arguments) not in self._calls:
             return False
         try:
             self._run(arguments)
@@ -122,7 +116,7 @@ class GuardedStep:
         self.runs = False
         self.result = None
         with self._autocast(), torch.enable_grad():
-            self._call(self._loss, *arguments)  # type: ignore[misc]  # it is made before
+            self._calls[_key(arguments)](self._loss, *arguments)
 
     def capture(
         self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars, *, compiled: bool
@@ -135,15 +129,21 @@ class GuardedStep:
 
         if config.disable:
             raise NotRecordableError("cannot be read, as torch.compile is disabled")
+        if any(map(has_hooks, self._loss.parameters())):
+            raise NotRecordableError("has hooks on the gradients of its parameters")
         self.compiled = compiled
-        if self._call is None:
-            self._call = torch.compile(_private(_forward), backend=self._backend, fullgraph=True, dynamic=False)
+        arguments = (images, noise_state, row_offset, scalars)
+        key = _key(arguments)
+        if key not in self._calls:
+            if len(self._calls) >= _MOST_SHAPES:
+                raise NotRecordableError(f"has batches of more than {_MOST_SHAPES} sizes and places")
+            self._calls[key] = torch.compile(_private(_forward), backend=self._backend, fullgraph=True, dynamic=False)
         self._captures = True
         self.only_checks = True
         self._refusal = None
         try:
-            with config.patch(_STRICT):
-                self._run((images, noise_state, row_offset, scalars))
+            with config.patch(_STRICT), _quiet(), self._watching_caches():
+                self._run(arguments)
         except _CheckedError:
             return
         except Exception as error:  # Dynamo's errors are of many kinds
@@ -153,11 +153,30 @@ class GuardedStep:
             self.only_checks = False
         raise NotRecordableError("cannot be read by TorchDynamo")
 
+    @contextmanager
+    def _watching_caches(self) -> Iterator[None]:
+        """Refuse functions that keep their results (functools.lru_cache), which Dynamo reads as if they did not.
+
+        It says so in a warning, the first time alone.
+        """
+        from torch._dynamo import utils  # noqa: PLC0415 -- see capture
+
+        def warn_once(message: str, *_: Any, **__: Any) -> None:
+            if "lru_cache" in message:
+                self._refusal = "calls a function that keeps its results (functools.lru_cache)"
+
+        before = utils.warn_once
+        utils.warn_once = warn_once  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            utils.warn_once = before
+
     def _backend(self, graph: GraphModule, examples: list[Any]) -> Callable[..., Any]:
         """Turn what Dynamo has read into a record. Raises for anything that is not a pure function of tensors."""
         if not self._captures:
             raise _HasChangedError
-        self._refusal = _impurity(graph, examples)
+        self._refusal = self._refusal or impurity(graph, examples, self.parameters)
         if self._refusal is not None:
             raise NotRecordableError(self._refusal)
         self.records += 1
@@ -219,6 +238,22 @@ class _Record:
             raise NotRecordableError(_first_line(error)) from error
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging what it finds wrong with a forward pass: the error says that."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _key(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    images, _, row_offset, _ = arguments
+    return images.shape, images.dtype, row_offset
+
+
 def _forward(
     loss: StepLoss, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars
 ) -> tuple[Tensor, Tensor]:
@@ -229,42 +264,6 @@ def _forward(
 def _private(function: types.FunctionType | Callable[..., Any]) -> Callable[..., Any]:
     """Copy a function with code of its own: Dynamo keeps its records with the code, and limits their number."""
     return types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-
-
-def _impurity(graph: GraphModule, examples: list[Any]) -> str | None:
-    """Return what a forward pass does besides computing, as Dynamo has read it, or None."""
-    if not all(isinstance(example, Tensor) for example in examples):
-        return "computes with Python numbers that change from step to step"
-    outputs = next(node for node in graph.graph.nodes if node.op == "output").args[0]
-    if [tuple(output.meta["example_value"].shape) for output in outputs] != [(), (3,)]:
-        return "returns its loss in a form that cannot be recorded"
-    names = (getattr(node.target, "__name__", str(node.target)) for node in graph.graph.nodes)
-    refused = next((name for name in names if name.removesuffix(".default") in _REFUSED), None)
-    return _effect() if refused is None else _REFUSED[refused.removesuffix(".default")]
-
-
-def _effect() -> str | None:
-    """Return an effect on Python's state that the forward pass has which Dynamo is reading, or None."""
-    from torch._dynamo.symbolic_convert import InstructionTranslator  # noqa: PLC0415 -- see capture
-    from torch._dynamo.variables.base import AttributeMutationExisting, ValueMutationExisting  # noqa: PLC0415
-
-    output = InstructionTranslator.current_tx().output
-    effects = output.side_effects
-    if output.random_calls:
-        return "draws from Python's random"
-    if effects.tensor_hooks:
-        return _REFUSED["register_hook"]
-    for variable in effects.id_to_variable.values():
-        existing = isinstance(variable.mutation_type, AttributeMutationExisting | ValueMutationExisting)
-        if existing and effects.is_modified(variable):
-            return f"changes Python state in its forward pass{_names(effects, variable)}"
-    return None
-
-
-def _names(effects: Any, variable: Any) -> str:
-    """Return the names of the attributes that a forward pass sets, in brackets, or an empty string."""
-    changed = effects.store_attr_mutations.get(variable, {})
-    return f" ({', '.join(map(str, changed))})" if changed else ""
 
 
 def _first_line(error: BaseException) -> str:

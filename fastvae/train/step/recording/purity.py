@@ -1,0 +1,83 @@
+"""Does a forward pass do anything besides computing? TorchDynamo has read it, and this module asks what it found."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._guards import TracingContext
+from torch._ops import OpOverload, OpOverloadPacket
+from torch.fx import GraphModule
+
+import fastvae
+
+# Operators with effects that a record would lose, or that depend on how a tensor lies in memory.
+_REFUSED = {
+    "register_hook": "registers a hook on a tensor",
+    "_assert_async": "asserts something about a tensor's values",
+    "_assert_scalar": "depends on a tensor's values",
+    "_get_data_attr": "reads or sets a tensor's .data",
+    "as_strided": "uses as_strided",
+    "tag_activation_checkpoint": "uses gradient checkpointing, whose memory a record would not save",
+}
+
+# Dynamo takes the first two for true, and does not guard what the others return.
+_UNGUARDED = {"is_compiling", "is_dynamo_compiling", "environ", "getenv"}
+
+
+def impurity(graph: GraphModule, examples: list[Any], parameters: Sequence[Tensor]) -> str | None:
+    """Return what a forward pass does besides computing, as Dynamo has read it, or None."""
+    own = set(map(id, parameters))
+    if any(isinstance(each, Tensor) and each.requires_grad and id(each) not in own for each in examples):
+        return "reads a tensor with a gradient that is none of its parameters, a view of one for example"
+    if not all(isinstance(example, Tensor) for example in examples):
+        return "computes with Python numbers that change from step to step"
+    outputs = next(node for node in graph.graph.nodes if node.op == "output").args[0]
+    if [tuple(output.meta["example_value"].shape) for output in outputs] != [(), (3,)]:
+        return "returns its loss in a form that cannot be recorded"
+    names = (getattr(node.target, "__name__", str(node.target)) for node in graph.graph.nodes)
+    refused = next((name for name in names if name.removesuffix(".default") in _REFUSED), None)
+    if not all(_is_plain(node.target) for node in graph.graph.nodes):
+        return "calls an operator that is neither torch's nor fastvae's"
+    if _UNGUARDED & _names_in_code():
+        return f"asks for {', '.join(sorted(_UNGUARDED & _names_in_code()))}, which no guard watches"
+    return _effect() if refused is None else _REFUSED[refused.removesuffix(".default")]
+
+
+def _is_plain(target: object) -> bool:
+    if not isinstance(target, OpOverload | OpOverloadPacket):
+        return True
+    return str(target).split(".")[0] in ("aten", "fastvae", "higher_order", "prims", "torchvision")
+
+
+def _names_in_code() -> set[str]:
+    """Return the names that the model's own code uses, in all functions that Dynamo has read for this forward pass."""
+    context = TracingContext.try_get()
+    codes = [] if context is None else context.get_traced_code() or []
+    skipped = (str(Path(torch.__file__).parent), str(Path(fastvae.__file__).parent))
+    return {name for code in codes if not code.co_filename.startswith(skipped) for name in code.co_names}
+
+
+def _effect() -> str | None:
+    """Return an effect on Python's state that the forward pass has which Dynamo is reading, or None."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator  # noqa: PLC0415 -- see capture
+    from torch._dynamo.variables.base import AttributeMutationExisting, ValueMutationExisting  # noqa: PLC0415
+
+    output = InstructionTranslator.current_tx().output
+    effects = output.side_effects
+    if output.random_calls:
+        return "draws from Python's random"
+    if effects.tensor_hooks:
+        return _REFUSED["register_hook"]
+    for variable in effects.id_to_variable.values():
+        existing = isinstance(variable.mutation_type, AttributeMutationExisting | ValueMutationExisting)
+        if existing and effects.is_modified(variable):
+            return f"changes Python state in its forward pass{_names(effects, variable)}"
+    return None
+
+
+def _names(effects: Any, variable: Any) -> str:
+    """Return the names of the attributes that a forward pass sets, in brackets, or an empty string."""
+    changed = effects.store_attr_mutations.get(variable, {})
+    return f" ({', '.join(map(str, changed))})" if changed else ""
