@@ -172,3 +172,25 @@ def test_the_default_place_is_a_file(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(InputError, match=r"cannot write to .*choose another --out"):
         RunFolder.beside_others(tmp_path / "runs" / "x")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints", "config.json"])
+def test_a_folder_with_somebody_elses_files_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / "events.out.tfevents.1.mine").write_text("mine")
+    if name == "checkpoints":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "step-000000012.safetensors").write_text("mine")
+    else:
+        (tmp_path / name).write_text('{"architectures": ["VAE"]}')
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=f"{name}|settings"):
+        RunFolder(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_a_start_that_is_given_up_removes_its_own_files_alone(tmp_path):
+    (tmp_path / "events.out.tfevents.1.mine").write_text("mine")
+    folder = RunFolder(tmp_path)
+    folder.metrics_file.write_text("")
+    folder.abandon()
+    assert [path.name for path in tmp_path.iterdir()] == ["events.out.tfevents.1.mine"]
