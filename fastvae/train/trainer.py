@@ -77,7 +77,7 @@ class Trainer:
     ) -> None:
         self.model = model
         config = config or TrainConfig()
-        # What a run that resumes leaves open is known when its folder is read.
+        # The settings that a resumed run leaves open are known when its folder is read.
         with in_words_of_caller(TrainConfig):
             self.config: TrainConfig = with_folder(config) if config.resume else resolve(config)
         if self.config.nproc not in (None, 1):

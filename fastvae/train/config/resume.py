@@ -21,7 +21,7 @@ _AS_BEFORE = ("precision", "execution")  # "auto" means what the run was started
 def taken_over(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
     """Return the settings of a run that resumes: those given in ``config``, and for the rest those of the run.
 
-    What was given may make a setting of the run meaningless, a decay for another schedule say: it is left out.
+    A setting of the run that the given ones make meaningless, a decay for another schedule say, is left out.
 
     Args:
         config: the settings of this start; ``given`` tells which of them count.

@@ -12,7 +12,7 @@ _DECAY = 0.1  # of --schedule step, where --decay is left out
 def plan(config: ResolvedConfig, epoch_steps: int, origin: Origin = Origin()) -> Plan:  # noqa: B008 -- a named tuple
     """Return the tables of learning rate, beta and capacity of a run with so many steps in an epoch from its origin.
 
-    What they hold before the first step of the origin's epoch means nothing: those steps were taken.
+    Their entries before the first step of the origin's epoch mean nothing: those steps were taken.
     """
     steps = config.steps(epoch_steps, origin)
     warmup = config.warmup_steps

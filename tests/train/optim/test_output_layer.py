@@ -1,4 +1,4 @@
-"""What a sharp likelihood reads is in fp32 in runs of 16 bits, and costs the other likelihoods nothing."""
+"""A sharp likelihood reads fp32 in runs of 16 bits, and the other likelihoods pay nothing for it."""
 
 import copy
 import math
