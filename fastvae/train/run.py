@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import torch
@@ -43,6 +42,7 @@ from .report.metrics import Metrics
 from .report.progress import table, trained
 from .report.run_folder import RunFolder, description_of
 from .start.begin import Beginning, begin
+from .start.claim import Claim
 from .start.initial_weights import load_initial
 from .start.model_sizes import sizes_told
 from .start.own_model import check_last_batch, prepared
@@ -88,7 +88,7 @@ def run(
         # Whatever is wrong with the folder or the settings is found before anything that takes time. A start that is
         # refused later, before its first step, leaves no folder behind.
         start = begin(config, world, console, own_model=model is not None)
-        claim = stack.enter_context(_Claim(start.folder))
+        claim = stack.enter_context(Claim(start.folder))
         stack.enter_context(torch_flags(start.config, world.device))
         stack.enter_context(preserve_rng_state(world.device))
         stack.enter_context(torch.inference_mode(False))  # the caller may be in the middle of an evaluation
@@ -202,34 +202,6 @@ def _how_to_resume(path: Path, own: _Own, nproc: int | None) -> str:
         brought = " and ".join(name for name, is_own in (("model", own.model), ("images", own.data)) if is_own)
         return f"TrainConfig(resume={str(path)!r}) and the same {brought}"
     return f"fastvae train --resume {shlex.quote(str(path))}" + ("" if nproc is None else f" --nproc {nproc}")
-
-
-class _Claim:
-    """Releases a run's folder at the end, and leaves it as it was where the run took no step."""
-
-    def __init__(self, folder: RunFolder | None) -> None:
-        self._folder = folder
-        self._loop: Loop | None = None
-        self._first = 0
-
-    def watch(self, loop: Loop) -> None:
-        """Take note of the step that a loop starts at."""
-        self._loop = loop
-        self._first = loop.step
-
-    def __enter__(self) -> "_Claim":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._folder is None:
-            return
-        is_unused = self._loop is None or self._loop.step == self._first
-        if error is not None and is_unused and not self._folder.has_new_checkpoint():
-            self._folder.abandon()
-        else:
-            self._folder.close()
 
 
 def _build(config: ResolvedConfig, dataset: Dataset, device: torch.device) -> VAE:
