@@ -94,7 +94,7 @@ def test_refuses_what_has_no_pictures(datasets, tmp_path, refuses):
         read_saved(saved(made(datasets, [1, 2], "right", left=images), tmp_path / "b"))
     with refuses(tmp_path / "c", "1 image", "at least 2"):
         read_saved(saved(made(datasets, [1]), tmp_path / "c"))
-    with refuses(tmp_path / "d", "a, b", "train", "test, validation"):
+    with refuses(tmp_path / "d", "splits a, b", "not train and one of", "test", "validation", "rename them"):
         read_saved(saved(datasets.DatasetDict(a=made(datasets, [1]), b=made(datasets, [2])), tmp_path / "d"))
 
 
