@@ -15,12 +15,9 @@ from torch import Tensor
 
 from fastvae.data import Dataset, Loader
 from fastvae.data.loaders.reader_processes import killed_readers_told
-from fastvae.models import VAE, build
+from fastvae.models import VAE
 from fastvae.models.modes import eval_mode
 from fastvae.ops import Noise, bits_per_dimension
-from fastvae.utils.errors import InputError
-from fastvae.utils.files import reason
-from fastvae.utils.machine import check_fits
 from fastvae.utils.settings import as_typed, in_words_of_caller
 from fastvae.utils.terminal import Terminal
 
@@ -40,18 +37,19 @@ from .report.epoch_end import Callback
 from .report.figures import reconstruction_grid, sample_grid, write_curves, write_image
 from .report.metrics import Metrics
 from .report.progress import table, trained
-from .report.run_folder import RunFolder, description_of
+from .report.run_config import description_of
+from .report.run_folder import RunFolder
 from .start.begin import Beginning, begin
 from .start.claim import Claim
 from .start.initial_weights import load_initial
 from .start.model_sizes import sizes_told
 from .start.own_model import check_last_batch, prepared
+from .start.preset_model import build_preset
 from .step.inductor import check_compiler
 from .step.loss import SAMPLE_STREAM
 from .step.torch_flags import torch_flags
 
 _LOOKED_AT = 32  # test images, to tell whether they are black and white
-_COPIES = 3  # of the weights' memory, at least, to train them: the weights and two moments
 
 
 class Outcome(NamedTuple):
@@ -151,7 +149,7 @@ def _ready(start: Beginning, model: VAE | None, dataset: Dataset, world: World) 
     """Return the model with its initial weights: the caller's own, or the preset's. Raises InputError. Collective."""
     if model is None:
         check_pixels(start.config.preset, dataset)
-        model = _build(start.config, dataset, world.device)
+        model = build_preset(start.config, dataset, world.device)
         check_depth(dataset, model.likelihood)
     if start.config.binarize:
         check_binarize(dataset, model.likelihood)
@@ -202,31 +200,6 @@ def _how_to_resume(path: Path, own: _Own, nproc: int | None) -> str:
         brought = " and ".join(name for name, is_own in (("model", own.model), ("images", own.data)) if is_own)
         return f"TrainConfig(resume={str(path)!r}) and the same {brought}"
     return f"fastvae train --resume {shlex.quote(str(path))}" + ("" if nproc is None else f" --nproc {nproc}")
-
-
-def _build(config: ResolvedConfig, dataset: Dataset, device: torch.device) -> VAE:
-    """Build the preset's model, initialized by the seed. Raises InputError for images or sizes that it cannot have."""
-    shape = " x ".join(map(str, dataset.shape))
-    try:
-        with torch.device("meta"):  # which takes no memory
-            outline = build(config.recipe, dataset.shape, config.latent_dim, config.width)
-        size = sum(parameter.numel() * parameter.element_size() for parameter in outline.parameters())
-        check_fits(
-            size * (_COPIES if device.type == "cpu" else 1),
-            f"to train preset {config.preset} on images of {shape}",
-            "give a smaller --image-size, --latent-dim or --width",
-        )
-        torch.manual_seed(config.seed)
-        return build(config.recipe, dataset.shape, config.latent_dim, config.width)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"preset {config.preset} cannot have images of {shape}: {error}") from error
-    except RuntimeError as error:  # torch's, for sizes beyond the address space
-        raise InputError(
-            f"preset {config.preset} cannot have --latent-dim {config.latent_dim} and images of {shape} "
-            f"({reason(error)}): give smaller ones"
-        ) from error
 
 
 def _tune(
