@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -146,14 +146,21 @@ class Engine:
         self._schedule.set()
         scalars = self._scalars_for(batch.rows)
         self._rollback.remember(self._rollback_tensors())
-        if self._gradients is None:
-            is_full = batch.rows == self._full
-            sums, gradients = self._step(batch.images, self.counter.state, batch.row_offset, scalars, is_full=is_full)
-            checked = [gradient for gradient in gradients if gradient is not None]
-        else:
-            sums = self._accumulate(self._gradients, batch, scalars)
-            # Scaled gradients may overflow: the scaler tests them, and the alarm tests the loss.
-            checked = [self._gradients.alarm if self.scaler.is_enabled() else self._gradients.buffer]
+        try:
+            if self._gradients is None:
+                is_full = batch.rows == self._full
+                sums, gradients = self._step(
+                    batch.images, self.counter.state, batch.row_offset, scalars, is_full=is_full
+                )
+                checked = [gradient for gradient in gradients if gradient is not None]
+            else:
+                sums = self._accumulate(self._gradients, batch, scalars)
+                # Scaled gradients may overflow: the scaler tests them, and the alarm tests the loss.
+                checked = [self._gradients.alarm if self.scaler.is_enabled() else self._gradients.buffer]
+        except Exception:
+            with suppress(Exception):  # on a GPU that failed nothing can be done
+                self._rollback.restore()  # buffers that the forward pass has changed
+            raise
         self.nonfinite.check(self.sums, sums, checked, rows=batch.rows, images=len(batch.images))
         if not self.nonfinite.skips:
             if self._gradients is None:

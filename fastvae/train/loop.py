@@ -1,7 +1,8 @@
 """The training loop: epochs, evaluation, logging, checkpoints, and how a run ends."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -66,6 +67,7 @@ class Loop:
         self.startup_s = 0.0  # this process's tracing, compiling and capturing, which no epoch's seconds include
         self.test: Metrics | None = None  # of the last evaluation
         self.best = Best()
+        self.is_saved_before_error = False
         self._writer = CheckpointWriter()
         self._log = RunLog(world, folder, console, config.steps(len(loader), origin), self.epochs)
         self._callbacks = callbacks
@@ -91,7 +93,7 @@ class Loop:
     def _fit(self) -> int:
         epoch_steps = len(self.loader)
         stopping = self._stopping
-        with self._interrupt, self._writer, self._log, stopping.saving(self.save):
+        with self._interrupt, self._writer, self._log, self._saving_before_error(), stopping.saving(self.save):
             while not (self.epoch >= self.epochs or stopping.is_stale(self.epoch, self.best) or stopping.by_callback):
                 if not stopping.is_spent(self.step):
                     self._metrics.meter.resume()
@@ -113,6 +115,24 @@ class Loop:
             with self.world.raise_together():  # written to the end before any rank goes on to the next collective
                 self._writer.wait()
         return stopping.status if stopping.by_signal else 0
+
+    @contextmanager
+    def _saving_before_error(self) -> Iterator[None]:
+        """Save the steps before one that raises an error; not if that had begun to change the weights.
+
+        With several processes, the other ranks may not meet this one to save.
+        """
+        try:
+            yield
+        except BaseException:
+            if self.world.size == 1 and self._interrupt.is_held_back and self.engine.counter.step.item() == self.step:
+                done = self.step - self.origin.first_step(self.epoch, len(self.loader))
+                self.loader.load_state_dict({"epoch": self.epoch, "step": done})
+                with suppress(Exception):  # the error to report is the first
+                    self.save()
+                    self._writer.wait()
+                    self.is_saved_before_error = True
+            raise
 
     def _train_epoch(self) -> None:
         """Take the remaining steps of the epoch, unless a signal or a limit ends the run before."""
@@ -158,17 +178,11 @@ class Loop:
         self.engine.nonfinite.log.zero_()
         self._metrics.restart()
         self.loader.set_epoch(self.epoch)
-        try:
-            with self.engine.using_result() as model:
-                end = EpochEnd(self.epoch, self.step, train, test, model)
-                for callback in self._callbacks:
-                    if callback(end):
-                        self._stopping.by_callback = True
-        except BaseException:
-            if self.world.size == 1:  # other ranks may not meet this one to save
-                self.save()
-                self._writer.wait()
-            raise
+        with self.engine.using_result() as model:
+            end = EpochEnd(self.epoch, self.step, train, test, model)
+            for callback in self._callbacks:
+                if callback(end):
+                    self._stopping.by_callback = True
         if self._callbacks:
             self._recheck()
 

@@ -45,6 +45,7 @@ from .start.initial_weights import load_initial
 from .start.model_sizes import sizes_told
 from .start.own_model import check_last_batch, prepared
 from .start.preset_model import build_preset
+from .start.python_state import unsaved_state_told
 from .step.inductor import check_compiler
 from .step.loss import SAMPLE_STREAM
 from .step.torch_flags import torch_flags
@@ -149,7 +150,7 @@ def _ready(start: Beginning, model: VAE | None, dataset: Dataset, world: World) 
     """Return the model with its initial weights: the caller's own, or the preset's. Raises InputError. Collective."""
     if model is None:
         check_pixels(start.config.preset, dataset)
-        model = build_preset(start.config, dataset, world.device)
+        model = build_preset(start.config, dataset, world)
         check_depth(dataset, model.likelihood)
     if start.config.binarize:
         check_binarize(dataset, model.likelihood)
@@ -179,8 +180,15 @@ def _fit(loop: Loop, profiling: Profiling | None, own: _Own, dataset: Dataset, t
         console.print(f"fastvae: {split}")
     if loop.epoch >= loop.epochs:
         console.print(as_typed(f"all of its {trained(loop.epochs, 0)} are trained: give more --epochs", TrainConfig))
-    with profiled(profiling, loop), killed_readers_told():
-        status = loop.fit()
+    unsaved = unsaved_state_told(loop.engine.model, console) if own.model else nullcontext()
+    try:
+        with profiled(profiling, loop), killed_readers_told(), unsaved:
+            status = loop.fit()
+    except BaseException:
+        if loop.is_saved_before_error:
+            how = _how_to_resume(path, own, loop.config.nproc)
+            console.print(f"saved at step {loop.step}, before an error: go on with {how}", markup=False)
+        raise
     if status != 0:
         console.print(
             f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: go on with "
