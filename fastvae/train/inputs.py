@@ -18,6 +18,7 @@ from fastvae.nn import (
     Likelihood,
 )  # fmt: skip
 from fastvae.utils.errors import InputError
+from fastvae.utils.terminal import Terminal
 
 from .binarize import with_test_drawn
 from .config import ResolvedConfig, TrainConfig
@@ -25,6 +26,7 @@ from .distributed.world import World, read_ranks
 
 _NORMALISED = 1.5  # float pixels that lie within [0, this] are some scaling's, larger ones are levels of grey
 _EIGHT_BITS = 255
+_FIRST = 64  # images that are looked at where any pixels are allowed
 
 
 def open_data(config: TrainConfig, world: World, own: Dataset | None = None) -> tuple[Dataset, str | None]:
@@ -58,10 +60,23 @@ def check_pixels(preset: str, dataset: Dataset) -> None:
         _check_unit_interval(dataset, f"preset {preset} has {has[kind]}")
 
 
-def check_own_pixels(likelihood: Likelihood, dataset: Dataset) -> None:
-    """Raise InputError for pixels that the likelihood of a model of the user's own does not allow."""
+def check_own_pixels(likelihood: Likelihood, dataset: Dataset, console: Terminal) -> None:
+    """Raise InputError for pixels that the likelihood of a model of the user's own does not allow.
+
+    Where it allows any, say so if those of the first images look like levels of grey.
+    """
     if isinstance(likelihood, (Bernoulli, ContinuousBernoulli)):
         _check_unit_interval(dataset, "the model has a Bernoulli likelihood")
+    elif dataset.train.dtype.is_floating_point:
+        first = dataset.train.read(range(min(_FIRST, len(dataset.train))))
+        low, high = (bound.item() for bound in torch.aminmax(first))
+        if low >= 0 and high > _NORMALISED:
+            console.print(
+                f"fastvae: {dataset.name} has {str(dataset.train.dtype).removeprefix('torch.')} pixels up to {high:g}, "
+                "which are trained on as they are: divide them to have them in [0, 1]",
+                style="yellow",
+                markup=False,
+            )
 
 
 def _check_unit_interval(dataset: Dataset, because: str) -> None:

@@ -19,6 +19,7 @@ from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.distributed.world import World
 from fastvae.train.inputs import check_own_pixels, check_pixels, deliver, open_data
 from fastvae.utils.errors import InputError
+from fastvae.utils.terminal import Terminal
 
 FLAGS = (
     "--preset", "conv64", "--image-size", "16", "--width", "8", "--latent-dim", "2", "--epochs", "2",
@@ -149,7 +150,7 @@ def test_a_loader_that_cannot_be_is_one_line_in_every_process(folder):
         (1.001, 0, r"pixels in \[0, 1.00100005\].*: leave out"),  # the numbers that are shown differ
     ],
 )
-def test_floats_outside_of_the_unit_interval_are_named_with_a_remedy_that_helps(scale, shift, remedy):
+def test_floats_outside_of_the_unit_interval_are_named_with_a_remedy_that_helps(scale, shift, remedy, capsys):
     images = torch.linspace(0, 1, 16).view(1, 1, 4, 4).repeat(4, 1, 1, 1) * scale + shift
     dataset = Dataset("mine", images, images)
     for preset in ("classic", "gaussian"):
@@ -157,8 +158,10 @@ def test_floats_outside_of_the_unit_interval_are_named_with_a_remedy_that_helps(
             check_pixels(preset, dataset)
     for likelihood in (Bernoulli(), ContinuousBernoulli()):
         with pytest.raises(InputError, match=remedy):
-            check_own_pixels(likelihood, dataset)
-    check_own_pixels(Gaussian(), dataset)  # its decoder may put out anything
+            check_own_pixels(likelihood, dataset, Terminal())
+    check_own_pixels(Gaussian(), dataset, Terminal())  # its decoder may put out anything
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("divide them" in said) == (shift == 0 and scale > 1.5)
     fine = Dataset("mine", images.clamp(0, 1), images.clamp(0, 1))
     check_pixels("classic", fine)
-    check_own_pixels(Bernoulli(), fine)
+    check_own_pixels(Bernoulli(), fine, Terminal())

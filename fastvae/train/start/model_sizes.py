@@ -12,16 +12,18 @@ from torch.nn.parameter import is_lazy
 
 from fastvae.data import Dataset
 from fastvae.models import VAE
+from fastvae.nn import Bernoulli, ContinuousBernoulli, Likelihood
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.loop import Loop
 from fastvae.train.step.copy_model import copy_model
 from fastvae.utils.errors import InputError
+from fastvae.utils.terminal import Terminal
 
 _CHANNELS = (1, 3, 4)
 _COPIED = 1 << 30  # bytes of parameters, up to which a model is copied to look at its sizes
 
 
-def check_sizes(model: VAE, dataset: Dataset, device: torch.device) -> None:
+def check_sizes(model: VAE, dataset: Dataset, device: torch.device, console: Terminal) -> None:
     """Raise InputError where the sizes of a user's own encoder or decoder do not fit the images, or one another.
 
     A copy of the model, in eval mode, takes two training images; a ``latent_shape`` that the model lacks is set to what
@@ -40,7 +42,7 @@ def check_sizes(model: VAE, dataset: Dataset, device: torch.device) -> None:
             trial = copy_model(model).to(device).float().eval()
         except Exception:  # a kept activation or a lock, say: each has an error of its own
             return
-        latents = _check_sizes(trial, images.to(device), dataset.name)
+        latents = _check_sizes(trial, images.to(device), dataset.name, console)
     if model.latent_shape is None and latents is not None:
         model.latent_shape = latents
 
@@ -57,7 +59,7 @@ def sizes_told(model: VAE, dataset: Dataset, loop: Loop) -> Iterator[None]:
         yield
     except (IndexError, RuntimeError, TypeError, ValueError):
         if loop.step == first:
-            check_sizes(model, dataset, loop.world.device)
+            check_sizes(model, dataset, loop.world.device, loop.console)
         raise
 
 
@@ -73,7 +75,7 @@ def _python_rng_preserved() -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def _check_sizes(model: VAE, images: Tensor, name: str) -> tuple[int, ...] | None:
+def _check_sizes(model: VAE, images: Tensor, name: str, console: Terminal) -> tuple[int, ...] | None:
     """Return the shape of a latent, where the model gives one."""
     what = f"images of shape {tuple(images.shape[1:])}"
     if min(images.shape[1:3]) > max(_CHANNELS) and images.shape[3] in _CHANNELS:
@@ -110,7 +112,24 @@ def _check_sizes(model: VAE, images: Tensor, name: str) -> tuple[int, ...] | Non
             raise InputError(
                 f"the decoder's output of shape {given} does not fit {what} ({_line(error)}): mend its sizes"
             ) from error
+        return found
+    _tell_probabilities(model.likelihood, output, console)
     return found
+
+
+def _tell_probabilities(likelihood: Likelihood, output: Tensor, console: Terminal) -> None:
+    """Say so where the outputs for a likelihood of logits look like probabilities: the loss would be wrong in silence.
+
+    Of the logits of an untrained network some are negative.
+    """
+    if isinstance(likelihood, (Bernoulli, ContinuousBernoulli)) and bool(((output >= 0) & (output <= 1)).all()):
+        low, high = torch.aminmax(output)
+        console.print(
+            f"fastvae: the decoder's outputs lie in [{low:.3g}, {high:.3g}], but {type(likelihood).__name__} takes "
+            "logits: leave out a sigmoid at the decoder's end",
+            style="yellow",
+            markup=False,
+        )
 
 
 def _is_about_sizes(error: Exception) -> bool:

@@ -23,7 +23,7 @@ from fastvae.train.step.execution import Step
 from fastvae.train.step.loss import StepLoss, StepScalars
 from fastvae.train.step.memory_format import choose_memory_format, keeping_nchw
 from fastvae.utils.errors import InputError
-from fastvae.utils.settings import changed
+from fastvae.utils.settings import changed, flag
 from fastvae.utils.terminal import Terminal
 
 from .model_sizes import check_sizes
@@ -47,14 +47,15 @@ def prepared(
         InputError: the model cannot be trained, or not as the settings ask.
     """
     check_model(model)
-    check_own_pixels(model.likelihood, dataset)
+    _check_no_preset_sizes(config)
+    check_own_pixels(model.likelihood, dataset, console)
     check_depth(dataset, model.likelihood)
     config, why_eager, is_pure = settle_execution(config, model, dataset)
     if not is_pure:  # a trial of channels_last would run the model's Python
         with keeping_nchw(model):
             yield config, dataset, why_eager
         return
-    check_sizes(model, dataset, world.device)
+    check_sizes(model, dataset, world.device, console)
     # On the CPU all ranks find the same, and a model that is to be sharded may be too large for one GPU.
     where = world.device if world.size == 1 else torch.device("cpu")
     with choose_memory_format(model, dataset, config, where) as (laid, told):
@@ -105,6 +106,16 @@ def check_model(model: VAE) -> None:
             raise InputError(
                 f"the model's state dict has {name}, a {type(value).__name__}, but checkpoints hold tensors alone: "
                 "keep it in a buffer"
+            )
+
+
+def _check_no_preset_sizes(config: ResolvedConfig) -> None:
+    """Refuse the sizes of a preset's network, which a model of the user's own does not have."""
+    for name in ("latent_dim", "width"):
+        if name in config.given:
+            raise InputError(
+                f"{flag(name)} is {getattr(config, name)}, but a model of your own has the sizes that it was built "
+                "with: leave it out"
             )
 
 

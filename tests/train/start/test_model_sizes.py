@@ -11,9 +11,11 @@ from torch import nn
 
 from fastvae.data import Dataset
 from fastvae.models import VAE
+from fastvae.nn import Bernoulli, ContinuousBernoulli, Gaussian
 from fastvae.train import TrainConfig, Trainer
 from fastvae.train.start.model_sizes import check_sizes
 from fastvae.utils.errors import InputError
+from fastvae.utils.terminal import Terminal
 
 
 def vae(outputs=8, latents=4, shape=(1, 8, 8), pixels=64, latent_shape=4):
@@ -49,7 +51,7 @@ def test_tensors_with_channels_last_are_told_to_permute():
     model.encoder[0] = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten())
     dataset = Dataset("x", torch.zeros(4, 8, 8, 3).byte(), torch.zeros(4, 8, 8, 3).byte())
     with pytest.raises(InputError, match=r"\(8, 8, 3\), read as \(C, H, W\): permute x if they are \(N, H, W, C\)"):
-        check_sizes(model, dataset, torch.device("cpu"))
+        check_sizes(model, dataset, torch.device("cpu"), Terminal())
 
 
 def test_looking_at_sizes_changes_no_state_and_judges_no_other_failure():
@@ -68,13 +70,34 @@ def test_looking_at_sizes_changes_no_state_and_judges_no_other_failure():
     model = vae(latent_shape=None)
     model.encoder[0] = Drawing()
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    check_sizes(model, dataset, torch.device("cpu"))
+    check_sizes(model, dataset, torch.device("cpu"), Terminal())
     assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     assert (model.encoder[0].count, model.latent_shape) == (0, (4,))
     for part in (Broken(), nn.Sequential()):
         part.lock = threading.Lock() if isinstance(part, nn.Sequential) else None  # which cannot be copied
         model.encoder[0] = part
-        check_sizes(model, dataset, torch.device("cpu"))
+        check_sizes(model, dataset, torch.device("cpu"), Terminal())
+
+
+@pytest.mark.parametrize("likelihood", [Bernoulli(), ContinuousBernoulli(), Gaussian()])
+@pytest.mark.parametrize("end", [nn.Sigmoid(), nn.ReLU(), nn.Identity()])
+def test_probabilities_given_to_a_likelihood_of_logits_are_told(likelihood, end, tmp_path, capsys):
+    torch.manual_seed(0)
+    model = vae()
+    model.decoder.append(end)
+    model.likelihood = likelihood
+    config = TrainConfig(epochs=1, autotune=False, device="cpu", out=tmp_path / "run")
+    Trainer(model, torch.zeros(20, 1, 8, 8, dtype=torch.uint8), config).fit()
+    said = "takes logits: leave out a sigmoid" in " ".join(capsys.readouterr().out.split())
+    assert said == (not isinstance(likelihood, Gaussian) and not isinstance(end, nn.Identity))
+
+
+@pytest.mark.parametrize("name", ["latent_dim", "width"])
+def test_sizes_of_a_preset_are_refused(name, tmp_path):
+    config = TrainConfig(preset="conv28", epochs=1, autotune=False, device="cpu", out=tmp_path / "run", **{name: 16})
+    with pytest.raises(InputError, match=f"^{name} is 16, but a model of your own has the sizes"):
+        Trainer(vae(), torch.zeros(20, 1, 8, 8, dtype=torch.uint8), config, quiet=True).fit()
+    assert not (tmp_path / "run").exists()
 
 
 class Unreadable(nn.Flatten):
