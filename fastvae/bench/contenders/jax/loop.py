@@ -17,7 +17,9 @@ from fastvae.models import VAE, Preset
 from .network import Weights, copy_back, encoder_and_decoder, pixels_of, weights_of
 
 _DTYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
-_GENERATOR = "rbg"
+# 20,000 normals and 100,352 uniforms took 0.6 ms of a CPU's time with it, and 2.4 with rbg or unsafe_rbg (jaxlib
+# 0.10.2, EPYC with AVX-512).
+_GENERATOR = "threefry2x32"
 
 
 def optimizer_of(recipe: Preset) -> optax.GradientTransformation:
