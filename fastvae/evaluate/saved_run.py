@@ -139,7 +139,7 @@ def _build(settings: dict[str, Any], shape: tuple[int, ...]) -> VAE:
 def _last(path: Path) -> Checkpoint:
     _, found, skipped = checkpoint.newest(path / "checkpoints")
     for why in skipped:
-        _LOG.warning("skipped: %s", why)
+        _LOG.warning("passed over for an earlier checkpoint: %s", why)
     return found
 
 

@@ -30,6 +30,7 @@ class Beginning:
     path: the run's folder. folder: rank 0 has claimed it; None on other ranks.
     stored: the config.json of a run that resumes from a checkpoint; None for one that begins anew.
     found: its checkpoint. changes: the settings that change there.
+    opening: what rank 0 tells of where the run begins, or an empty string.
     """
 
     config: ResolvedConfig
@@ -38,6 +39,7 @@ class Beginning:
     stored: Mapping[str, Any] | None
     found: Checkpoint | None
     changes: Changes
+    opening: str
 
     def check_images(self, dataset: Dataset, fingerprint: str | None, *, own: bool, console: Terminal) -> None:
         """Check on rank 0 that a run resumes with the images that it was started with.
@@ -95,8 +97,10 @@ class Beginning:
         step = self.found.values["step"]
         return [*before, {"step": step, "settings": self.changes}] if self.changes else before
 
-    def tell_changes(self, console: Terminal) -> None:
-        """Print which settings change, and what that makes inexact."""
+    def tell(self, console: Terminal) -> None:
+        """Print where the run begins, which settings change, and what that makes inexact: nothing can refuse it now."""
+        if self.opening:
+            console.print(self.opening)
         if self.changes and self.found is not None:
             step = self.found.values["step"]
             console.print(as_typed(f"changed at step {step}: {in_words(self.changes, self.config)}", TrainConfig))
@@ -109,6 +113,7 @@ def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bo
     """
     found: Checkpoint | None = None
     folder: RunFolder | None = None
+    opening = ""
     told: Any = None
     with world.raise_together():
         if world.is_rank_0:
@@ -120,7 +125,7 @@ def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bo
                 if stored is not None:
                     if checkpoint.are_in(folder.checkpoints):
                         changes_of(folder.path, stored["settings"], settings)
-                    found = _newest(folder.path, console)
+                    found, opening = _newest(folder.path, console)
             except BaseException:
                 folder.abandon()
                 raise
@@ -137,7 +142,7 @@ def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bo
             settings = changed(settings, ResolvedConfig, max_steps=None)
         changes = changes_of(Path(path), stored["settings"], settings)
     _STARTED.add(Path(path).resolve())
-    return Beginning(settings, Path(path), folder, stored, found, changes)
+    return Beginning(settings, Path(path), folder, stored, found, changes, opening)
 
 
 def _merged(config: TrainConfig, stored: Mapping[str, Any] | None) -> ResolvedConfig:
@@ -182,12 +187,11 @@ def _claim(config: ResolvedConfig, *, resume: bool, own_model: bool) -> RunFolde
     return RunFolder(config.out, resume=resume)
 
 
-def _newest(path: Path, console: Terminal) -> Checkpoint | None:
+def _newest(path: Path, console: Terminal) -> tuple[Checkpoint | None, str]:
+    """Return a run's newest checkpoint, or None, and a line about where the run begins."""
     if not checkpoint.are_in(path / "checkpoints"):
-        console.print(f"{path} has no checkpoint yet: its run begins anew")
-        return None
+        return None, f"{path} has no checkpoint yet: the run starts from the beginning"
     file, found, skipped = checkpoint.newest(path / "checkpoints")
     for why in skipped:
-        console.print(f"skipped: {why}", style="yellow")
-    console.print(f"going on from {file}, step {check(found.values, Mark, f'{file}: its values')['step']}")
-    return found
+        console.print(f"passed over for an earlier checkpoint: {why}", style="yellow")
+    return found, f"going on from {file}, step {check(found.values, Mark, f'{file}: its values')['step']}"

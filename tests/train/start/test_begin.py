@@ -126,6 +126,18 @@ def test_a_refusal_takes_no_trial_and_leaves_nothing_behind(tmp_path, monkeypatc
         assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
+def test_a_refused_resume_says_nothing_of_going_on(fit, capsys):
+    folder = fit()
+    other = make_model(latents=3)
+    with pytest.raises(InputError, match="of another network"):
+        fit(resume=True, epochs=3, model=other, quiet=False)
+    assert capsys.readouterr().out == ""
+    fit(resume=True, epochs=3, quiet=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert re.fullmatch(rf"going on from {folder}.*, step 12", lines[0])
+    assert lines[1] == "changed at step 12: epochs=2 -> 3"
+
+
 def test_a_start_that_failed_before_its_first_step_does_not_occupy_out(fit, tmp_path, last):
     model = make_model()
     model.decoder.register_forward_hook(lambda *_: 1 / 0)
