@@ -57,7 +57,9 @@ class Beginning:
             return
         path = self.path
         data = self.stored["data"]
-        remedy = f"bring them back, or start a new run with another --out and --init-from {path}"
+        own_images = "leave --data out" if "data" in self.config.given and not own else "restore its own images"
+        remedy = f"{own_images}, or start a new run with another --out"
+        with_weights = f"{remedy} and --init-from {path}"
         before = {"train": data.get("train"), "test": data.get("test"), "shape": tuple(data["shape"])}
         now = {"train": len(dataset.train), "test": len(dataset.test), "shape": dataset.shape}
         if any(before[name] not in (None, now[name]) for name in now):
@@ -65,7 +67,10 @@ class Beginning:
                 f"{each['train']} images for training and {each['test']} for testing, of {each['shape']}"
                 for each in (before, now)
             )
-            raise InputError(f"{path} was started with {next(counts)}, but {dataset.name} has {next(counts)}: {remedy}")
+            raise InputError(
+                f"{path} was started with {next(counts)}, but {dataset.name} has {next(counts)}: "
+                + (with_weights if before["shape"] == now["shape"] else remedy)
+            )
         known = data.get("fingerprint")
         if known is None and not own and not same_images(self.stored["settings"], self.config):
             raise InputError(
@@ -75,7 +80,9 @@ class Beginning:
         if known in (None, fingerprint):
             return
         if not own:
-            raise InputError(f"{dataset.name} has as many images as {path} was started with, but other ones: {remedy}")
+            raise InputError(
+                f"{dataset.name} has as many images as {path} was started with, but other ones: {with_weights}"
+            )
         console.print(
             f"fastvae: {dataset.name} are not the images that {path} was started with, or come in another order: "
             "from here on it is no longer exact",

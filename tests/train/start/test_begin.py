@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import fastvae
 from fastvae.cli import run as command
@@ -110,6 +111,36 @@ def test_files_that_changed_are_refused_and_moved_ones_are_found(tmp_path, monke
     assert command(["train", "--resume", "../run", "--data", "z.npy", "--epochs", "3"]) == 2
     assert "has as many images as ../run was started with, but other ones" in capsys.readouterr().err
     assert command(["evaluate", "../run", "--data", "z.npy"]) == 0
+
+
+def test_each_remedy_about_other_images_works_when_typed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics").mkdir()
+    for index in range(12):
+        Image.fromarray(IMAGES.numpy()[index, 0].repeat(3, 0)).save(f"pics/{index}.png")
+    np.save("x.npy", IMAGES.numpy())
+    np.save("large.npy", IMAGES.numpy().repeat(2, 2).repeat(2, 3))
+    np.save("few.npy", IMAGES.numpy()[:40])
+    flags = ["--device", "cpu", "--no-autotune", "--precision", "fp32", "--epochs", "1"]
+    assert command(["train", *flags, "--data", "x.npy", "--out", "run"]) == 0
+    new = "leave --data out, or start a new run with another --out"
+    for data, remedy in (
+        ("pics", f"run was started with images that .* pics has pictures of any size: {new} and --image-size 64, say"),
+        ("large.npy", rf"of \(1, 8, 8\): {new}$"),
+        ("few.npy", f": {new} and --init-from run$"),
+    ):
+        capsys.readouterr()
+        assert command(["train", "--resume", "run", "--data", data]) == 2
+        assert re.search(remedy, capsys.readouterr().err.strip())
+    capsys.readouterr()
+    assert command(["train", "--resume", "run", "--latent-dim", "3"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "leave it out, or start a new run with another --out\n"
+    )  # nothing would fit
+    assert command(["train", "--resume", "run"]) == 0
+    assert command(["train", *flags, "--data", "pics", "--out", "a", "--image-size", "64"]) == 0
+    assert command(["train", *flags, "--data", "large.npy", "--out", "b"]) == 0
+    assert command(["train", *flags, "--data", "few.npy", "--out", "c", "--init-from", "run"]) == 0
 
 
 def test_a_refusal_takes_no_trial_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
