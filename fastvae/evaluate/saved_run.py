@@ -162,7 +162,7 @@ def _best(path: Path) -> Checkpoint:
 class Evaluation:
     """The test ELBO in nats per sample, and how much each latent dimension carries.
 
-    kl_per_dimension: (latent_dim,) nats, averaged over the images; of latents on a grid, summed over its places. Of a
+    kl_per_dimension: (latent_dim,) nats, averaged over the images; of latents on a grid, summed over its places. For a
         ladder, the upper level's.
     active: (latent_dim,) bool: whether Var_x[mu] > 0.01 (Burda, Grosse & Salakhutdinov 2015, section 5.2), at any
         place.

@@ -15,9 +15,9 @@ class InputError(ValueError):
 
 
 def finding(error: InputError) -> str:
-    """Return a message without its remedy, for a fault that nobody has to mend.
+    """Return a message without its remedy, for a fault that needs no action.
 
-    >>> finding(InputError("a.png cannot be decoded (it is empty): mend or remove it"))
+    >>> finding(InputError("a.png cannot be decoded (it is empty): repair or remove it"))
     'a.png cannot be decoded (it is empty)'
     """
     return str(error).rpartition(": ")[0] or str(error)

@@ -85,9 +85,9 @@ def test_bits_are_of_all_channels(train, tmp_path, metrics, capsys):
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        ((), "no bound of -log p(x): the cross-entropy of grey pixels is not normalised"),
-        (("--binarize",), "an upper bound of -log p(x)"),
-        (("--preset", "gaussian"), "an upper bound of -log p(x), with the 58.81 nats per image that nll leaves out: "),
+        ((), "not a bound on -log p(x): the cross-entropy of grey pixels is not normalised"),
+        (("--binarize",), "an upper bound on -log p(x)"),
+        (("--preset", "gaussian"), "an upper bound on -log p(x), with the 58.81 nats per image that nll leaves out: "),
     ],
     ids=str,
 )

@@ -203,4 +203,4 @@ def picture_pixels(picture: Any, mode: str) -> NDArray[np.uint8]:
 
 def _words(error: Exception) -> str:
     """Say what is wrong with a picture; Pillow's own words for an unknown format name an object in memory."""
-    return "it is no JPEG, PNG or WebP" if type(error).__name__ == "UnidentifiedImageError" else reason(error)
+    return "it is not a JPEG, PNG or WebP" if type(error).__name__ == "UnidentifiedImageError" else reason(error)

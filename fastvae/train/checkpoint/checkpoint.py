@@ -184,7 +184,7 @@ def newest(folder: Path) -> tuple[Path, Checkpoint, list[str]]:
         except InputError as error:
             skipped.append(finding(error))
     found = f"none of {len(skipped)} is whole; the newest: {skipped[0]}" if skipped else "there is none"
-    raise InputError(f"no checkpoint to go on from in {folder} ({found}): start the run anew with another --out")
+    raise InputError(f"no checkpoint to go on from in {folder} ({found}): start a new run with another --out")
 
 
 def broadcast(found: Checkpoint | None, world: World) -> Checkpoint | None:

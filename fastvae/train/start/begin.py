@@ -1,4 +1,4 @@
-"""The beginning of a run: anew, or where another start of it ended. What can be refused early is refused here."""
+"""The beginning of a run, new or resumed where an earlier start ended; faults are found here as early as can be."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Beginning:
 
     config: all settings, those of a run that resumes included.
     path: the run's folder. folder: rank 0 has claimed it; None on other ranks.
-    stored: the config.json of a run that resumes from a checkpoint; None for one that begins anew.
+    stored: the config.json of a run that resumes from a checkpoint; None for a new run.
     found: its checkpoint. changes: the settings that change there.
     opening: what rank 0 tells of where the run begins, or an empty string.
     """
@@ -84,13 +84,13 @@ class Beginning:
                 f"{dataset.name} has as many images as {path} was started with, but other ones: {with_weights}"
             )
         console.print(
-            f"fastvae: {dataset.name} are not the images that {path} was started with, or come in another order: "
-            "from here on it is no longer exact",
+            f"fastvae: {dataset.name} does not hold the images that {path} was started with, or has them in another "
+            "order: from here on it is no longer exact",
             style="yellow",
         )
 
     def state(self, loader: Loader) -> RunState | None:
-        """Return the state of the run that resumes, checked; None for a run that begins anew."""
+        """Return the state of the run that resumes, checked; None for a new run."""
         if self.stored is None or self.found is None:
             return None
         before = self.stored["settings"].get("batch_size")

@@ -53,7 +53,7 @@ def fault_of(cls: type, arguments: Sequence[str], program: str) -> str | None:
         missing = describe(cls)[positional[found]]
         return f"{missing.metavar} is missing: {missing.help.rstrip('.').lower()}; see {program} --help"
     if len(bare) > len(positional):
-        return f"{bare[len(positional)]!r} belongs to no flag: leave it out, or see {program} --help"
+        return f"{bare[len(positional)]!r} does not belong to a flag: leave it out, or see {program} --help"
     return None
 
 

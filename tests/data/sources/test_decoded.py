@@ -76,9 +76,9 @@ def test_images_lie_in_channels_last_and_do_not_depend_on_their_neighbours():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "it is no JPEG, PNG or WebP"),
-        (b"plain text", "it is no JPEG, PNG or WebP"),
-        (encoded(picture(), "GIF"), "it is no JPEG, PNG or WebP"),
+        (b"", "it is not a JPEG, PNG or WebP"),
+        (b"plain text", "it is not a JPEG, PNG or WebP"),
+        (encoded(picture(), "GIF"), "it is not a JPEG, PNG or WebP"),
         (encoded(picture(), "JPEG")[:300], "made/0"),
         (encoded(picture())[:200], "truncated"),
         (encoded(picture(), "WEBP")[:100], "made/0"),
@@ -96,7 +96,9 @@ def test_skipped_ones_are_told_once_and_replaced_by_the_next(caplog):
     pictures = DecodedSource(made, 9, on_bad="skip")
     for _ in range(2):
         assert pictures.read(range(6))[:, 0, 0, 0].tolist() == [0, 1, 4, 4, 4, 0]
-    told = "skipped, with the next whole picture in its place: made/{}: cannot be decoded (it is no JPEG, PNG or WebP)"
+    told = (
+        "skipped, with the next whole picture in its place: made/{}: cannot be decoded (it is not a JPEG, PNG or WebP)"
+    )
     assert [record.getMessage() for record in caplog.records] == [told.format(number) for number in (2, 3, 5)]
 
 

@@ -40,7 +40,7 @@ class Wall:
         ("w --colour blue", "--colour is 'blue': give it one of red, green"),
         ("w --dry maybe", "--dry is a switch, but 'maybe' follows it: give it True or False"),
         ("w --noisy yes", "--noisy is a switch, but 'yes' follows it: leave it out"),
-        ("w v", "'v' belongs to no flag: leave it out, or see paint --help"),
+        ("w v", "'v' does not belong to a flag: leave it out, or see paint --help"),
         ("--coats 2", "WALL is missing: the wall to paint; see paint --help"),
         ("", "WALL is missing: the wall to paint; see paint --help"),
         ("w --coats \x1b[31m", r"--coats is '\x1b[31m': give it a whole number"),
