@@ -23,7 +23,7 @@ from fastvae.train.checkpoint.checkpoint import Checkpoint
 from fastvae.train.checkpoint.load_weights import fitting
 from fastvae.train.checkpoint.schema import Mark, check, is_a
 from fastvae.train.report.metrics import Metrics
-from fastvae.train.report.run_folder import CONFIG, read_config
+from fastvae.train.report.run_config import CONFIG, read_config
 from fastvae.train.step import evaluate as step_evaluate
 from fastvae.train.step.loss import StepLoss
 from fastvae.utils.errors import InputError

@@ -2,9 +2,9 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,14 +20,14 @@ from .checkpoint.train_state import TrainState
 from .config import SettledConfig
 from .distributed.coupled_rows import mean_kl, shares_kl
 from .distributed.world import World
-from .optim.adam import Adam
-from .optim.build import make_optimizer, start_momentum
+from .optim.build import make_optimizer
 from .optim.ema import EMA
-from .optim.flat_gradients import FlatGradients, GradientMatcher
+from .optim.flat_gradients import FlatGradients
 from .optim.master_weights import MasterWeights
-from .optim.output_layer import computing_in_fp32, sharp_output
+from .optim.output_layer import forward_context, sharp_output
 from .optim.schedule import Plan, Schedule
 from .optim.step_counter import StepCounter
+from .optim.update import Update
 from .optim.weights import Weights
 from .report.metrics import Metrics
 from .step.evaluate import evaluate
@@ -95,7 +95,6 @@ class Engine:
         self._ranks_alike = not world.any(isinstance(self._step, Step) and not self._step.is_known)
         self._ranks_agree = world.device.type == "cpu" or config.execution == "eager"
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
-        self._optimizer_skips = self._let_optimizer_skip()
         self._rollback = Rollback(self.nonfinite.found, on_host=self.nonfinite.on_host)
         one, beta, capacity = (
             torch.full((1,), value, dtype=wide, device=world.device) for value in (1, *config.beta_and_capacity)
@@ -107,14 +106,13 @@ class Engine:
         # The loss weight by batch size. The tensors never change: a CUDA graph has that of full batches.
         self._batch_weights: dict[int, Tensor] = {}
         self._micro_batches = config.accumulate
-        self._clip_norm = config.clip_norm
         self._full = min(config.batch_size, dataset_size or 2**63)  # rows of all batches but an epoch's last
         # Gradients go to the optimiser as they are, unless something needs all of them at once and in fp32.
         changed = self.scaler.is_enabled() or config.clip_norm is not None
         self._gradients: FlatGradients | None = None
         if world.size > 1 or config.accumulate > 1 or changed:
             self._gradients = FlatGradients(self._weights, world, self._micro_batches, sent, changed=changed)
-        self._match = GradientMatcher(self._weights.parameters)
+        self._update = Update(self._weights, self.optimizer, self.scaler, self.nonfinite, config.clip_norm)
         self._ema = None if config.ema is None else EMA(self.model, config.ema, self.counter.step)
         self._eval_loss = StepLoss(self.model, config.backend)
         self._state = TrainState(self._weights, self._ema, self.optimizer, self.scaler, self.counter)
@@ -134,26 +132,11 @@ class Engine:
             from .step.sharded import ShardedStep  # noqa: PLC0415 -- it imports the former
 
             shards = ShardedWeights(self.model, self.world, low, sent, in_fp32)
-            self._autocast = _autocast(low, self.world.device, self.model, in_fp32)
+            self._autocast = forward_context(low, self.world.device, self.model, in_fp32)
             return shards, ShardedStep(loss(self.model), shards, self._autocast)
         weights = MasterWeights(self.model, low, in_fp32)
-        self._autocast = _autocast(low, self.world.device, self.model, in_fp32)
+        self._autocast = forward_context(low, self.world.device, self.model, in_fp32)
         return weights, Step(loss(self.model), config.execution, self._autocast, weights.low_precision_copies, tell)
-
-    def _let_optimizer_skip(self) -> bool:
-        """Have the optimiser skip non-finite steps by itself, on the device, if it can. Returns whether it does.
-
-        Optimisers behind a loss scale do. Fused ones do too, but SGD's would make its momentum in a skipped step.
-        """
-        is_sgd = isinstance(self.optimizer, torch.optim.SGD)
-        if self.scaler.is_enabled():
-            if isinstance(self.optimizer, torch.optim.SGD):
-                start_momentum(self.optimizer)
-            return True
-        skips = bool(self.optimizer.param_groups[0].get("fused")) and not is_sgd
-        if skips and not self.nonfinite.on_host:
-            self.optimizer.found_inf = self.nonfinite.found[0]  # type: ignore[attr-defined]  # as GradScaler does
-        return skips
 
     def train_step(self, batch: Batch) -> None:
         """Take one step: add the batch's sums to ``sums`` and advance the counter. Never synchronizes on a GPU.
@@ -163,24 +146,31 @@ class Engine:
         self._schedule.set()
         scalars = self._scalars_for(batch.rows)
         self._rollback.remember(self._rollback_tensors())
-        if self._gradients is None:
-            is_full = batch.rows == self._full
-            sums, gradients = self._step(batch.images, self.counter.state, batch.row_offset, scalars, is_full=is_full)
-            checked = [gradient for gradient in gradients if gradient is not None]
-        else:
-            sums = self._accumulate(self._gradients, batch, scalars)
-            # Scaled gradients may overflow: the scaler tests them, and the alarm tests the loss.
-            checked = [self._gradients.alarm if self.scaler.is_enabled() else self._gradients.buffer]
+        try:
+            if self._gradients is None:
+                is_full = batch.rows == self._full
+                sums, gradients = self._step(
+                    batch.images, self.counter.state, batch.row_offset, scalars, is_full=is_full
+                )
+                checked = [gradient for gradient in gradients if gradient is not None]
+            else:
+                sums = self._accumulate(self._gradients, batch, scalars)
+                # Scaled gradients may overflow: the scaler tests them, and the alarm tests the loss.
+                checked = [self._gradients.alarm if self.scaler.is_enabled() else self._gradients.buffer]
+        except Exception:
+            with suppress(Exception):  # on a GPU that failed nothing can be done
+                self._rollback.restore()  # buffers that the forward pass has changed
+            raise
         self.nonfinite.check(self.sums, sums, checked, rows=batch.rows, images=len(batch.images))
         if not self.nonfinite.skips:
             if self._gradients is None:
-                self._update(gradients)
+                self._update.take(gradients)
             else:
-                self._update_flat(self._gradients)
+                self._update.take_flat(self._gradients)
             if self._ema is not None:
                 self._ema.update()
         self._rollback.undo(self._rollback_tensors())
-        if not self.nonfinite.skips and not isinstance(self.optimizer, Adam):  # our Adam writes the copies itself
+        if not self.nonfinite.skips and not self._update.writes_copies:
             self._weights.refresh_copies()
 
     def _accumulate(self, flat: FlatGradients, batch: Batch, scalars: StepScalars) -> Tensor:
@@ -223,7 +213,7 @@ class Engine:
             return
         yield from self._state.ema_tensors()
         yield from self._state.loss_scale()
-        if not self._optimizer_skips:
+        if not self._update.skips:
             yield from self._weights.parameters
             yield from self._state.optimizer_tensors()
 
@@ -236,23 +226,6 @@ class Engine:
             self._batch_weights[rows] = torch.full_like(self._one, value)
         weight = self._batch_weights[rows]
         return self._scalars._replace(weight=self.scaler.scale(weight) if self.scaler.is_enabled() else weight)
-
-    def _update(self, gradients: list[Tensor | None]) -> None:
-        if isinstance(self.optimizer, Adam):
-            self.optimizer.step_with(gradients)
-            return
-        for parameter, gradient in zip(self._weights.parameters, self._match(gradients), strict=True):
-            parameter.grad = gradient
-        self.optimizer.step()
-
-    def _update_flat(self, flat: FlatGradients) -> None:
-        if self.scaler.is_enabled() and not self.nonfinite.on_host:
-            flat.spoil(self.nonfinite.found)
-        if self._clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            flat.clip(self._clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
 
     def why_not_replayed(self, batch: Batch) -> str | None:
         """Return why another step may do something else than this one, or None. Reads the model's Python; runs none."""
@@ -323,19 +296,3 @@ class Engine:
     def load_state(self, saved: Checkpoint) -> None:
         """Load what :meth:`state` gave. Raises InputError for a checkpoint of another network or optimiser."""
         self._state.load(saved)
-
-
-def _autocast(
-    dtype: torch.dtype | None, device: torch.device, model: VAE, in_fp32: str | None
-) -> Callable[[], AbstractContextManager[Any]]:
-    """Return a function that makes the context of a forward pass: autocast, but for the module ``in_fp32``."""
-    if dtype is None:
-        return nullcontext
-
-    @contextmanager
-    def context() -> Iterator[None]:
-        wide = nullcontext() if in_fp32 is None else computing_in_fp32(model.get_submodule(in_fp32))
-        with wide, torch.autocast(device.type, dtype):
-            yield
-
-    return context

@@ -1,7 +1,8 @@
 """The training loop: epochs, evaluation, logging, checkpoints, and how a run ends."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -19,13 +20,12 @@ from .config.schedules import plan
 from .cuda_graph import StepGraphs, capture_steps
 from .distributed.world import World
 from .engine import Engine
-from .report.async_scalars import AsyncScalars, Window
 from .report.epoch_end import Callback, EpochEnd
 from .report.figures import reconstruction_grid
 from .report.metrics import Metrics
 from .report.run_folder import RunFolder
 from .report.run_log import RunLog
-from .report.throughput import Throughput
+from .report.step_metrics import StepMetrics
 from .run_state import RunState, refusing_foreign
 from .step.hooks import Hooks
 from .step.nonfinite import REMEDY
@@ -67,14 +67,14 @@ class Loop:
         self.startup_s = 0.0  # this process's tracing, compiling and capturing, which no epoch's seconds include
         self.test: Metrics | None = None  # of the last evaluation
         self.best = Best()
-        self.meter = Throughput()
+        self.is_saved_before_error = False
         self._writer = CheckpointWriter()
         self._log = RunLog(world, folder, console, config.steps(len(loader), origin), self.epochs)
         self._callbacks = callbacks
         self._graphs: StepGraphs | None = None
         self._has_tried_capture = False
         self._capture_s = 0.0
-        self._scalars = AsyncScalars()
+        self._metrics = StepMetrics(world, self._log, self._check_finite)
         self._interrupt = Interrupt()
 
     def _tell(self, line: str) -> None:
@@ -93,10 +93,10 @@ class Loop:
     def _fit(self) -> int:
         epoch_steps = len(self.loader)
         stopping = self._stopping
-        with self._interrupt, self._writer, self._log, stopping.saving(self.save):
+        with self._interrupt, self._writer, self._log, self._saving_before_error(), stopping.saving(self.save):
             while not (self.epoch >= self.epochs or stopping.is_stale(self.epoch, self.best) or stopping.by_callback):
                 if not stopping.is_spent(self.step):
-                    self.meter.resume()
+                    self._metrics.meter.resume()
                     self._train_epoch()
                     if stopping.by_signal:
                         self.save()
@@ -115,6 +115,24 @@ class Loop:
             with self.world.raise_together():  # written to the end before any rank goes on to the next collective
                 self._writer.wait()
         return stopping.status if stopping.by_signal else 0
+
+    @contextmanager
+    def _saving_before_error(self) -> Iterator[None]:
+        """Save the steps before one that raises an error; not if that had begun to change the weights.
+
+        With several processes, the other ranks may not meet this one to save.
+        """
+        try:
+            yield
+        except BaseException:
+            if self.world.size == 1 and self._interrupt.is_held_back and self.engine.counter.step.item() == self.step:
+                done = self.step - self.origin.first_step(self.epoch, len(self.loader))
+                self.loader.load_state_dict({"epoch": self.epoch, "step": done})
+                with suppress(Exception):  # the error to report is the first
+                    self.save()
+                    self._writer.wait()
+                    self.is_saved_before_error = True
+            raise
 
     def _train_epoch(self) -> None:
         """Take the remaining steps of the epoch, unless a signal or a limit ends the run before."""
@@ -141,58 +159,30 @@ class Loop:
         """Count the steps just taken; log and save if they crossed a step at which that is due."""
         before = self.step
         self.step += steps
-        self.meter.images += images
+        self._metrics.meter.images += images
         startup = self.engine.startup_s + self._capture_s
-        self.meter.leave_out(startup - self.startup_s)
+        self._metrics.meter.leave_out(startup - self.startup_s)
         self.startup_s = startup
         if before // LOG_EVERY != self.step // LOG_EVERY:
-            self._request_metrics()
-            self._log_metrics()
+            self._metrics.request(self.step, self.engine.sums, self.engine.nonfinite.log[:1])
+            self._metrics.log(self.epoch + 1)
         if before // self.config.checkpoint_every != self.step // self.config.checkpoint_every:
             self.save()
-
-    def _request_metrics(self) -> None:
-        """Request from the device the sums since the last request, over all ranks."""
-        images = self.meter.images - self.meter.logged_images
-        sums = self.engine.sums.clone()
-        since = sums if self.meter.logged_sums is None else sums - self.meter.logged_sums
-        self.meter.logged_sums = sums
-        self.meter.logged_images = self.meter.images
-        self.world.all_reduce(since)
-        self._scalars.request(torch.cat((since, self.engine.nonfinite.log[:1])), Window(self.step, images))
-
-    def _log_metrics(self, *, wait: bool = False) -> None:
-        """Log the requested metrics that have arrived.
-
-        Several ranks must all see the same: they wait for all but the last, which was requested just now.
-        """
-        lag = 1 if self.world.size > 1 and not wait else 0
-        for values, window in self._scalars.ready(wait=wait or lag > 0, but=lag):
-            if values[-1] > 0:
-                self._check_finite()
-            metrics = Metrics.from_sums(values[:-1], window.images)
-            self._log.log_steps(metrics, window.step, self.epoch + 1, self.meter.rate())
 
     def _finish_epoch(self) -> None:
         train, test = self._report(self.epoch + 1, self.epoch + 1)
         self.epoch += 1
-        self.epoch_seconds.append(self.meter.seconds)
+        self.epoch_seconds.append(self._metrics.meter.seconds)
         self.best.offer(test.loss, self.epoch, self.step, self.engine.weights)
         self.engine.sums.zero_()
         self.engine.nonfinite.log.zero_()
-        self.meter = Throughput()
+        self._metrics.restart()
         self.loader.set_epoch(self.epoch)
-        try:
-            with self.engine.using_result() as model:
-                end = EpochEnd(self.epoch, self.step, train, test, model)
-                for callback in self._callbacks:
-                    if callback(end):
-                        self._stopping.by_callback = True
-        except BaseException:
-            if self.world.size == 1:  # other ranks may not meet this one to save
-                self.save()
-                self._writer.wait()
-            raise
+        with self.engine.using_result() as model:
+            end = EpochEnd(self.epoch, self.step, train, test, model)
+            for callback in self._callbacks:
+                if callback(end):
+                    self._stopping.by_callback = True
         if self._callbacks:
             self._recheck()
 
@@ -220,12 +210,12 @@ class Loop:
             self.console.print(f"epoch {epoch}: skipped {skipped.found} of its steps; {skipped}", style="yellow")
         sums = self.engine.sums.clone()
         self.world.all_reduce(sums)
-        train = Metrics.from_sums(sums, self.meter.images)  # synchronizes, then the clock stops
-        self.meter.pause()
-        self._log_metrics(wait=True)
+        train = Metrics.from_sums(sums, self._metrics.meter.images)  # synchronizes, then the clock stops
+        self._metrics.meter.pause()
+        self._metrics.log(self.epoch + 1, wait=True)
         with preserve_rng_state(self.world.device):  # evaluating must not change what the run draws next
             test, test_rate, figure = self._evaluate(finished)
-        self._log.log_epoch(self.step, epoch, (train, self.meter.rate()), (test, test_rate), figure)
+        self._log.log_epoch(self.step, epoch, (train, self._metrics.meter.rate()), (test, test_rate), figure)
         self.test = test
         return train, test
 
@@ -286,7 +276,7 @@ class Loop:
             best=self.best.values(),
             batch_size=self.loader.batch_size,
             origin=self.origin,
-            meter={"seconds": self.meter.seconds, "images": self.meter.images},
+            meter={"seconds": self._metrics.meter.seconds, "images": self._metrics.meter.images},
             sums=sums,
             nonfinite=nonfinite,
             engine=engine,
@@ -311,8 +301,7 @@ class Loop:
             self.loader.load_state_dict(state.loader)
             if state.best is not None:
                 self.best.load(state.best)
-            self.meter = Throughput(state.meter["seconds"], state.meter["images"])
-            self.meter.logged_sums = self.engine.sums.clone()
+            self._metrics.restart(state.meter["seconds"], state.meter["images"], self.engine.sums)
         self._forget_after()
 
     def start_fresh(self) -> None:

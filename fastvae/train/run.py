@@ -14,12 +14,9 @@ from torch import Tensor
 
 from fastvae.data import Dataset, Loader
 from fastvae.data.loaders.reader_processes import killed_readers_told
-from fastvae.models import VAE, build
+from fastvae.models import VAE
 from fastvae.models.modes import eval_mode
 from fastvae.ops import Noise, bits_per_dimension
-from fastvae.utils.errors import InputError
-from fastvae.utils.files import reason
-from fastvae.utils.machine import check_fits
 from fastvae.utils.settings import as_typed, in_words_of_caller
 from fastvae.utils.terminal import Terminal
 
@@ -39,19 +36,21 @@ from .report.epoch_end import Callback
 from .report.figures import reconstruction_grid, sample_grid, write_curves, write_image
 from .report.metrics import Metrics
 from .report.progress import table, trained
-from .report.run_folder import RunFolder, description_of
+from .report.run_config import description_of
+from .report.run_folder import RunFolder
 from .start.begin import Beginning, begin
 from .start.claim import Claim
 from .start.initial_weights import load_initial
 from .start.model_sizes import sizes_told
 from .start.own_model import check_last_batch, prepared
+from .start.preset_model import build_preset
+from .start.python_state import unsaved_state_told
 from .step.inductor import check_compiler
 from .step.loss import SAMPLE_STREAM
 from .step.torch_flags import torch_flags
 from .stopping import stop_told
 
 _LOOKED_AT = 32  # test images, to tell whether they are black and white
-_COPIES = 3  # of the weights' memory, at least, to train them: the weights and two moments
 
 
 class Outcome(NamedTuple):
@@ -152,7 +151,7 @@ def _ready(start: Beginning, model: VAE | None, dataset: Dataset, world: World) 
     """Return the model with its initial weights: the caller's own, or the preset's. Raises InputError. Collective."""
     if model is None:
         check_pixels(start.config.preset, dataset)
-        model = _build(start.config, dataset, world.device)
+        model = build_preset(start.config, dataset, world)
         check_depth(dataset, model.likelihood)
     if start.config.binarize:
         check_binarize(dataset, model.likelihood)
@@ -182,8 +181,15 @@ def _fit(loop: Loop, profiling: Profiling | None, own: _Own, dataset: Dataset, t
         console.print(f"fastvae: {split}")
     if loop.epoch >= loop.epochs:
         console.print(as_typed(f"all of its {trained(loop.epochs, 0)} are trained: give more --epochs", TrainConfig))
-    with profiled(profiling, loop), killed_readers_told():
-        status = loop.fit()
+    unsaved = unsaved_state_told(loop.engine.model, console) if own.model else nullcontext()
+    try:
+        with profiled(profiling, loop), killed_readers_told(), unsaved:
+            status = loop.fit()
+    except BaseException:
+        if loop.is_saved_before_error:
+            how = _how_to_resume(path, own, loop.config.nproc)
+            console.print(f"saved at step {loop.step}, before an error: go on with {how}", markup=False)
+        raise
     if status != 0:
         console.print(stop_told(status - 128, loop.step, _how_to_resume(path, own, loop.config.nproc)))
         return status
@@ -200,31 +206,6 @@ def _how_to_resume(path: Path, own: _Own, nproc: int | None) -> str:
         brought = " and ".join(name for name, is_own in (("model", own.model), ("images", own.data)) if is_own)
         return f"TrainConfig(resume={str(path)!r}) and the same {brought}"
     return f"fastvae train --resume {shlex.quote(str(path))}" + ("" if nproc is None else f" --nproc {nproc}")
-
-
-def _build(config: ResolvedConfig, dataset: Dataset, device: torch.device) -> VAE:
-    """Build the preset's model, initialized by the seed. Raises InputError for images or sizes that it cannot have."""
-    shape = " x ".join(map(str, dataset.shape))
-    try:
-        with torch.device("meta"):  # which takes no memory
-            outline = build(config.recipe, dataset.shape, config.latent_dim, config.width)
-        size = sum(parameter.numel() * parameter.element_size() for parameter in outline.parameters())
-        check_fits(
-            size * (_COPIES if device.type == "cpu" else 1),
-            f"to train preset {config.preset} on images of {shape}",
-            "give a smaller --image-size, --latent-dim or --width",
-        )
-        torch.manual_seed(config.seed)
-        return build(config.recipe, dataset.shape, config.latent_dim, config.width)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"preset {config.preset} cannot have images of {shape}: {error}") from error
-    except RuntimeError as error:  # torch's, for sizes beyond the address space
-        raise InputError(
-            f"preset {config.preset} cannot have --latent-dim {config.latent_dim} and images of {shape} "
-            f"({reason(error)}): give smaller ones"
-        ) from error
 
 
 def _tune(

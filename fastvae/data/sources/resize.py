@@ -1,5 +1,6 @@
 """Images cut to their middle square and resized."""
 
+import math
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -7,10 +8,12 @@ import torch
 from torch import Tensor
 
 from fastvae.utils.errors import InputError
-from fastvae.utils.machine import check_fits
+from fastvae.utils.machine import check_fits, memory
 
 from .source import Source
 from .tensor import TensorSource, read_all, without_rounding
+
+_SHARE = 4  # resized images take at most the machine's memory over this
 
 
 class ResizedSource:
@@ -45,14 +48,16 @@ class ResizedSource:
 
 
 def resized(source: Source, size: int | None) -> Source:
-    """Return the middle square of each image at another size; images in memory are resized at once.
+    """Return the middle square of each image at another size.
 
-    ``None``, or the size that they have, leaves them as they are.
+    ``None``, or the size that they have, leaves them as they are. Images in memory are resized at once, unless that
+    would take more than a quarter of this machine's memory: then each is resized when it is read.
     """
     if size is None or source.shape[2:] == (size, size):
         return source
     lazy = ResizedSource(source, size)
-    return TensorSource(read_all(lazy)) if isinstance(source, TensorSource) else lazy
+    fits = math.prod(lazy.shape) * lazy.dtype.itemsize <= memory() // _SHARE
+    return TensorSource(read_all(lazy)) if isinstance(source, TensorSource) and fits else lazy
 
 
 def middle_square(images: Tensor, size: int) -> Tensor:

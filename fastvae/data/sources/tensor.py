@@ -17,6 +17,7 @@ from fastvae.utils.terminal import Terminal
 from .source import Source
 
 _PART = 64  # images that one thread reads together
+_PART_BYTES = 64 << 20  # pixels of them, at most
 _ROUNDING = 1e-5  # a resize of fp32 pixels in [0, 1] gives 1.0000002 at most; a grey level is 4e-3
 
 
@@ -87,15 +88,17 @@ def read_all(source: Source, *, show: bool = False) -> Tensor:
     never hold them.
     """
     check_fits(math.prod(source.shape) * source.dtype.itemsize, "what is read into memory")
-    first = source.read(range(min(_PART, len(source))))
+    # Resizing and decoding need several times the memory of what they give.
+    size = max(1, min(_PART, _PART_BYTES // math.prod(source.shape[1:])))
+    first = source.read(range(min(size, len(source))))
     layout = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     images = torch.empty(source.shape, dtype=source.dtype, memory_format=layout)
 
     def fill(start: int) -> None:
-        part = range(start, min(start + _PART, len(source)))
+        part = range(start, min(start + size, len(source)))
         images[part.start : part.stop] = source.read(part)
 
-    starts = range(0, len(source), _PART)
+    starts = range(0, len(source), size)
     with (
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
         Progress(console=Terminal(stderr=True), transient=True, disable=not show) as progress,

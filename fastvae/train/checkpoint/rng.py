@@ -1,13 +1,16 @@
-"""torch's generators, which dropout draws from: seeded by the run, saved in its checkpoints.
+"""Global generators: torch's, which dropout draws from, and Python's and numpy's, which a user's own model may use.
 
-Each rank draws its own numbers for its own rows. The noise of the latents does not come from them
-(:class:`fastvae.Noise`).
+A run seeds torch's; the others begin as the caller left them. Checkpoints have all of them, and each rank draws its own
+numbers for its own rows. The noise of the latents does not come from them (:class:`fastvae.Noise`).
 """
 
 import hashlib
+import random
+import struct
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,8 +49,8 @@ def gather_rng_states(world: World) -> dict[str, Tensor]:
 def restore_rng(saved: Mapping[str, Tensor], seed: int, step: int, world: World) -> None:
     """Restore this rank's generators from the tensors of a checkpoint.
 
-    They are seeded from (seed, step, rank) instead if the states are of another number of ranks or another device, or
-    if an older version saved none.
+    torch's are seeded from (seed, step, rank) instead, and the others left alone, if the states are of another number
+    of ranks or another device, or if an older version saved none.
     """
     seed_rng(seed, step, world)
     for name, own in _rng_states(world).items():
@@ -57,13 +60,41 @@ def restore_rng(saved: Mapping[str, Tensor], seed: int, step: int, world: World)
         state = rows[world.rank].clone()  # torch 2.14 reads past the end of a view
         if name == "cuda":
             torch.cuda.set_rng_state(state, world.device)
-        else:
+        elif name == "cpu":
             torch.set_rng_state(state)
+        else:
+            with suppress(ValueError):  # not a state of this generator: it stays as it is
+                _restore_mersenne_twister(name, state.numpy().tobytes())
 
 
 def _rng_states(world: World) -> dict[str, Tensor]:
     """Return the states of this rank, (bytes,) uint8 on the host. Never synchronizes with the device."""
-    states = {"cpu": torch.get_rng_state()}
+    states = {"cpu": torch.get_rng_state(), **_mersenne_twisters()}
     if world.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(world.device)
     return states
+
+
+_STATE = struct.Struct("<624IH?d")  # the words, the place in them, and a normal variate kept for the next call, if any
+
+
+def _mersenne_twisters() -> dict[str, Tensor]:
+    """Return the states of Python's and of numpy's global generators, (bytes,) uint8."""
+    _, (*words, place), kept = random.getstate()
+    packed = {"python": _STATE.pack(*words, place, kept is not None, kept or 0.0)}
+    state = np.random.get_state(legacy=False)
+    if isinstance(state, dict) and state["bit_generator"] == "MT19937":  # unless the caller has replaced it
+        inner = state["state"]
+        packed["numpy"] = _STATE.pack(*inner["key"], inner["pos"], bool(state["has_gauss"]), state["gauss"])
+    return {name: torch.frombuffer(bytearray(each), dtype=torch.uint8) for name, each in packed.items()}
+
+
+def _restore_mersenne_twister(name: str, packed: bytes) -> None:
+    """Restore Python's or numpy's generator. Raises ValueError for what is no state of it."""
+    *words, place, has_kept, kept = _STATE.unpack(packed)
+    if place > len(words):
+        raise ValueError(f"a generator's place is {place}, of {len(words)}")
+    if name == "python":
+        random.setstate((3, (*words, place), kept if has_kept else None))
+    else:
+        np.random.set_state(("MT19937", np.array(words, dtype=np.uint32), place, int(has_kept), kept))

@@ -8,8 +8,8 @@ With the last layer in fp32 it was 2, 10 and 1. For Bernoulli, its continuous fo
 logits, it was 0.1 with the last layer in bf16.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -74,3 +74,19 @@ def _wide(value: Any) -> Any:
 
 def _has_matmul(module: object) -> bool:
     return isinstance(module, nn.Module) and any(isinstance(part, MATMUL_LAYERS) for part in module.modules())
+
+
+def forward_context(
+    dtype: torch.dtype | None, device: torch.device, model: VAE, in_fp32: str | None
+) -> Callable[[], AbstractContextManager[Any]]:
+    """Return a function that makes the context of a forward pass: autocast, but for the module ``in_fp32``."""
+    if dtype is None:
+        return nullcontext
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        wide = nullcontext() if in_fp32 is None else computing_in_fp32(model.get_submodule(in_fp32))
+        with wide, torch.autocast(device.type, dtype):
+            yield
+
+    return context

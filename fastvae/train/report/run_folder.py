@@ -1,41 +1,31 @@
 """The folder of a run: settings, metrics, TensorBoard events, checkpoints, figures."""
 
-import dataclasses
 import errno
 import itertools
 import json
 import os
-import platform
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from fastvae.data import Dataset
-from fastvae.data.datasets.load import located
-from fastvae.train.checkpoint.schema import Description, Line, check, is_a
+from fastvae.train.checkpoint.schema import Line, is_a
 from fastvae.train.checkpoint.write_errors import writing
 from fastvae.train.config import TrainConfig
-from fastvae.train.config.stored_settings import check_settings
-from fastvae.train.distributed.world import World
 from fastvae.utils.errors import InputError
-from fastvae.utils.files import open_in_place, parse_json, read_bytes, read_json, real_folder, reason, write_text
+from fastvae.utils.files import open_in_place, parse_json, read_bytes, real_folder, reason, write_text
 from fastvae.utils.lock import FILE as LOCK
 from fastvae.utils.lock import Lock
-from fastvae.utils.machine import device_name
-from fastvae.utils.version import __version__
 
 from .metrics import Metrics
+from .run_config import CONFIG, CONFIG_LIMIT, read_config
 
-CONFIG = "config.json"
-_CONFIG_LIMIT = 64 << 20  # bytes; none comes near it
 _METRICS_LIMIT = 1 << 30  # bytes: a line is 200, a run of a million epochs has two million
 _SCALARS = {"loss": "Total Loss", "nll": "Reconstruction Error", "kl": "KL-Divergence"}
 
@@ -124,7 +114,7 @@ class RunFolder:
         file = self.path / CONFIG
         try:
             if self.is_restart:
-                self._before = read_bytes(file, _CONFIG_LIMIT).decode(errors="replace")
+                self._before = read_bytes(file, CONFIG_LIMIT).decode(errors="replace")
             write_text(file, json.dumps(description, indent=2) + "\n")
         except OSError as error:
             raise InputError(f"cannot write to {self.path} ({reason(error)}): choose another --out") from error
@@ -229,77 +219,3 @@ def _make(path: Path) -> list[Path]:
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     path.mkdir(parents=True, exist_ok=True)
     return missing
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read the config.json of a run. Raises InputError if it cannot be read or its settings are not valid."""
-    file = path / CONFIG
-    try:
-        content = read_json(file)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} holds no run (no {file.name} in it): name the folder of one") from error
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{file} cannot be read as a run's settings ({reason(error)}): name the folder of a run"
-        ) from error
-    description = check(content, Description, str(file))
-    return {**description, "settings": check_settings(description["settings"], str(file))}
-
-
-def description_of(
-    config: TrainConfig,
-    dataset: Dataset,
-    world: World,
-    *,
-    own_model: bool = False,
-    own_data: bool = False,
-    fingerprint: str | None = None,
-    changes: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
-    """Return the content of config.json.
-
-    Args:
-        config: the settings. Paths become absolute, as the next command may be started elsewhere.
-        dataset: the images. fingerprint: that of their content.
-        world: the ranks.
-        own_model, own_data: whether the caller brought them.
-        changes: the settings that were changed when the run was resumed: the step, and the values before and after.
-    """
-    settings = {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
-    if not own_data:
-        settings["data"] = located(config.data)
-    data = {"shape": list(dataset.shape), "train": len(dataset.train), "test": len(dataset.test)}
-    return {
-        "settings": settings,
-        "data": data if fingerprint is None else {**data, "fingerprint": fingerprint},
-        "own_model": own_model,
-        "changes": list(changes),
-        "world_size": world.size,
-        "agent": agent(),
-        "device": device_name(world.device),
-        "versions": {
-            "fastvae": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
-def agent() -> str | None:
-    """Return a unique name of the elastic agent (torchrun's or our own) that started this process; None without one.
-
-    The run id alone is not unique: torchrun's is "none" if the user gave none.
-    """
-    run = os.environ.get("TORCHELASTIC_RUN_ID")
-    parent = os.getppid()
-    if run is None:
-        return None
-    try:
-        began = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]  # field 22, starttime
-    except OSError:
-        began = "some time"
-    return f"{run}, process {parent} of {platform.node()} since {began}"
-
-
-def _plain(value: object) -> object:
-    return os.path.abspath(os.path.expanduser(value)) if isinstance(value, Path) else value

@@ -2,8 +2,6 @@
 
 import time
 
-import torch
-
 
 class Throughput:
     """Counts the images and the seconds of an epoch; pauses and start-up are not counted."""
@@ -11,8 +9,7 @@ class Throughput:
     def __init__(self, seconds: float = 0.0, images: int = 0) -> None:
         self._before = seconds
         self._since: float | None = None
-        self.images = self.logged_images = images
-        self.logged_sums: torch.Tensor | None = None
+        self.images = images
 
     @property
     def seconds(self) -> float:

@@ -13,7 +13,8 @@ from fastvae.train.config import ResolvedConfig, TrainConfig, resolve
 from fastvae.train.config.resolve import with_folder
 from fastvae.train.config.resume import Changes, changes_of, in_words, same_images, taken_over
 from fastvae.train.distributed.world import World
-from fastvae.train.report.run_folder import RunFolder, agent, default_path, read_config
+from fastvae.train.report.run_config import agent, read_config
+from fastvae.train.report.run_folder import RunFolder, default_path
 from fastvae.train.run_state import RunState, restore
 from fastvae.utils.errors import InputError
 from fastvae.utils.settings import as_typed, changed

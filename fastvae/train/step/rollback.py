@@ -45,12 +45,17 @@ class Rollback:
             torch._foreach_copy_(copies, views)
 
     @torch.no_grad()
+    def restore(self) -> None:
+        """Restore the tensors as they were before the step."""
+        for views, copies in self._lists.values():
+            torch._foreach_copy_(views, copies)
+
+    @torch.no_grad()
     def undo(self, tensors: Iterable[Tensor]) -> None:
         """Restore the tensors if the step was not finite, and zero those of ``tensors`` that it created."""
         if self._on_host:
             if self._found:
-                for views, copies in self._lists.values():
-                    torch._foreach_copy_(views, copies)
+                self.restore()
             return
         for (device, integer), (views, copies) in self._lists.items():
             changes = torch._foreach_sub(copies, views)

@@ -4,7 +4,7 @@ import torch
 from caches import Made
 
 from fastvae.data.sources.resize import ResizedSource, middle_square, resized
-from fastvae.data.sources.tensor import TensorSource
+from fastvae.data.sources.tensor import TensorSource, read_all
 
 
 def test_a_vector_has_no_square(refuses):
@@ -15,8 +15,14 @@ def test_a_vector_has_no_square(refuses):
 def test_a_size_that_memory_cannot_hold_is_refused(refuses):
     with refuses("1000000 x 1000000", "GB of memory", "--image-size"):
         resized(TensorSource(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)), 10**6)
+
+
+def test_images_that_memory_cannot_hold_are_resized_when_they_are_read(refuses):
+    large = resized(TensorSource(torch.zeros(10**6, 1, 2, 2, dtype=torch.uint8)), 10**4)
+    assert isinstance(large, ResizedSource)
+    assert large.read(range(1)).shape == (1, 1, 10**4, 10**4)
     with refuses("read into memory", "GB of memory"):
-        resized(TensorSource(torch.zeros(10**6, 1, 2, 2, dtype=torch.uint8)), 10**4)
+        read_all(large)
 
 
 def test_memory_stays_memory_and_files_stay_files():

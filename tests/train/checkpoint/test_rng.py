@@ -1,5 +1,8 @@
-"""torch's generators: begun by the seed for each process, and saved and put back for all of them."""
+"""Global generators: torch's seeded for each process; all of them, Python's and numpy's too, saved and restored."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 
@@ -39,6 +42,34 @@ def test_of_an_older_version_or_another_number_of_processes_the_seed_and_the_ste
         expected = after(7, 5, ALONE)
         rng.restore_rng(saved, 7, 5, ALONE)
         assert torch.rand(4).tolist() == expected
+
+
+def of_python_and_numpy():
+    return random.random(), random.gauss(0, 1), np.random.rand(), np.random.standard_normal()
+
+
+@pytest.mark.parametrize("kept", [0, 1], ids=["even", "odd"])  # each second normal variate is kept in the state
+def test_pythons_and_numpys_generators_go_on_too(kept):
+    with rng.preserve_rng_state(CPU):
+        for _ in range(kept):
+            of_python_and_numpy()
+        found = rng.gather_rng_states(ALONE)
+        expected = of_python_and_numpy()
+        of_python_and_numpy()
+        rng.restore_rng(found, 7, 5, ALONE)
+        assert of_python_and_numpy() == expected
+
+
+@pytest.mark.parametrize("name", ["python", "numpy"])
+def test_bytes_that_are_no_state_leave_the_generator_alone(name):
+    found = rng.gather_rng_states(ALONE)
+    found[f"generator.{name}"].fill_(255)
+    random.seed(1), np.random.seed(1)
+    with rng.preserve_rng_state(CPU):
+        rng.restore_rng({f"generator.{name}": found[f"generator.{name}"]}, 7, 5, ALONE)
+    now = of_python_and_numpy()
+    random.seed(1), np.random.seed(1)
+    assert of_python_and_numpy() == now
 
 
 WORK = """

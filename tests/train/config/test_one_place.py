@@ -17,7 +17,7 @@ from fastvae.train.config import ResolvedConfig, TrainConfig, resolve, stored_se
 from fastvae.train.config.resume import changes_of
 from fastvae.train.distributed.world import World
 from fastvae.train.measure import autotune
-from fastvae.train.report.run_folder import read_config
+from fastvae.train.report.run_config import read_config
 from fastvae.train.step.loss import StepLoss, StepScalars
 from fastvae.utils.errors import InputError
 from fastvae.utils.settings import check_types, describe, marked, setting

@@ -10,6 +10,7 @@ from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.optim.build import _CLASSES, _REFUSED
+from fastvae.train.optim.update import Update
 
 CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 NAMES = sorted(_CLASSES.keys() - _REFUSED.keys())
@@ -32,7 +33,8 @@ def steps(engine, count):
 def test_each_takes_the_steps_of_torchs_own(name):
     ours = engine_of("fp64", optimizer=name.upper(), lr=1e-3)
     plain = engine_of("fp64", lr=1e-3)
-    plain.optimizer = _CLASSES[name](list(plain.model.parameters()), lr=1e-3)
+    optimizer = _CLASSES[name](list(plain.model.parameters()), lr=1e-3)
+    plain._update = Update(plain._weights, optimizer, plain.scaler, plain.nonfinite, None)
     before = [parameter.detach().clone() for parameter in ours.model.parameters()]
     steps(ours, 4), steps(plain, 4)
     for first, own, other in zip(before, ours.model.parameters(), plain.model.parameters(), strict=True):

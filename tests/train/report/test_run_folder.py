@@ -12,7 +12,8 @@ from fastvae.data import Dataset
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.distributed.world import World
 from fastvae.train.report.metrics import Metrics
-from fastvae.train.report.run_folder import RunFolder, default_path, description_of, read_config
+from fastvae.train.report.run_config import description_of, read_config
+from fastvae.train.report.run_folder import RunFolder, default_path
 from fastvae.utils.errors import InputError
 
 ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))

@@ -1,7 +1,9 @@
 """Models that their owner patches, or changes in a callback: each step is that of the model as it is then."""
 
 import functools
+import itertools
 import os
+import random
 
 import numpy as np
 import pytest
@@ -46,13 +48,13 @@ def fit(tmp_path, monkeypatch):
     monkeypatch.setattr(own_model, "_WORTH_RECORDING", 0)
     number = iter(range(100))
 
-    def call(model, callback=lambda end: None, images=None, **settings):
+    def call(model, callback=lambda end: None, images=None, quiet=True, **settings):
         defaults = {
             "epochs": 3, "batch_size": 20, "lr": 1e-2, "precision": "fp64", "device": "cpu", "autotune": False,
             "out": tmp_path / f"run{next(number)}",
         }  # fmt: skip
         images = pictures() if images is None else images
-        Trainer(model, images, TrainConfig(**{**defaults, **settings}), callbacks=[callback], quiet=True).fit()
+        Trainer(model, images, TrainConfig(**{**defaults, **settings}), callbacks=[callback], quiet=quiet).fit()
         return {key: value.detach().clone() for key, value in model.state_dict().items()}
 
     return call
@@ -225,6 +227,41 @@ def test_a_callback_that_raises_loses_nothing(tmp_path, fit):
     resumed = build()
     Trainer(resumed, pictures(), TrainConfig(resume=tmp_path / "run"), quiet=True).fit()
     whole = fit(build())
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.items())
+
+
+class Failing(nn.Module):
+    """Fails in one of its calls, after BatchNorm has taken the images into account."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Linear(16, 8))
+        self.register_buffer("noise", torch.zeros(()))
+        self.call = call
+
+    def forward(self, x):
+        h = self.layers(x)
+        if next(self.call):
+            raise ArithmeticError("no step like this")
+        drawn = random.gauss(0, 0.1) + np.random.standard_normal() * 0.1 if self.training else 0.0
+        return h + drawn
+
+
+@pytest.mark.parametrize("at", [3, 5, 8], ids=["in the middle of an epoch", "in its evaluation", "in the next epoch"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_forward_pass_that_raises_loses_nothing_but_its_step(at, accumulate, tmp_path, fit, capsys):
+    calls = lambda: itertools.chain([False] * (at * accumulate), [True], itertools.repeat(False))  # noqa: E731
+    never = itertools.repeat(False)
+    random.seed(5), np.random.seed(6)
+    # An epoch has 3 steps, and an evaluation calls the encoder once for the test images and once for the figure.
+    with pytest.raises(ArithmeticError):
+        fit(build(lambda: Failing(calls())), out=tmp_path / "run", accumulate=accumulate, quiet=False)
+    assert "saved at step" in capsys.readouterr().out
+    resumed = build(lambda: Failing(never))
+    random.seed(1), np.random.seed(1)
+    Trainer(resumed, pictures(), TrainConfig(resume=tmp_path / "run"), quiet=True).fit()
+    random.seed(5), np.random.seed(6)
+    whole = fit(build(lambda: Failing(never)), accumulate=accumulate)
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.items())
 
 

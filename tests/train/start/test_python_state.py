@@ -1,0 +1,52 @@
+"""A run says which Python numbers of a user's own model it changed: they are not in its checkpoints."""
+
+import pytest
+from torch import nn
+
+import fastvae
+
+
+class Counting(nn.Linear):
+    """Counts its calls, in a number and in a list."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.calls = 0
+        self.history = [0.0]
+        self.scale = 1.0
+
+    def forward(self, x):
+        self.calls += 1
+        self.history.append(0.5)
+        return super().forward(x) * self.scale
+
+
+def fail_at_the_third(layer, *_):
+    if layer.calls == 3:
+        raise ZeroDivisionError
+
+
+def counting():
+    encoder = nn.Sequential(nn.Flatten(), Counting(16, 4))
+    return fastvae.VAE(encoder, nn.Sequential(nn.Linear(2, 16), nn.Unflatten(1, (1, 4, 4))), latent_shape=2)
+
+
+def test_numbers_that_training_changed_are_named(fit, capsys):
+    fit(model=counting(), quiet=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "training changed encoder.1.calls, encoder.1.history of the model, which no checkpoint has" in said
+    assert "register_buffer" in said
+    assert "scale" not in said
+
+
+def test_nothing_is_said_of_a_model_that_changes_none(fit, capsys):
+    fit(quiet=False)
+    assert "no checkpoint has" not in capsys.readouterr().out
+
+
+def test_it_is_said_after_an_error_too(fit, capsys):
+    model = counting()
+    model.encoder[1].register_forward_hook(fail_at_the_third)
+    with pytest.raises(ZeroDivisionError):
+        fit(model=model, quiet=False)
+    assert "training changed encoder.1.calls" in " ".join(capsys.readouterr().out.split())
