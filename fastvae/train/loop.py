@@ -204,8 +204,8 @@ class Loop:
         if skipped.found:
             if skipped.found >= self.step - self.origin.first_step(epoch - 1, len(self.loader)):
                 raise InputError(
-                    f"no step of epoch {epoch} was finite, so none changed the weights ({skipped}): {REMEDY}; or begin "
-                    "anew, from an earlier checkpoint with --init-from"
+                    f"no step of epoch {epoch} was finite, so none changed the weights ({skipped}): {REMEDY}; or start "
+                    "a new run from an earlier checkpoint with --init-from"
                 )
             self.console.print(f"epoch {epoch}: skipped {skipped.found} of its steps; {skipped}", style="yellow")
         sums = self.engine.sums.clone()
