@@ -14,7 +14,7 @@ from .config.resolve import with_folder
 from .distributed.launch import launch
 from .distributed.world import LostRankError, read_ranks
 from .step.inductor import keep_compiled
-from .stopping import Stopped, stops_raised
+from .stopping import Stopped, stop_told, stops_raised
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,7 +35,12 @@ def _train(arguments: Sequence[str]) -> int:
 
         return run(config).status
 
-    return launch(config.nproc, arguments, work, max_restarts=config.max_restarts)
+    try:
+        return launch(config.nproc, arguments, work, max_restarts=config.max_restarts)
+    except Stopped as stop:
+        if not stop.has_trained and _reports():
+            terminal.complain(stop_told(stop.signal, 0))
+        raise
 
 
 def guarded(work: Callable[[], int]) -> int:

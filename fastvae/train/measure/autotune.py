@@ -51,7 +51,7 @@ class Choice:
     """A precision and an execution, and how they were chosen.
 
     milliseconds: a step's, for each candidate that was timed.
-    source: "fixed", "asked for", "by trial" or "from an earlier trial".
+    source: "chosen without a trial", "from the settings", "by trial" or "from an earlier trial".
     left_out: the precision whose loss was too bad, with the losses, or an empty string.
     """
 
@@ -83,7 +83,7 @@ def fixed(config: ResolvedConfig, device: torch.device) -> Choice:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return Choice(precision, _executions(config)[-1], {}, "fixed")
+    return Choice(precision, _executions(config)[-1], {}, "chosen without a trial")
 
 
 def _executions(config: ResolvedConfig) -> list[SettledExecution]:
@@ -95,8 +95,18 @@ def _executions(config: ResolvedConfig) -> list[SettledExecution]:
     return ["eager", "traced"]  # compiled is tried if the run is long enough to earn it back
 
 
-def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world: World) -> Choice:
-    """Choose the fastest candidate for a run of so many steps: from the cache, or by a trial without side effects."""
+def choose(
+    config: ResolvedConfig,
+    model: VAE,
+    loader: Loader,
+    steps: int,
+    world: World,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Choice:
+    """Choose the fastest candidate for a run of so many steps: from the cache, or by a trial without side effects.
+
+    ``tell`` gets one line before a trial, which takes up to half a minute with a slow model.
+    """
     has_bf16 = world.broadcast_object(has_fast_bf16(world.device))  # machines, and their caches, may differ
     precisions: list[SettledPrecision] = ["fp32", "bf16"] if has_bf16 else ["fp32"]
     if config.precision != "auto":
@@ -104,13 +114,15 @@ def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world
     executions = _executions(config)
     candidates = list(itertools.product(precisions, executions))
     if len(candidates) == 1 and len(executions) == 1:
-        return Choice(*candidates[0], {}, "asked for")
+        return Choice(*candidates[0], {}, "from the settings")
     batch = loader.fetch(0)
     key = _key(config, model, batch, loader, steps, world)
     can_compile = not world.any(compiler_of(world.device) is None)
     known = _known(world.broadcast_object(_read().get(key) if world.is_rank_0 else None), precisions)
     if known is not None and (can_compile or known.execution != "compiled"):
         return known
+    names = ", ".join(f"{precision} {execution}" for precision, execution in candidates)
+    tell(f"fastvae: trying which is the fastest here, {names}: some seconds, and only once for this model and machine")
 
     counted = dict[Candidate, tuple[torch.Tensor, torch.Tensor]]()
 
