@@ -144,7 +144,6 @@ def test_jax_agrees_with_fastvae_after_a_race():
     results = race(here, entries, laps=2, seeds=1)
     assert {result.kind for result in results} == {"jax", "fastvae"}
     assert disagreements(results) == []
-    assert all(result.start_up > 0 for result in results if result.kind == "jax")
 
 
 def test_jax_in_the_table_and_the_file(tmp_path, capsys):
