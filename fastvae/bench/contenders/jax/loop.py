@@ -60,6 +60,8 @@ def loss_of(workload: Workload, model: VAE, precision: str) -> Callable[..., Arr
 class JaxLoop(Contender):
     """A jitted ``lax.scan`` over all steps that are timed, with uint8 images on the device and donated buffers.
 
+    Convolutions on a CPU have a jitted step that is called for each batch, without waiting in between: inside of a scan
+    XLA computes them slowly (a step of conv28 took 640 ms there, 140 alone; jaxlib 0.10.2, busy 2-core EPYC).
     The order of batches is drawn anew for each epoch, and a step gathers and scales its own. In bf16 the layers compute
     in bf16, while the weights, their gradients and the optimiser are fp32.
     """
@@ -80,10 +82,21 @@ class JaxLoop(Contender):
         self._state = (weights, optimizer.init(weights), key)
         step = _step(workload, self._own, precision, optimizer)
 
-        def steps(state: Any, images: Array, order: Array) -> Any:
-            return lax.scan(lambda state, rows: step(state, images[rows]), state, order)
+        def one(state: Any, images: Array, rows: Array) -> Any:
+            return step(state, images[rows])
 
-        self._steps = jax.jit(steps, donate_argnums=0)
+        def scan(state: Any, images: Array, order: Array) -> Any:
+            return lax.scan(lambda state, rows: one(state, images, rows), state, order)
+
+        one_by_one = jax.jit(one, donate_argnums=0)
+
+        def loop(state: Any, images: Array, order: Any) -> Any:
+            for rows in order:
+                state, loss = one_by_one(state, images, rows)
+            return state, loss
+
+        scans = workload.recipe.network == "mlp" or workload.device.type != "cpu"
+        self._steps = jax.jit(scan, donate_argnums=0) if scans else loop
 
     @property
     def model(self) -> VAE:  # type: ignore[override]
