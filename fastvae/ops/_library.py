@@ -121,6 +121,15 @@ def multiplies_bf16() -> bool:
         return False
 
 
+@functools.cache
+def is_amd() -> bool:
+    """Return True if the C++ extension is built and the processor is one of AMD's."""
+    try:
+        return has_native() and bool(_ask("fastvae_is_amd", ctypes.c_bool))
+    except AttributeError:  # the extension was built before it had this function
+        return False
+
+
 def _ask(name: str, answer: Any) -> Any:
     """Call a function of the C++ extension that takes no arguments."""
     spec = importlib.util.find_spec("fastvae._native")
