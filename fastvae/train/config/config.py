@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastvae.data.config import DataConfig
-from fastvae.ops import Backend
+from fastvae.utils.machine import Backend
 from fastvae.utils.settings import Given, check_ranges, check_types, in_words_of_caller, setting
 
 from .model import ModelConfig, ObjectiveConfig
