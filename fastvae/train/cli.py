@@ -35,9 +35,10 @@ def _train(arguments: Sequence[str]) -> int:
     from .distributed.launch import launch  # noqa: PLC0415
 
     def work() -> int:
-        from .step.inductor import keep_compiled  # noqa: PLC0415
+        from .step.inductor import keep_compiled, spare_dynamo  # noqa: PLC0415
 
         keep_compiled()  # before torch chooses a folder that all users share
+        spare_dynamo()
         from .run import run  # noqa: PLC0415
 
         return run(config, load=load).status

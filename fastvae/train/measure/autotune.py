@@ -43,6 +43,9 @@ _SECONDS = 5.0  # after these no further turn starts, for networks with long ste
 # first time (Inductor caches its work); it saves 7 to 17 % of a step (leaky, batch 100 and 1024, 2-core EPYC).
 # NOT YET MEASURED ON A GPU, where CUDA graphs already save the launches that compiling would.
 _WORTH_COMPILING = 60.0
+# Seconds of a run by its first candidate. Below it, on a CPU, there is no trial: that and what a traced step imports
+# (torch._dynamo, 1.4 s) take longer than they could save.
+_WORTH_TRYING = 4.0
 _TIE = 0.97  # traced wins unless another execution takes less than this share of its time
 
 
@@ -51,7 +54,7 @@ class Choice:
     """A precision and an execution, and how they were chosen.
 
     milliseconds: a step's, for each candidate that was timed.
-    source: "fixed", "asked for", "by trial" or "from an earlier trial".
+    source: "fixed", "asked for", "by trial", "from an earlier trial", or why there was none.
     left_out: the precision whose loss was too bad, with the losses, or an empty string.
     """
 
@@ -121,6 +124,11 @@ def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world
         counted[precision, execution] = (engine.sums, engine.counter.step)  # the engine itself is soon freed
         return _Turn(engine, batch, in_graph=in_graph)
 
+    if world.device.type == "cpu":
+        first = candidates[0]
+        seconds = _time([first], turn, world, turns=1)[first]
+        if seconds * steps < _WORTH_TRYING:
+            return Choice(*first, {}, f"without a trial: the run takes about {max(1, round(seconds * steps))} s")
     times = _time(candidates, turn, world)
     losses = {
         candidate: mean_loss(*counted[candidate], batch.rows, world) for candidate in times if candidate in counted
@@ -193,20 +201,19 @@ class _Turn:
             self._graphs.release()
 
 
-def _time(
-    candidates: list[Candidate], make: Callable[[SettledPrecision, SettledExecution], _Turn], world: World
-) -> dict[Candidate, float]:
+_Maker = Callable[[SettledPrecision, SettledExecution], _Turn]
+
+
+def _time(candidates: list[Candidate], make: _Maker, world: World, turns: int = _TURNS) -> dict[Candidate, float]:
     """Return the seconds of a step in each candidate's fastest turn (disturbances only add), averaged over the ranks.
 
     A candidate that raises is dropped, unless all raise, or other ranks are waiting in its all-reduce.
     """
     with preserve_rng_state(world.device):  # a model may draw from torch's generator
-        return _race(candidates, make, world)
+        return _race(candidates, make, world, turns)
 
 
-def _race(
-    candidates: list[Candidate], make: Callable[[SettledPrecision, SettledExecution], _Turn], world: World
-) -> dict[Candidate, float]:
+def _race(candidates: list[Candidate], make: _Maker, world: World, count: int) -> dict[Candidate, float]:
     turns = dict[Candidate, _Turn]()
     wait: Callable[[], None] = torch.cuda.synchronize if world.device.type == "cuda" else lambda: None
     try:
@@ -222,16 +229,18 @@ def _race(
                     turns.pop(candidate).release()
         if not turns:
             make(*candidates[0])()  # raises again, with its traceback
-        return _in_turns(turns, wait, world)
+        return _in_turns(turns, wait, world, count)
     finally:
         for turn in turns.values():
             turn.release()
 
 
-def _in_turns(turns: dict[Candidate, _Turn], wait: Callable[[], None], world: World) -> dict[Candidate, float]:
+def _in_turns(
+    turns: dict[Candidate, _Turn], wait: Callable[[], None], world: World, count: int
+) -> dict[Candidate, float]:
     times: dict[Candidate, list[float]] = {candidate: [] for candidate in turns}
     end = time.perf_counter() + _SECONDS
-    for number in range(_TURNS):
+    for number in range(count):
         if number and world.any(time.perf_counter() > end):
             break
         for candidate, turn in turns.items():
@@ -250,7 +259,7 @@ def _key(config: ResolvedConfig, model: VAE, batch: Batch, loader: Loader, steps
         device_name(world.device), torch.get_num_threads(), torch.__version__, __version__, world.size,
         repr(model), batch.images.dtype, tuple(batch.images.shape[1:]), type(loader).__name__, steps.bit_length(),
         [(name, _ordered(getattr(config, name))) for name in marked(config, "affects_speed")],
-        "losses compared",  # earlier versions' choices are not taken, as they did not
+        "short runs untried",  # earlier versions' choices are not taken, as they tried all runs
     )  # fmt: skip
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
