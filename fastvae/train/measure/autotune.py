@@ -3,7 +3,7 @@
 The trial times the engine itself on the run's own batches, in CUDA graphs if the run will use them. The candidates take
 turns, so that a machine that slows down slows all of them. All take the same steps from the same weights, and a
 precision whose loss over these steps is worse than fp32's is left out, however fast it is. The choice is cached by
-machine, versions, network and batch: the next run makes the same one at once.
+machine, versions, network and batch: the next run makes the same one at once. A run of seconds on a CPU has no trial.
 """
 
 import contextlib
@@ -43,9 +43,7 @@ _SECONDS = 5.0  # after these no further turn starts, for networks with long ste
 # first time (Inductor caches its work); it saves 7 to 17 % of a step (leaky, batch 100 and 1024, 2-core EPYC).
 # NOT YET MEASURED ON A GPU, where CUDA graphs already save the launches that compiling would.
 _WORTH_COMPILING = 60.0
-# Seconds of a run by its first candidate. Below it, on a CPU, there is no trial: that and what a traced step imports
-# (torch._dynamo, 1.4 s) take longer than they could save.
-_WORTH_TRYING = 4.0
+_WORTH_TRYING = 4.0  # seconds of a run on a CPU, where a trial, and the imports of a traced step, take 3
 _TIE = 0.97  # traced wins unless another execution takes less than this share of its time
 
 
@@ -54,7 +52,7 @@ class Choice:
     """A precision and an execution, and how they were chosen.
 
     milliseconds: a step's, for each candidate that was timed.
-    source: "fixed", "asked for", "by trial", "from an earlier trial", or why there was none.
+    source: "fixed", "asked for", "by trial", "from an earlier trial", or the reason for none.
     left_out: the precision whose loss was too bad, with the losses, or an empty string.
     """
 
@@ -125,10 +123,9 @@ def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world
         return _Turn(engine, batch, in_graph=in_graph)
 
     if world.device.type == "cpu":
-        first = candidates[0]
-        seconds = _time([first], turn, world, turns=1)[first]
-        if seconds * steps < _WORTH_TRYING:
-            return Choice(*first, {}, f"without a trial: the run takes about {max(1, round(seconds * steps))} s")
+        seconds = steps * _seconds_of_step(candidates[0], turn, world)
+        if seconds < _WORTH_TRYING:
+            return Choice(*candidates[0], {}, f"without a trial: the run takes about {max(1, round(seconds))} s")
     times = _time(candidates, turn, world)
     losses = {
         candidate: mean_loss(*counted[candidate], batch.rows, world) for candidate in times if candidate in counted
@@ -211,6 +208,10 @@ def _time(candidates: list[Candidate], make: _Maker, world: World, turns: int = 
     """
     with preserve_rng_state(world.device):  # a model may draw from torch's generator
         return _race(candidates, make, world, turns)
+
+
+def _seconds_of_step(candidate: Candidate, make: _Maker, world: World) -> float:
+    return _time([candidate], make, world, turns=1)[candidate]
 
 
 def _race(candidates: list[Candidate], make: _Maker, world: World, count: int) -> dict[Candidate, float]:
