@@ -236,6 +236,10 @@ def _tune(
         choice = autotune.fixed(config, world.device)
     if why_eager is not None:
         choice = replace(choice, source=why_eager)
+    if choice.execution != "eager":
+        # Recording a step imports it, which draws from Python's random numbers: here, before the run seeds them.
+        import torch._dynamo  # noqa: PLC0415
+
     return choice.apply(config), choice
 
 

@@ -71,7 +71,7 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig, 
     autotune: bool = setting(
         True,
         group="precision and speed",
-        help="Choose what --precision and --execution leave open by a short timed trial (none for a CPU run of seconds), "
+        help="Choose what --precision and --execution leave open by a short timed trial (none for runs of seconds), "
         "and use fewer threads while other programs keep cores busy; otherwise by fixed defaults, on all cores.",
     )
     backend: Backend = setting(
