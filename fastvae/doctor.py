@@ -25,7 +25,7 @@ def examine() -> int:
 
     A missing optional package is not a fault: the table says how to install it, and the status stays 0.
     """
-    table = Table("", "found", "to mend", title="fastvae doctor", title_justify="left")
+    table = Table("", "found", "to fix", title="fastvae doctor", title_justify="left")
     findings = [*_versions(), *_optional(), *_devices(), _waiting(), *_backends(), _data()]
     for name, found, remedy in findings:
         table.add_row(name, found, remedy)

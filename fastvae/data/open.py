@@ -77,7 +77,7 @@ def _check_cache(config: DataConfig, own: Dataset) -> None:
     kinds = (TensorSource, DecodedSource)
     if config.cache is not None and not isinstance(own.train, kinds) and not os.path.exists(own.name):
         raise InputError(
-            f"cache keeps images that are read from files, but {own.name} come from Python: leave out cache"
+            f"cache keeps images that are read from files, but {own.name} comes from Python: leave out cache"
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastvae.data import Batch, DataConfig, Dataset, Loader, TensorSource, open_dataset
 from fastvae.data.datasets.fingerprint import fingerprint
-from fastvae.data.datasets.load import NAMES, check_there
+from fastvae.data.datasets.load import NAMES, NoSizeError, check_there
 from fastvae.data.deliver import make_test_loader
 from fastvae.data.loaders.choose import LoaderName
 from fastvae.models import PRESETS, VAE, build
@@ -50,6 +50,7 @@ class SavedRun:
     epoch: int
     steps: int = 0  # of the epoch after that
     recorded: Mapping[str, Any] = field(default_factory=dict)  # the numbers of the run's images, their fingerprint
+    has_own_data: bool = True  # no other images were named
 
     @classmethod
     def open(cls, path: Path, device: torch.device, which: Which = "last", data: str | None = None) -> "SavedRun":
@@ -85,13 +86,13 @@ class SavedRun:
         place = found.values.get("loader")
         steps = check(place, Mark, "its place")["step"] if is_a(place, Mark) else 0
         ready = model.float().to(device).eval()
-        return cls(path, ready, settings, shape, mark["epoch"], steps, config["data"])
+        return cls(path, ready, settings, shape, mark["epoch"], steps, config["data"], data is None)
 
     def named_files(self, data_dir: Path | None) -> str | None:
         """Return the file or folder of images that the run's settings name and the caller does not, if there is one."""
         data = self.settings["data"]
         folder = None if data_dir is not None else self.settings.get("data_dir")
-        if data in NAMES:
+        if data in NAMES or not self.has_own_data:
             return folder
         return data if folder is None else f"{data} of {folder}"
 
@@ -108,11 +109,18 @@ class SavedRun:
         """Open the data set that the run was trained on again. Where its content is another, a warning says so."""
         if data_dir is None:
             check_there(self.settings["data"], self.path)
-        dataset = open_dataset(self._data_config(data_dir))
+        remedy = ("name" if self.has_own_data else "leave --data out, or name") + " images of that shape with --data"
+        try:
+            dataset = open_dataset(self._data_config(data_dir))
+        except NoSizeError as error:
+            raise InputError(
+                f"{self.settings['data']} has pictures of any size, but {self.path} was trained on images of "
+                f"{self.shape}, which were not resized: {remedy}"
+            ) from error
         if dataset.shape != self.shape:
             raise InputError(
                 f"{dataset.name} has images of shape {dataset.shape}, but {self.path} was trained on {self.shape}: "
-                "name the data of the run"
+                + remedy
             )
         known = self.recorded.get("fingerprint")
         is_resized = self.settings.get("image_size") is not None
@@ -139,7 +147,7 @@ def _build(settings: dict[str, Any], shape: tuple[int, ...]) -> VAE:
 def _last(path: Path) -> Checkpoint:
     _, found, skipped = checkpoint.newest(path / "checkpoints")
     for why in skipped:
-        _LOG.warning("skipped: %s", why)
+        _LOG.warning("passed over for an earlier checkpoint: %s", why)
     return found
 
 
@@ -154,7 +162,7 @@ def _best(path: Path) -> Checkpoint:
 class Evaluation:
     """The test ELBO in nats per sample, and how much each latent dimension carries.
 
-    kl_per_dimension: (latent_dim,) nats, averaged over the images; of latents on a grid, summed over its places. Of a
+    kl_per_dimension: (latent_dim,) nats, averaged over the images; of latents on a grid, summed over its places. For a
         ladder, the upper level's.
     active: (latent_dim,) bool: whether Var_x[mu] > 0.01 (Burda, Grosse & Salakhutdinov 2015, section 5.2), at any
         place.

@@ -33,7 +33,7 @@ def conv_vae(
 
     Images (C, H, W) are halved until the grid is 4 to 7 a side, with twice the channels each time (at most 8 times
     ``width``); the decoder mirrors that. mu, logvar and z are (B, latent_channels, H', W'), or (B, latent_channels) if
-    flat. Of a flat z, only the direction matters: the norm after the decoder's first layer removes its length.
+    flat. For a flat z, only the direction matters: the norm after the decoder's first layer removes its length.
 
     Args:
         shape: (C, H, W) of the images; each side is 4 to 7 times a power of two.

@@ -26,7 +26,7 @@ class ObjectiveSpec:
     needs: the settings that the user has to give.
     schedules: the settings that are about its scalars, and no arguments.
     any_levels: it takes a VAE with several levels of latents.
-    couples_rows: its loss is no sum over the rows, but a function of a statistic of all rows of a batch.
+    couples_rows: its loss is not a sum over the rows, but a function of a statistic of all rows of a batch.
     batch_kl: for an objective that couples rows by KLs alone: takes a VAE and pixels, then options by keyword, and
         returns the sums of these KLs over the rows, fp64. ``function`` takes their means over the whole batch as
         ``batch_kl``; its losses over the parts of the batch then add up to that of the whole, and so do the gradients.

@@ -24,7 +24,7 @@ _SERIES = (
 class Bernoulli(Likelihood):
     """Pixels as probabilities; the decoder returns logits. :func:`fastvae.ops.bernoulli_nll`.
 
-    It is a likelihood of black and white pixels. Of grey ones, its nll is a cross-entropy, whose ``e**-nll`` does not
+    It is a likelihood of black and white pixels. For grey ones, its nll is a cross-entropy, whose ``e**-nll`` does not
     integrate to 1.
 
     >>> Bernoulli().mean(torch.zeros(1, 2))

@@ -24,7 +24,7 @@ class Likelihood(nn.Module):
 
     is_sharp: True if rounding the decoder's output to 16 bits may change the nll; then, in runs of bf16 or fp16, the
         decoder's last layer computes in fp32. A likelihood of your own is taken to be sharp unless it says otherwise.
-    couples_rows: True if the nll is no sum over the rows, but a function of a statistic of the batch.
+    couples_rows: True if the nll is not a sum over the rows, but a function of a statistic of the batch.
     is_code_length: True if the nll is that of 8-bit pixels as 256 values, which is also reported in bits per dimension.
     """
 

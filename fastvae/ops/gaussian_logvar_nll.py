@@ -52,7 +52,7 @@ def gaussian_logvar_nll(
         TypeError: an unsupported dtype.
 
     The error is divided by the deviation before it is squared, in fp32: a logvar down to -177 does not overflow by
-    itself. What is infinite or NaN gives an infinite or NaN loss. Differentiating twice raises a RuntimeError; the
+    itself. Infinite or NaN inputs give an infinite or NaN loss. Differentiating twice raises a RuntimeError; the
     "reference" backend can.
 
     >>> import torch

@@ -1,6 +1,6 @@
 """Dynamic binarisation: the data that it needs, and the test images of a run that uses it.
 
-:class:`fastvae.train.step.loss.StepLoss` draws the training pixels, anew at each step.
+:class:`fastvae.train.step.loss.StepLoss` draws the training pixels again at each step.
 """
 
 from dataclasses import replace

@@ -15,7 +15,7 @@ from fastvae.utils.settings.command_line import parse
 from .config import TrainConfig, resolve
 from .config.resolve import with_folder
 from .distributed.ranks import LostRankError, read_ranks
-from .stopping import Stopped, stops_raised
+from .stopping import Stopped, stop_told, stops_raised
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,7 +43,12 @@ def _train(arguments: Sequence[str]) -> int:
 
         return run(config, load=load).status
 
-    return launch(config.nproc, arguments, work, max_restarts=config.max_restarts)
+    try:
+        return launch(config.nproc, arguments, work, max_restarts=config.max_restarts)
+    except Stopped as stop:
+        if not stop.has_trained and _reports():
+            terminal.complain(stop_told(stop.signal, 0))
+        raise
 
 
 def guarded(work: Callable[[], int]) -> int:

@@ -6,7 +6,7 @@ import torch
 
 from fastvae.data import Dataset, Loaders, make_loaders, open_dataset
 from fastvae.data.datasets.fingerprint import fingerprint
-from fastvae.data.datasets.load import check_there
+from fastvae.data.datasets.load import NoSizeError, check_there
 from fastvae.data.open import cached
 from fastvae.models import PRESETS
 from fastvae.nn import (
@@ -45,7 +45,16 @@ def open_data(config: TrainConfig, world: World, own: Dataset | None = None) -> 
                     check_there(config.data, config.out)
                 shows = world.is_rank_0
                 plain = replace(config, cache=None)  # a cache has the same images, without the files they come from
-                dataset = open_dataset(plain, own, channels_last=channels_last, show_progress=shows)
+                try:
+                    dataset = open_dataset(plain, own, channels_last=channels_last, show_progress=shows)
+                except NoSizeError as error:
+                    if not config.resume:
+                        raise
+                    raise InputError(
+                        f"{config.out} was started with images that needed no --image-size, but {config.data} has "
+                        "pictures of any size: leave --data out, or start a new run with another --out and "
+                        "--image-size 64, say"
+                    ) from error
                 if world.is_rank_0:
                     name = config.data if own is None else None
                     content = fingerprint(dataset, name, resized=config.image_size is not None)

@@ -13,7 +13,7 @@ from fastvae.utils.errors import InputError
 from fastvae.utils.terminal import Terminal
 
 from .checkpoint.best import Best
-from .checkpoint.rng import gather_rng_states, preserve_rng_state, restore_rng, seed_rng
+from .checkpoint.rng import caller_states, gather_rng_states, preserve_rng_state, restore_rng, seed_rng
 from .checkpoint.writer import CheckpointWriter
 from .config import Origin, SettledConfig
 from .config.schedules import plan
@@ -79,6 +79,7 @@ class Loop:
         self._capture_s = 0.0
         self._metrics = StepMetrics(world, self._log, self._check_finite)
         self._interrupt = Interrupt()
+        self._untouched = caller_states()
 
     def _tell(self, line: str) -> None:
         self.console.print(f"fastvae: {line}", markup=False)
@@ -209,8 +210,8 @@ class Loop:
         if skipped.found:
             if skipped.found >= self.step - self.origin.first_step(epoch - 1, len(self.loader)):
                 raise InputError(
-                    f"no step of epoch {epoch} was finite, so none changed the weights ({skipped}): {REMEDY}; or begin "
-                    "anew, from an earlier checkpoint with --init-from"
+                    f"no step of epoch {epoch} was finite, so none changed the weights ({skipped}): {REMEDY}; or start "
+                    "a new run from an earlier checkpoint with --init-from"
                 )
             self.console.print(f"epoch {epoch}: skipped {skipped.found} of its steps; {skipped}", style="yellow")
         sums = self.engine.sums.clone()
@@ -285,7 +286,7 @@ class Loop:
             sums=sums,
             nonfinite=nonfinite,
             engine=engine,
-            rng=gather_rng_states(self.world),
+            rng=gather_rng_states(self.world, self._untouched),
         )
 
     def apply(self, state: RunState) -> None:
@@ -303,6 +304,7 @@ class Loop:
             self.step = state.step
             self.epoch = state.epoch
             restore_rng(state.rng, self.config.seed, self.step, self.world)
+            self._untouched = caller_states(state.rng)
             self.loader.load_state_dict(state.loader)
             if state.best is not None:
                 self.best.load(state.best)
@@ -312,6 +314,7 @@ class Loop:
     def start_fresh(self) -> None:
         """Start at the first step. A run that died before its first checkpoint leaves no metrics behind. Collective."""
         seed_rng(self.config.seed, 0, self.world)
+        self._untouched = caller_states()
         self._forget_after()
 
     def _forget_after(self) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import shlex
-import signal
 import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -51,6 +50,7 @@ from .start.python_state import unsaved_state_told
 from .step.inductor import check_compiler
 from .step.loss import SAMPLE_STREAM
 from .step.torch_flags import torch_flags
+from .stopping import stop_told
 
 _LOOKED_AT = 32  # test images, to tell whether they are black and white
 
@@ -82,11 +82,10 @@ def run(
 ) -> Outcome:
     """Train as ``config`` says, with the user's own model or data in place of the preset's, if given.
 
-    ``load`` has been looking at the other programs on this machine for a while; otherwise it begins to here.
+    ``load`` has been looking at the other programs on this machine for a while; otherwise the run begins to.
 
     Raises InputError for mistakes that the user can correct.
     """
-    load = load or OtherLoad()
     with ExitStack() as stack:
         world = stack.enter_context(open_world(config.device))
         console = Terminal(quiet=quiet or not world.is_rank_0)
@@ -117,11 +116,10 @@ def run(
         if own.model:
             check_last_batch(model, loaders.train, settings, world)
         state = start.state(loaders.train)
-        start.tell_changes(console)
         # With another number of threads, torch's convolutions round otherwise; readers would pass for other programs.
         adapts = settings.autotune and not settings.deterministic and isinstance(loaders.train, ResidentLoader)
-        threads = stack.enter_context(fitting(world, load, adapts=adapts))
-        config, choice = _tune(settings, model, loaders.train, world, why_eager)
+        threads = stack.enter_context(fitting(world, load or OtherLoad(), adapts=adapts))
+        config, choice = _tune(settings, model, loaders.train, world, why_eager, console)
         told = f"on {_place(world, threads)}: {choice}; loader {loaders.choice}"
         stack.enter_context(quiet_writers())
         folder = start.folder
@@ -144,8 +142,10 @@ def run(
                         changes=start.history(),
                     )
                 )  # fmt: skip
+        start.tell(console)
         with sizes_told(model, dataset, loop) if own.model else nullcontext():
             status = _fit(loop, profiling, own, dataset, told, start.path)
+            claim.note_end(status)
     return Outcome(status, loop.test, start.path, loop.startup_s)
 
 
@@ -203,10 +203,7 @@ def _fit(loop: Loop, profiling: Profiling | None, own: _Own, dataset: Dataset, t
             console.print(f"saved at step {loop.step}, before an error: go on with {how}", markup=False)
         raise
     if status != 0:
-        console.print(
-            f"stopped by {signal.Signals(status - 128).name} at step {loop.step}, nothing is lost: go on with "
-            + _how_to_resume(path, own, loop.config.nproc)
-        )
+        console.print(stop_told(status - 128, loop.step, _how_to_resume(path, own, loop.config.nproc)))
         return status
     samples, reconstructions = _figures(loop)
     if loop.folder is not None:
@@ -224,21 +221,21 @@ def _how_to_resume(path: Path, own: _Own, nproc: int | None) -> str:
 
 
 def _tune(
-    config: ResolvedConfig, model: VAE, loader: Loader, world: World, why_eager: str | None
+    config: ResolvedConfig, model: VAE, loader: Loader, world: World, why_eager: str | None, console: Terminal
 ) -> tuple[SettledConfig, autotune.Choice]:
     """Choose precision and execution, if the settings leave them open: by a trial, or the fixed defaults.
 
     ``why_eager`` is the reason for an execution that is chosen already.
     """
     if config.autotune and not config.deterministic:
-        choice = autotune.choose(config, model, loader, config.steps(len(loader)), world)
+        choice = autotune.choose(config, model, loader, config.steps(len(loader)), world, console.print)
     else:
         choice = autotune.fixed(config, world.device)
     if why_eager is not None:
         choice = replace(choice, source=why_eager)
     if choice.execution != "eager":
         # Recording a step imports it, which draws from Python's random numbers: here, before the run seeds them.
-        import torch._dynamo  # noqa: PLC0415
+        import torch._dynamo  # noqa: F401, PLC0415
 
     return choice.apply(config), choice
 

@@ -29,11 +29,21 @@ class Stopped(KeyboardInterrupt):
     """The end of the program by a signal, raised where nothing has to be saved.
 
     signal: its number.
+    has_trained: a step was taken before.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.signal = number
+        self.has_trained = False
+
+
+def stop_told(number: int, step: int, how_to_resume: str = "") -> str:
+    """Return the line about a run that a signal ended after ``step`` steps."""
+    told = f"stopped by {signal.Signals(number).name}"
+    if step == 0:
+        return f"{told} before the first step: nothing was trained, and nothing of this start is kept"
+    return f"{told} at step {step}, nothing is lost: go on with {how_to_resume}"
 
 
 @contextmanager

@@ -14,5 +14,14 @@ class InputError(ValueError):
         super().__init__(printable(message))
 
 
+def finding(error: InputError) -> str:
+    """Return a message without its remedy, for a fault that needs no action.
+
+    >>> finding(InputError("a.png cannot be decoded (it is empty): repair or remove it"))
+    'a.png cannot be decoded (it is empty)'
+    """
+    return str(error).rpartition(": ")[0] or str(error)
+
+
 class LocalError(InputError):
     """Bad input that one rank may have met alone, so that it has to report the error itself."""

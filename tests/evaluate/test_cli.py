@@ -71,7 +71,7 @@ def test_every_figure_of_an_evaluation(pretended, monkeypatch, capsys):
     assert lines[:5] == [
         "run: preset classic, 7 epochs, on 40 test images",
         "test ELBO -11.500 nats = -(nll 8.250 + kl 3.250)",
-        "-ELBO is an upper bound of -log p(x)",
+        "-ELBO is an upper bound on -log p(x)",
         f"{11.5 / 4 / math.log(2):.3f} bits per dimension, by the ELBO",
         "active units 2 of 4",
     ]
@@ -111,18 +111,18 @@ def test_the_standard_error_is_that_of_the_mean(pretended, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("likelihood", "pixel", "bound", "value", "more"),
     [
-        (Bernoulli(), 255, "an upper bound of -log p(x)", 2.5, ""),
+        (Bernoulli(), 255, "an upper bound on -log p(x)", 2.5, ""),
         (
             Bernoulli(),
             7,
-            "no bound of -log p(x): the cross-entropy of grey pixels is not normalised",
+            "not a bound on -log p(x): the cross-entropy of grey pixels is not normalised",
             2.5,
             "; no log-likelihood: the cross-entropy of grey pixels is not normalised",
         ),
         (
             Gaussian(0.25),
             7,
-            "an upper bound of -log p(x), with the 0.90 nats per image that nll leaves out: 12.40 nats",
+            "an upper bound on -log p(x), with the 0.90 nats per image that nll leaves out: 12.40 nats",
             2.5 + 2 * math.log(2 * math.pi * 0.25),
             "; 0.903 of it are the constant that nll leaves out",
         ),

@@ -13,6 +13,7 @@ from fastvae.cli import run
 from fastvae.data import ResidentLoader
 from fastvae.evaluate import saved_run
 from fastvae.evaluate.saved_run import SavedRun, evaluate
+from fastvae.utils.errors import InputError
 
 SIDE = 4  # of the pictures, and of the grid of latents
 
@@ -111,6 +112,20 @@ def test_a_run_finds_its_own_images_again(folders, capsys):
 def test_the_files_that_a_run_names_are_told(tmp_path, settings, data_dir, named):
     saved = SavedRun(tmp_path, nn.Identity(), settings, (1, 8, 8), 0)
     assert saved.named_files(data_dir and tmp_path / data_dir) == named
+
+
+def test_a_run_names_no_files_where_the_caller_does(tmp_path):
+    saved = SavedRun(tmp_path, nn.Identity(), {"data": "a.npy"}, (1, 8, 8), 0, has_own_data=False)
+    assert saved.named_files(None) is None
+
+
+def test_pictures_without_a_size_are_refused_with_a_flag_that_evaluate_has(tmp_path):
+    for name in ("0.png", "1.png"):
+        (tmp_path / name).write_bytes(b"")
+    settings = {"data": str(tmp_path)}
+    saved = SavedRun(tmp_path, nn.Identity(), settings, (1, 8, 8), 0, has_own_data=False)
+    with pytest.raises(InputError, match=r"pictures of any size, but .* of \(1, 8, 8\), .*: leave --data out, or"):
+        saved.data(None)
 
 
 def test_units_are_active_from_a_hundredth_on():

@@ -92,7 +92,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_anew(train, metrics,
         path.unlink()
     capsys.readouterr()
     assert train("--epochs", "2", "--resume")[0] == 0
-    assert "has no checkpoint yet: its run begins anew" in capsys.readouterr().out
+    assert "has no checkpoint yet: the run starts from the beginning" in capsys.readouterr().out
     terms = ("epoch", "step", "split", "loss", "nll", "kl")
     assert [[line[t] for t in terms] for line in metrics(folder)] == [[line[t] for t in terms] for line in expected]
 

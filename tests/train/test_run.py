@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(train, capsys):
     newest = checkpoint.newest(folder / "checkpoints")[0]
     newest.write_bytes(newest.read_bytes()[:-5])
     assert train("--epochs", "2", "--checkpoint-every", "6", "--resume")[0] == 0
-    assert f"skipped: {newest}" in capsys.readouterr().out
+    assert f"passed over for an earlier checkpoint: {newest}" in capsys.readouterr().out
     assert_same(whole, weights(folder))
 
 

@@ -85,9 +85,9 @@ def test_bits_are_of_all_channels(train, tmp_path, metrics, capsys):
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        ((), "no bound of -log p(x): the cross-entropy of grey pixels is not normalised"),
-        (("--binarize",), "an upper bound of -log p(x)"),
-        (("--preset", "gaussian"), "an upper bound of -log p(x), with the 58.81 nats per image that nll leaves out: "),
+        ((), "not a bound on -log p(x): the cross-entropy of grey pixels is not normalised"),
+        (("--binarize",), "an upper bound on -log p(x)"),
+        (("--preset", "gaussian"), "an upper bound on -log p(x), with the 58.81 nats per image that nll leaves out: "),
     ],
     ids=str,
 )
@@ -129,7 +129,7 @@ def test_the_best_epoch_is_told_where_it_is_not_the_last(train, losses, capsys):
     losses += [30.0, 20.25, 20.25, 25.5]  # of equal ones, the first is the best
     _, folder = train("--epochs", "4", "--execution", "eager")
     output = capsys.readouterr().out
-    line = r"on digits, 1,497 images, on cpu, 1 process, \d threads?: fp32, eager \(fixed\); loader resident \("
+    line = r"on digits, 1,497 images, on cpu, 1 process, \d threads?: fp32, eager \(chosen without a trial\); loader"
     assert re.search(line, output)
     assert re.search(r"best test loss +│ 20\.25 nats, epoch 2: look at it with --checkpoint best", output)
     assert re.search(r"test loss \(negative ELBO\) +│ 25\.50 nats = nll ", output)

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from fastvae.train import stopping
-from fastvae.train.cli import guarded
+from fastvae.train.cli import guarded, main
 from fastvae.train.config import TrainConfig
 from fastvae.train.distributed.ranks import LostRankError
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
+from fastvae.train.measure import autotune
 from fastvae.train.step.loss import StepLoss
 from fastvae.train.stopping import Interrupt, Stopped, Stopping, stops_raised
 
@@ -30,6 +31,40 @@ def send(number):
 def test_a_command_ends_with_the_signals_status(number, capsys):
     assert guarded(lambda: send(number) or time.sleep(5)) == 128 + number
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_stop_before_the_first_step_says_that_nothing_is_kept(resumes, tmp_path, monkeypatch, capsys):
+    flags = ["--device", "cpu", "--epochs", "1", "--out", str(tmp_path / "run")]
+    if resumes:
+        assert main([*flags, "--no-autotune", "--precision", "fp32"]) == 0
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr(autotune, "choose", lambda *_: send(signal.SIGINT) or time.sleep(5))
+    capsys.readouterr()
+    more = ["--resume", "--epochs", "2", "--autotune"] if resumes else []
+    assert main([*flags, *more]) == 130
+    output, errors = capsys.readouterr()
+    line = "stopped by SIGINT before the first step: nothing was trained, and nothing of this start is kept"
+    assert (output, errors.splitlines()) == ("", [line])
+    assert kept == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_stop_in_the_first_step_says_so_and_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Engine, "train_step", lambda *_: send(signal.SIGTERM))
+    flags = ["--device", "cpu", "--no-autotune", "--out", str(tmp_path / "run")]
+    assert main(flags) == 143
+    output, errors = capsys.readouterr()
+    assert "stopped by SIGTERM before the first step: nothing was trained, and nothing of" in " ".join(output.split())
+    assert errors == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_while_figures_are_drawn_says_nothing_of_a_first_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("fastvae.train.run.sample_grid", lambda *_: send(signal.SIGINT))
+    flags = ["--device", "cpu", "--no-autotune", "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main(flags) == 130
+    assert "before the first step" not in "".join(capsys.readouterr())
+    assert any((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_more_signals_do_not_interrupt_the_ending():
@@ -177,9 +212,9 @@ def test_a_signal_in_the_first_step_ends_it_at_once(train, monkeypatch, capsys):
         patch.setattr(StepLoss, "forward", compiling)
         status, folder = train("--epochs", "2")
     assert status == 129
-    assert "stopped by SIGHUP at step 0, nothing is lost" in capsys.readouterr().out
-    assert not list((folder / "checkpoints").glob("step*"))
-    assert train("--epochs", "1", "--resume")[0] == 0
+    assert "stopped by SIGHUP before the first step: nothing was trained, and nothing of" in capsys.readouterr().out
+    assert not folder.exists()
+    assert train("--epochs", "1")[0] == 0
 
 
 def test_memory_that_runs_out_is_one_line(capsys):

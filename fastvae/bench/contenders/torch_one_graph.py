@@ -12,7 +12,7 @@ from .workload import Workload
 class TorchOneGraph(TorchLoop):
     """The step of :class:`TorchLoop`, with gather and optimiser, as a CUDA graph of several steps, as in fastvae.
 
-    A counter on the device indexes the order of batches, which is drawn anew for each epoch. The smaller last batch is
+    A counter on the device indexes the order of batches, which is drawn again for each epoch. The smaller last batch is
     not captured.
 
     Args:

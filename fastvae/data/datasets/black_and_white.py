@@ -34,8 +34,8 @@ class BlackAndWhiteSource:
 def black_and_white(train: Source, test: Source, label: str) -> tuple[Source, Source]:
     """Return two splits whose uint8 pixels are all 0 or 1, and not all 0, as 0 and 255; others as they are.
 
-    One line of the log says so. Arrays are read until a pixel is larger. Of pictures in files, which would all have to
-    be decoded, the first 16 are looked at, and the line only warns.
+    One line of the log says so. Arrays are read until a pixel is larger. For pictures in files, which would all
+    have to be decoded, only the first 16 are read, and the line is a warning.
     """
     splits = (train, test)
     if isinstance(train, DecodedSource):

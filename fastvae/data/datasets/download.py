@@ -26,7 +26,7 @@ def download_folder(name: str) -> Path:
         return own_folder(cache_folder())
     except OSError as error:
         raise InputError(
-            f"{name}: {cache_folder()} cannot take downloads ({reason(error)}): mend that, or name a folder that holds "
+            f"{name}: {cache_folder()} cannot take downloads ({reason(error)}): fix that, or name a folder that holds "
             "the files (--data-dir or FASTVAE_DATA)"
         ) from error
 

@@ -21,6 +21,10 @@ from .dataset import Dataset
 NAMES = ("digits", *mnist.CLASSES, "cifar10")
 
 
+class NoSizeError(InputError):
+    """Pictures of any size, and no size to resize them to."""
+
+
 def load(
     name: str, data_dir: Path | None = None, *, size: int | None = None, channels: int = 3, on_bad: OnBadImage = "stop"
 ) -> Dataset:
@@ -81,11 +85,11 @@ def as_one_size(
     channels: int = 3,
     on_bad: OnBadImage = "stop",
 ) -> Source:
-    """Return what a format found as a source. Raises InputError for pictures without a size to resize them to."""
+    """Return what a format found as a source. Raises NoSizeError for pictures without a size to resize them to."""
     if not isinstance(images, EncodedPictures):
         return resized(images, size)
     if size is None:
-        raise InputError(f"{name} has pictures of any size, but a model needs one: add --image-size 64, say")
+        raise NoSizeError(f"{name} has pictures of any size, but a model needs one size: add --image-size 64, say")
     return DecodedSource(images, size, channels, on_bad)
 
 

@@ -32,7 +32,7 @@ def own_dataset(
     size: int | None = None,
     channels: int = 3,
     on_bad: OnBadImage = "stop",
-    name: str = "your images",
+    name: str = "your data set",
 ) -> Dataset:
     """Return images of the caller's own as a data set.
 
@@ -120,7 +120,7 @@ class _Reader:
             names = NameList(os.fsencode(os.path.abspath(os.path.expanduser(item))) for item in data)
             missing = next((item for item in data if not os.path.isfile(os.path.expanduser(item))), None)
             if missing is not None:
-                raise InputError(f"{label}: {str(missing)!r} is no file: give the paths of pictures that are there")
+                raise InputError(f"{label}: {str(missing)!r} is not a file: give the paths of pictures that are there")
             return as_one_size(FilePictures(Path("/"), names), label, self._size, self._channels, self._on_bad)
         return _items(data, label, self._size)
 
@@ -189,7 +189,7 @@ def _tensor(images: Tensor, label: str) -> TensorSource:
     shape = tuple(images.shape)
     if images.ndim not in (2, 3, 4) or 0 in shape:
         raise InputError(
-            f"{label} are {images.dtype} of shape {shape}, but must be uint8, bool or floats of shape (N, C, H, W), "
+            f"{label} is {images.dtype} of shape {shape}, but must be uint8, bool or floats of shape (N, C, H, W), "
             "(N, H, W) or (N, D) with N >= 1: reshape them"
         )
     images = images if images.ndim == 4 else images[:, None] if images.ndim == 3 else images[:, None, None]
@@ -207,7 +207,7 @@ def _source(source: Any, label: str) -> Source:
     shape = tuple(source.shape)
     if len(shape) != 4 or 0 in shape or source.dtype not in (torch.uint8, torch.float32):
         raise InputError(
-            f"{label} are {source.dtype} of shape {shape}, but a source must have uint8 or float32 of shape "
+            f"{label} is {source.dtype} of shape {shape}, but a source must have uint8 or float32 of shape "
             "(N, C, H, W) with N >= 1"
         )
     checked: Source = source

@@ -117,7 +117,7 @@ def _checked(path: Path) -> list[str]:
 
 def _plain(where: Path, name: Any) -> str:
     if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0:"):
-        raise InputError(f"{where}: names {name!r}, which is no file in its folder: save the data set again")
+        raise InputError(f"{where}: names {name!r}, which is not a file in its folder: save the data set again")
     return name
 
 

@@ -57,7 +57,7 @@ def open_npy(path: Path) -> NDArray[Any]:
             if magic != _MAGIC:
                 raise InputError(f"{path}: is not an .npy file, it begins with 0x{magic.hex()}: {remedy}")
             # A damaged header ends in ValueError, SyntaxError, TypeError, OverflowError, ...
-            with as_input_error(lambda why: f"{path}: is no usable .npy file ({why}): {remedy}"):
+            with as_input_error(lambda why: f"{path}: is not a usable .npy file ({why}): {remedy}"):
                 file.seek(0)
                 shape, is_fortran, dtype, start = header(file)
                 if dtype.hasobject:

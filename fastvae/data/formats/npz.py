@@ -55,7 +55,7 @@ def read_npz(path: Path) -> tuple[Source, Source]:
         with (
             open_regular(path) as file,
             # Damage ends in BadZipFile, zlib.error, ValueError, SyntaxError, EOFError, ...
-            as_input_error(lambda why: f"{path}: is no usable .npz file ({why}): {_REMEDY}"),
+            as_input_error(lambda why: f"{path}: is not a usable .npz file ({why}): {_REMEDY}"),
             zipfile.ZipFile(file) as archive,
         ):
             _check_whole(file, archive)

@@ -32,7 +32,7 @@ _HEADERS = 32 << 10
 class TarPictures:
     """The pictures in tar archives, as :class:`.EncodedPictures`.
 
-    An archive is opened anew for every picture, so that any number of threads and processes can read any number of
+    An archive is opened again for every picture, so that any number of threads and processes can read any number of
     archives.
 
     Args:
@@ -142,7 +142,7 @@ def _members(path: Path) -> Iterator[tuple[bytes, int, int]]:
     remedy = "copy or download it again"
 
     def line(why: str) -> str:
-        return f"{path}: is no complete tar archive ({why}, at byte {place:,}): {remedy}"
+        return f"{path}: is not a complete tar archive ({why}, at byte {place:,}): {remedy}"
 
     # tarfile raises what its parts do: OverflowError, ValueError, RecursionError, ... of a header that claims anything.
     with as_input_error(line), open_regular(path) as file:

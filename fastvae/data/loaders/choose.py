@@ -74,11 +74,11 @@ def choose_loader(wanted: LoaderName | Literal["auto"], source: Source, device: 
             )
         if not has_dali():
             raise InputError(MISSING)
-        return LoaderChoice("dali", "asked for")
+        return LoaderChoice("dali", "from the settings")
     if wanted == "resident" and size > free:
         raise InputError(f"--loader resident does not fit: {sizes}: use --loader auto, or --cache DIR with it")
     if wanted != "auto":
-        return LoaderChoice(wanted, "asked for")
+        return LoaderChoice(wanted, "from the settings")
     if isinstance(source, TensorSource) or size <= free // _SHARE[device.type]:
         return LoaderChoice("resident", sizes)
     if isinstance(source, DecodedSource) and has_dali():

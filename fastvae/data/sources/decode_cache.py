@@ -81,7 +81,7 @@ def open_cache(source: Source, folder: Path, key: Key, *, workers: int, show_pro
             _verify(folder, sums, show_progress)
     except OSError as error:
         raise InputError(
-            f"cannot make or open the cache {folder} ({reason(error)}): mend that, choose another --cache, "
+            f"cannot make or open the cache {folder} ({reason(error)}): fix that, choose another --cache, "
             "or leave it out"
         ) from error
     return images
@@ -161,7 +161,7 @@ class _Sums:
 def _sums(folder: Path, wanted: Mapping[str, object]) -> list[str]:
     """Return the checksums of the images in the folder, if these are the images that are wanted."""
     about = _read(folder / _ABOUT)
-    remedy = f"remove the folder {folder}, and it is made anew"
+    remedy = f"remove the folder {folder}, and it is made again"
     key = about.get("key")
     sums = about.get("xxh3_128")
     if not isinstance(key, dict) or not isinstance(sums, list):
@@ -195,7 +195,7 @@ def _verify(folder: Path, sums: list[str], show: bool) -> None:
             if xxhash.xxh3_128_hexdigest(chunk) != expected:
                 raise InputError(
                     f"{path} is damaged, its checksum differs in the {_CHUNK:,} bytes from {place * _CHUNK:,} on: "
-                    f"remove the folder {folder}, and it is made anew"
+                    f"remove the folder {folder}, and it is made again"
                 )
             progress.advance(task, len(chunk))
     with suppress(OSError):

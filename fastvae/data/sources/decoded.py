@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastvae.utils.errors import InputError
+from fastvae.utils.errors import InputError, finding
 from fastvae.utils.files import reason
 from fastvae.utils.machine import check_fits
 
@@ -96,7 +96,7 @@ class DecodedSource:
                     raise
                 thread = threading.get_ident()
                 if self.bad.setdefault(index, thread) == thread:  # one of several threads tells
-                    _LOG.warning("skipped: %s", error)
+                    _LOG.warning("skipped, with the next whole picture in its place: %s", finding(error))
         raise InputError(f"none of {len(self)} pictures can be decoded, {self.encoded.name(index)} for one")
 
     def decode(self, index: int) -> Tensor:
@@ -115,7 +115,7 @@ class DecodedSource:
         except Exception as error:
             raise InputError(
                 f"{self.encoded.name(index)}: cannot be decoded ({_words(error)}): "
-                f"mend or remove it{'' if self.on_bad == 'skip' else ', or use --on-bad-image skip'}"
+                "repair or remove it, or use --on-bad-image skip"
             ) from error
         picture = torch.from_numpy(pixels).view(1, *pixels.shape[:2], self.channels).permute(0, 3, 1, 2)
         return middle_square(picture, self.size)[0]
@@ -203,4 +203,4 @@ def picture_pixels(picture: Any, mode: str) -> NDArray[np.uint8]:
 
 def _words(error: Exception) -> str:
     """Say what is wrong with a picture; Pillow's own words for an unknown format name an object in memory."""
-    return "it is no JPEG, PNG or WebP" if type(error).__name__ == "UnidentifiedImageError" else reason(error)
+    return "it is not a JPEG, PNG or WebP" if type(error).__name__ == "UnidentifiedImageError" else reason(error)

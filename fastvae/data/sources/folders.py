@@ -31,7 +31,7 @@ def path_of(name: str) -> Path:
             return Path(os.path.expanduser(name))
     except UnicodeEncodeError:
         pass
-    raise InputError(f"{name!r} is no name that a file can have: give the path of the images")
+    raise InputError(f"{name!r} is not a name that a file can have: give the path of the images")
 
 
 def find(folder: Path, names: Iterable[str]) -> Path | None:

@@ -81,7 +81,7 @@ def check_length(file: object, held: int, end: int) -> None:
     """Raise InputError for a file that has fewer bytes than when it was opened."""
     if held < end:
         raise InputError(
-            f"{file}: was cut short while it was in use, it has {held:,} bytes, not {end:,}: make it anew, and start "
+            f"{file}: was cut short while it was in use, it has {held:,} bytes, not {end:,}: make it again, and start "
             "again"
         )
 
@@ -89,5 +89,5 @@ def check_length(file: object, held: int, end: int) -> None:
 def _check_size(file: Path, found: int, expected: int) -> None:
     if found != expected:
         raise InputError(
-            f"{file}: has {found:,} bytes, not {expected:,}: remove the folder {file.parent}, and it is made anew"
+            f"{file}: has {found:,} bytes, not {expected:,}: remove the folder {file.parent}, and it is made again"
         )

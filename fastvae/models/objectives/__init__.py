@@ -6,7 +6,7 @@ All objectives share their first arguments and their last:
 - ``noise``: a :class:`fastvae.Noise`, a tensor eps, or None for a fresh key.
 - ``reduction``: "batchmean", "sum", or, where each row has a loss of its own, "none".
 - ``weight``: a factor of the loss alone (1/batch, a loss scale). ``weight``, ``beta`` and ``capacity`` are numbers, or
-  0-d tensors on the device of x, which a CUDA graph reads anew at each replay.
+  0-d tensors on the device of x, which a CUDA graph reads again at each replay.
 - ``backend``: as in :mod:`fastvae.ops`.
 
 The losses of :func:`elbo` and :func:`importance_weighted` are sums over the rows: however a global batch is split over

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastvae.data.sources.unpacking_limits import check_unpacked
 from fastvae.train.distributed.world import World
-from fastvae.utils.errors import InputError
+from fastvae.utils.errors import InputError, finding
 from fastvae.utils.files import check_regular, is_plain, parse_json, real_folder, reason, stored_size, sync
 
 from .safetensors_writer import TYPES, bytes_of, name_of, write_tensors
@@ -182,9 +182,9 @@ def newest(folder: Path) -> tuple[Path, Checkpoint, list[str]]:
         try:
             return path, load(path), skipped
         except InputError as error:
-            skipped.append(str(error))
+            skipped.append(finding(error))
     found = f"none of {len(skipped)} is whole; the newest: {skipped[0]}" if skipped else "there is none"
-    raise InputError(f"no checkpoint to go on from in {folder} ({found}): start the run anew with another --out")
+    raise InputError(f"no checkpoint to go on from in {folder} ({found}): start a new run with another --out")
 
 
 def broadcast(found: Checkpoint | None, world: World) -> Checkpoint | None:

@@ -1,7 +1,8 @@
 """Global generators: torch's, which dropout draws from, and Python's and numpy's, which a user's own model may use.
 
-A run seeds torch's; the others begin as the caller left them. Checkpoints have all of them, and each rank draws its own
-numbers for its own rows. The noise of the latents does not come from them (:class:`fastvae.Noise`).
+A run seeds torch's; the others begin as the caller left them, and are saved once something has drawn from them, so that
+the checkpoints of equal runs are equal. Each rank draws its own numbers for its own rows. The noise of the latents does
+not come from any of them (:class:`fastvae.Noise`).
 """
 
 import hashlib
@@ -33,10 +34,16 @@ def seed_rng(seed: int, step: int, world: World) -> None:
         torch.cuda.manual_seed(key)  # on this rank's device, which open_world has made current
 
 
-def gather_rng_states(world: World) -> dict[str, Tensor]:
-    """Return the states of all ranks, (ranks, bytes) uint8 each, by their names in a checkpoint. Collective."""
+def gather_rng_states(world: World, untouched: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return the states of all ranks, (ranks, bytes) uint8 each, by their names in a checkpoint. Collective.
+
+    Those that are as in ``untouched``, which :func:`caller_states` gave, are left out.
+    """
     states = {}
     for name, own in _rng_states(world).items():
+        before = (untouched or {}).get(name)
+        if before is not None and not world.any(not torch.equal(before, own)):
+            continue
         rows = torch.zeros(world.size, len(own), dtype=torch.uint8)
         rows[world.rank] = own
         if world.size > 1:
@@ -44,6 +51,11 @@ def gather_rng_states(world: World) -> dict[str, Tensor]:
             world.all_reduce(rows)
         states[f"{_PREFIX}.{name}"] = rows
     return states
+
+
+def caller_states(saved: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return the states of Python's and numpy's generators, (bytes,) uint8, but for those that a checkpoint has."""
+    return {name: own for name, own in _mersenne_twisters().items() if f"{_PREFIX}.{name}" not in (saved or {})}
 
 
 def restore_rng(saved: Mapping[str, Tensor], seed: int, step: int, world: World) -> None:

@@ -37,7 +37,7 @@ class Origin(NamedTuple):
 class ResolvedConfig(TrainConfig):
     """Settings with the preset's values filled in and all values checked, as :func:`resolve` returns them.
 
-    What stays None is off or does not apply: no clipping, no --capacity for another objective.
+    A setting that stays None is off or does not apply: no clipping, no --capacity for another objective.
     """
 
     batch_size: int

@@ -15,6 +15,7 @@ from .resolve import resolve
 from .resolved_config import ResolvedConfig
 
 Changes = dict[str, tuple[Any, Any]]  # a setting's value before and after, by its name
+_SIZES = ("latent_dim", "width")  # of the network: no weights fit another one
 _AS_BEFORE = ("precision", "execution")  # "auto" means what the run was started with
 
 
@@ -83,9 +84,10 @@ def changes_of(path: Path, stored: Mapping[str, Any], config: ResolvedConfig) ->
         kept = described[name].kept
         if kept is not None:
             before, now = changes[name]
+            weights = "" if name in _SIZES else f" (--init-from {path} takes over the weights, where they fit)"
             raise InputError(
                 f"{path} was trained with {flag(name)} {before} and cannot go on with {now}, as {kept}: leave it out, "
-                f"or start a new run with another --out (--init-from {path} takes over the weights, where they fit)"
+                f"or start a new run with another --out{weights}"
             )
     return dict(sorted(changes.items()))
 

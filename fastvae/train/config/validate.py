@@ -6,7 +6,7 @@ The range of a single setting is part of its declaration, and :func:`fastvae.uti
 import math
 from collections.abc import Sequence
 
-from fastvae.models import OBJECTIVES
+from fastvae.models import OBJECTIVES, PRESETS
 from fastvae.models.objective_specs import option_names
 from fastvae.utils.errors import InputError
 from fastvae.utils.machine import check_fits
@@ -33,7 +33,10 @@ def check_objective(config: TrainConfig) -> None:
     for name in option_names():
         value = getattr(config, name)
         if value is not None and not spec.takes(name):
-            raise InputError(f"{flag(name)} is {value}, but --objective {config.objective} has none: leave it out")
+            raise InputError(
+                f"{flag(name)} is {value}, but --objective {config.objective} has none: "
+                + _other_objective(config, name)
+            )
         if value is None and name in spec.needs:
             raise InputError(f"--objective {config.objective} needs {flag(name)} NATS: add it")
     if config.recipe.network == "ladder" and not spec.any_levels:
@@ -41,24 +44,51 @@ def check_objective(config: TrainConfig) -> None:
             f"preset {config.preset} has two levels of latents, but --objective {config.objective} takes one: "
             "use --objective elbo"
         )
-    if not spec.takes("beta") and (config.beta != 1 or config.beta_schedule != "constant"):
-        raise InputError(f"--objective {config.objective} has no beta, but --beta is {config.beta}: leave it out")
+    if not spec.takes("beta"):
+        for name, none in (("beta", 1), ("beta_schedule", "constant"), ("beta_steps", None)):
+            value = getattr(config, name)
+            if value != none:
+                raise InputError(
+                    f"--objective {config.objective} has no beta, but {flag(name)} is {value}: leave {flag(name)} out, "
+                    "or use --objective elbo"
+                )
+
+
+def _other_objective(config: TrainConfig, name: str) -> str:
+    """Return the remedy for a setting that the objective does not take: objectives that take it, with their needs."""
+    ladder = config.recipe.network == "ladder"
+    specs = {key: spec for key, spec in OBJECTIVES.items() if spec.takes(name) and (spec.any_levels or not ladder)}
+    if not specs:
+        return "leave it out"
+    first, *others = specs
+    more = f" (or {', '.join(others)})" if others else ""
+    needs = [flag(each) for each in specs[first].needs if each != name and getattr(config, each) is None]
+    added = "".join(f" and add {each} NATS" for each in needs)
+    return f"use --objective {first}{more}{added}, or leave {flag(name)} out"
 
 
 def check_images(config: TrainConfig) -> None:
     """Check that the images, what is done to them and the loader fit together."""
     if config.channels not in (1, 3):
-        raise InputError(f"--channels is {config.channels}: pictures are read as 3 (RGB) or 1 (grey)")
+        raise InputError(f"--channels is {config.channels}: use --channels 3 (RGB) or --channels 1 (grey)")
     if config.crop == "random" and config.image_size is None:
         raise InputError("--crop random needs to know what is left of an image: add --image-size PIXELS")
     if config.loader == "dali" and config.cache is not None:
         raise InputError(
-            f"--loader dali decodes pictures, but --cache {config.cache} has them decoded: leave one of them out"
+            f"--loader dali decodes pictures, but --cache {config.cache} has them decoded: "
+            "leave --cache out, or use --loader torch"
         )
     if config.workers is not None and config.loader in ("resident", "dali"):
-        raise InputError(f"--workers is {config.workers}, but --loader {config.loader} has none: leave it out")
+        raise InputError(
+            f"--workers is {config.workers}, but --loader {config.loader} has none: use --loader torch, or leave "
+            "--workers out"
+        )
     if config.recipe.network == "mlp" and config.width is not None:
-        raise InputError(f"--width is {config.width}, but preset {config.preset} has no such width: leave it out")
+        wide = ", ".join(name for name, preset in PRESETS.items() if preset.network != "mlp")
+        raise InputError(
+            f"--width is {config.width}, but --preset {config.preset} has no such width: leave it out, or use a preset "
+            f"for pictures ({wide})"
+        )
 
 
 def check_step_fits(config: ResolvedConfig, shape: Sequence[int], images: int, processes: int) -> None:
@@ -84,20 +114,31 @@ def check_step_fits(config: ResolvedConfig, shape: Sequence[int], images: int, p
 
 def check_schedules(config: TrainConfig) -> None:
     """Check that a schedule with a length has one, and that a length and a decay have their schedule."""
-    if config.decay is not None and config.schedule != "step":
+    has_steps = config.schedule == "step"
+    if config.decay is not None and not has_steps:
+        length = "" if config.decay_epochs is not None else " and add --decay-epochs N"
         raise InputError(
-            f"--decay is {config.decay}, but --schedule {config.schedule} has none: leave it out or add --schedule step"
+            f"--decay is {config.decay}, but --schedule {config.schedule} has none: use --schedule step{length}, or "
+            "leave --decay out"
         )
-    _check_length("schedule", config.schedule, "decay_epochs", config.decay_epochs, config.schedule == "step")
-    has_length = config.beta_schedule != "constant"
-    _check_length("beta_schedule", config.beta_schedule, "beta_steps", config.beta_steps, has_length)
+    _check_length("schedule", config.schedule, "decay_epochs", config.decay_epochs, "step", has_length=has_steps)
+    has_cycle = config.beta_schedule != "constant"
+    _check_length(
+        "beta_schedule", config.beta_schedule, "beta_steps", config.beta_steps, "warmup", has_length=has_cycle
+    )
 
 
-def _check_length(schedule: str, which: str | None, length: str, given: int | None, has_length: bool) -> None:
+def _check_length(
+    schedule: str, which: str | None, length: str, given: int | None, other: str, *, has_length: bool
+) -> None:
+    """Check that the length of a schedule is given if it has one; ``other`` is a schedule that has."""
     if has_length and given is None:
         raise InputError(f"{flag(schedule)} {which} needs a length: add {flag(length)} N")
     if given is not None and not has_length:
-        raise InputError(f"{flag(length)} is {given}, but {flag(schedule)} {which} has no such length: leave it out")
+        raise InputError(
+            f"{flag(length)} is {given}, but {flag(schedule)} {which} has no such length: "
+            f"use {flag(schedule)} {other}, or leave {flag(length)} out"
+        )
 
 
 def check_parallel(config: TrainConfig) -> None:

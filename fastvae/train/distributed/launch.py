@@ -136,7 +136,9 @@ def _agent_settings() -> Iterator[None]:
             del os.environ[name]
     grace = os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _GRACE)
     if not (grace.isascii() and grace.isdecimal()):
-        raise InputError(f"TORCH_ELASTIC_SHUTDOWN_TIMEOUT={grace!r} in the environment is no whole number of seconds")
+        raise InputError(
+            f"TORCH_ELASTIC_SHUTDOWN_TIMEOUT={grace!r} in the environment is not a whole number of seconds: unset it"
+        )
     os.environ[_AGENT] = str(os.getpid())
     handlers = {number: signal.getsignal(number) for number in (signal.Signals[name] for name in _PASSED_ON)}
     # The agent's modules set the levels of their own loggers below this one: they can only be silenced here.

@@ -20,7 +20,9 @@ def patience() -> int:
     """Return the seconds that a rank waits for the others. Raises InputError if the environment has no such number."""
     text = os.environ.get(_PATIENCE, str(_SECONDS))
     if not (text.isascii() and text.isdecimal() and int(text[:7]) > 0 and len(text) < 7):
-        raise InputError(f"{_PATIENCE}={text!r} in the environment is no number of seconds from 1 to 999999: unset it")
+        raise InputError(
+            f"{_PATIENCE}={text!r} in the environment is not a number of seconds from 1 to 999999: unset it"
+        )
     return int(text)
 
 

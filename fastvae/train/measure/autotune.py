@@ -24,7 +24,7 @@ from fastvae.models import VAE
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import ResolvedConfig, SettledConfig, SettledExecution, SettledPrecision, settle
 from fastvae.train.config.schedules import plan
-from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs, can_capture
+from fastvae.train.cuda_graph import can_capture
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.step.copy_model import copy_model
@@ -35,9 +35,9 @@ from fastvae.utils.settings import marked
 from fastvae.utils.version import __version__
 
 from .loss_bound import Candidate, losses_too_bad, mean_loss, tell_losses
+from .turn import Turn
 
 _TURNS = 7  # of each candidate
-_STEPS = 5  # in a turn
 _SECONDS = 5.0  # after these no further turn starts, for networks with long steps
 # Seconds of a run. On a CPU, compiling takes 3 to 8 s for each batch shape, of which an epoch has two, but only the
 # first time (Inductor caches its work); it saves 7 to 17 % of a step (leaky, batch 100 and 1024, 2-core EPYC).
@@ -52,7 +52,7 @@ class Choice:
     """A precision and an execution, and how they were chosen.
 
     milliseconds: a step's, for each candidate that was timed.
-    source: "fixed", "asked for", "by trial", "from an earlier trial", or the reason for none.
+    source: "chosen without a trial", "from the settings", "by trial" or "from an earlier trial"; or why there was none.
     left_out: the precision whose loss was too bad, with the losses, or an empty string.
     """
 
@@ -84,7 +84,7 @@ def fixed(config: ResolvedConfig, device: torch.device) -> Choice:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if has_fast_bf16(device) else "fp32"
-    return Choice(precision, _executions(config)[-1], {}, "fixed")
+    return Choice(precision, _executions(config)[-1], {}, "chosen without a trial")
 
 
 def _executions(config: ResolvedConfig) -> list[SettledExecution]:
@@ -96,8 +96,18 @@ def _executions(config: ResolvedConfig) -> list[SettledExecution]:
     return ["eager", "traced"]  # compiled is tried if the run is long enough to earn it back
 
 
-def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world: World) -> Choice:
-    """Choose the fastest candidate for a run of so many steps: from the cache, or by a trial without side effects."""
+def choose(
+    config: ResolvedConfig,
+    model: VAE,
+    loader: Loader,
+    steps: int,
+    world: World,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Choice:
+    """Choose the fastest candidate for a run of so many steps: from the cache, or by a trial without side effects.
+
+    ``tell`` gets one line before a trial, which takes up to half a minute with a slow model.
+    """
     has_bf16 = world.broadcast_object(has_fast_bf16(world.device))  # machines, and their caches, may differ
     precisions: list[SettledPrecision] = ["fp32", "bf16"] if has_bf16 else ["fp32"]
     if config.precision != "auto":
@@ -105,27 +115,28 @@ def choose(config: ResolvedConfig, model: VAE, loader: Loader, steps: int, world
     executions = _executions(config)
     candidates = list(itertools.product(precisions, executions))
     if len(candidates) == 1 and len(executions) == 1:
-        return Choice(*candidates[0], {}, "asked for")
+        return Choice(*candidates[0], {}, "from the settings")
     batch = loader.fetch(0)
     key = _key(config, model, batch, loader, steps, world)
     can_compile = not world.any(compiler_of(world.device) is None)
     known = _known(world.broadcast_object(_read().get(key) if world.is_rank_0 else None), precisions)
     if known is not None and (can_compile or known.execution != "compiled"):
         return known
-
     counted = dict[Candidate, tuple[torch.Tensor, torch.Tensor]]()
 
-    def turn(precision: SettledPrecision, execution: SettledExecution) -> _Turn:
+    def turn(precision: SettledPrecision, execution: SettledExecution) -> Turn:
         settings = settle(config, precision, execution)
         engine = Engine(copy_model(model), settings, world, plan(config, len(loader)), loader.count)
         in_graph = config.replay == "auto" and isinstance(loader, ResidentLoader) and can_capture(engine, loader)
         counted[precision, execution] = (engine.sums, engine.counter.step)  # the engine itself is soon freed
-        return _Turn(engine, batch, in_graph=in_graph)
+        return Turn(engine, batch, in_graph=in_graph)
 
     if world.device.type == "cpu":
         seconds = steps * _seconds_of_step(candidates[0], turn, world)
         if seconds < _WORTH_TRYING:
             return Choice(*candidates[0], {}, f"without a trial: the run takes about {max(1, round(seconds))} s")
+    names = ", ".join(f"{precision} {execution}" for precision, execution in candidates)
+    tell(f"fastvae: trying which is the fastest here, {names}: some seconds, and only once for this model and machine")
     times = _time(candidates, turn, world)
     losses = {
         candidate: mean_loss(*counted[candidate], batch.rows, world) for candidate in times if candidate in counted
@@ -150,55 +161,7 @@ def _fastest(times: dict[Candidate, float]) -> Candidate:
     return min(times, key=lambda candidate: times[candidate] * (_TIE if candidate[1] == "traced" else 1.0))
 
 
-class _SameBatch:
-    """One batch, again and again: a :class:`fastvae.train.cuda_graph.BatchSource`."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self.batch_size = batch.rows
-        self.place = torch.zeros((), dtype=torch.int64, device=batch.images.device)
-
-    def follow(self) -> Batch:
-        """Return the batch."""
-        return self._batch
-
-    def full_steps_left(self) -> int:
-        """Return the steps of a graph: the batch does not run out."""
-        return STEPS
-
-    def skip(self, steps: int) -> None:
-        """Do nothing: the next batch is the same."""
-
-
-class _Turn:
-    """Some steps of an engine over one batch, in one CUDA graph if the run will take them so."""
-
-    def __init__(self, engine: Engine, batch: Batch, *, in_graph: bool) -> None:
-        self._engine = engine
-        self._batch = batch
-        self._in_graph = in_graph
-        self._graphs: StepGraphs | None = None
-        self.steps = STEPS if in_graph else _STEPS
-
-    def __call__(self) -> None:
-        if self._in_graph and self._graphs is None:  # in the turn that warms up
-            try:
-                self._graphs = StepGraphs.on_cuda(self._engine, _SameBatch(self._batch), [STEPS])
-            except CaptureError:  # the run will find and report the same
-                self._in_graph = False
-        if self._graphs is not None:
-            self._graphs.run(STEPS)
-            return
-        for _ in range(self.steps):
-            self._engine.train_step(self._batch)
-
-    def release(self) -> None:
-        """Release the CUDA graphs."""
-        if self._graphs is not None:
-            self._graphs.release()
-
-
-_Maker = Callable[[SettledPrecision, SettledExecution], _Turn]
+_Maker = Callable[[SettledPrecision, SettledExecution], Turn]
 
 
 def _time(candidates: list[Candidate], make: _Maker, world: World, turns: int = _TURNS) -> dict[Candidate, float]:
@@ -215,7 +178,7 @@ def _seconds_of_step(candidate: Candidate, make: _Maker, world: World) -> float:
 
 
 def _race(candidates: list[Candidate], make: _Maker, world: World, count: int) -> dict[Candidate, float]:
-    turns = dict[Candidate, _Turn]()
+    turns = dict[Candidate, Turn]()
     wait: Callable[[], None] = torch.cuda.synchronize if world.device.type == "cuda" else lambda: None
     try:
         for candidate in candidates:
@@ -237,7 +200,7 @@ def _race(candidates: list[Candidate], make: _Maker, world: World, count: int) -
 
 
 def _in_turns(
-    turns: dict[Candidate, _Turn], wait: Callable[[], None], world: World, count: int
+    turns: dict[Candidate, Turn], wait: Callable[[], None], world: World, count: int
 ) -> dict[Candidate, float]:
     times: dict[Candidate, list[float]] = {candidate: [] for candidate in turns}
     end = time.perf_counter() + _SECONDS

@@ -75,12 +75,13 @@ def check_optimizer(name: str, options: Mapping[str, float], lr: float) -> None:
     """Raise InputError for an unknown optimiser or option, or a value that the optimiser refuses."""
     if name not in _CLASSES or name in _REFUSED:
         why = _REFUSED.get(name, "is not in torch.optim")
-        usable = ", ".join(sorted(_CLASSES.keys() - _REFUSED.keys()))
-        raise InputError(f"--optimizer {name} {why}: use one of {usable}")
+        raise InputError(f"--optimizer {name} {why}: use one of {', '.join(_usable())}")
     known = _known(name)
     for option, value in options.items():
         if option not in known:
-            raise InputError(f"--optimizer-options {option} is no option of {name}: it has {', '.join(known)}")
+            having = [other for other in _usable() if option in _known(other)]
+            other = f", or use another --optimizer ({', '.join(having)})" if having else ""
+            raise InputError(f"--optimizer-options {option} is not an option of {name}: use {', '.join(known)}{other}")
         if isinstance(known[option], bool) and value not in (0, 1):
             raise InputError(f"--optimizer-options {option} is {value:g}, but it is a switch: use 0 or 1")
         if not math.isfinite(value):
@@ -91,6 +92,10 @@ def check_optimizer(name: str, options: Mapping[str, float], lr: float) -> None:
         _CLASSES[name]([nn.Parameter(torch.zeros(1))], **{**_options(name, options), "lr": lr})
     except (ValueError, OverflowError) as error:
         raise InputError(f"--optimizer-options: {name} says: {error}") from error
+
+
+def _usable() -> list[str]:
+    return sorted(_CLASSES.keys() - _REFUSED.keys())
 
 
 def _known(name: str) -> dict[str, float]:

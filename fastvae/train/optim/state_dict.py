@@ -11,7 +11,7 @@ from fastvae.utils.errors import InputError
 
 # Options that the device or the schedule decides, not the checkpoint.
 FORM = ("fused", "foreach", "capturable", "lr")
-_REMEDY = "use another checkpoint, or begin anew with another --out"
+_REMEDY = "use another checkpoint, or start a new run with another --out"
 
 
 def check_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], step: int) -> None:

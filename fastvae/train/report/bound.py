@@ -15,7 +15,7 @@ def describe_bound(loss: float, likelihood: Likelihood, images: Tensor) -> str:
     """
     constant = likelihood.left_out(images[0].numel())
     objection = likelihood.objection(images)
-    text = "an upper bound of -log p(x)" if objection is None else f"no bound of -log p(x): {objection}"
+    text = "an upper bound on -log p(x)" if objection is None else f"not a bound on -log p(x): {objection}"
     if constant == 0:
         return text
     return f"{text}, with the {constant:.2f} nats per image that nll leaves out: {loss + constant:.2f} nats"

@@ -89,7 +89,7 @@ class RunFolder:
             folder = cls(numbered)
             folder._made = [numbered, *made]
             return folder
-        raise InputError(f"cannot write to {path} ({path.parent} is no folder): choose another --out")
+        raise InputError(f"cannot write to {path} ({path.parent} is not a folder): choose another --out")
 
     def _check_ours(self) -> None:
         """Refuse a folder with files that a new run would overwrite, unless a start that ended early made them."""

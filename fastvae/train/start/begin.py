@@ -1,4 +1,4 @@
-"""The beginning of a run: anew, or where another start of it ended. What can be refused early is refused here."""
+"""The beginning of a run, new or resumed where an earlier start ended; faults are found here as early as can be."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,8 +29,9 @@ class Beginning:
 
     config: all settings, those of a run that resumes included.
     path: the run's folder. folder: rank 0 has claimed it; None on other ranks.
-    stored: the config.json of a run that resumes from a checkpoint; None for one that begins anew.
+    stored: the config.json of a run that resumes from a checkpoint; None for a new run.
     found: its checkpoint. changes: the settings that change there.
+    opening: what rank 0 tells of where the run begins, or an empty string.
     """
 
     config: ResolvedConfig
@@ -39,6 +40,7 @@ class Beginning:
     stored: Mapping[str, Any] | None
     found: Checkpoint | None
     changes: Changes
+    opening: str
 
     def check_images(self, dataset: Dataset, fingerprint: str | None, *, own: bool, console: Terminal) -> None:
         """Check on rank 0 that a run resumes with the images that it was started with.
@@ -56,7 +58,9 @@ class Beginning:
             return
         path = self.path
         data = self.stored["data"]
-        remedy = f"bring them back, or start a new run with another --out and --init-from {path}"
+        own_images = "leave --data out" if "data" in self.config.given and not own else "restore its own images"
+        remedy = f"{own_images}, or start a new run with another --out"
+        with_weights = f"{remedy} and --init-from {path}"
         before = {"train": data.get("train"), "test": data.get("test"), "shape": tuple(data["shape"])}
         now = {"train": len(dataset.train), "test": len(dataset.test), "shape": dataset.shape}
         if any(before[name] not in (None, now[name]) for name in now):
@@ -64,7 +68,10 @@ class Beginning:
                 f"{each['train']} images for training and {each['test']} for testing, of {each['shape']}"
                 for each in (before, now)
             )
-            raise InputError(f"{path} was started with {next(counts)}, but {dataset.name} has {next(counts)}: {remedy}")
+            raise InputError(
+                f"{path} was started with {next(counts)}, but {dataset.name} has {next(counts)}: "
+                + (with_weights if before["shape"] == now["shape"] else remedy)
+            )
         known = data.get("fingerprint")
         if known is None and not own and not same_images(self.stored["settings"], self.config):
             raise InputError(
@@ -74,15 +81,17 @@ class Beginning:
         if known in (None, fingerprint):
             return
         if not own:
-            raise InputError(f"{dataset.name} has as many images as {path} was started with, but other ones: {remedy}")
+            raise InputError(
+                f"{dataset.name} has as many images as {path} was started with, but other ones: {with_weights}"
+            )
         console.print(
-            f"fastvae: {dataset.name} are not the images that {path} was started with, or come in another order: "
-            "from here on it is no longer exact",
+            f"fastvae: {dataset.name} does not hold the images that {path} was started with, or has them in another "
+            "order: from here on it is no longer exact",
             style="yellow",
         )
 
     def state(self, loader: Loader) -> RunState | None:
-        """Return the state of the run that resumes, checked; None for a run that begins anew."""
+        """Return the state of the run that resumes, checked; None for a new run."""
         if self.stored is None or self.found is None:
             return None
         before = self.stored["settings"].get("batch_size")
@@ -96,8 +105,10 @@ class Beginning:
         step = self.found.values["step"]
         return [*before, {"step": step, "settings": self.changes}] if self.changes else before
 
-    def tell_changes(self, console: Terminal) -> None:
-        """Print which settings change, and what that makes inexact."""
+    def tell(self, console: Terminal) -> None:
+        """Print where the run begins, which settings change, and what that makes inexact: nothing can refuse it now."""
+        if self.opening:
+            console.print(self.opening)
         if self.changes and self.found is not None:
             step = self.found.values["step"]
             console.print(as_typed(f"changed at step {step}: {in_words(self.changes, self.config)}", TrainConfig))
@@ -110,6 +121,7 @@ def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bo
     """
     found: Checkpoint | None = None
     folder: RunFolder | None = None
+    opening = ""
     told: Any = None
     with world.raise_together():
         if world.is_rank_0:
@@ -121,7 +133,7 @@ def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bo
                 if stored is not None:
                     if checkpoint.are_in(folder.checkpoints):
                         changes_of(folder.path, stored["settings"], settings)
-                    found = _newest(folder.path, console)
+                    found, opening = _newest(folder.path, console)
             except BaseException:
                 folder.abandon()
                 raise
@@ -138,7 +150,7 @@ def begin(config: TrainConfig, world: World, console: Terminal, *, own_model: bo
             settings = changed(settings, ResolvedConfig, max_steps=None)
         changes = changes_of(Path(path), stored["settings"], settings)
     _STARTED.add(Path(path).resolve())
-    return Beginning(settings, Path(path), folder, stored, found, changes)
+    return Beginning(settings, Path(path), folder, stored, found, changes, opening)
 
 
 def _merged(config: TrainConfig, stored: Mapping[str, Any] | None) -> ResolvedConfig:
@@ -183,12 +195,11 @@ def _claim(config: ResolvedConfig, *, resume: bool, own_model: bool) -> RunFolde
     return RunFolder(config.out, resume=resume)
 
 
-def _newest(path: Path, console: Terminal) -> Checkpoint | None:
+def _newest(path: Path, console: Terminal) -> tuple[Checkpoint | None, str]:
+    """Return a run's newest checkpoint, or None, and a line about where the run begins."""
     if not checkpoint.are_in(path / "checkpoints"):
-        console.print(f"{path} has no checkpoint yet: its run begins anew")
-        return None
+        return None, f"{path} has no checkpoint yet: the run starts from the beginning"
     file, found, skipped = checkpoint.newest(path / "checkpoints")
     for why in skipped:
-        console.print(f"skipped: {why}", style="yellow")
-    console.print(f"going on from {file}, step {check(found.values, Mark, f'{file}: its values')['step']}")
-    return found
+        console.print(f"passed over for an earlier checkpoint: {why}", style="yellow")
+    return found, f"going on from {file}, step {check(found.values, Mark, f'{file}: its values')['step']}"

@@ -82,7 +82,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         if not zipfile.is_zipfile(path):
             raise InputError(
                 f"{path} is not in the format of torch.save since torch 1.6: read it where you trust it, and save its "
-                "state dict anew"
+                "state dict again"
             )
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())

@@ -20,7 +20,7 @@ class Setting:
     group: the theme under which ``--help`` shows the flag; None stands above all groups.
     metavar: the placeholder of the value in ``--help``; None derives one from the type.
     shown_default: the text in place of a default of None or of an empty collection, "no limit" for instance.
-    choices: the allowed values, read anew at each use, so that a registry may be given as it is.
+    choices: the allowed values, read at each use, so that a registry may be given as it is.
     positional: the value is given by its place on the command line, without a flag.
     low, high: the range. A whole number is at least ``low`` and below ``high``; a float is finite.
     exclusive: ``low`` itself is not allowed.

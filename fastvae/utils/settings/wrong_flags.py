@@ -7,6 +7,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from .setting import describe, flag, types_of
+from .synonyms import SYNONYMS
 
 _VALUES = {int: "a whole number", float: "a number", str: "a word", Path: "a path"}
 
@@ -39,7 +40,7 @@ def fault_of(cls: type, arguments: Sequence[str], program: str) -> str | None:
         name, separator, value = argument[2:].partition("=")
         name = name.replace("-", "_")
         if name not in types and name.removeprefix("no_") not in types:
-            near = _nearest(argument.partition("=")[0], [flag(known) for known in types])
+            near = _meant(name, list(types))
             return f"there is no flag {argument.partition('=')[0]}: {near or f'{program} --help lists all of them'}"
         current = given.setdefault(name, [])
         current[:] = [value] if separator else []
@@ -52,7 +53,7 @@ def fault_of(cls: type, arguments: Sequence[str], program: str) -> str | None:
         missing = describe(cls)[positional[found]]
         return f"{missing.metavar} is missing: {missing.help.rstrip('.').lower()}; see {program} --help"
     if len(bare) > len(positional):
-        return f"{bare[len(positional)]!r} belongs to no flag: leave it out, or see {program} --help"
+        return f"{bare[len(positional)]!r} does not belong to a flag: leave it out, or see {program} --help"
     return None
 
 
@@ -90,6 +91,14 @@ def _suits(value: str, kinds: Sequence[Any], choices: Sequence[str]) -> bool:
             except ValueError:
                 return False
     return True
+
+
+def _meant(name: str, known: Sequence[str]) -> str | None:
+    """Guess which setting an unknown one means: by what other programs call it, else by its letters."""
+    synonyms = [flag(each) for each in SYNONYMS.get(name, ()) if each in known]
+    if synonyms:
+        return f"did you mean {' or '.join(synonyms)}?"
+    return _nearest(flag(name), [flag(each) for each in known])
 
 
 def _nearest(name: str, known: Sequence[str]) -> str | None:

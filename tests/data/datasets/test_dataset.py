@@ -60,7 +60,7 @@ def test_one_set_is_split_by_tenths_and_a_pair_is_not(whole):
     assert torch.equal(data.test.images, IMAGES[::10])
     assert torch.equal(data.train.images, IMAGES[torch.arange(21) % 10 != 0])
     pair = own_dataset((IMAGES, IMAGES[:2]))
-    assert (len(pair.train), len(pair.test), pair.name) == (21, 2, "your images")
+    assert (len(pair.train), len(pair.test), pair.name) == (21, 2, "your data set")
 
 
 def test_refuses_what_are_no_images(refuses):
@@ -70,7 +70,7 @@ def test_refuses_what_are_no_images(refuses):
         own_dataset((IMAGES, IMAGES[:0]))
     with refuses("one type and one (C, H, W)"):
         own_dataset((IMAGES, IMAGES.float()))
-    with refuses("your images", "1 image", "at least 2"):
+    with refuses("your data set", "1 image", "at least 2"):
         own_dataset(IMAGES[:1])
     with refuses("(N, C, H, W)", "(3, 4)"):
         TensorSource(IMAGES[0, 0])

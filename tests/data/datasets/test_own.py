@@ -82,7 +82,7 @@ def test_one_set_is_split_by_tenths(what):
     assert torch.equal(data.test.read([0, 1, 2]), IMAGES[::10])
     assert torch.equal(data.train.read(range(18)), IMAGES[torch.arange(21) % 10 != 0])
     assert isinstance(data.train, TensorSource)
-    assert (data.name, data.train.dtype) == ("your images", torch.uint8)
+    assert (data.name, data.train.dtype) == ("your data set", torch.uint8)
 
 
 @pytest.mark.parametrize("what", [*WHOLE, "path"])
@@ -141,7 +141,7 @@ def test_pictures_by_their_paths(tmp_path, monkeypatch, refuses):
     monkeypatch.chdir(tmp_path)
     with refuses("image-size"):
         own_dataset(names)
-    with refuses("'no.png' is no file"):
+    with refuses("'no.png' is not a file"):
         own_dataset([*names, "no.png"], size=4)
     sizes = [Image.open(name) for name in names]
     assert own_dataset(sizes, size=4).train.shape == (18, 1, 4, 4)
@@ -240,6 +240,6 @@ def test_a_path_object_is_never_a_named_data_set():
 def test_a_cache_of_images_that_no_file_tells_apart_is_refused(refuses, tmp_path, monkeypatch):
     monkeypatch.setattr(own, "IN_MEMORY", 0)
     config = DataConfig(cache=tmp_path / "cache")
-    with refuses("your images come from Python", "leave out cache"):
+    with refuses("your data set comes from Python", "leave out cache"):
         open_dataset(config, own_dataset(Items(list(IMAGES))))
     assert open_dataset(config, own_dataset(IMAGES)).train.shape == (18, 1, 6, 8)

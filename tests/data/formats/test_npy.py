@@ -214,7 +214,7 @@ def test_a_header_is_not_read_for_ever(tmp_path, refuses):
     with (tmp_path / "x.npy").open("wb") as file:
         file.write(b"\x93NUMPY\x02\x00\xff\xff\xff\xff{")
         file.truncate(1 << 33)  # sparse
-    with refuses(tmp_path / "x.npy", "no usable .npy file"):
+    with refuses(tmp_path / "x.npy", "not a usable .npy file"):
         load(str(tmp_path / "x.npy"))
 
 

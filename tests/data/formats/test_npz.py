@@ -99,7 +99,7 @@ def test_refuses_what_is_no_archive(tmp_path, refuses):
     with refuses(tmp_path / "none.npz", "No such file"):
         read_npz(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("text")
-    with refuses(tmp_path / "text.npz", "no usable .npz", "not a zip file", "numpy.savez"):
+    with refuses(tmp_path / "text.npz", "not a usable .npz", "not a zip file", "numpy.savez"):
         read_npz(tmp_path / "text.npz")
 
 
@@ -125,7 +125,7 @@ def test_a_flipped_bit_is_refused(save, refuses):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with refuses(path, "no usable .npz file"):
+    with refuses(path, "not a usable .npz file"):
         read_npz(path)
 
 

@@ -37,7 +37,7 @@ def test_by_size_and_by_what_is_installed(monkeypatch, pictures, free, dali, pic
 def test_it_says_the_sizes(monkeypatch, pictures):
     monkeypatch.setattr(choose, "_free", lambda device: 2 * 10**9)
     assert str(choose_loader("auto", pictures, CPU)) == "resident (0.00 GB of images, 2.00 GB free on cpu)"
-    assert str(choose_loader("torch", pictures, CPU)) == "torch (asked for)"
+    assert str(choose_loader("torch", pictures, CPU)) == "torch (from the settings)"
 
 
 def test_what_cannot_be_is_refused(monkeypatch, pictures, refuses):

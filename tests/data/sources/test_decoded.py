@@ -76,9 +76,9 @@ def test_images_lie_in_channels_last_and_do_not_depend_on_their_neighbours():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "it is no JPEG, PNG or WebP"),
-        (b"plain text", "it is no JPEG, PNG or WebP"),
-        (encoded(picture(), "GIF"), "it is no JPEG, PNG or WebP"),
+        (b"", "it is not a JPEG, PNG or WebP"),
+        (b"plain text", "it is not a JPEG, PNG or WebP"),
+        (encoded(picture(), "GIF"), "it is not a JPEG, PNG or WebP"),
         (encoded(picture(), "JPEG")[:300], "made/0"),
         (encoded(picture())[:200], "truncated"),
         (encoded(picture(), "WEBP")[:100], "made/0"),
@@ -86,7 +86,7 @@ def test_images_lie_in_channels_last_and_do_not_depend_on_their_neighbours():
     ],
 )
 def test_a_broken_one_is_named(refuses, content, words):
-    with refuses("made/0: cannot be decoded", words, "mend or remove it, or use --on-bad-image skip"):
+    with refuses("made/0: cannot be decoded", words, "repair or remove it, or use --on-bad-image skip"):
         read(content)
 
 
@@ -96,7 +96,10 @@ def test_skipped_ones_are_told_once_and_replaced_by_the_next(caplog):
     pictures = DecodedSource(made, 9, on_bad="skip")
     for _ in range(2):
         assert pictures.read(range(6))[:, 0, 0, 0].tolist() == [0, 1, 4, 4, 4, 0]
-    assert [record.getMessage().split(":")[1].strip() for record in caplog.records] == ["made/2", "made/3", "made/5"]
+    told = (
+        "skipped, with the next whole picture in its place: made/{}: cannot be decoded (it is not a JPEG, PNG or WebP)"
+    )
+    assert [record.getMessage() for record in caplog.records] == [told.format(number) for number in (2, 3, 5)]
 
 
 def test_of_several_threads_one_tells(caplog):

@@ -111,6 +111,7 @@ def test_truncation_is_found_and_the_older_one_taken(tmp_path, saved):
     assert len(skipped) == 1
     assert str(path) in skipped[0]
     assert "\n" not in skipped[0]
+    assert "use another" not in skipped[0]  # nothing needs to be done
 
 
 def test_a_pickle_runs_nothing(tmp_path):

@@ -60,6 +60,15 @@ def test_pythons_and_numpys_generators_go_on_too(kept):
         assert of_python_and_numpy() == expected
 
 
+def test_generators_that_nothing_drew_from_are_not_saved():
+    untouched = rng.caller_states()
+    assert set(rng.gather_rng_states(ALONE, untouched)) == {"generator.cpu"}
+    random.random()
+    found = rng.gather_rng_states(ALONE, untouched)
+    assert set(found) == {"generator.cpu", "generator.python"}
+    assert set(rng.caller_states(found)) == {"numpy"}
+
+
 @pytest.mark.parametrize("name", ["python", "numpy"])
 def test_bytes_that_are_no_state_leave_the_generator_alone(name):
     found = rng.gather_rng_states(ALONE)

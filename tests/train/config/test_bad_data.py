@@ -37,7 +37,7 @@ BAD = {
     "broken pictures": (
         lambda folder: [text(f"folder/{n}.png", "x")(folder) for n in "abc"],
         ["--data", "folder", "--image-size", "28"],
-        r"folder/.\.png: cannot be decoded \(it is no JPEG, PNG or WebP\): mend or remove it, or use --on-bad-image",
+        r"folder/.\.png: cannot be decoded \(it is not a JPEG, PNG or WebP\): repair or remove it, or use --on-bad",
     ),
     "nothing but broken pictures": (
         lambda folder: [text(f"folder/{n}.png", "x")(folder) for n in "abc"],

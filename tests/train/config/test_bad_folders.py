@@ -59,7 +59,7 @@ BAD = {
     "empty checkpoints": (
         each_checkpoint(lambda path: path.write_bytes(b"")),
         GO_ON,
-        r"no checkpoint to go on from in run/checkpoints \(none of 1 is whole; .*: start the run anew with another",
+        r"no checkpoint to go on from in run/checkpoints \(none of 1 is whole; .*: start a new run with another",
     ),
     "a checkpoint cut off": (
         each_checkpoint(lambda path: path.write_bytes(path.read_bytes()[:-1])),

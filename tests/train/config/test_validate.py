@@ -1,6 +1,13 @@
 """Bad flags: each is refused by a message that names the flag, its value and the remedy."""
 
+import re
+
 import pytest
+
+from fastvae.train.config import TrainConfig, resolve
+from fastvae.utils.errors import InputError
+from fastvae.utils.settings import flag, on_command_line
+from fastvae.utils.settings.command_line import parse
 
 from .refusal import assert_refused
 
@@ -23,7 +30,22 @@ BAD = {
         ["--preset", "gaussian", "--binarize"],
         r"--binarize goes with a Bernoulli likelihood, but the model's is Gaussian: use --binarize False",
     ),
-    "no samples": (["--samples", "3"], r"--samples is 3, but --objective elbo has none: leave it out"),
+    "no samples": (
+        ["--samples", "3"],
+        r"--samples is 3, but --objective elbo has none: use --objective iwae \(or dreg, stl\), or leave --samples out",
+    ),
+    "no free bits": (
+        ["--free-bits", "1"],
+        r"--free-bits is 1\.0, but --objective elbo has none: use --objective free-bits, or leave --free-bits out",
+    ),
+    "two levels have none": (
+        ["--preset", "ladder", "--free-bits", "1"],
+        r"--free-bits is 1\.0, but --objective elbo has none: leave it out",
+    ),
+    "no capacity to rise to": (
+        ["--capacity-steps", "9"],
+        r"--capacity-steps is 9, but --objective elbo has none: use --objective capacity and add --capacity NATS, or",
+    ),
     "samples": (["--objective", "iwae", "--samples", "0"], r"--samples is 0: it must be at least 1"),
     "no capacity": (["--objective", "capacity"], r"--objective capacity needs --capacity NATS: add it"),
     "capacity": (["--objective", "capacity", "--capacity", "-1"], r"--capacity is -1\.0: it must be a finite number"),
@@ -33,7 +55,7 @@ BAD = {
     ),
     "bounds have no beta": (
         ["--objective", "iwae", "--beta", "2"],
-        r"iwae has no beta, but --beta is 2\.0: leave it out",
+        r"iwae has no beta, but --beta is 2\.0: leave --beta out, or use --objective elbo",
     ),
     "precision": (["--precision", "fp8"], r"fp8"),
     "device": (["--device", "tpu"], r"tpu"),
@@ -60,9 +82,9 @@ BAD = {
     "muon": (["--optimizer", "muon"], r"--optimizer muon takes matrices only"),
     "no option": (
         ["--optimizer-options", "momentum", "1"],
-        r"--optimizer-options momentum is no option of adam: it has eps, weight_decay, amsgrad",
+        r"momentum is not an option of adam: use eps, .*, or use another --optimizer \(rmsprop, sgd\)",
     ),
-    "own option": (["--optimizer-options", "fused", "1"], r"--optimizer-options fused is no option of adam"),
+    "own option": (["--optimizer-options", "fused", "1"], r"--optimizer-options fused is not an option of adam"),
     "option": (["--optimizer-options", "weight_decay", "-1"], r"--optimizer-options: adam says: Invalid weight_decay"),
     "switch": (["--optimizer-options", "amsgrad", "3"], r"options amsgrad is 3, but it is a switch: use 0 or 1"),
     "option inf": (
@@ -76,16 +98,26 @@ BAD = {
         ["--schedule", "step", "--decay-epochs", "2", "--decay", "0"],
         r"--decay is 0.0: it must be a finite number, above 0",
     ),
-    "decay without step": (["--decay", "0.5"], r"--decay is 0.5, but --schedule constant has none: leave it out"),
+    "decay without step": (
+        ["--decay", "0.5"],
+        r"--decay is 0.5, but --schedule constant has none: use --schedule step and add --decay-epochs N, or leave",
+    ),
     "step without length": (["--schedule", "step"], r"--schedule step needs a length: add --decay-epochs N"),
     "decay epochs": (["--schedule", "step", "--decay-epochs", "0"], r"--decay-epochs is 0: it must be at least 1"),
     "length without step": (
         ["--decay-epochs", "3"],
-        r"--decay-epochs is 3, but --schedule constant has no such length",
+        r"--decay-epochs is 3, but --schedule constant has no such length: use --schedule step, or leave",
     ),
     "beta without length": (["--beta-schedule", "warmup"], r"--beta-schedule warmup needs .*: add --beta-steps N"),
     "beta steps": (["--beta-schedule", "warmup", "--beta-steps", "0"], r"--beta-steps is 0: it must be at least 1"),
-    "length without beta": (["--beta-steps", "9"], r"--beta-steps is 9, but --beta-schedule constant has no such"),
+    "length without beta": (
+        ["--beta-steps", "9"],
+        r"--beta-steps is 9, but --beta-schedule constant has no such length: use --beta-schedule warmup, or leave",
+    ),
+    "bounds have no schedule of beta": (
+        ["--objective", "iwae", "--beta-schedule", "warmup"],
+        r"iwae has no beta, but --beta-schedule is warmup: leave --beta-schedule out, or use --objective elbo",
+    ),
     "accumulate": (["--accumulate", "0"], r"--accumulate is 0: it must be at least 1"),
     "more parts than images": (
         ["--accumulate", "9", "--batch-size", "8"],
@@ -108,14 +140,17 @@ BAD = {
         ["--preset", "conv28", "--image-size", "30"],
         r"preset conv28 cannot have images of 1 x 30 x 30: .* 15 is odd on the way",
     ),
-    "channels": (["--channels", "2"], r"--channels is 2: pictures are read as 3 \(RGB\) or 1 \(grey\)"),
+    "channels": (["--channels", "2"], r"--channels is 2: use --channels 3 \(RGB\) or --channels 1 \(grey\)"),
     "crop of no size": (["--crop", "random"], r"--crop random .*: add --image-size PIXELS"),
-    "width of an MLP": (["--width", "8"], r"--width is 8, but preset classic has no such width: leave it out"),
+    "width of an MLP": (
+        ["--width", "8"],
+        r"--width is 8, but --preset classic has no such width: leave it out, or use a preset for pictures \(conv28,",
+    ),
     "loader": (["--loader", "tape"], r"tape"),
     "workers": (["--workers", "-1"], r"--workers is -1: it must be at least 0"),
     "workers of a resident loader": (
         ["--loader", "resident", "--workers", "2"],
-        r"--workers is 2, but --loader resident has none: leave it out",
+        r"--workers is 2, but --loader resident has none: use --loader torch, or leave --workers out",
     ),
     "dali for arrays": (["--loader", "dali"], r"--loader dali (decodes JPEG, .*, but these images are an array|needs)"),
     "dali for a cache": (["--loader", "dali", "--cache", "c"], r"--loader dali decodes .*, but --cache c has them"),
@@ -146,3 +181,32 @@ def test_bad_flags(case, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("CXX", "/nonexistent/c++")
     flags, message = BAD[case]
     assert_refused(tmp_path, flags, message, capsys)
+
+
+ALONE = {  # settings that act with another one alone
+    "free_bits": "1", "capacity": "9", "capacity_steps": "9", "samples": "3", "decay": "0.5", "decay_epochs": "2",
+    "beta_steps": "9",
+}  # fmt: skip
+VALUES = {"N": "9", "NATS": "9"}
+
+
+def refusal_of(flags):
+    try:
+        resolve(parse(TrainConfig, flags, program="fastvae train"))
+    except InputError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_the_remedy_of_a_setting_alone_is_taken_as_typed(name):
+    flags = [flag(name), ALONE[name]]
+    with on_command_line():
+        for _ in range(3):
+            refusal = refusal_of(flags)
+            if refusal is None:
+                return
+            remedy = refusal.rpartition(": ")[2].partition(", or leave")[0]
+            for given, value in re.findall(r"(?:use|add) (--[a-z-]+) ([\w-]+)", remedy):
+                flags += [given, VALUES.get(value, value)]
+    pytest.fail(f"{' '.join(flags)}: {refusal}")

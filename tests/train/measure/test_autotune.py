@@ -12,6 +12,7 @@ from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
 from fastvae.train.measure import autotune
+from fastvae.train.measure.turn import Turn
 from fastvae.train.step import nonfinite
 
 from ..recording import record
@@ -26,13 +27,13 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "fastvae" / "autotune.json"
 
 
-def choose(steps=100, **settings):
+def choose(steps=100, tell=lambda _: None, **settings):
     config = resolve(TrainConfig(device="cpu", **settings))
     torch.manual_seed(0)
     model = build(config.recipe, (1, 8, 8))
     loader = ResidentLoader(load("digits").train, batch_size=config.batch_size, seed=0)
     before = [tensor.clone() for tensor in model.state_dict().values()], torch.get_rng_state(), loader.state_dict()
-    choice = autotune.choose(config, model, loader, steps, CPU)
+    choice = autotune.choose(config, model, loader, steps, CPU, tell)
     after = list(model.state_dict().values()), torch.get_rng_state(), loader.state_dict()
     assert all(map(torch.equal, before[0], after[0]))
     assert torch.equal(before[1], after[1])
@@ -55,6 +56,20 @@ def test_the_second_run_makes_the_first_ones_choice(cache, monkeypatch):
     }
 
 
+def test_a_trial_is_told_before_it_begins(monkeypatch):
+    told = []
+    monkeypatch.setattr(autotune, "_time", lambda *_: told.append("it begins") or {("fp32", "traced"): 1e-3})
+    monkeypatch.setattr(autotune, "has_fast_bf16", lambda _: True)
+    choose(tell=told.append)
+    choose(tell=told.append)  # from the cache
+    choose(tell=told.append, precision="fp32", execution="eager")
+    first, then = told
+    assert first.startswith(
+        "fastvae: trying which is the fastest here, fp32 eager, fp32 traced, bf16 eager, bf16 traced: "
+    )
+    assert then == "it begins"
+
+
 def test_other_settings_are_tried_anew(cache):
     choose()
     assert choose(batch_size=32).source == "by trial"
@@ -63,7 +78,7 @@ def test_other_settings_are_tried_anew(cache):
 
 
 def test_what_is_asked_for_is_not_tried():
-    assert choose(precision="fp32", execution="eager").source == "asked for"
+    assert choose(precision="fp32", execution="eager").source == "from the settings"
     assert set(choose(precision="fp32").milliseconds) == {"fp32 eager", "fp32 traced"}
     assert {name.split()[1] for name in choose(execution="eager").milliseconds} <= {"eager"}
 
@@ -124,14 +139,14 @@ def test_where_the_run_replays_graphs_the_trial_does(monkeypatch):
 
 
 def test_what_raises_drops_out_of_the_trial(monkeypatch):
-    whole, failing = autotune._Turn.__call__, {"traced"}
+    whole, failing = Turn.__call__, {"traced"}
 
     def turn(self):
         if self._engine._step._execution in failing:
             raise RuntimeError("no such kernel")
         whole(self)
 
-    monkeypatch.setattr(autotune._Turn, "__call__", turn)
+    monkeypatch.setattr(Turn, "__call__", turn)
     choice = choose(precision="fp32")
     assert choice.execution == "eager"
     assert set(choice.milliseconds) == {"fp32 eager"}
@@ -162,7 +177,7 @@ def test_within_the_noise_it_is_traced(monkeypatch):
 def test_the_fixed_choice_is_the_machines():
     choice = autotune.fixed(resolve(TrainConfig()), torch.device("cpu"))
     assert choice.precision == ("bf16" if autotune.has_fast_bf16(torch.device("cpu")) else "fp32")
-    assert str(choice) == f"{choice.precision}, traced (fixed)"
+    assert str(choice) == f"{choice.precision}, traced (chosen without a trial)"
     asked = autotune.fixed(resolve(TrainConfig(precision="fp64", execution="eager")), torch.device("cpu"))
     assert (asked.precision, asked.execution) == ("fp64", "eager")
 

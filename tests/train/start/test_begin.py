@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import fastvae
 from fastvae.cli import run as command
@@ -81,7 +82,7 @@ def test_images_that_changed_are_noticed_at_once(fit, tmp_path, capsys):
     assert before == {path: path.read_bytes() for path in before}
     capsys.readouterr()
     fit(resume=True, epochs=3, images=IMAGES.flip(0), quiet=False)
-    assert "are not the images that" in capsys.readouterr().out.replace("\n", " ")
+    assert "does not hold the images that" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_files_that_changed_are_refused_and_moved_ones_are_found(tmp_path, monkeypatch, capsys, described):
@@ -112,6 +113,34 @@ def test_files_that_changed_are_refused_and_moved_ones_are_found(tmp_path, monke
     assert command(["evaluate", "../run", "--data", "z.npy"]) == 0
 
 
+def test_each_remedy_about_other_images_works_when_typed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics").mkdir()
+    for index in range(12):
+        Image.fromarray(IMAGES.numpy()[index, 0].repeat(3, 0)).save(f"pics/{index}.png")
+    np.save("x.npy", IMAGES.numpy())
+    np.save("large.npy", IMAGES.numpy().repeat(2, 2).repeat(2, 3))
+    np.save("few.npy", IMAGES.numpy()[:40])
+    flags = ["--device", "cpu", "--no-autotune", "--precision", "fp32", "--epochs", "1"]
+    assert command(["train", *flags, "--data", "x.npy", "--out", "run"]) == 0
+    new = "leave --data out, or start a new run with another --out"
+    for data, remedy in (
+        ("pics", f"run was started with images that .* pics has pictures of any size: {new} and --image-size 64, say"),
+        ("large.npy", rf"of \(1, 8, 8\): {new}$"),
+        ("few.npy", f": {new} and --init-from run$"),
+    ):
+        capsys.readouterr()
+        assert command(["train", "--resume", "run", "--data", data]) == 2
+        assert re.search(remedy, capsys.readouterr().err.strip())
+    capsys.readouterr()
+    assert command(["train", "--resume", "run", "--latent-dim", "3"]) == 2
+    assert capsys.readouterr().err.endswith("leave it out, or start a new run with another --out\n")
+    assert command(["train", "--resume", "run"]) == 0
+    assert command(["train", *flags, "--data", "pics", "--out", "a", "--image-size", "64"]) == 0
+    assert command(["train", *flags, "--data", "large.npy", "--out", "b"]) == 0
+    assert command(["train", *flags, "--data", "few.npy", "--out", "c", "--init-from", "run"]) == 0
+
+
 def test_a_refusal_takes_no_trial_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(autotune, "choose", lambda *_: pytest.fail("a trial"))
     monkeypatch.chdir(tmp_path)
@@ -124,6 +153,18 @@ def test_a_refusal_takes_no_trial_and_leaves_nothing_behind(tmp_path, monkeypatc
         assert command(["train", *flags]) == 2
         assert capsys.readouterr().err.count("\n") == 1
         assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_refused_resume_says_nothing_of_going_on(fit, capsys):
+    folder = fit()
+    other = make_model(latents=3)
+    with pytest.raises(InputError, match="of another network"):
+        fit(resume=True, epochs=3, model=other, quiet=False)
+    assert capsys.readouterr().out == ""
+    fit(resume=True, epochs=3, quiet=False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert re.fullmatch(rf"going on from {folder}.*, step 12", lines[0])
+    assert lines[1] == "changed at step 12: epochs=2 -> 3"
 
 
 def test_a_start_that_failed_before_its_first_step_does_not_occupy_out(fit, tmp_path, last):
@@ -186,7 +227,7 @@ def test_an_end_in_mid_epoch_counts_its_steps(fit, capsys):
     fit(epochs=1000, max_steps=4, quiet=False)
     output = " ".join(capsys.readouterr().out.split())
     assert "ended by max_steps at step 4, in epoch 1" in output
-    assert "a model of your own on your images, 4 steps" in output
+    assert "a model of your own on your data set, 4 steps" in output
 
 
 def test_a_stop_says_how_to_go_on(tmp_path, monkeypatch, capsys, fit):

@@ -6,9 +6,12 @@ from typing import Literal
 
 import pytest
 
+from fastvae import cli
+from fastvae.train import TrainConfig
 from fastvae.utils.errors import InputError
-from fastvae.utils.settings import REQUIRED, setting
-from fastvae.utils.settings.command_line import parse
+from fastvae.utils.settings import REQUIRED, describe, setting
+from fastvae.utils.settings.command_line import parse, parse_command
+from fastvae.utils.settings.synonyms import SYNONYMS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Wall:
         ("w --colour blue", "--colour is 'blue': give it one of red, green"),
         ("w --dry maybe", "--dry is a switch, but 'maybe' follows it: give it True or False"),
         ("w --noisy yes", "--noisy is a switch, but 'yes' follows it: leave it out"),
-        ("w v", "'v' belongs to no flag: leave it out, or see paint --help"),
+        ("w v", "'v' does not belong to a flag: leave it out, or see paint --help"),
         ("--coats 2", "WALL is missing: the wall to paint; see paint --help"),
         ("", "WALL is missing: the wall to paint; see paint --help"),
         ("w --coats \x1b[31m", r"--coats is '\x1b[31m': give it a whole number"),
@@ -51,6 +54,43 @@ def test_one_line(flags, message):
     assert message in said
     assert said.isprintable()
     assert not set(said) & set("│╭╰─")
+
+
+def test_every_synonym_names_flags_of_train_and_is_none_itself():
+    settings = describe(TrainConfig).keys()
+    assert {target for targets in SYNONYMS.values() for target in targets} <= settings
+    assert SYNONYMS.keys().isdisjoint(settings)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--learning-rate=0.1", "--lr"),
+        ("--learning_rate", "--lr"),
+        ("--batchsize", "--batch-size"),
+        ("--bs", "--batch-size"),
+        ("--num-epochs", "--epochs"),
+        ("--n-epochs", "--epochs"),
+        ("--latent-size", "--latent-dim"),
+        ("--z-dim", "--latent-dim"),
+        ("--optimiser", "--optimizer"),
+        ("--gpu", "--device"),
+        ("--output", "--out"),
+        ("--output-dir", "--out"),
+        ("--num-workers", "--workers"),
+        ("--checkpoint", "--resume or --init-from"),
+        ("--weight-decay", "--optimizer-options"),
+    ],
+)
+def test_what_other_programs_call_a_flag(typed, meant):
+    name = typed.partition("=")[0]
+    with pytest.raises(InputError, match=f"^there is no flag {name}: did you mean {meant}\\?$"):
+        parse(TrainConfig, [typed, "1"], program="fastvae train")
+
+
+def test_a_synonym_is_no_guess_where_a_command_lacks_its_flag():
+    with pytest.raises(InputError, match=r"there is no flag --learning-rate: fastvae sample --help lists all of them"):
+        parse_command(cli.COMMANDS, ["sample", "run", "--learning-rate", "1"], program="fastvae", description=None)
 
 
 @pytest.mark.parametrize(
