@@ -65,7 +65,8 @@ COMMANDS = ("train", "sample", "reconstruct", "evaluate", "nll", "bench", "docto
 RUN = """
 import atexit, runpy, sys
 def report():
-    print(sorted({"torch", "numpy", "matplotlib", "tensorboard"} & set(sys.modules)), file=sys.stderr)
+    large = {"torch", "numpy", "matplotlib", "tensorboard", "torchvision", "torch._dynamo"}
+    print(sorted(large & set(sys.modules)), file=sys.stderr)
 atexit.register(report)
 if sys.argv[1] == "fastvae":
     from fastvae.cli import main
@@ -112,6 +113,15 @@ def test_help_imports_no_torch(command: list[str]) -> None:
 def test_wrong_flags_are_told_before_torch_is_imported(command: list[str]) -> None:
     status, _, imported = end_of(*command)
     assert (status, imported) == (2, "[]")
+
+
+def test_a_run_of_some_seconds_imports_neither_dynamo_nor_torchvision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    flags = ["--max-steps", "1", "--execution", "eager", "--precision", "fp32", "--device", "cpu"]
+    status, _, imported = end_of("fastvae", "train", *flags, "--out", str(tmp_path / "run"))
+    assert (status, imported) == (0, "['matplotlib', 'numpy', 'tensorboard', 'torch']")
 
 
 def test_the_error_that_users_catch_is_public_and_as_cheap() -> None:
