@@ -14,12 +14,14 @@ import subprocess
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Backend = Literal["auto", "triton", "native", "reference"]
+from fastvae.utils import machine
+
+Backend = machine.Backend
 
 _library = torch.library.Library("fastvae", "DEF")
 _modules: dict[str, str] = {}
