@@ -15,6 +15,8 @@ from torch import Tensor
 from fastvae.data import Dataset, Loader, ResidentLoader
 from fastvae.data.loaders.reader_processes import killed_readers_told
 from fastvae.models import VAE
+from fastvae.models.conv import has_convolutions
+from fastvae.models.known import is_known
 from fastvae.models.modes import eval_mode
 from fastvae.ops import Noise, bits_per_dimension
 from fastvae.utils.machine import OtherLoad
@@ -116,8 +118,10 @@ def run(
         if own.model:
             check_last_batch(model, loaders.train, settings, world)
         state = start.state(loaders.train)
-        # With another number of threads, torch's convolutions round otherwise; readers would pass for other programs.
-        adapts = settings.autotune and not settings.deterministic and isinstance(loaders.train, ResidentLoader)
+        # With another number of threads, torch's convolutions round otherwise, and an own model may compute anything;
+        # readers would pass for other programs.
+        is_free = settings.autotune and not settings.deterministic and isinstance(loaders.train, ResidentLoader)
+        adapts = is_free and is_known(model) and not has_convolutions(model)
         threads = stack.enter_context(fitting(world, load or OtherLoad(), adapts=adapts))
         config, choice = _tune(settings, model, loaders.train, world, why_eager, console)
         told = f"on {_place(world, threads)}: {choice}; loader {loaders.choice}"
