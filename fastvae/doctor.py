@@ -17,7 +17,7 @@ from fastvae.utils.terminal import Terminal
 from fastvae.utils.version import __version__
 
 # The extras that pip installs, and the package of each. DALI has a package for each version of CUDA.
-_OPTIONAL = {"dali": "nvidia-dali-cuda*", "hdf5": "h5py", "hf": "datasets"}
+_OPTIONAL = {"dali": "nvidia-dali-cuda*", "hdf5": "h5py", "hf": "datasets", "jax": "jax"}
 
 
 def examine() -> int:

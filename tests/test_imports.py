@@ -27,7 +27,7 @@ LAYERS = {
     "train": {"backends", "data", "models", "nn", "ops", "reference"},
     "evaluate": {"data", "models", "nn", "ops", "reference", "train"},
     "parity": {"backends", "data", "models", "nn", "ops", "reference", "train"},
-    "bench": {"data", "models", "nn", "ops", "reference", "train"},
+    "bench": {"backends", "data", "models", "nn", "ops", "reference", "train"},
 }
 
 # The rooms of the house, from the ground up: a module imports its own room and those above it in this list, never one

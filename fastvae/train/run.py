@@ -118,10 +118,7 @@ def run(
         if own.model:
             check_last_batch(model, loaders.train, settings, world)
         state = start.state(loaders.train)
-        # With another number of threads, torch's convolutions round otherwise, and an own model may compute anything;
-        # readers would pass for other programs.
-        is_free = settings.autotune and not settings.deterministic and isinstance(loaders.train, ResidentLoader)
-        adapts = is_free and is_known(model) and not has_convolutions(model)
+        adapts = _follows_load(settings, model, loaders.train)
         threads = stack.enter_context(fitting(world, load or OtherLoad(), adapts=adapts))
         config, choice = _tune(settings, model, loaders.train, world, why_eager, console)
         told = f"on {_place(world, threads)}: {choice}; loader {loaders.choice}"
@@ -158,6 +155,16 @@ class _Own(NamedTuple):
 
     model: bool
     data: bool
+
+
+def _follows_load(settings: ResolvedConfig, model: VAE, loader: Loader) -> bool:
+    """Return whether the run's number of threads may follow other programs' load.
+
+    With another number, torch's convolutions round otherwise, and a user's own model may compute anything; readers would
+    pass for other programs.
+    """
+    is_free = settings.autotune and not settings.deterministic and isinstance(loader, ResidentLoader)
+    return is_free and is_known(model) and not has_convolutions(model)
 
 
 def _place(world: World, threads: Threads) -> str:

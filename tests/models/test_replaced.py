@@ -31,7 +31,14 @@ def test_buffers_are_replaced_and_an_error_restores():
     module = network()
     mean = module[1].running_mean
     other = torch.ones(3)
-    with pytest.raises(ZeroDivisionError), replaced(module, {"1.running_mean": other}):
-        assert module[1].running_mean is other
-        raise ZeroDivisionError
+    seen = []
+
+    def use():
+        with replaced(module, {"1.running_mean": other}):
+            seen.append(module[1].running_mean)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        use()
+    assert seen == [other]
     assert module[1].running_mean is mean
