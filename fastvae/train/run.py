@@ -12,11 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastvae.data import Dataset, Loader, ResidentLoader
+from fastvae.data import Dataset, Loader
 from fastvae.data.loaders.reader_processes import killed_readers_told
 from fastvae.models import VAE
-from fastvae.models.conv import has_convolutions
-from fastvae.models.known import is_known
 from fastvae.models.modes import eval_mode
 from fastvae.ops import Noise, bits_per_dimension
 from fastvae.utils.machine import OtherLoad
@@ -29,7 +27,7 @@ from .checkpoint.write_errors import quiet_writers, writing
 from .config import Origin, ResolvedConfig, SettledConfig, TrainConfig
 from .config.validate import check_step_fits
 from .distributed import coupled_rows
-from .distributed.threads import Threads, fitting
+from .distributed.threads import Threads, fitting, may_adapt
 from .distributed.world import World, open_world
 from .inputs import check_depth, check_pixels, deliver, open_data
 from .loop import Loop
@@ -118,7 +116,7 @@ def run(
         if own.model:
             check_last_batch(model, loaders.train, settings, world)
         state = start.state(loaders.train)
-        adapts = _follows_load(settings, model, loaders.train)
+        adapts = may_adapt(settings, model, loaders.train)
         threads = stack.enter_context(fitting(world, load or OtherLoad(), adapts=adapts))
         config, choice = _tune(settings, model, loaders.train, world, why_eager, console)
         told = f"on {_place(world, threads)}: {choice}; loader {loaders.choice}"
@@ -155,16 +153,6 @@ class _Own(NamedTuple):
 
     model: bool
     data: bool
-
-
-def _follows_load(settings: ResolvedConfig, model: VAE, loader: Loader) -> bool:
-    """Return whether the run's number of threads may follow other programs' load.
-
-    With another number, torch's convolutions round otherwise, and a user's own model may compute anything; readers would
-    pass for other programs.
-    """
-    is_free = settings.autotune and not settings.deterministic and isinstance(loader, ResidentLoader)
-    return is_free and is_known(model) and not has_convolutions(model)
 
 
 def _place(world: World, threads: Threads) -> str:
