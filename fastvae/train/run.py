@@ -27,7 +27,7 @@ from .checkpoint.write_errors import quiet_writers, writing
 from .config import Origin, ResolvedConfig, SettledConfig, TrainConfig
 from .config.validate import check_step_fits
 from .distributed import coupled_rows
-from .distributed.threads import Threads, fitting, may_adapt
+from .distributed.threads import Threads, fitting
 from .distributed.world import World, open_world
 from .inputs import check_depth, check_pixels, deliver, open_data
 from .loop import Loop
@@ -47,6 +47,7 @@ from .start.model_sizes import sizes_told
 from .start.own_model import check_last_batch, prepared
 from .start.preset_model import build_preset
 from .start.python_state import unsaved_state_told
+from .start.thread_policy import may_adapt
 from .step.inductor import check_compiler
 from .step.loss import SAMPLE_STREAM
 from .step.torch_flags import torch_flags

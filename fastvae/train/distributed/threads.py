@@ -6,11 +6,6 @@ from contextlib import contextmanager
 
 import torch
 
-from fastvae.data import Loader, ResidentLoader
-from fastvae.models import VAE
-from fastvae.models.conv import has_convolutions
-from fastvae.models.known import is_known
-from fastvae.train.config import ResolvedConfig
 from fastvae.utils.machine import OtherLoad
 
 from .world import World, user_set_threads
@@ -74,13 +69,3 @@ def fitting(world: World, load: OtherLoad, *, adapts: bool) -> Iterator[Threads]
     finally:
         if torch.get_num_threads() != most:
             torch.set_num_threads(most)
-
-
-def may_adapt(config: ResolvedConfig, model: VAE, loader: Loader) -> bool:
-    """Return whether a run's number of threads may follow other programs' load.
-
-    With another number, torch's convolutions round otherwise, and a user's own model may compute anything. A loader's
-    processes would pass for other programs.
-    """
-    is_free = config.autotune and not config.deterministic and isinstance(loader, ResidentLoader)
-    return is_free and is_known(model) and not has_convolutions(model)

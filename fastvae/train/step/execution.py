@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from fastvae.models.known import has_hooks, is_known, state
-from fastvae.models.replaced import replaced
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import SettledExecution
 from fastvae.utils.errors import InputError
@@ -26,6 +25,7 @@ from fastvae.utils.errors import InputError
 from .loss import TRAIN_STREAM, StepLoss, StepScalars
 from .recording.guarded import GuardedStep, NotRecordableError
 from .recording.record import record
+from .recording.replaced import replaced
 
 Result = tuple[Tensor, list[Tensor | None]]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastvae.models.replaced import replaced
+from fastvae.train.step.recording.replaced import replaced
 
 
 def network():
