@@ -17,7 +17,7 @@ OWN_OPENERS = {
     "fastvae/utils/machine.py": "/sys and /proc, of the kernel",
     "fastvae/train/distributed/shm_all_reduce.py": "/proc, and a file that it has just made in /dev/shm",
     "fastvae/train/distributed/world.py": "/proc",
-    "fastvae/train/report/run_folder.py": "/proc",
+    "fastvae/train/report/run_config.py": "/proc",
     "fastvae/parity/processes.py": "a private temporary folder",
 }
 

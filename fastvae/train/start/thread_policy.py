@@ -1,4 +1,4 @@
-"""Which runs take as many CPU threads as other programs leave free."""
+"""The choice of runs that take as many CPU threads as other programs leave free."""
 
 from fastvae.data import Loader, ResidentLoader
 from fastvae.models import VAE
