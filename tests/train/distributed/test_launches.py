@@ -51,7 +51,7 @@ def launches(monkeypatch):
             lambda *_, **__: ["cpu"],
         )
         monkeypatch.setattr(record, "batch_matmuls", lambda graph, *, fused: None)
-        for name in ("fuse_activations", "fuse_group_norms", "fuse_pixels"):
+        for name in ("fuse_activations", "fuse_group_norms", "fuse_pixels", "onednn_matmuls"):
             monkeypatch.setattr(record, name, lambda graph: None)
         monkeypatch.setattr(nonfinite, "record_step_", lambda found, *_, **__: found.sign_())  # one launch there
 
