@@ -136,7 +136,7 @@ def test_refuses_files_of_other_folders(datasets, tmp_path, refuses, name):
     state = json.loads((tmp_path / "x" / "state.json").read_text())
     state["_data_files"][0]["filename"] = name
     (tmp_path / "x" / "state.json").write_text(json.dumps(state))
-    with refuses(tmp_path / "x" / "state.json", "names", "no file in its folder"):
+    with refuses(tmp_path / "x" / "state.json", "names", "not a file in its folder"):
         read_saved(tmp_path / "x")
 
 
@@ -193,7 +193,7 @@ def test_names_of_splits_that_lead_elsewhere_are_refused(datasets, tmp_path, spl
     folder = tmp_path / "sets"
     datasets.DatasetDict(train=made(datasets, range(20)), test=made(datasets, range(2))).save_to_disk(folder)
     (folder / "dataset_dict.json").write_text(json.dumps({"splits": ["train", split]}))
-    with refuses(folder / "dataset_dict.json", "is no file in its folder"):
+    with refuses(folder / "dataset_dict.json", "is not a file in its folder"):
         read_saved(folder)
 
 
