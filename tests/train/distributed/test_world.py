@@ -2,7 +2,9 @@
 
 import os
 import subprocess
+import time
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -137,7 +139,10 @@ def test_tells_torchruns_thread_count_from_the_users(
     for name, value in own.items():
         monkeypatch.setenv(name, value)
     parent = subprocess.Popen(["sleep", "30"], env=parents)
+    environment_of_parent = Path(f"/proc/{parent.pid}/environ")
     try:
+        while parents and not environment_of_parent.read_bytes():  # empty until the kernel has started `sleep`
+            time.sleep(0.001)
         monkeypatch.setattr(os, "getppid", lambda: parent.pid)
         assert world.user_set_threads() == expected
     finally:
