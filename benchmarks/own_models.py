@@ -19,6 +19,7 @@ from fastvae.models import PRESETS, VAE, build
 from fastvae.train.config import TrainConfig, resolve, settle
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
+from fastvae.train.start.allocator import keeping_freed_memory
 from fastvae.train.step.loss import TRAIN_STREAM
 
 STEPS = 20  # in a turn
@@ -102,15 +103,16 @@ def main() -> None:
         "plain torch with a branch, fp32": by_plain_torch(preset, Branching, images),
     }
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for step in contenders.values():
-        for _ in range(STEPS):
-            step()
-    for _ in range(options.turns):
-        for name, step in contenders.items():
-            started = time.perf_counter()
+    with keeping_freed_memory():  # as in a run
+        for step in contenders.values():
             for _ in range(STEPS):
                 step()
-            times[name].append((time.perf_counter() - started) / STEPS)
+        for _ in range(options.turns):
+            for name, step in contenders.items():
+                started = time.perf_counter()
+                for _ in range(STEPS):
+                    step()
+                times[name].append((time.perf_counter() - started) / STEPS)
     for name, values in times.items():
         print(f"{name:36s} {1e3 * statistics.median(values):7.3f} ms a step")
     for own, base in (

@@ -3,8 +3,8 @@
 import math
 import shlex
 import statistics
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,7 @@ from .report.metrics import Metrics
 from .report.progress import table, trained
 from .report.run_config import description_of
 from .report.run_folder import RunFolder
+from .start.allocator import keeping_freed_memory
 from .start.begin import Beginning, begin
 from .start.claim import Claim
 from .start.initial_weights import load_initial
@@ -94,10 +95,7 @@ def run(
         # refused later, before its first step, leaves no folder behind.
         start = begin(config, world, console, own_model=model is not None)
         claim = stack.enter_context(Claim(start.folder))
-        stack.enter_context(torch_flags(start.config, world.device))
-        stack.enter_context(preserve_rng_state(world.device))
-        stack.enter_context(torch.inference_mode(False))  # the caller may be in the middle of an evaluation
-        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_process_state(start.config, world.device))
         if start.config.execution == "compiled":
             with world.raise_together():
                 check_compiler(world.device)
@@ -154,6 +152,18 @@ class _Own(NamedTuple):
 
     model: bool
     data: bool
+
+
+@contextmanager
+def _process_state(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Set what a run needs of the process it is in, and restore or give back at the end what the caller had."""
+    with ExitStack() as stack:
+        stack.enter_context(keeping_freed_memory(device.type == "cpu"))
+        stack.enter_context(torch_flags(config, device))
+        stack.enter_context(preserve_rng_state(device))
+        stack.enter_context(torch.inference_mode(False))  # the caller may be in the middle of an evaluation
+        stack.enter_context(torch.enable_grad())
+        yield
 
 
 def _place(world: World, threads: Threads) -> str:
