@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from multiplied_types import needs_bf16, of_each_type
 from torch import Tensor
 
 from fastvae.ops import _library
@@ -17,14 +18,6 @@ from fastvae.ops.internal.mm import mm, mm_of_lists
 # With the backend's name in theirs, the tests are among those that the sanitizers run.
 pytestmark = [pytest.mark.usefixtures("backend"), pytest.mark.parametrize("backend", ["native"], indirect=True)]
 
-needs_bf16 = pytest.mark.skipif(not _library.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
-needs_native = pytest.mark.skipif(not _library.has_native(), reason="needs the C++ extension")
-TYPES = [
-    pytest.param(torch.bfloat16, marks=needs_bf16, id="bf16"),
-    pytest.param(torch.float32, marks=needs_native, id="fp32"),
-    pytest.param(torch.float64, marks=needs_native, id="fp64"),
-]
-of_each_type = pytest.mark.parametrize("dtype", TYPES)
 # Near the sizes of a register, a tile and a pair. LARGE ones are shared between threads and packed in blocks.
 SIZES = (1, 2, 3, 5, 6, 7, 13, 14, 15, 16, 17, 27, 28, 29, 31, 32, 33, 57)
 LARGE = [(100, 784, 400), (400, 100, 784), (300, 1001, 90), (1, 4097, 300), (1200, 1024, 40)]

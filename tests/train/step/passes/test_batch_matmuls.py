@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from multiplied_types import needs_bf16, of_each_type
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -13,14 +14,6 @@ from fastvae import backends
 from fastvae.ops.internal.mm import mm_of_lists
 from fastvae.train.step.passes.batch_matmuls import _LIMITS, batch_matmuls
 
-needs_bf16 = pytest.mark.skipif(not backends.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
-needs_native = pytest.mark.skipif(not backends.has_native(), reason="needs the C++ extension")
-TYPES = [
-    pytest.param(torch.bfloat16, marks=needs_bf16, id="bf16"),
-    pytest.param(torch.float32, marks=needs_native, id="fp32"),
-    pytest.param(torch.float64, marks=needs_native, id="fp64"),
-]
-of_each_type = pytest.mark.parametrize("dtype", TYPES)
 aten = torch.ops.aten
 
 
