@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from fastvae.ops import _library
 
-_STRIP = 64  # columns that the kernel reads together
+_STRIP = 96  # columns that the kernel reads together
 
 _library.define_of_cpu(
     "linear_bernoulli_nll_of_samples(Tensor hidden, Tensor weight, Tensor bias, Tensor target, bool skips) "
@@ -23,8 +23,8 @@ _library.define_of_cpu(
 class PackedLinear(NamedTuple):
     """A linear layer as the kernel reads it.
 
-    weight: (ceil(O / 64), H, 64) in the type of the inputs, dense, with zeros up to 64 outputs, and for bf16 up to an
-        even number of inputs. bias: (ceil(O / 64) * 64,) fp32.
+    weight: (ceil(O / 96), H, 96) in the type of the inputs, dense, with zeros up to 96 outputs, and for bf16 up to an
+        even number of inputs. bias: (ceil(O / 96) * 96,) fp32.
     is_finite: True if all weights are finite, so that inputs of 0 may be left out.
     """
 
