@@ -137,9 +137,7 @@ def run(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["train"]:
         return train_main(arguments[1:])
     return guarded(
-        lambda: _carry_out(
-            parse_command(COMMANDS, arguments, program="fastvae", description=_DESCRIPTION), arguments
-        )
+        lambda: _carry_out(parse_command(COMMANDS, arguments, program="fastvae", description=_DESCRIPTION), arguments)
     )
 
 

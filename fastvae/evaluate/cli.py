@@ -1,4 +1,4 @@
-"""The commands that look at a trained run: ``fastvae sample``, ``reconstruct`` and ``evaluate``. For ``nll``: nll.py."""
+"""The commands that look at a trained run: ``fastvae sample``, ``reconstruct``, ``evaluate`` (``nll`` is in nll.py)."""
 
 import math
 from pathlib import Path

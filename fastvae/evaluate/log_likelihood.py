@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Iterator
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +36,8 @@ class NllEstimator:
     stores no logits (:mod:`fastvae.ops.internal.linear_bernoulli_nll_of_samples`).
 
     Args:
-        model: a VAE whose likelihood has a value per row. Its decoder's linear layers are copied: training them changes nothing here.
+        model: a VAE whose likelihood has a value per row. The decoder's linear layers are copied: training them later
+            changes nothing here.
         samples: K, at least 1.
         seed: of the samples; those of an image depend on the seed, on K and on the image's place.
         precision: "fp32"; "bf16": the decoder's products are of bf16, summed in fp32, and all else is fp32; "fp64", for
@@ -82,13 +82,13 @@ class NllEstimator:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, place: int = 0) -> Tensor:
-        """Return the bound (n,), fp64, of images (n, ...) as the model takes them, the first of which has that place."""
+        """Return the bound (n,), fp64, of images (n, ...), uint8 or floating, the first of which has that place."""
         mu, logvar = self._model.encode(images)
         at_once = max(1, self.rows(images) // self.samples)
-        parts = [
-            self._bound(*(tensor[start : start + at_once] for tensor in (images, mu, logvar)), place + start)
-            for start in range(0, len(images), at_once)
-        ]
+        parts = []
+        for start in range(0, len(images), at_once):
+            rows = slice(start, start + at_once)
+            parts.append(self._bound(images[rows], mu[rows], logvar[rows], place + start))
         return torch.cat(parts) if parts else mu.new_empty(0, dtype=torch.float64)
 
     def _bound(self, images: Tensor, mu: Tensor, logvar: Tensor, place: int) -> Tensor:
@@ -119,7 +119,7 @@ class NllEstimator:
             return self._model.likelihood.nll(output, targets, reduction="none")
         hidden = z.to(self._dtype)
         with self._context():
-            for before, module in pairwise((None, *self._trunk)):
+            for before, module in zip([None, *self._trunk], self._trunk, strict=False):
                 if type(module) is nn.Linear and not _has_hooks(module):
                     hidden = self._linear(module, hidden)
                 elif type(module) is nn.ReLU and type(before) is nn.Linear:
@@ -131,7 +131,7 @@ class NllEstimator:
         return linear_bernoulli_nll_of_samples(hidden.to(self._dtype), self._layer, target)
 
     def _linear(self, layer: nn.Linear, inputs: Tensor) -> Tensor:
-        """Apply a layer of the trunk, into a buffer that is kept: the pages of a new one take as long as the product."""
+        """Apply a layer of the trunk, into a buffer that is kept: new memory takes as long as the product."""
         if layer not in self._linears:
             weight = layer.weight.detach().to(self._dtype).t().contiguous()
             bias = weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach().to(self._dtype)

@@ -92,7 +92,7 @@ def _estimate_missing(estimator: NllEstimator, images: Tensor, world: World, fil
     if file is not None:
         values.copy_(file.values)
     world.broadcast([values])
-    if file is not None and 0 < file.known:
+    if file is not None and file.known > 0:
         Terminal(stderr=True).print(f"{file.path} has {file.known:,} of {len(images):,} images already")
     pieces = _pieces(values.isnan().tolist(), estimator.at_once(images))
     columns = TextColumn("importance samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -145,9 +145,7 @@ def _pieces(is_missing: list[bool], most: int) -> list[range]:
     return pieces
 
 
-def _report(
-    asked: NllSettings, run: SavedRun, images: Tensor, values: Tensor, file: NllFile, seconds: float
-) -> None:
+def _report(asked: NllSettings, run: SavedRun, images: Tensor, values: Tensor, file: NllFile, seconds: float) -> None:
     error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan
     likelihood = run.model.likelihood
     constant = likelihood.left_out(math.prod(run.shape))

@@ -22,7 +22,7 @@ _LOG = logging.getLogger("fastvae")
 
 
 class Origin(TypedDict):
-    """All that decides an estimate, but for rounding: checksums (XXH3) of the weights and the images, and the settings."""
+    """All that decides an estimate, but for rounding. weights, images: checksums (XXH3, 128 bits) of their content."""
 
     preset: str
     weights: str
@@ -40,15 +40,22 @@ class Content(TypedDict):
     nll: list[float | None]
 
 
-def origin(model: nn.Module, images: Tensor, **settings: Any) -> Origin:
-    """Describe estimates of images (N, ...) by a model, with the settings preset, samples, seed and precision."""
+def origin(model: nn.Module, images: Tensor, *, preset: str, samples: int, seed: int, precision: str) -> Origin:
+    """Describe estimates of images (N, ...) by a model."""
     weights = xxhash.xxh3_128()
     for name, tensor in model.state_dict().items():
         weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         weights.update(_bytes(tensor))
     pixels = xxhash.xxh3_128(f"{images.dtype} {tuple(images.shape)}\n".encode())
     pixels.update(_bytes(images))
-    return Origin(weights=weights.hexdigest(), images=pixels.hexdigest(), **settings)
+    return Origin(
+        preset=preset,
+        weights=weights.hexdigest(),
+        images=pixels.hexdigest(),
+        samples=samples,
+        seed=seed,
+        precision=precision,
+    )
 
 
 def _bytes(tensor: Tensor) -> Any:

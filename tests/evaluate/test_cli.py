@@ -100,7 +100,11 @@ def test_grey_levels_that_are_no_code_have_no_bits(pretended, monkeypatch, capsy
     [
         (Bernoulli(), 255, "an upper bound on -log p(x)"),
         (Bernoulli(), 7, "not a bound on -log p(x): the cross-entropy of grey pixels is not normalised"),
-        (Gaussian(0.25), 7, "an upper bound on -log p(x), with the 0.90 nats per image that nll leaves out: 12.40 nats"),
+        (
+            Gaussian(0.25),
+            7,
+            "an upper bound on -log p(x), with the 0.90 nats per image that nll leaves out: 12.40 nats",
+        ),
     ],
     ids=["binary", "grey", "gaussian"],
 )

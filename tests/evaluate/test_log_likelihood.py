@@ -138,7 +138,7 @@ def test_a_hook_on_the_decoder_sees_its_outputs():
 
 
 def test_bf16_keeps_the_last_layer_of_a_sharp_likelihood_in_fp32():
-    model, images = mlp_vae((1, 8, 8), (16,), 3, likelihood=Gaussian(0.001)), load("digits").test[:9]
+    model, images = mlp_vae((1, 8, 8), (16,), 3, likelihood=Gaussian(1e-6)), load("digits").test[:9]
     seen = []
     model.decoder[2].register_forward_hook(lambda *inputs: seen.append(inputs[-1].dtype))
     estimate(model, images, 10, precision="bf16")

@@ -14,8 +14,7 @@ from fastvae.ops import _library
 _STRIP = 96  # columns that the kernel reads together
 
 _library.define_of_cpu(
-    "linear_bernoulli_nll_of_samples(Tensor hidden, Tensor weight, Tensor bias, Tensor target, bool skips) "
-    "-> Tensor",
+    "linear_bernoulli_nll_of_samples(Tensor hidden, Tensor weight, Tensor bias, Tensor target, bool skips) -> Tensor",
     lambda hidden, *_: hidden.new_empty(hidden.shape[:1], dtype=torch.float32),
 )
 
@@ -51,7 +50,7 @@ def pack_linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Pack
     biases = weight.new_zeros(columns, dtype=torch.float32)
     if bias is not None:
         biases[:outputs] = bias.detach()
-    strips = padded.view(-1, _STRIP, padded.shape[1]).transpose(1, 2).contiguous()
+    strips = padded.view(columns // _STRIP, _STRIP, padded.shape[1]).transpose(1, 2).contiguous()
     return PackedLinear(strips, biases, inputs, outputs, bool(padded.isfinite().all()))
 
 
