@@ -25,9 +25,9 @@ train: $(BUILT)  ## train a VAE on the embedded digits; ARGS="..." adds flags of
 test: $(BUILT)  ## every test; ARGS="-m 'not slow'" for the quick ones
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadgroup --max-worker-restart 0 $(ARGS)
 
-adapters: $(BUILT) $(ADAPTED)  ## the tests that need pythae, diffusers, DALI, h5py or datasets (Python 3.11 or later)
+adapters: $(BUILT) $(ADAPTED)  ## the tests that need pythae, diffusers, DALI, h5py, datasets or jax (Python 3.11 or later)
 	OMP_WAIT_POLICY=passive $(ADAPTERS)/bin/python -m pytest tests/patch tests/bench tests/data \
-	  -k "patch or pythae or agree or dali or hdf5 or chunks or huggingface" $(ARGS)
+	  -k "patch or pythae or agree or dali or hdf5 or chunks or huggingface or jax" $(ARGS)
 
 compat:  ## the lowest and the newest versions of everything: wheels, quick tests, two processes (Python 3.10 or 3.11)
 	tests/compat.sh $(PYTHON)

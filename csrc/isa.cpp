@@ -68,7 +68,17 @@ extern "C" __attribute__((visibility("default"))) const char* fastvae_cpu_capabi
   return fastvae::capability.text.c_str();
 }
 
-// For fastvae.ops: true if `mm` runs on this machine.
+// For fastvae.ops: true if `mm` multiplies bf16 matrices on this machine.
 extern "C" __attribute__((visibility("default"))) bool fastvae_multiplies_bf16() {
   return !fastvae::capability.failed && fastvae::multiplies_bf16();
+}
+
+// For fastvae.ops: true on a processor of AMD, where MKL leaves AVX-512 unused.
+extern "C" __attribute__((visibility("default"))) bool fastvae_is_amd() {
+#ifdef FASTVAE_X86
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
 }

@@ -1,4 +1,5 @@
-// Products of bf16 matrices, several at once, for layers of a few hundred units, over which a library's overhead shows.
+// Products of matrices, several at once, for layers of a few hundred units, over which a library's overhead shows.
+// mm_float.cpp has the tiles of fp32 and fp64; those of bf16 are here.
 //
 // vdpbf16ps adds the products of a pair of neighbours along the contraction to an fp32 sum, in sixteen columns at once.
 // Each thread packs the operands of its tiles into such pairs, in the order of reading, and so into its own caches: 7 %
@@ -112,6 +113,7 @@ void mm(const Product& op, int64_t begin, int64_t end, uint32_t* scratch) {
 #include <new>
 #include <vector>
 
+#include "mm_float.h"
 #include "operator.h"
 
 namespace fastvae {
@@ -119,91 +121,124 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 15;  // of the cost: 9 us of a Zen 4 core
 
-void multiply(const Product& op, int64_t begin, int64_t end, uint32_t* scratch) {
-#ifdef FASTVAE_X86
-  if (begin < end) avx512_bf16::mm(op, begin, end, scratch);
-#else
-  (void)op;
-  (void)begin;
-  (void)end;
-  (void)scratch;
-#endif
-}
+// The work of one kind of matrix: how a product is made, and which kernel computes some of its units.
+struct Bf16 {
+  using Product = fastvae::Product;
 
-Lines lines_of(const Tensor& matrix, bool rows) {
-  STD_TORCH_CHECK(matrix.is_cpu() && matrix.dim() == 2 && dtype_of(matrix) == Dtype::bf16,
-                  "expected bf16 matrices on the CPU");
-  const int64_t line = rows ? 0 : 1;
-  return {static_cast<const uint16_t*>(matrix.data_ptr()), matrix.size(line), matrix.size(1 - line),
-          matrix.stride(line), matrix.stride(1 - line)};
+  static Product product(const Tensor& left, const Tensor& right, const Tensor* bias) {
+    return {lines_of(left, true), lines_of(right, false), bias == nullptr ? nullptr : data_of(*bias), nullptr};
+  }
+  static Lines lines_of(const Tensor& matrix, bool rows) {
+    const int64_t line = rows ? 0 : 1;
+    return {data_of(matrix), matrix.size(line), matrix.size(1 - line), matrix.stride(line), matrix.stride(1 - line)};
+  }
+  static uint16_t* data_of(const Tensor& tensor) { return static_cast<uint16_t*>(tensor.data_ptr()); }
+  static int64_t bytes(const Product& op) { return op.scratch() * static_cast<int64_t>(sizeof(uint32_t)); }
+  static void run(const Product& op, int64_t begin, int64_t end, void* scratch) {
+#ifdef FASTVAE_X86
+    avx512_bf16::mm(op, begin, end, static_cast<uint32_t*>(scratch));
+#else
+    (void)op, (void)begin, (void)end, (void)scratch;
+#endif
+  }
+};
+
+template <typename T>
+struct Float {
+  using Product = FloatProduct<T>;
+
+  static Product product(const Tensor& left, const Tensor& right, const Tensor* bias) {
+    return {vectors_of(left, true), vectors_of(right, false), bias == nullptr ? nullptr : data_of(*bias), nullptr,
+            kTiles[static_cast<int>(isa())]};
+  }
+  static Vectors<T> vectors_of(const Tensor& matrix, bool rows) {
+    const int64_t line = rows ? 0 : 1;
+    return {data_of(matrix), matrix.size(line), matrix.size(1 - line), matrix.stride(line), matrix.stride(1 - line)};
+  }
+  static T* data_of(const Tensor& tensor) { return static_cast<T*>(tensor.data_ptr()); }
+  static int64_t bytes(const Product& op) { return op.scratch(); }
+  static void run(const Product& op, int64_t begin, int64_t end, void* scratch) {
+    if constexpr (sizeof(T) == sizeof(float)) FASTVAE_RUN(isa(), mm_f32, op, begin, end, scratch);
+    else FASTVAE_RUN(isa(), mm_f64, op, begin, end, scratch);
+  }
+};
+
+void check(const Tensor& left, const Tensor& right, const Tensor* bias, ScalarType dtype) {
+  const auto fits = [dtype](const Tensor& tensor, int64_t dim) {
+    return tensor.is_cpu() && tensor.dim() == dim && tensor.scalar_type() == dtype;
+  };
+  STD_TORCH_CHECK(fits(left, 2) && fits(right, 2), "expected matrices of one dtype, bf16, fp32 or fp64, on the CPU");
+  STD_TORCH_CHECK(left.size(1) == right.size(0), "expected matrices (M, K) and (K, N)");
+  STD_TORCH_CHECK(bias == nullptr || (fits(*bias, 1) && bias->size(0) == right.size(1) && bias->is_contiguous()),
+                  "expected a dense bias (N) of the dtype of the matrices");
 }
 
 // This thread's scratch memory, kept from call to call: a fresh buffer would fault in its pages at every call.
-uint32_t* scratch(int64_t count) {
+void* scratch(int64_t bytes) {
   struct Free {
-    void operator()(uint32_t* data) const { ::operator delete[](data, std::align_val_t{64}); }
+    void operator()(char* data) const { ::operator delete[](data, std::align_val_t{64}); }
   };
-  thread_local std::unique_ptr<uint32_t[], Free> kept;
+  thread_local std::unique_ptr<char[], Free> kept;
   thread_local int64_t size = 0;
-  if (size < count) {
+  if (size < bytes) {
     size = 0;  // in case there is none to be had
     kept.reset();
-    kept.reset(new (std::align_val_t{64}) uint32_t[static_cast<size_t>(count)]);
-    size = count;
+    kept.reset(new (std::align_val_t{64}) char[static_cast<size_t>(bytes)]);
+    size = bytes;
   }
   return kept.get();
 }
 
-Product product_of(const Tensor& left, const Tensor& right, const Tensor* bias) {
-  Product op{lines_of(left, true), lines_of(right, false), nullptr, nullptr};
-  STD_TORCH_CHECK(op.left.depth == op.right.depth, "expected matrices (M, K) and (K, N)");
-  if (bias != nullptr) {
-    STD_TORCH_CHECK(bias->is_cpu() && bias->dim() == 1 && bias->size(0) == op.right.count &&
-                        dtype_of(*bias) == Dtype::bf16 && bias->is_contiguous(),
-                    "expected a dense bf16 bias (N)");
-    op.bias = static_cast<const uint16_t*>(bias->data_ptr());
-  }
-  return op;
-}
-
-// A product and the point at which its units begin in the work of all products, which threads share by cost.
-struct Placed {
-  Product op;
-  int64_t begin;
-};
-
-std::vector<Tensor> mm(std::vector<Tensor> lefts, std::vector<Tensor> rights, std::vector<Tensor> biases) {
-  STD_TORCH_CHECK(multiplies_bf16(), "this CPU has no AVX-512 BF16, or FASTVAE_CPU_CAPABILITY forbids it");
-  STD_TORCH_CHECK(lefts.size() == rights.size() && (biases.empty() || biases.size() == lefts.size()),
-                  "expected as many of each, or no biases");
+template <typename Kind>
+std::vector<Tensor> multiply(const std::vector<Tensor>& lefts, const std::vector<Tensor>& rights,
+                             const std::vector<Tensor>& biases, ScalarType dtype) {
+  // A product and the point at which its units begin in the work of all products, which threads share by cost.
+  struct Placed {
+    typename Kind::Product op;
+    int64_t begin;
+  };
   std::vector<Tensor> outs;
   std::vector<Placed> all;
   int64_t work = 0, most = 0;
   for (size_t k = 0; k < lefts.size(); ++k) {
-    Product op = product_of(lefts[k], rights[k], biases.empty() ? nullptr : &biases[k]);
+    const Tensor* bias = biases.empty() ? nullptr : &biases[k];
+    check(lefts[k], rights[k], bias, dtype);
+    auto op = Kind::product(lefts[k], rights[k], bias);
     const int64_t sizes[] = {op.left.count, op.right.count};
-    outs.push_back(dense(sizes, 2, ScalarType::BFloat16));
-    op.out = static_cast<uint16_t*>(outs.back().data_ptr());
+    outs.push_back(dense(sizes, 2, dtype));
+    op.out = Kind::data_of(outs.back());
     all.push_back({op, work});
     work += op.units() * op.cost();
-    most = op.scratch() > most ? op.scratch() : most;
+    most = Kind::bytes(op) > most ? Kind::bytes(op) : most;
   }
   const auto run = [&](int64_t begin, int64_t end) {
-    uint32_t* const own = scratch(most);
+    void* const own = scratch(most);
     for (const Placed& placed : all) {
-      const Product& op = placed.op;
+      const auto& op = placed.op;
       const int64_t at = placed.begin;
       // The units that begin in this thread's part of the work.
       const auto unit = [&](int64_t point) {
         const int64_t first = (point - at + op.cost() - 1) / op.cost();
         return point <= at ? 0 : first < op.units() ? first : op.units();
       };
-      multiply(op, unit(begin), unit(end), own);
+      if (unit(begin) < unit(end)) Kind::run(op, unit(begin), unit(end), own);
     }
   };
   if (work <= kGrain) run(0, work);
   else torch::stable::parallel_for(0, work, kGrain, run);
   return outs;
+}
+
+std::vector<Tensor> mm(std::vector<Tensor> lefts, std::vector<Tensor> rights, std::vector<Tensor> biases) {
+  STD_TORCH_CHECK(lefts.size() == rights.size() && (biases.empty() || biases.size() == lefts.size()),
+                  "expected as many of each, or no biases");
+  if (lefts.empty()) return {};
+  const ScalarType dtype = lefts[0].scalar_type();
+  if (dtype == ScalarType::Float) return multiply<Float<float>>(lefts, rights, biases, dtype);
+  if (dtype == ScalarType::Double) return multiply<Float<double>>(lefts, rights, biases, dtype);
+  STD_TORCH_CHECK(dtype == ScalarType::BFloat16, "expected matrices of bf16, fp32 or fp64");
+  STD_TORCH_CHECK(multiplies_bf16(), "this CPU has no AVX-512 BF16, or FASTVAE_CPU_CAPABILITY forbids it");
+  return multiply<Bf16>(lefts, rights, biases, dtype);
 }
 
 }  // namespace

@@ -10,13 +10,14 @@ import torch
 from rich.table import Table
 
 from fastvae import ops
+from fastvae._command import WAITING
 from fastvae.backends import capability, has_native, has_triton, multiplies_bf16
 from fastvae.utils.machine import device_name
 from fastvae.utils.terminal import Terminal
 from fastvae.utils.version import __version__
 
 # The extras that pip installs, and the package of each. DALI has a package for each version of CUDA.
-_OPTIONAL = {"dali": "nvidia-dali-cuda*", "hdf5": "h5py", "hf": "datasets"}
+_OPTIONAL = {"dali": "nvidia-dali-cuda*", "hdf5": "h5py", "hf": "datasets", "jax": "jax"}
 
 
 def examine() -> int:
@@ -25,7 +26,7 @@ def examine() -> int:
     A missing optional package is not a fault: the table says how to install it, and the status stays 0.
     """
     table = Table("", "found", "to fix", title="fastvae doctor", title_justify="left")
-    findings = [*_versions(), *_optional(), *_devices(), *_backends(), _data()]
+    findings = [*_versions(), *_optional(), *_devices(), _waiting(), *_backends(), _data()]
     for name, found, remedy in findings:
         table.add_row(name, found, remedy)
     Terminal().print(table, soft_wrap=False)
@@ -65,6 +66,13 @@ def _devices() -> list[tuple[str, str, str]]:
     else:
         rows.append(("GPU", "none: training runs on the CPU", ""))
     return rows
+
+
+def _waiting() -> tuple[str, str, str]:
+    """Show the variable by which OpenMP's threads know how to wait for each other."""
+    given = [f"{name}={os.environ[name]}" for name in WAITING if name in os.environ]
+    found = ", ".join(given) or "GOMP_SPINCOUNT is not set: threads spin for long"
+    return "waiting threads", f"{found} (in scripts: import fastvae before torch, or export it)", ""
 
 
 def _backends() -> list[tuple[str, str, str]]:

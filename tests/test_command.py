@@ -49,6 +49,28 @@ def test_a_closed_stream_gives_its_number_to_no_file(tmp_path):
     assert int((tmp_path / "n").read_text()) > 2
 
 
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+
+
+@pytest.mark.parametrize(
+    ("imports", "given", "expected"),
+    [
+        ("fastvae, torch", {}, "1000"),
+        ("torch, fastvae", {}, None),
+        ("fastvae, torch", {"GOMP_SPINCOUNT": "7"}, "7"),
+        ("fastvae, torch", {"OMP_WAIT_POLICY": "active"}, None),
+        ("fastvae, torch", {"KMP_BLOCKTIME": "0"}, None),
+    ],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_chose(imports, given, expected):
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING} | given
+    code = f"import {imports}; import os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = python(code, env=environment | {"OMP_DISPLAY_ENV": "verbose"})
+    assert done.stdout == f"{expected}\n"
+    if expected is not None and "GOMP_SPINCOUNT" in done.stderr:  # torch's library is libgomp: it has read the variable
+        assert f"GOMP_SPINCOUNT = '{expected}'" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["-m", "fastvae.train"], ["-m", "fastvae.train", "--nproc", "2"]], ids=" ".join)
 def test_a_users_modules_change_nothing(command, tmp_path):

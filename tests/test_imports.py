@@ -27,7 +27,7 @@ LAYERS = {
     "train": {"backends", "data", "models", "nn", "ops", "reference"},
     "evaluate": {"data", "models", "nn", "ops", "reference", "train"},
     "parity": {"backends", "data", "models", "nn", "ops", "reference", "train"},
-    "bench": {"data", "models", "nn", "ops", "reference", "train"},
+    "bench": {"backends", "data", "models", "nn", "ops", "reference", "train"},
 }
 
 # The rooms of the house, from the ground up: a module imports its own room and those above it in this list, never one
@@ -59,6 +59,69 @@ def python(code: str, **environment: str) -> str:
 
 def test_importing_fastvae_imports_neither_torch_nor_numpy() -> None:
     assert python("import sys, fastvae; print(sorted({'torch', 'numpy', 'triton'} & set(sys.modules)))") == "[]"
+
+
+COMMANDS = ("train", "sample", "reconstruct", "evaluate", "nll", "bench", "doctor")
+RUN = """
+import atexit, runpy, sys
+def report():
+    large = {"torch", "numpy", "matplotlib", "tensorboard", "torchvision", "torch._dynamo"}
+    print(sorted(large & set(sys.modules)), file=sys.stderr)
+atexit.register(report)
+if sys.argv[1] == "fastvae":
+    from fastvae.cli import main
+    del sys.argv[1]
+    main()
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
+def end_of(*command: str) -> tuple[int, str, str]:
+    """Run a command in a fresh interpreter. Returns its status, its output, and the large packages that it imported."""
+    done = subprocess.run([sys.executable, "-c", RUN, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fastvae", "--help"],
+        *(["fastvae", name, "--help"] for name in COMMANDS),
+        ["fastvae.train", "--help"],
+        ["fastvae.parity", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_help_imports_no_torch(command: list[str]) -> None:
+    status, shown, imported = end_of(*command)
+    assert (status, imported) == (0, "[]")
+    assert "usage:" in shown.lower()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fastvae", "trian"],
+        ["fastvae", "train", "--epoch", "1"],
+        ["fastvae.train", "--epochs", "x"],
+        ["fastvae", "train", "--beta", "-1"],
+        ["fastvae", "nll", "run", "--samples", "many"],
+        ["fastvae.parity", "--steps", "many"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_flags_are_told_before_torch_is_imported(command: list[str]) -> None:
+    status, _, imported = end_of(*command)
+    assert (status, imported) == (2, "[]")
+
+
+def test_a_run_of_some_seconds_imports_neither_dynamo_nor_torchvision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    flags = ["--max-steps", "1", "--execution", "eager", "--precision", "fp32", "--device", "cpu"]
+    status, _, imported = end_of("fastvae", "train", *flags, "--out", str(tmp_path / "run"))
+    assert (status, imported) == (0, "['matplotlib', 'numpy', 'tensorboard', 'torch']")
 
 
 def test_the_error_that_users_catch_is_public_and_as_cheap() -> None:

@@ -1,13 +1,14 @@
 """``fastvae bench``: check the settings, run the race, report it, and return the exit status."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
 from rich.progress import track
 
 from fastvae.bench.contenders import pythae
-from fastvae.bench.contenders.entries import against_pythae, contenders, select
+from fastvae.bench.contenders.entries import against_pythae, contenders, left_out, select
 from fastvae.bench.contenders.workload import Entry, Workload
 from fastvae.data import load
 from fastvae.models import PRESETS
@@ -47,29 +48,33 @@ def bench(config: Bench) -> int:
                 f"--steps is {config.steps}, but an epoch has {workload.epoch_steps}, and the first of a slice is not "
                 f"timed: use at most {workload.epoch_steps - 1}, or leave it out"
             )
-    fields = select(config.contenders, *(entries for _, entries in workloads))
+    absent = left_out(device)
+    fields = select(config.contenders, *(entries for _, entries in workloads), absent=absent)
     workloads = [(workload, entries) for (workload, _), entries in zip(workloads, fields, strict=True)]
     with compiling():
-        return _run(config, workloads)
+        return _run(config, workloads, absent)
 
 
-def _run(config: Bench, workloads: list[tuple[Workload, list[Entry]]]) -> int:
+def _run(
+    config: Bench, workloads: list[tuple[Workload, list[Entry]]], absent: Mapping[str, str] = MappingProxyType({})
+) -> int:
     console = Terminal()
     if not console.is_terminal:
-        console.width = 140  # in a file, the table is not folded
+        console.width = 160  # in a file, the table is not folded
     comparisons = []
     void = False
     for number, (workload, entries) in enumerate(workloads):
         if not entries:  # none of its contenders was chosen
             continue
         progress: partial[Iterable[int]] = partial(track, description=workload.name, console=console, transient=True)
+        missed = {} if number else absent  # with pythae, jax does not race
         results = race(workload, entries, config.epochs, config.seeds, progress)
-        show(console, workload, results)
+        show(console, workload, results, missed)
         objections = disagreements(results)
         for objection in objections:
             console.print(f"void: the losses differ by more than 2 %: {objection}")
         void = void or bool(objections)
-        comparisons.append(content(workload, results, objections))
+        comparisons.append(content(workload, results, objections, missed))
         if config.json is not None:  # after each comparison, so that a later failure loses nothing
             write_json(config.json, workload.device, comparisons)
         if config.plot is not None:

@@ -18,7 +18,7 @@ def raced_presets() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Race training loops for one network: a tutorial's, torch's fastest, pythae's if installed, fastvae's.
+    """Race training loops for one network: a tutorial's, torch's fastest, jax's and pythae's if installed, fastvae's.
 
     All run in one process, in turns. The exit status is 1 if the losses disagree, which makes the comparison void.
     """
@@ -44,7 +44,7 @@ class Bench:
         metavar="[PATTERN [PATTERN ...]]",
         shown_default="all",
         help="Race only the contenders whose whole name, as the table shows it, matches one of these shell patterns: "
-        "'torch*' 'fastvae train' 'floor*'. Ratios are to those that race.",
+        "'torch*' 'jax*' 'fastvae train' 'floor*'. Ratios are to those that race.",
     )
     compile: bool = setting(
         True, group="contender", help="Include the contenders that torch compiles, which takes minutes."

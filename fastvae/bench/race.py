@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from fastvae.bench.contenders.products import Products
 from fastvae.bench.contenders.workload import Contender, Entry, Kind, Workload
 from fastvae.train.config import TrainConfig
 from fastvae.train.step.torch_flags import torch_flags
@@ -25,6 +26,7 @@ class Result:
         start_up: seconds to build the contender and run its first lap, beyond those of a usual lap: compiling,
             autotuning.
         test_losses: final negative ELBO in nats per sample, one for each seed; empty for a floor.
+        products: the measurements from which a floor was chosen, for the first seed; None for others.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Result:
     seconds: list[float] = field(default_factory=list)
     start_up: float = 0.0
     test_losses: list[float] = field(default_factory=list)
+    products: Products | None = None
 
     @property
     def median(self) -> float:
@@ -79,6 +82,7 @@ def race(
                 elif seed == 0:
                     result.precision = racer.precision
                     result.note = racer.note
+                    result.products = racer.products
                     result.start_up += time.perf_counter() - started
                 if lap == laps and racer.model is not None:
                     result.test_losses.append(workload.test_loss(racer.model))

@@ -1,17 +1,31 @@
 """Presets, each a network with its recipe: five tutorials', the classic one, the IWAE paper's, and for pictures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
-from .conv import conv_vae
-from .ladder import ladder_vae
-from .mlp import mlp_vae
-from .vae import VAE
+
+def _relu() -> "nn.Module":
+    from torch import nn  # noqa: PLC0415 -- here and below: the presets are read by --help, which does without torch
+
+    return nn.ReLU()
+
+
+def _leaky_relu() -> "nn.Module":
+    from torch import nn  # noqa: PLC0415
+
+    return nn.LeakyReLU(0.2)
+
+
+def _tanh() -> "nn.Module":
+    from torch import nn  # noqa: PLC0415
+
+    return nn.Tanh()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +43,7 @@ class Preset:
     flat: bool = False  # one latent vector instead of a grid of them
     image_size: int | None = None  # None: images keep their size
     latent_dim: int  # for pictures: channels at each place of the grid
-    activation: Callable[[], nn.Module] = nn.ReLU
+    activation: "Callable[[], nn.Module]" = _relu
     packed: bool = False
     likelihood: str = "bernoulli"  # one that the network's builder knows
     glorot: bool = False
@@ -89,7 +103,7 @@ _PRESETS = {
         summary="two hidden layers, LeakyReLU, 200 latent dimensions",
         hidden=(400, 400),
         latent_dim=200,
-        activation=partial(nn.LeakyReLU, 0.2),
+        activation=_leaky_relu,
         batch_size=100,
         epochs=30,
     ),
@@ -120,7 +134,7 @@ _PRESETS = {
         summary="one stochastic layer of the IWAE paper, on binarised images",
         hidden=(200, 200),
         latent_dim=50,
-        activation=nn.Tanh,
+        activation=_tanh,
         glorot=True,
         optimizer_options={"eps": 1e-4},
         schedule="iwae",
@@ -150,37 +164,3 @@ _PRESETS = {
 }
 PRESETS: Mapping[str, Preset] = MappingProxyType(_PRESETS)
 """The presets by their names on the command line."""
-
-
-def build(preset: Preset, shape: Sequence[int], latent_dim: int | None = None, width: int | None = None) -> VAE:
-    """Build the preset's VAE for pictures of ``shape`` (C, H, W), with freshly drawn weights.
-
-    Raises ValueError for a shape that its network cannot take.
-
-    >>> vae = build(PRESETS["leaky"], (1, 28, 28))
-    >>> sum(parameter.numel() for parameter in vae.parameters())
-    1189984
-    """
-    latent_dim = preset.latent_dim if latent_dim is None else latent_dim
-    if preset.network != "mlp":
-        width = preset.width if width is None else width
-        assert width is not None
-        if preset.network == "ladder":
-            return ladder_vae(shape, width, latent_dim, preset.likelihood)
-        blocks = 1 if preset.network == "resnet" else 0
-        return conv_vae(shape, width, latent_dim, preset.likelihood, blocks=blocks, flat=preset.flat)
-    vae = mlp_vae(
-        shape,
-        preset.hidden,
-        latent_dim,
-        activation=preset.activation,
-        likelihood=preset.likelihood,
-        packed=preset.packed,
-        sigmoid_mean=preset.likelihood == "gaussian",
-    )
-    if preset.glorot:
-        for module in vae.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-    return vae

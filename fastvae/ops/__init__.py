@@ -1,7 +1,8 @@
 """Fused operations of the evidence lower bound (ELBO), for any model: exact, deterministic, one pass over memory."""
 
+from fastvae.utils.machine import Backend as Backend
+
 from ._check import Reduction as Reduction
-from ._library import Backend as Backend
 from .bernoulli_nll import bernoulli_nll as bernoulli_nll
 from .bits_per_dimension import bits_per_dimension as bits_per_dimension
 from .capacity_kl import capacity_kl as capacity_kl

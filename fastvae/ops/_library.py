@@ -14,12 +14,14 @@ import subprocess
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Backend = Literal["auto", "triton", "native", "reference"]
+from fastvae.utils import machine
+
+Backend = machine.Backend
 
 _library = torch.library.Library("fastvae", "DEF")
 _modules: dict[str, str] = {}
@@ -117,6 +119,15 @@ def multiplies_bf16() -> bool:
     """
     try:
         return has_native() and bool(_ask("fastvae_multiplies_bf16", ctypes.c_bool))
+    except AttributeError:  # the extension was built before it had this function
+        return False
+
+
+@functools.cache
+def is_amd() -> bool:
+    """Return True if the C++ extension is built and the processor is one of AMD's."""
+    try:
+        return has_native() and bool(_ask("fastvae_is_amd", ctypes.c_bool))
     except AttributeError:  # the extension was built before it had this function
         return False
 

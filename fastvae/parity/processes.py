@@ -20,7 +20,8 @@ from fastvae.train.checkpoint.write_errors import writing
 from fastvae.train.cli import guarded
 from fastvae.train.config import SettledExecution, SettledPrecision, TrainConfig, resolve, settle
 from fastvae.train.distributed.launch import launch
-from fastvae.train.distributed.world import open_world, read_ranks
+from fastvae.train.distributed.ranks import read_ranks
+from fastvae.train.distributed.world import open_world
 from fastvae.train.engine import Engine
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import parse_json, write_text
@@ -29,7 +30,7 @@ from fastvae.utils.settings import check_ranges, setting
 from fastvae.utils.settings.command_line import parse
 from fastvae.utils.terminal import Terminal
 
-from .cli import mlp_presets
+from .config import mlp_presets
 
 BOUNDS: dict[SettledPrecision, float] = {
     "fp64": 1e-9,

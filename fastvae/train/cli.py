@@ -1,19 +1,20 @@
-"""Command line to exit status, for both ``fastvae train`` and ``python -m fastvae.train``."""
+"""Command line to exit status, for both ``fastvae train`` and ``python -m fastvae.train``.
+
+It imports no torch before the flags are parsed, nor does any other command.
+"""
 
 from collections.abc import Callable, Sequence
 
 from fastvae.utils import terminal
 from fastvae.utils.errors import InputError, LocalError
 from fastvae.utils.files import reason
-from fastvae.utils.machine import shortage
+from fastvae.utils.machine import OtherLoad, shortage
 from fastvae.utils.settings import on_command_line
 from fastvae.utils.settings.command_line import parse
 
 from .config import TrainConfig, resolve
 from .config.resolve import with_folder
-from .distributed.launch import launch
-from .distributed.world import LostRankError, read_ranks
-from .step.inductor import keep_compiled
+from .distributed.ranks import LostRankError, read_ranks
 from .stopping import Stopped, stop_told, stops_raised
 
 
@@ -26,14 +27,21 @@ def _train(arguments: Sequence[str]) -> int:
     # torchrun may pass on the "--" that keeps its parser away from our flags (see fastvae/_torchrun.py).
     arguments = [argument for argument in arguments if argument != "--"]
     config = with_folder(parse(TrainConfig, arguments, program="fastvae train"))
+    load = OtherLoad()  # sees what else runs here while torch is imported, which takes seconds
     if not config.resume:  # else its folder has most of the settings
         resolve(config)
 
-    def work() -> int:
-        keep_compiled()  # before torch chooses a folder that all users share
-        from .run import run  # noqa: PLC0415 -- plots and TensorBoard take a second to load: not for --help
+    # All that needs torch is imported from here on: --help and wrong flags come before it.
+    from .distributed.launch import launch  # noqa: PLC0415
 
-        return run(config).status
+    def work() -> int:
+        from .step.inductor import keep_compiled, spare_dynamo  # noqa: PLC0415
+
+        keep_compiled()  # before torch chooses a folder that all users share
+        spare_dynamo()
+        from .run import run  # noqa: PLC0415
+
+        return run(config, load=load).status
 
     try:
         return launch(config.nproc, arguments, work, max_restarts=config.max_restarts)

@@ -112,7 +112,10 @@ class Engine:
         self._gradients: FlatGradients | None = None
         if world.size > 1 or config.accumulate > 1 or changed:
             self._gradients = FlatGradients(self._weights, world, self._micro_batches, sent, changed=changed)
-        self._update = Update(self._weights, self.optimizer, self.scaler, self.nonfinite, config.clip_norm)
+        found = self.nonfinite.found
+        self._update = Update(
+            self._weights, self.optimizer, self.scaler, found, config.clip_norm, on_host=self.nonfinite.on_host
+        )
         self._ema = None if config.ema is None else EMA(self.model, config.ema, self.counter.step)
         self._eval_loss = StepLoss(self.model, config.backend)
         self._state = TrainState(self._weights, self._ema, self.optimizer, self.scaler, self.counter)

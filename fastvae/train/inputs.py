@@ -22,7 +22,8 @@ from fastvae.utils.terminal import Terminal
 
 from .binarize import with_test_drawn
 from .config import ResolvedConfig, TrainConfig
-from .distributed.world import World, read_ranks
+from .distributed.ranks import read_ranks
+from .distributed.world import World
 
 _NORMALISED = 1.5  # float pixels that lie within [0, this] are some scaling's, larger ones are levels of grey
 _EIGHT_BITS = 255

@@ -18,6 +18,7 @@ from .checkpoint.writer import CheckpointWriter
 from .config import Origin, SettledConfig
 from .config.schedules import plan
 from .cuda_graph import StepGraphs, capture_steps
+from .distributed.threads import Threads
 from .distributed.world import World
 from .engine import Engine
 from .report.epoch_end import Callback, EpochEnd
@@ -49,6 +50,7 @@ class Loop:
         callbacks: Sequence[Callback] = (),
         hooks: Hooks | None = None,
         origin: Origin | None = None,
+        threads: Threads | None = None,
     ) -> None:
         self.config = config
         self.world = world
@@ -59,6 +61,7 @@ class Loop:
         self.loader = loader
         self.test_loader = test_loader
         self._hooks = hooks or Hooks()
+        self._threads = threads
         schedules = plan(config, len(loader), origin)
         self.engine = Engine(model, config, world, schedules, loader.count, self._hooks, self._tell)
         self.step = 0
@@ -167,6 +170,8 @@ class Loop:
         if before // LOG_EVERY != self.step // LOG_EVERY:
             self._metrics.request(self.step, self.engine.sums, self.engine.nonfinite.log[:1])
             self._metrics.log(self.epoch + 1)
+            if self._threads is not None:
+                self._threads.fit()
         if before // self.config.checkpoint_every != self.step // self.config.checkpoint_every:
             self.save()
 

@@ -17,6 +17,7 @@ from fastvae.data.loaders.reader_processes import killed_readers_told
 from fastvae.models import VAE
 from fastvae.models.modes import eval_mode
 from fastvae.ops import Noise, bits_per_dimension
+from fastvae.utils.machine import OtherLoad
 from fastvae.utils.settings import as_typed, in_words_of_caller
 from fastvae.utils.terminal import Terminal
 
@@ -26,6 +27,7 @@ from .checkpoint.write_errors import quiet_writers, writing
 from .config import Origin, ResolvedConfig, SettledConfig, TrainConfig
 from .config.validate import check_step_fits
 from .distributed import coupled_rows
+from .distributed.threads import Threads, fitting
 from .distributed.world import World, open_world
 from .inputs import check_depth, check_pixels, deliver, open_data
 from .loop import Loop
@@ -45,6 +47,7 @@ from .start.model_sizes import sizes_told
 from .start.own_model import check_last_batch, prepared
 from .start.preset_model import build_preset
 from .start.python_state import unsaved_state_told
+from .start.thread_policy import may_adapt
 from .step.inductor import check_compiler
 from .step.loss import SAMPLE_STREAM
 from .step.torch_flags import torch_flags
@@ -76,8 +79,11 @@ def run(
     dataset: Dataset | None = None,
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
+    load: OtherLoad | None = None,
 ) -> Outcome:
     """Train as ``config`` says, with the user's own model or data in place of the preset's, if given.
+
+    ``load`` has been looking at the other programs on this machine for a while; otherwise the run begins to.
 
     Raises InputError for mistakes that the user can correct.
     """
@@ -111,15 +117,18 @@ def run(
         if own.model:
             check_last_batch(model, loaders.train, settings, world)
         state = start.state(loaders.train)
+        adapts = may_adapt(settings, model, loaders.train)
+        threads = stack.enter_context(fitting(world, load or OtherLoad(), adapts=adapts))
         config, choice = _tune(settings, model, loaders.train, world, why_eager, console)
-        told = f"{choice}; loader {loaders.choice}"
+        told = f"on {_place(world, threads)}: {choice}; loader {loaders.choice}"
         stack.enter_context(quiet_writers())
         folder = start.folder
         profiling = Profiling(world.device, folder.path / FILE) if config.profile and folder is not None else None
         origin = Origin() if state is None else state.origin
         loop = Loop(
-            config, model, loaders.train, loaders.test, world, folder, console, callbacks, profiling, origin=origin
-        )
+            config, model, loaders.train, loaders.test, world, folder, console, callbacks, profiling, origin=origin,
+            threads=threads,
+        )  # fmt: skip
         if state is not None:
             loop.apply(state)
         else:
@@ -147,6 +156,12 @@ class _Own(NamedTuple):
     data: bool
 
 
+def _place(world: World, threads: Threads) -> str:
+    """Return the device, the processes and, on a CPU, this process's threads, in words."""
+    place = f"{world.device}, {world.size} process{'es' if world.size > 1 else ''}"
+    return f"{place}, {threads}" if world.device.type == "cpu" else place
+
+
 def _ready(start: Beginning, model: VAE | None, dataset: Dataset, world: World) -> VAE:
     """Return the model with its initial weights: the caller's own, or the preset's. Raises InputError. Collective."""
     if model is None:
@@ -165,10 +180,7 @@ def _fit(loop: Loop, profiling: Profiling | None, own: _Own, dataset: Dataset, t
     console = loop.console
     world = loop.world
     name = "a model of your own" if own.model else f"preset {loop.config.preset}"
-    console.print(
-        f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, "
-        f"on {world.device}, {world.size} process{'es' if world.size > 1 else ''}: {told}"
-    )
+    console.print(f"fastvae: {name} on {dataset.name}, {len(dataset.train):,} images, {told}")
     split = coupled_rows.told(
         loop.config.objective,
         loop.engine.model.likelihood,
@@ -221,6 +233,10 @@ def _tune(
         choice = autotune.fixed(config, world.device)
     if why_eager is not None:
         choice = replace(choice, source=why_eager)
+    if choice.execution != "eager":
+        # Recording a step imports it, which draws from Python's random numbers: here, before the run seeds them.
+        import torch._dynamo  # noqa: F401, PLC0415
+
     return choice.apply(config), choice
 
 

@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-
-import torch
+from typing import TYPE_CHECKING
 
 from fastvae._command import STOPS, exit_at_once
-from fastvae.data import Batch
 from fastvae.utils.settings import as_typed
 
-from .checkpoint.best import Best
 from .config import TrainConfig
-from .distributed.world import World
+
+if TYPE_CHECKING:
+    from fastvae.data import Batch
+
+    from .checkpoint.best import Best
+    from .distributed.world import World
 
 _UNWINDING = 3.0  # seconds that the program has for its ending; a signal after them ends it at once
 _ASK_EVERY = 2.0  # seconds between two agreements of the ranks, which have 25 s for their ending
@@ -125,7 +127,7 @@ class Stopping:
         interrupt: the signals of this process.
     """
 
-    def __init__(self, config: TrainConfig, world: World, interrupt: Interrupt) -> None:
+    def __init__(self, config: TrainConfig, world: "World", interrupt: Interrupt) -> None:
         self._config = config
         self._world = world
         self._interrupt = interrupt
@@ -158,7 +160,7 @@ class Stopping:
             return True
         return self._is_over if self._world.size > 1 else time.monotonic() > self.deadline
 
-    def until_signal(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def until_signal(self, batches: "Iterable[Batch]") -> "Iterator[Batch]":
         """Yield batches, and raise :class:`Stopped` after one if a signal is to end the run. Collective."""
         for batch in batches:
             yield batch
@@ -184,6 +186,8 @@ class Stopping:
         self._steps += steps
         if self._steps < self._steps_until_next:
             return
+        import torch  # noqa: PLC0415 -- commands that only print handle signals, too
+
         now = time.monotonic()
         signals = [number == self._interrupt.signal for number in STOPS]
         asked = torch.tensor([*signals, now > self.deadline, now - self._since], dtype=torch.float64)
@@ -197,7 +201,7 @@ class Stopping:
         self._steps = 0
         self._since = now
 
-    def is_stale(self, epoch: int, best: Best) -> bool:
+    def is_stale(self, epoch: int, best: "Best") -> bool:
         """Return whether the test loss has not improved for ``patience`` epochs."""
         return self._config.patience is not None and epoch - best.epoch >= self._config.patience
 
@@ -206,7 +210,7 @@ class Stopping:
         """The exit status of a run that a signal ended."""
         return 128 + (self._signal or self._interrupt.signal or signal.SIGINT)
 
-    def reason(self, step: int, epoch: int, first_step: int, best: Best) -> str:
+    def reason(self, step: int, epoch: int, first_step: int, best: "Best") -> str:
         """Say what ended a run after ``epoch`` finished epochs, ``first_step`` steps, or in the next one."""
         if self.is_stale(epoch, best):
             return f"no better test loss for {self._config.patience} epochs: the best is that of epoch {best.epoch}"

@@ -5,15 +5,17 @@ import os
 import platform
 import re
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
+Backend = Literal["auto", "triton", "native", "reference"]  # the implementations of an operation
 # In torch's errors about sizes beyond the address space.
 _OVERFLOWS = ("calculation overflowed", "multiplication overflow")
 # A container's limit on CPU time, as (time, period): in one file for cgroup v2, in two for v1.
@@ -27,6 +29,46 @@ def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """
     limits = [_limit_of_cores(cgroup, names) for names in _LIMITS]
     return max(1, math.ceil(min(len(os.sched_getaffinity(0)), *limits)))
+
+
+class OtherLoad:
+    """The time that other programs take of the cores of this process's CPU affinity, from one look to the next.
+
+    Niced programs do not count, since they give way, and neither does this process. Its children do, unless they have
+    ended. Linux counts in steps of 10 ms.
+    """
+
+    def __init__(self, stat: Path = Path("/proc/stat")) -> None:
+        self._stat = stat
+        self._last = self._read()
+
+    def cores(self, seconds: float) -> float | None:
+        """Return the mean number of cores that other programs kept busy since the last look.
+
+        Returns None, and does not look, if that was less than ``seconds`` ago, or if the kernel does not tell.
+        """
+        if self._last is None or time.monotonic() - self._last[0] < seconds:
+            return None
+        before = self._last
+        self._last = self._read()
+        if self._last is None:
+            return None
+        passed, busy, own = (now - then for now, then in zip(self._last, before, strict=True))
+        return max(0.0, busy - own) / passed
+
+    def _read(self) -> tuple[float, float, float] | None:
+        """Return the time, and the CPU seconds so far: of all programs on these cores, and of this process."""
+        names = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        try:
+            lines = [line.split() for line in self._stat.read_text().splitlines()]
+            # user, nice, system, idle, iowait, irq, softirq, steal: the last is the time that other machines took
+            columns = [[int(line[place]) for place in (1, 3, 6, 7, 8)] for line in lines if line and line[0] in names]
+        except (OSError, ValueError, IndexError):
+            return None
+        if len(columns) != len(names):
+            return None
+        own = os.times()
+        return time.monotonic(), sum(map(sum, columns)) / os.sysconf("SC_CLK_TCK"), own.user + own.system
 
 
 def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

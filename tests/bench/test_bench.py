@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import islice
 
 import pytest
@@ -13,6 +14,7 @@ from fastvae.bench.contenders import pythae
 from fastvae.bench.contenders.entries import against_pythae, contenders
 from fastvae.bench.contenders.fastvae import FastvaeLoop
 from fastvae.bench.contenders.floor import Floor
+from fastvae.bench.contenders.products import Product, Products
 from fastvae.bench.contenders.torch_loop import TorchLoop
 from fastvae.bench.contenders.tutorial import TutorialLoop
 from fastvae.bench.contenders.workload import Contender, Entry, Workload
@@ -75,14 +77,14 @@ def test_fastvae_has_the_preset_s_optimiser(preset):
         assert optimizer.param_groups[0][option] == value
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("preset", RACED)
-def test_the_floor_multiplies_what_a_step_multiplies(preset):
-    counts = []
-    for contender in (Floor(workload(preset), 0, "fp32"), TorchLoop(workload(preset), 0, "fp32", None)):
-        with FlopCounterMode(display=False) as counter:
-            assert len(list(islice(contender.epoch(0), 1))) == 1
-        counts.append(counter.get_total_flops())
-    assert counts[0] == counts[1] > 0
+def test_the_floor_multiplies_what_a_step_multiplies(preset, precision):
+    with FlopCounterMode(display=False) as counter:
+        assert len(list(islice(TorchLoop(workload(preset), 0, "fp32", None).epoch(0), 1))) == 1
+    products = Floor(workload(preset), 0, precision).products
+    assert products.flops == counter.get_total_flops() > 0
+    assert all(product.seconds > 0 for product in products.each)
 
 
 def test_every_contender_trains_an_epoch_of_the_same_length():
@@ -171,10 +173,24 @@ def test_ratios_are_of_medians_and_to_the_fastest_of_each_kind():
     ours = result("f", "fastvae", [2], 100.0, precision="bf16")
     floors = [result("x", "floor", [3]), result("y", "floor", [1], precision="bf16")]
     everybody = [tutorial, slower, eager, compiled, ours, *floors]
-    assert ratios(ours, everybody) == (4.5, 2.0, 0.5)
-    assert ratios(eager, everybody) == (1.5, 4 / 6, 0.5)
-    assert ratios(floors[0], everybody) == (None, None, None)
-    assert ratios(ours, [ours]) == (None, None, None)
+    assert ratios(ours, everybody) == (4.5, 2.0, None, 0.5, None)
+    assert ratios(eager, everybody) == (1.5, 4 / 6, None, 0.5, None)
+    assert ratios(floors[0], everybody) == (None, None, None, None, None)
+    assert ratios(ours, [ours]) == (None, None, None, None, None)
+    others = [result("j", "jax", [5], 100.0), result("k", "jax", [3], 100.0, precision="bf16")]
+    assert ratios(ours, [ours, *others]) == (None, None, 1.5, None, None)
+    assert ratios(others[0], [*everybody, *others]) == (9 / 5, 4 / 5, 3 / 5, 3 / 5, None)
+
+
+def test_the_share_of_the_peak_is_of_the_rate_in_the_same_precision():
+    each = (Product("a", "oneDNN", flops=60, seconds=2.0), Product("b", "torch.mm", flops=40, seconds=4.0))
+    floor = Result("x", "floor", "fp32", seconds=[5.0], products=Products(each, large=50.0))
+    ours, low = result("f", "fastvae", [8]), result("g", "fastvae", [8], precision="bf16")
+    assert ratios(floor, [floor, ours]).of_peak == 100 / 5 / 50
+    assert ratios(ours, [floor, ours]).of_peak == 100 / 8 / 50
+    assert ratios(low, [floor, low]).of_peak is None
+    assert Products((each[0],), large=20.0).peak == 30.0  # a product in the caches may be the fastest
+    assert Products((*each, each[1]), large=50.0).libraries == "2 torch.mm, 1 oneDNN"
 
 
 @pytest.mark.parametrize("other", [102.5, 97.5, float("nan"), float("inf")])
@@ -197,8 +213,12 @@ def test_the_command_writes_a_table_a_file_and_a_picture(tmp_path, capsys):
     comparison = json.loads((tmp_path / "b.json").read_text())["comparisons"][0]
     assert comparison["steps_an_epoch"] == 6
     assert comparison["void"] == []
+    assert "of the fastest product that was measured in fp32" in " ".join(output.split())
     for row in comparison["contenders"]:
         assert len(row["seconds"]) == 4
+        if row["kind"] == "floor":
+            assert row["step_flops"] == sum(product["flops"] for product in row["products"])
+            assert 0 < row["of_peak"] < 1
         assert len(row["test_losses"]) == (0 if row["kind"] == "floor" else 2)
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
 
@@ -273,3 +293,16 @@ def test_pythaes_trainer_takes_part():
     results = race(here, against_pythae(here, compiled=False), laps=1, seeds=1)
     assert [result.kind for result in results][:2] == ["pythae", "fastvae"]
     assert disagreements(results) == []
+
+
+@pytest.mark.skipif(bool(find_spec("jax")), reason="jax is installed")
+def test_without_jax_the_report_says_who_is_left_out_and_asked_for_is_refused(tmp_path, capsys):
+    flags = ["--steps", "1", "--epochs", "1", "--json", str(tmp_path / "b.json")]
+    assert run([*FLAGS, *flags, "--contenders", "fastvae fp32, eager"]) == 0
+    said = "not installed: pip install fastvae[jax]"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in json.loads((tmp_path / "b.json").read_text())["comparisons"][0]["left_out"]["jax fp32"]
+    assert run([*FLAGS, *flags, "--contenders", "fastvae fp32, eager", "jax*"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1

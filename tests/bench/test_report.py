@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fastvae.bench import report
+from fastvae.bench.contenders.products import Product, Products
 from fastvae.bench.contenders.workload import Workload
 from fastvae.bench.race import Result
 from fastvae.data import Dataset
@@ -76,20 +77,46 @@ def test_one_seed_has_no_spread(capsys, monkeypatch):
 
 def test_the_file_has_what_the_table_has(tmp_path):
     made = results()
-    report.write_json(tmp_path / "b.json", torch.device("cpu"), [report.content(workload(), made, ["a is off"])])
+    absent = {"jax fp32": "not installed"}
+    report.write_json(
+        tmp_path / "b.json", torch.device("cpu"), [report.content(workload(), made, ["a is off"], absent)]
+    )
     whole = json.loads((tmp_path / "b.json").read_text())
     assert whole["threads"] == torch.get_num_threads()
     (comparison,) = whole["comparisons"]
     rows = comparison.pop("contenders")
     assert comparison == {
         "network": "classic", "data": "made", "images": 250, "batch_size": 100, "steps_an_epoch": 3,
-        "timed": "epochs", "void": ["a is off"],
+        "timed": "epochs", "void": ["a is off"], "left_out": {"jax fp32": "not installed"},
     }  # fmt: skip
     assert rows[2] == {
         "name": "fastvae train", "kind": "fastvae", "precision": "fp32", "note": "traced", "median_s": 0.004,
         "quartiles_s": [pytest.approx(0.00375), pytest.approx(0.005)], "seconds": [0.004, 0.003, 0.008, 0.004],
         "start_up_s": 3.5, "test_losses": [101.0, 99.0], "to_baseline": pytest.approx(5),
-        "to_torch": pytest.approx(1.25), "of_floor": 0.5,
+        "to_torch": pytest.approx(1.25), "to_jax": None, "of_floor": 0.5, "of_peak": None,
+    }  # fmt: skip
+
+
+def test_jax_the_share_of_the_peak_and_who_is_left_out(capsys, monkeypatch):
+    made = results()
+    made.insert(1, Result("jax fp32", "jax", "fp32", "", [0.008], 2.0, [101.0]))
+    product = Product("a", "oneDNN", flops=600_000_000, seconds=0.01)
+    made[-1].products = Products((product, product), large=1e12)
+    _, columns, *rows = table(capsys, monkeypatch, workload(), made)
+    assert columns[5:9] == ["x torch", "x jax", "of floor", "of peak"]
+    assert rows[3][5:10] == ["5.00", "1.25", "2.00", "0.50", "0.30"]  # 1.2 GFLOP in 4 ms
+    assert rows[4][5] == "0.60"
+    assert rows[5] == [
+        "floor, fp32: 2 oneDNN; of peak is of the 1,000 GFLOP/s of the fastest product that was measured in fp32"
+    ]
+    absent = {"jax fp32": "needs x", "jax bf16": "needs x"}
+    report.show(Terminal(), workload(), results(), absent)
+    assert capsys.readouterr().out.splitlines()[-1] == "left out: jax fp32, jax bf16; needs x"
+    kept = report.content(workload(), made, [])["contenders"][-1]
+    assert kept["step_flops"] == 1_200_000_000
+    assert kept["peak_flops_per_s"] == 1e12
+    assert kept["products"][0] == {
+        "shape": "a", "library": "oneDNN", "flops": 600_000_000, "seconds": 0.01, "flops_per_s": 6e10,
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from fastvae.train.loop import Loop
 from fastvae.train.optim.flat_gradients import FlatGradients
 
 
-@pytest.mark.parametrize("name", ["data_parallel", "plot", "saving", "shapes", "train_presets"])
+@pytest.mark.parametrize("name", ["beside_others", "data_parallel", "plot", "saving", "shapes", "train_presets"])
 def test_a_script_can_be_imported(name, monkeypatch):
     monkeypatch.setattr(FlatGradients, "all_reduce", FlatGradients.all_reduce)  # data_parallel puts a clock around it
     assert callable(importlib.import_module(name).main)

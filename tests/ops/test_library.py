@@ -135,7 +135,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         **dict(zip(("group_norm_silu", "group_norm_silu_backward"), normed_images(), strict=True)),
         "scale_pixels": scaled_pixels() if _library.has_native() else [],
         "linear_bernoulli_nll_of_samples": last_layers() if _library.has_native() else [],
-        "mm": products() if _library.multiplies_bf16() else [],
+        "mm": products() if _library.has_native() else [],
         "record_step_": recorded_steps(device) if device == "cuda" else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
@@ -172,9 +172,12 @@ def adam_steps(dtype: torch.dtype) -> list[tuple[Any, ...]]:
 
 
 def products() -> list[tuple[Any, ...]]:
-    """On the CPU and in bf16 alone: matrices of any strides, with a bias and without."""
-    left, right, bias = (torch.randn(shape).bfloat16() for shape in ((3, 5), (7, 5), (7,)))
-    return [([left], [right.t()], [bias]), ([left, left.t()], [right.t().contiguous(), left], [])]
+    """On the CPU alone: matrices of any strides, with a bias and without."""
+    calls: list[tuple[Any, ...]] = []
+    for dtype in (torch.float32, torch.float64, *([torch.bfloat16] if _library.multiplies_bf16() else [])):
+        left, right, bias = (torch.randn(shape).to(dtype) for shape in ((3, 5), (7, 5), (7,)))
+        calls += [([left], [right.t()], [bias]), ([left, left.t()], [right.t().contiguous(), left], [])]
+    return calls
 
 
 def bias_gradients() -> list[tuple[Any, ...]]:

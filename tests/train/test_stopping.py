@@ -12,7 +12,8 @@ import torch
 from fastvae.train import stopping
 from fastvae.train.cli import guarded, main
 from fastvae.train.config import TrainConfig
-from fastvae.train.distributed.world import LostRankError, World
+from fastvae.train.distributed.ranks import LostRankError
+from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.measure import autotune
 from fastvae.train.step.loss import StepLoss

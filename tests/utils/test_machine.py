@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastvae.utils.errors import InputError
-from fastvae.utils.machine import cache_folder, check_fits, cores, memory, shortage
+from fastvae.utils.machine import OtherLoad, cache_folder, check_fits, cores, memory, shortage
 
 
 class OutOfMemoryError(RuntimeError):
@@ -98,3 +98,53 @@ def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch, tmp_path):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert cache_folder() == tmp_path / f"fastvae-{os.getuid()}"
+
+
+STAT = """cpu  9 9 9 9 9 9 9 9 0 0
+cpu0 {user} 5000 100 9000 10 1 2 {steal} 0 0
+cpu1 400 0 300 8000 20 0 0 0 0 0
+cpu2 {elsewhere} 0 0 0 0 0 0 0 0 0
+intr 5
+"""
+
+
+@pytest.fixture
+def stat(tmp_path, monkeypatch):
+    """A kernel that counts in hundredths of a second, and a process that may run on two of three cores."""
+    clock = [10.0]
+    own = [1.0]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(os, "sysconf", lambda _: 100)
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(os, "times", lambda: os.times_result((own[0], 0.5, 7.0, 7.0, 99.0)))
+    file = tmp_path / "stat"
+
+    def write(seconds, used, **counts):
+        clock[0] += seconds
+        own[0] += used
+        file.write_text(STAT.format(**{"user": 0, "steal": 0, "elsewhere": 0, **counts}))
+        return file
+
+    return write
+
+
+def test_other_programs_load_is_that_of_these_cores_without_this_process(stat):
+    load = OtherLoad(stat(0, 0))
+    stat(2, 1.5, user=250, steal=100, elsewhere=700)  # 3.5 s of two cores in 2 s, 1.5 of them this process's
+    assert load.cores(2.0) == pytest.approx(1.0)
+    stat(1, 0.5, user=250, steal=100, elsewhere=900)
+    assert load.cores(2.0) is None  # too soon: it counts on
+    stat(1, 0.5, user=350, steal=100)
+    assert load.cores(2.0) == 0.0
+
+
+@pytest.mark.parametrize("content", ["", "cpu0 1 2\n", "cpu0 a b c d e f g h\n", STAT.replace("cpu1", "cpu7")])
+def test_where_the_kernel_does_not_tell_the_load_is_unknown(stat, content):
+    file = stat(0, 0)
+    load = OtherLoad(file)
+    stat(5, 0)
+    file.write_text(content)
+    assert load.cores(1.0) is None
+    stat(5, 0)
+    assert load.cores(1.0) is None
+    assert OtherLoad(file.with_name("nothing")).cores(0.0) is None

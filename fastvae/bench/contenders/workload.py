@@ -15,7 +15,9 @@ from fastvae.data import Dataset, in_memory
 from fastvae.models import VAE, Preset, build
 from fastvae.ops import Noise
 
-Kind = Literal["tutorial", "torch", "pythae", "fastvae", "floor"]
+from .products import Products
+
+Kind = Literal["tutorial", "torch", "jax", "pythae", "fastvae", "floor"]
 _EVAL_BATCH = 1000
 
 
@@ -81,11 +83,13 @@ class Contender(ABC):
         precision: the precision of its matmuls.
         model: the model that it trains; None for a floor.
         note: a remark for the table, such as the autotuner's choice.
+        products: the measurements from which a floor was chosen; None for others.
     """
 
     precision: str = "fp32"
     model: VAE | None = None
     note: str = ""
+    products: Products | None = None
 
     @abstractmethod
     def epoch(self, number: int) -> Iterator[None]:

@@ -27,13 +27,14 @@ weighs the total correlation, which is plain torch. :class:`fastvae.nn.ELBOLoss`
 use for the plain KL: it passes beta to :func:`fastvae.ops.gaussian_kl` as its ``weight``, which is one operation less.
 """
 
+from fastvae.models.objective_specs import OBJECTIVES as OBJECTIVES
+from fastvae.models.objective_specs import ObjectiveSpec as ObjectiveSpec
+from fastvae.models.objective_specs import names_with as names_with
+from fastvae.models.objective_specs import option_names as option_names
+
 from .capacity import capacity as capacity
 from .elbo import elbo as elbo
 from .free_bits import free_bits as free_bits
 from .importance_weighted import importance_weighted as importance_weighted
 from .objective import Objective as Objective
-from .registry import OBJECTIVES as OBJECTIVES
-from .registry import ObjectiveSpec as ObjectiveSpec
-from .registry import names_with as names_with
-from .registry import option_names as option_names
 from .total_correlation import total_correlation as total_correlation

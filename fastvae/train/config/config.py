@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastvae.data.config import DataConfig
-from fastvae.ops import Backend
+from fastvae.utils.machine import Backend
 from fastvae.utils.settings import Given, check_ranges, check_types, in_words_of_caller, setting
 
 from .model import ModelConfig, ObjectiveConfig
@@ -71,7 +71,8 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig, 
     autotune: bool = setting(
         True,
         group="precision and speed",
-        help="Choose what --precision and --execution leave open by a short timed trial; otherwise by fixed defaults.",
+        help="Choose what --precision and --execution leave open by a short timed trial (none for runs of seconds), "
+        "and use fewer threads while other programs keep cores busy; otherwise by fixed defaults, on all cores.",
     )
     backend: Backend = setting(
         "auto",

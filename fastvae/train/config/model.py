@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastvae.models import OBJECTIVES, PRESETS, Preset
-from fastvae.models.objectives import names_with
+from fastvae.models.objective_specs import names_with
 from fastvae.utils.settings import setting
 
 BetaSchedule = Literal["constant", "warmup", "cyclical"]

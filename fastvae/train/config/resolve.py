@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from fastvae.models import OBJECTIVES
-from fastvae.train.optim.build import check_optimizer
 from fastvae.utils.errors import InputError
 from fastvae.utils.settings import changed, check_ranges, check_types, in_words_of_caller, marked
 
@@ -29,9 +28,11 @@ def resolve(config: TrainConfig) -> ResolvedConfig:
     check_objective(resolved)
     check_schedules(resolved)
     check_parallel(resolved)
-    check_optimizer(resolved.optimizer, resolved.optimizer_options, resolved.lr)
     _check_folder(resolved)
     _check_backend(resolved)
+    from fastvae.train.optim.build import check_optimizer  # noqa: PLC0415 -- torch comes with it: the last to be checked
+
+    check_optimizer(resolved.optimizer, resolved.optimizer_options, resolved.lr)
     return resolved
 
 

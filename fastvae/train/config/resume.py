@@ -6,7 +6,7 @@ from typing import Any
 
 from fastvae.data.datasets.load import located
 from fastvae.models import OBJECTIVES
-from fastvae.models.objectives import option_names
+from fastvae.models.objective_specs import option_names
 from fastvae.utils.errors import InputError
 from fastvae.utils.settings import changed, describe, flag, marked
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from fastvae.models import OBJECTIVES, PRESETS
-from fastvae.models.objectives import option_names
+from fastvae.models.objective_specs import option_names
 from fastvae.utils.errors import InputError
 from fastvae.utils.machine import check_fits
 from fastvae.utils.settings import flag

@@ -19,8 +19,8 @@ from fastvae.utils.errors import InputError
 from fastvae.utils.machine import check_fits
 from fastvae.utils.terminal import complain
 
+from .ranks import LostRankError, read_ranks
 from .rendezvous import BACKEND, private_folder
-from .world import LostRankError, read_ranks
 
 _AGENT = "FASTVAE_AGENT_PID"
 TORCHRUN_VARIABLES = {

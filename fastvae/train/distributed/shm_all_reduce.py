@@ -13,7 +13,8 @@ import torch
 from fastvae import backends
 from fastvae.ops.internal.arrive_and_wait import arrive_and_wait
 
-from .world import LostRankError, World
+from .ranks import LostRankError
+from .world import World
 
 _MEMORY = Path("/dev/shm")
 _LINE = 64  # bytes of a cache line

@@ -17,28 +17,10 @@ from fastvae.utils.errors import InputError, LocalError
 from fastvae.utils.files import parse_json, reason
 from fastvae.utils.machine import cores
 
+from .ranks import ALONE, LostRankError, Ranks, read_ranks
 from .rendezvous import join
 
-_MOST = 1 << 24  # the largest world size
 _LOST = ("by peer", "Broken pipe", "gloo", "NCCL")  # in torch's errors where a rank's connection breaks
-
-
-class LostRankError(RuntimeError):
-    """The end of another rank, which this one needs: its own message says why it ended."""
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """The place of this process among the ranks, as torchrun's environment says."""
-
-    rank: int
-    local_rank: int
-    size: int
-    local_size: int
-    is_one_machine: bool = False  # if the launcher says so: some leave LOCAL_WORLD_SIZE out
-
-
-_ALONE = Ranks(rank=0, local_rank=0, size=1, local_size=1)
 
 
 @dataclass(frozen=True)
@@ -130,7 +112,7 @@ def open_world(device: str) -> Iterator[World]:
     Raises:
         InputError: the device is unknown or absent, has fewer GPUs than processes, or the environment is malformed.
     """
-    ranks = read_ranks() or _ALONE
+    ranks = read_ranks() or ALONE
     place = resolve_device(device, ranks)
     if place.type == "cuda":
         torch.cuda.set_device(place)
@@ -174,41 +156,7 @@ def _check_own_gpus(store: Store, rank: int, size: int, device: torch.device) ->
         raise InputError(f"{size} processes need as many GPUs, but have {own}: use --nproc {own}, or --device cpu")
 
 
-def read_ranks() -> Ranks | None:
-    """Read torchrun's environment variables, or return None if none is set.
-
-    Raises:
-        InputError: a variable is missing beside the others, is not a whole number, or is out of range.
-    """
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-    given = [name for name in names if name in os.environ]
-    if not given:
-        return None
-    absent = [name for name in names if name not in given]
-    if absent:
-        raise InputError(f"the environment has {given[0]} but no {absent[0]}: unset {given[0]}, or start with torchrun")
-    size = _read_integer("WORLD_SIZE", 1, _MOST)
-    if size > 1:
-        for name in ("MASTER_ADDR", "MASTER_PORT"):
-            if name not in os.environ:
-                raise InputError(f"the environment has WORLD_SIZE={size} but no {name}: start with torchrun")
-        _read_integer("MASTER_PORT", 0, 65535)
-    told = "LOCAL_WORLD_SIZE" in os.environ
-    local_size = _read_integer("LOCAL_WORLD_SIZE", 1, size) if told else size
-    rank = _read_integer("RANK", 0, size - 1)
-    local_rank = _read_integer("LOCAL_RANK", 0, local_size - 1)
-    return Ranks(rank, local_rank, size, local_size, is_one_machine=told and local_size == size)
-
-
-def _read_integer(name: str, low: int, high: int) -> int:
-    text = os.environ[name]
-    bounds = f"{low} to {high}"
-    if not text.isdecimal() or len(text) > len(str(_MOST)) or not low <= int(text) <= high:
-        raise InputError(f"{name}={text!r} in the environment is not a whole number, {bounds}: start with torchrun")
-    return int(text)
-
-
-def resolve_device(device: str, ranks: Ranks = _ALONE) -> torch.device:
+def resolve_device(device: str, ranks: Ranks = ALONE) -> torch.device:
     """Return the device that "auto", "cpu" or "cuda" means for this process.
 
     Raises:
@@ -240,14 +188,15 @@ def _set_threads(ranks: Ranks) -> None:
 
     A single process keeps the threads that its script asked for, up to the number of cores.
     """
-    if _user_set_threads():
+    if user_set_threads():
         return
     share = max(1, cores() // ranks.local_size)
     if ranks.size > 1 or (share < torch.get_num_threads() and "MKL_NUM_THREADS" not in os.environ):
         torch.set_num_threads(share)
 
 
-def _user_set_threads() -> bool:
+def user_set_threads() -> bool:
+    """Return whether the user set OMP_NUM_THREADS, which torchrun also does."""
     # torchrun gives its workers OMP_NUM_THREADS=1 if the user set none. They cannot see who set it, but /proc has the
     # environment that torchrun itself, their parent, was started with.
     value = os.environ.get("OMP_NUM_THREADS")

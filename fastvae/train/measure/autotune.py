@@ -3,7 +3,7 @@
 The trial times the engine itself on the run's own batches, in CUDA graphs if the run will use them. The candidates take
 turns, so that a machine that slows down slows all of them. All take the same steps from the same weights, and a
 precision whose loss over these steps is worse than fp32's is left out, however fast it is. The choice is cached by
-machine, versions, network and batch: the next run makes the same one at once.
+machine, versions, network and batch: the next run makes the same one at once. A run of seconds on a CPU has no trial.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from fastvae.models import VAE
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import ResolvedConfig, SettledConfig, SettledExecution, SettledPrecision, settle
 from fastvae.train.config.schedules import plan
-from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs, can_capture
+from fastvae.train.cuda_graph import can_capture
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
 from fastvae.train.step.copy_model import copy_model
@@ -35,14 +35,15 @@ from fastvae.utils.settings import marked
 from fastvae.utils.version import __version__
 
 from .loss_bound import Candidate, losses_too_bad, mean_loss, tell_losses
+from .turn import Turn
 
 _TURNS = 7  # of each candidate
-_STEPS = 5  # in a turn
 _SECONDS = 5.0  # after these no further turn starts, for networks with long steps
 # Seconds of a run. On a CPU, compiling takes 3 to 8 s for each batch shape, of which an epoch has two, but only the
 # first time (Inductor caches its work); it saves 7 to 17 % of a step (leaky, batch 100 and 1024, 2-core EPYC).
 # NOT YET MEASURED ON A GPU, where CUDA graphs already save the launches that compiling would.
 _WORTH_COMPILING = 60.0
+_WORTH_TRYING = 4.0  # seconds of a run on a CPU, where a trial, and the imports of a traced step, take 3
 _TIE = 0.97  # traced wins unless another execution takes less than this share of its time
 
 
@@ -51,7 +52,7 @@ class Choice:
     """A precision and an execution, and how they were chosen.
 
     milliseconds: a step's, for each candidate that was timed.
-    source: "chosen without a trial", "from the settings", "by trial" or "from an earlier trial".
+    source: "chosen without a trial", "from the settings", "by trial" or "from an earlier trial"; or why there was none.
     left_out: the precision whose loss was too bad, with the losses, or an empty string.
     """
 
@@ -121,18 +122,21 @@ def choose(
     known = _known(world.broadcast_object(_read().get(key) if world.is_rank_0 else None), precisions)
     if known is not None and (can_compile or known.execution != "compiled"):
         return known
-    names = ", ".join(f"{precision} {execution}" for precision, execution in candidates)
-    tell(f"fastvae: trying which is the fastest here, {names}: some seconds, and only once for this model and machine")
-
     counted = dict[Candidate, tuple[torch.Tensor, torch.Tensor]]()
 
-    def turn(precision: SettledPrecision, execution: SettledExecution) -> _Turn:
+    def turn(precision: SettledPrecision, execution: SettledExecution) -> Turn:
         settings = settle(config, precision, execution)
         engine = Engine(copy_model(model), settings, world, plan(config, len(loader)), loader.count)
         in_graph = config.replay == "auto" and isinstance(loader, ResidentLoader) and can_capture(engine, loader)
         counted[precision, execution] = (engine.sums, engine.counter.step)  # the engine itself is soon freed
-        return _Turn(engine, batch, in_graph=in_graph)
+        return Turn(engine, batch, in_graph=in_graph)
 
+    if world.device.type == "cpu":
+        seconds = steps * _seconds_of_step(candidates[0], turn, world)
+        if seconds < _WORTH_TRYING:
+            return Choice(*candidates[0], {}, f"without a trial: the run takes about {max(1, round(seconds))} s")
+    names = ", ".join(f"{precision} {execution}" for precision, execution in candidates)
+    tell(f"fastvae: trying which is the fastest here, {names}: some seconds, and only once for this model and machine")
     times = _time(candidates, turn, world)
     losses = {
         candidate: mean_loss(*counted[candidate], batch.rows, world) for candidate in times if candidate in counted
@@ -157,69 +161,24 @@ def _fastest(times: dict[Candidate, float]) -> Candidate:
     return min(times, key=lambda candidate: times[candidate] * (_TIE if candidate[1] == "traced" else 1.0))
 
 
-class _SameBatch:
-    """One batch, again and again: a :class:`fastvae.train.cuda_graph.BatchSource`."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self.batch_size = batch.rows
-        self.place = torch.zeros((), dtype=torch.int64, device=batch.images.device)
-
-    def follow(self) -> Batch:
-        """Return the batch."""
-        return self._batch
-
-    def full_steps_left(self) -> int:
-        """Return the steps of a graph: the batch does not run out."""
-        return STEPS
-
-    def skip(self, steps: int) -> None:
-        """Do nothing: the next batch is the same."""
+_Maker = Callable[[SettledPrecision, SettledExecution], Turn]
 
 
-class _Turn:
-    """Some steps of an engine over one batch, in one CUDA graph if the run will take them so."""
-
-    def __init__(self, engine: Engine, batch: Batch, *, in_graph: bool) -> None:
-        self._engine = engine
-        self._batch = batch
-        self._in_graph = in_graph
-        self._graphs: StepGraphs | None = None
-        self.steps = STEPS if in_graph else _STEPS
-
-    def __call__(self) -> None:
-        if self._in_graph and self._graphs is None:  # in the turn that warms up
-            try:
-                self._graphs = StepGraphs.on_cuda(self._engine, _SameBatch(self._batch), [STEPS])
-            except CaptureError:  # the run will find and report the same
-                self._in_graph = False
-        if self._graphs is not None:
-            self._graphs.run(STEPS)
-            return
-        for _ in range(self.steps):
-            self._engine.train_step(self._batch)
-
-    def release(self) -> None:
-        """Release the CUDA graphs."""
-        if self._graphs is not None:
-            self._graphs.release()
-
-
-def _time(
-    candidates: list[Candidate], make: Callable[[SettledPrecision, SettledExecution], _Turn], world: World
-) -> dict[Candidate, float]:
+def _time(candidates: list[Candidate], make: _Maker, world: World, turns: int = _TURNS) -> dict[Candidate, float]:
     """Return the seconds of a step in each candidate's fastest turn (disturbances only add), averaged over the ranks.
 
     A candidate that raises is dropped, unless all raise, or other ranks are waiting in its all-reduce.
     """
     with preserve_rng_state(world.device):  # a model may draw from torch's generator
-        return _race(candidates, make, world)
+        return _race(candidates, make, world, turns)
 
 
-def _race(
-    candidates: list[Candidate], make: Callable[[SettledPrecision, SettledExecution], _Turn], world: World
-) -> dict[Candidate, float]:
-    turns = dict[Candidate, _Turn]()
+def _seconds_of_step(candidate: Candidate, make: _Maker, world: World) -> float:
+    return _time([candidate], make, world, turns=1)[candidate]
+
+
+def _race(candidates: list[Candidate], make: _Maker, world: World, count: int) -> dict[Candidate, float]:
+    turns = dict[Candidate, Turn]()
     wait: Callable[[], None] = torch.cuda.synchronize if world.device.type == "cuda" else lambda: None
     try:
         for candidate in candidates:
@@ -234,16 +193,18 @@ def _race(
                     turns.pop(candidate).release()
         if not turns:
             make(*candidates[0])()  # raises again, with its traceback
-        return _in_turns(turns, wait, world)
+        return _in_turns(turns, wait, world, count)
     finally:
         for turn in turns.values():
             turn.release()
 
 
-def _in_turns(turns: dict[Candidate, _Turn], wait: Callable[[], None], world: World) -> dict[Candidate, float]:
+def _in_turns(
+    turns: dict[Candidate, Turn], wait: Callable[[], None], world: World, count: int
+) -> dict[Candidate, float]:
     times: dict[Candidate, list[float]] = {candidate: [] for candidate in turns}
     end = time.perf_counter() + _SECONDS
-    for number in range(_TURNS):
+    for number in range(count):
         if number and world.any(time.perf_counter() > end):
             break
         for candidate, turn in turns.items():
@@ -262,7 +223,7 @@ def _key(config: ResolvedConfig, model: VAE, batch: Batch, loader: Loader, steps
         device_name(world.device), torch.get_num_threads(), torch.__version__, __version__, world.size,
         repr(model), batch.images.dtype, tuple(batch.images.shape[1:]), type(loader).__name__, steps.bit_length(),
         [(name, _ordered(getattr(config, name))) for name in marked(config, "affects_speed")],
-        "losses compared",  # earlier versions' choices are not taken, as they did not
+        "short runs untried",  # earlier versions' choices are not taken, as they tried all runs
     )  # fmt: skip
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from fastvae.train.step.nonfinite import Nonfinite
-
 from .adam import Adam
 from .build import start_momentum
 from .flat_gradients import FlatGradients, GradientMatcher
@@ -17,7 +15,8 @@ class Update:
     Args:
         weights: the weights. optimizer: trains them.
         scaler: the loss scale of fp16; disabled in other precisions.
-        nonfinite: tells which steps are not finite.
+        found: (1,), above 0 after a step that is not finite.
+        on_host: whether the host has found that out before an update, and leaves it out.
         clip_norm: the largest norm of all gradients together; None for any.
 
     Attributes:
@@ -30,13 +29,16 @@ class Update:
         weights: Weights,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
-        nonfinite: Nonfinite,
+        found: Tensor,
         clip_norm: float | None,
+        *,
+        on_host: bool,
     ) -> None:
         self._weights = weights
         self._optimizer = optimizer
         self._scaler = scaler
-        self._nonfinite = nonfinite
+        self._found = found
+        self._on_host = on_host
         self._clip_norm = clip_norm
         self._match = GradientMatcher(weights.parameters)
         self.skips = self._let_optimizer_skip()
@@ -53,8 +55,8 @@ class Update:
                 start_momentum(self._optimizer)
             return True
         skips = bool(self._optimizer.param_groups[0].get("fused")) and not is_sgd
-        if skips and not self._nonfinite.on_host:
-            self._optimizer.found_inf = self._nonfinite.found[0]  # type: ignore[attr-defined]  # as GradScaler does
+        if skips and not self._on_host:
+            self._optimizer.found_inf = self._found[0]  # type: ignore[attr-defined]  # as GradScaler does
         return skips
 
     def take(self, gradients: list[Tensor | None]) -> None:
@@ -68,8 +70,8 @@ class Update:
 
     def take_flat(self, flat: FlatGradients) -> None:
         """Update the weights with the gradients in a buffer, which are unscaled and clipped in place."""
-        if self._scaler.is_enabled() and not self._nonfinite.on_host:
-            flat.spoil(self._nonfinite.found)
+        if self._scaler.is_enabled() and not self._on_host:
+            flat.spoil(self._found)
         if self._clip_norm is not None:
             self._scaler.unscale_(self._optimizer)
             flat.clip(self._clip_norm)

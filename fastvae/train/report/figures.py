@@ -1,6 +1,7 @@
 """The figures of a run: loss curves, samples, reconstructions.
 
-Matplotlib, Pillow and torchvision take a second to import, so they are imported where a figure is drawn.
+Matplotlib and Pillow take half a second to import, so they are imported where a figure is drawn. torchvision, which has
+a function for grids, takes 1.7 s, and is not used.
 """
 
 import math
@@ -16,6 +17,8 @@ from fastvae.utils.files import atomic_write
 from fastvae.utils.matplotlib_figures import new_figure, write_figure
 
 _TILE = 56  # pixels: smaller images are enlarged to this, smoothly, as 8x8 squares are hard to read
+_LINE = 2  # pixels between two images
+_GREY = 0.25
 
 
 def sample_grid(images: Tensor, columns: int = 8) -> Tensor:
@@ -68,9 +71,18 @@ def write_curves(metrics: Sequence[dict[str, Any]], path: Path) -> Path:
 
 
 def _grid(images: Tensor, columns: int) -> Tensor:
-    from torchvision.utils import make_grid  # noqa: PLC0415
-
-    grid: Tensor = make_grid(images, nrow=columns, padding=2, pad_value=0.25)
+    """Arrange images (N, C, H, W), C 1 or 3, in a grid (3, H, W): torchvision's ``make_grid`` with grey lines."""
+    count, _, height, width = images.shape
+    if count == 1:
+        return images[0].expand(3, height, width)
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    grid = torch.full((3, rows * (height + _LINE) + _LINE, columns * (width + _LINE) + _LINE), _GREY)
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        top = _LINE + row * (height + _LINE)
+        left = _LINE + column * (width + _LINE)
+        grid[:, top : top + height, left : left + width] = image
     return grid
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from fastvae.models.known import has_hooks, is_known, state
 from fastvae.train.checkpoint.rng import preserve_rng_state
@@ -26,6 +25,7 @@ from fastvae.utils.errors import InputError
 from .loss import TRAIN_STREAM, StepLoss, StepScalars
 from .recording.guarded import GuardedStep, NotRecordableError
 from .recording.record import record
+from .recording.replaced import replaced
 
 Result = tuple[Tensor, list[Tensor | None]]
 
@@ -154,7 +154,8 @@ class Step:
         with self._autocast(), torch.enable_grad():
             if self._copies:
                 copied = {name: self._copies[value] for name, value in self._named.items() if value in self._copies}
-                loss, sums = functional_call(self._loss, copied, arguments)
+                with replaced(self._loss, copied):
+                    loss, sums = self._loss(*arguments)
             else:
                 loss, sums = self._loss(*arguments)
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
@@ -217,7 +218,8 @@ class Step:
             images, noise_state, *scalars = tensors[len(names) :]
             with self._autocast(), torch.enable_grad():
                 arguments = (images, noise_state, row_offset, TRAIN_STREAM, StepScalars(*scalars))
-                loss, sums = functional_call(self._loss, state, arguments)
+                with replaced(self._loss, state):
+                    loss, sums = self._loss(*arguments)
             return sums, *torch.autograd.grad(loss, leaves, allow_unused=True)
 
         return function

@@ -49,6 +49,18 @@ def keep_compiled() -> None:
     os.environ[_VARIABLE] = str(folder)
 
 
+def spare_dynamo() -> None:
+    """Have torch's optimisers do without torch._dynamo in this process: importing it takes 1.4 s.
+
+    torch imports it at the first call of these methods, to keep torch.compile out of them. No command of fastvae has
+    torch.compile trace an optimiser; a program that imports fastvae might, and is left alone.
+    """
+    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+        method = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if method is not None:  # torch's wrapper calls this instead, once it is set
+            method.__dynamo_disable = method
+
+
 @contextmanager
 def compiling() -> Iterator[None]:
     """Return a context to compile in: torch uses this user's own folders and never imports from the current one.

@@ -1,11 +1,13 @@
 """The contenders of a race, by device, flags and kind of lap."""
 
+import importlib.util
+
 import pytest
 import torch
 
 from fastvae.bench.contenders import entries as entries_module
 from fastvae.bench.contenders import graphs
-from fastvae.bench.contenders.entries import against_pythae, contenders, select
+from fastvae.bench.contenders.entries import against_pythae, contenders, left_out, select
 from fastvae.bench.contenders.workload import Workload
 from fastvae.data import Dataset
 from fastvae.models import PRESETS
@@ -22,6 +24,21 @@ def workload(device="cpu", steps=None):
 def has_bf16(request, monkeypatch):
     monkeypatch.setattr(entries_module, "has_fast_bf16", lambda device: request.param)
     return request.param
+
+
+def pretend_installed(monkeypatch, *packages):
+    """Pretend that of jax and optax, those are installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: (name if name in packages else None) if name in ("jax", "optax") else find(name, *rest),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _without_jax(monkeypatch):
+    pretend_installed(monkeypatch)
 
 
 def names(entries):
@@ -66,3 +83,43 @@ def test_patterns_choose_whole_names_in_every_field():
     assert select((), *fields) == list(fields)
     with pytest.raises(InputError, match=r"--contenders 'torch' matches none of 'tutorial', 'tutorial, 2 workers', "):
         select(("torch",), *fields)
+
+
+def test_jax_races_in_each_precision_where_it_is_installed(has_bf16, monkeypatch):
+    before = names(contenders(workload(), compiled=False))
+    pretend_installed(monkeypatch, "jax", "optax")
+    after = names(contenders(workload(), compiled=False))
+    assert left_out(torch.device("cpu")) == {}
+    assert [name for name in after if name not in before] == ["jax fp32", *(["jax bf16"] if has_bf16 else [])]
+    assert {entry.kind for entry in contenders(workload()) if entry.name.startswith("jax")} == {"jax"}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ((), "jax and optax are not installed: pip install fastvae[jax]"),
+        (("jax",), "optax is not installed: pip install fastvae[jax]"),
+        (("optax",), "jax is not installed: pip install fastvae[jax]"),
+    ],
+)
+def test_without_jax_its_loops_are_left_out_and_asked_for_refused(found, said, has_bf16, monkeypatch):
+    pretend_installed(monkeypatch, *found)
+    here = contenders(workload(), compiled=False)
+    absent = left_out(torch.device("cpu"))
+    assert absent == dict.fromkeys(["jax fp32", *(["jax bf16"] if has_bf16 else [])], said)
+    assert select((), here, absent=absent) == [here]
+    assert select(("*fp32*",), here, absent=absent) != [[]]  # others match it too
+    for pattern in ("jax*", "jax fp32"):
+        with pytest.raises(InputError) as caught:
+            select(("tutorial", pattern), here, absent=absent)
+        assert str(caught.value) == f"--contenders {pattern!r}: {said}"
+
+
+def test_a_jax_without_a_gpu_does_not_race_on_one(monkeypatch):
+    pretend_installed(monkeypatch, "jax", "optax")
+    monkeypatch.setattr(entries_module, "has_fast_bf16", lambda device: False)
+    for has_gpu in (False, True):
+        monkeypatch.setattr(entries_module, "_jax_has_gpu", lambda has_gpu=has_gpu: has_gpu)
+        absent = left_out(torch.device("cuda"))
+        assert absent == ({} if has_gpu else {"jax fp32": "jax has no GPU here: pip install 'jax[cuda13]'"})
+        assert ("jax fp32" in names(contenders(workload("cuda")))) == has_gpu

@@ -1,4 +1,4 @@
-"""fastvae's product of bf16 matrices against fp64, within what rounding allows."""
+"""fastvae's products of matrices against exact ones, within what rounding allows."""
 
 import os
 import subprocess
@@ -18,22 +18,29 @@ from fastvae.ops.internal.mm import mm, mm_of_lists
 pytestmark = [pytest.mark.usefixtures("backend"), pytest.mark.parametrize("backend", ["native"], indirect=True)]
 
 needs_bf16 = pytest.mark.skipif(not _library.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
+needs_native = pytest.mark.skipif(not _library.has_native(), reason="needs the C++ extension")
+TYPES = [
+    pytest.param(torch.bfloat16, marks=needs_bf16, id="bf16"),
+    pytest.param(torch.float32, marks=needs_native, id="fp32"),
+    pytest.param(torch.float64, marks=needs_native, id="fp64"),
+]
+of_each_type = pytest.mark.parametrize("dtype", TYPES)
 # Near the sizes of a register, a tile and a pair. LARGE ones are shared between threads and packed in blocks.
-SIZES = (1, 2, 3, 15, 16, 17, 27, 28, 29, 31, 32, 33, 57)
-LARGE = [(100, 784, 400), (400, 100, 784), (300, 1001, 90), (1, 4097, 300)]
+SIZES = (1, 2, 3, 5, 6, 7, 13, 14, 15, 16, 17, 27, 28, 29, 31, 32, 33, 57)
+LARGE = [(100, 784, 400), (400, 100, 784), (300, 1001, 90), (1, 4097, 300), (1200, 1024, 40)]
 
 
-def draw(rows: int, columns: int, layout: str = "rows") -> Tensor:
+def draw(rows: int, columns: int, layout: str = "rows", dtype: torch.dtype = torch.bfloat16) -> Tensor:
     if layout == "columns":
-        return draw(columns, rows).t()
+        return draw(columns, rows, "part", dtype).t()
     # A NaN beside the matrix would show in any sum that read it.
-    around = torch.full((3 * rows + 3, 2 * columns + 5), torch.nan).bfloat16()
+    around = torch.full((3 * rows + 3, 2 * columns + 5), torch.nan, dtype=dtype)
     if layout == "spread":
         matrix = around[: 3 * rows : 3, : 2 * columns : 2]
     elif layout == "part":
         matrix = around[1 : 1 + rows, 3 : 3 + columns]
     else:
-        matrix = torch.empty(rows, columns).bfloat16()
+        matrix = torch.empty(rows, columns, dtype=dtype)
     return matrix.copy_(torch.randn(rows, columns))
 
 
@@ -41,7 +48,13 @@ LAYOUTS = ("rows", "columns", "spread", "part")
 
 
 def assert_accurate(product: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> None:
-    """Rounded to bf16 once (8 bits), after fp32 sums of exact products, each of which rounds all that it has so far."""
+    """Each sum rounds all that it has so far; those of bf16 are of fp32, and rounded to its 8 bits at the end.
+
+    fp64 is compared with itself, so that both may be off.
+    """
+    unit, last = {
+        torch.bfloat16: (2.0**-24, 2.0**-8), torch.float32: (2.0**-24, 2.0**-24), torch.float64: (2.0**-52, 2.0**-52),
+    }[product.dtype]  # fmt: skip
     left = left.double()
     right = right.double()
     truth = left @ right
@@ -49,31 +62,37 @@ def assert_accurate(product: Tensor, left: Tensor, right: Tensor, bias: Tensor |
     if bias is not None:
         truth = truth + bias.double()
         most = most + bias.double().abs()
-    sums = most * (left.shape[1] + 1) * 2.0**-24
+    # Without fused multiply-adds, each product is rounded as well.
+    roundings = (left.shape[1] + 1) * (2 if _library.capability() == "default" else 1)
     assert product.shape == truth.shape
     assert product.is_contiguous()
-    assert ((product.double() - truth).abs() <= truth.abs() * 2.0**-8 + 1.01 * sums).all()
+    assert ((product.double() - truth).abs() <= truth.abs() * last + 1.01 * most * roundings * unit).all()
 
 
-@needs_bf16
+@of_each_type
 @given(
-    st.tuples(*(st.sampled_from(SIZES),) * 3), st.tuples(*(st.sampled_from(LAYOUTS),) * 2), st.booleans(),
-)  # fmt: skip
-def test_every_shape_and_layout(shape: tuple[int, int, int], layouts: tuple[str, str], biased: bool) -> None:
+    shape=st.tuples(*(st.sampled_from(SIZES),) * 3),
+    layouts=st.tuples(*(st.sampled_from(LAYOUTS),) * 2),
+    biased=st.booleans(),
+)
+def test_every_shape_and_layout(
+    dtype: torch.dtype, shape: tuple[int, int, int], layouts: tuple[str, str], biased: bool
+) -> None:
     rows, depth, columns = shape
-    left, right = draw(rows, depth, layouts[0]), draw(depth, columns, layouts[1])
-    bias = draw(1, columns)[0] if biased else None
+    left = draw(rows, depth, layouts[0], dtype)
+    right = draw(depth, columns, layouts[1], dtype)
+    bias = draw(1, columns, dtype=dtype)[0] if biased else None
     assert_accurate(mm(left, right, bias), left, right, bias)
 
 
-@needs_bf16
+@of_each_type
 @pytest.mark.parametrize("layouts", [("rows", "columns"), ("rows", "rows"), ("columns", "rows")], ids="-".join)
 @pytest.mark.parametrize("shape", LARGE, ids=str)
-def test_large_ones(shape: tuple[int, int, int], layouts: tuple[str, str]) -> None:
+def test_large_ones(dtype: torch.dtype, shape: tuple[int, int, int], layouts: tuple[str, str]) -> None:
     rows, depth, columns = shape
-    left = draw(rows, depth, layouts[0])
-    right = draw(depth, columns, layouts[1])
-    bias = draw(1, columns)[0]
+    left = draw(rows, depth, layouts[0], dtype)
+    right = draw(depth, columns, layouts[1], dtype)
+    bias = draw(1, columns, dtype=dtype)[0]
     assert_accurate(mm(left, right, bias), left, right, bias)
 
 
@@ -84,10 +103,11 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@needs_bf16
+@of_each_type
 @pytest.mark.usefixtures("threads")
-def test_an_element_depends_on_its_row_and_its_column_alone() -> None:
-    left, right = draw(300, 1001), draw(1001, 90)
+def test_an_element_depends_on_its_row_and_its_column_alone(dtype: torch.dtype) -> None:
+    left = draw(300, 1001, dtype=dtype)
+    right = draw(1001, 90, dtype=dtype)
     whole = mm(left, right)
     for count in (1, 2, 3):
         torch.set_num_threads(count)
@@ -97,14 +117,14 @@ def test_an_element_depends_on_its_row_and_its_column_alone() -> None:
     assert torch.equal(mm(left.t().contiguous().t(), right.t().contiguous().t()), whole)
 
 
-@needs_bf16
+@of_each_type
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_products_at_once_are_those_one_by_one(count: int) -> None:
+def test_products_at_once_are_those_one_by_one(dtype: torch.dtype, count: int) -> None:
     shapes = [(100, 784, 40), (0, 5, 7), (30, 1001, 90), (3, 0, 20), (5, 9, 0), (200, 50, 100)]
-    lefts = [draw(rows, depth, "part") for rows, depth, _ in shapes]
-    rights = [draw(depth, columns, "columns") for _, depth, columns in shapes]
-    biases = [draw(1, columns)[0] for *_, columns in shapes]
+    lefts = [draw(rows, depth, "part", dtype) for rows, depth, _ in shapes]
+    rights = [draw(depth, columns, "columns", dtype) for _, depth, columns in shapes]
+    biases = [draw(1, columns, dtype=dtype)[0] for *_, columns in shapes]
     torch.set_num_threads(count)
     for with_biases in (biases, []):
         together = mm_of_lists(lefts, rights, with_biases)
@@ -146,38 +166,43 @@ def test_subnormal_numbers_are_zeros() -> None:
     assert mm(tiny, tiny, tiny[0]).item() == 0.0
 
 
-@needs_bf16
+@of_each_type
 @pytest.mark.parametrize("shape", [(0, 3, 4), (3, 4, 0), (0, 0, 0)], ids=str)
-def test_nothing_to_multiply(shape: tuple[int, int, int]) -> None:
+def test_nothing_to_multiply(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     rows, depth, columns = shape
-    assert mm(draw(rows, depth), draw(depth, columns)).shape == (rows, columns)
+    assert mm(draw(rows, depth, dtype=dtype), draw(depth, columns, dtype=dtype)).shape == (rows, columns)
 
 
-@needs_bf16
-def test_an_empty_sum_is_the_bias() -> None:
-    bias = draw(1, 20)[0]
-    assert torch.equal(mm(draw(3, 0), draw(0, 20), bias), bias.expand(3, 20))
-    assert not mm(draw(3, 0), draw(0, 20)).any()
+@of_each_type
+def test_an_empty_sum_is_the_bias(dtype: torch.dtype) -> None:
+    bias = draw(1, 20, dtype=dtype)[0]
+    left = draw(3, 0, dtype=dtype)
+    right = draw(0, 20, dtype=dtype)
+    assert torch.equal(mm(left, right, bias), bias.expand(3, 20))
+    assert not mm(left, right).any()
 
 
-@needs_bf16
+@of_each_type
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
-def test_what_is_not_finite_comes_through(value: float) -> None:
-    left = draw(30, 40)
-    right = draw(40, 20).abs()
+def test_what_is_not_finite_comes_through(dtype: torch.dtype, value: float) -> None:
+    left = draw(30, 40, dtype=dtype)
+    right = draw(40, 20, dtype=dtype).abs()
     left[17, 39] = value
     product = mm(left, right)
-    assert torch.equal(product[17].nan_to_num(nan=3.0), torch.full((20,), value).bfloat16().nan_to_num(nan=3.0))
+    expected = torch.full((20,), value, dtype=dtype)
+    assert torch.equal(product[17].nan_to_num(nan=3.0), expected.nan_to_num(nan=3.0))
     assert product[:17].isfinite().all()
     assert product[18:].isfinite().all()
 
 
-@needs_bf16
-def test_wrong_arguments_are_told() -> None:
-    x = draw(3, 4)
-    with pytest.raises(TypeError, match=r"left is torch\.float32 on cpu, not bf16 on the CPU: use torch\.addmm"):
-        mm(x.float(), x.t())
-    with pytest.raises(TypeError, match=r"right is torch\.bfloat16 on meta"):
+@of_each_type
+def test_wrong_arguments_are_told(dtype: torch.dtype) -> None:
+    x = draw(3, 4, dtype=dtype)
+    with pytest.raises(TypeError, match=r"left is torch\.float16, not bf16, fp32 or fp64: use torch\.addmm"):
+        mm(x.half(), x.t())
+    with pytest.raises(TypeError, match=rf"right is torch\.float16 on cpu, not {dtype} on the CPU as left is: use"):
+        mm(x, x.t().half())
+    with pytest.raises(TypeError, match=rf"right is {dtype} on meta"):
         mm(x, x.t().to("meta"))
     with pytest.raises(ValueError, match=r"right has shape \(4,\), but must have 2 dimensions"):
         mm(x, x[0])
@@ -193,3 +218,15 @@ def test_a_machine_without_the_instructions_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(_library, "multiplies_bf16", lambda: False)
     with pytest.raises(ValueError, match=r"a CPU with AVX-512 BF16: use torch\.addmm"):
         mm(draw(3, 4), draw(4, 3))
+    monkeypatch.setattr(_library, "has_native", lambda: False)
+    with pytest.raises(ValueError, match=r"needs the built C\+\+ extension: use torch\.addmm"):
+        mm(draw(3, 4, dtype=torch.float32), draw(4, 3, dtype=torch.float32))
+
+
+@of_each_type
+def test_matrices_of_two_types_are_refused_by_the_operator_too(dtype: torch.dtype) -> None:
+    x = draw(3, 4, dtype=dtype)
+    with pytest.raises(RuntimeError, match="expected matrices of one dtype"):
+        mm_of_lists([x], [x.t().half()], [])
+    with pytest.raises(RuntimeError, match="bf16, fp32 or fp64"):
+        mm_of_lists([x.half()], [x.t().half()], [])

@@ -10,9 +10,9 @@ import torch
 from fastvae import objectives
 from fastvae.data import Batch, ResidentLoader, load
 from fastvae.data.config import DataConfig
-from fastvae.models import Preset, build, presets
-from fastvae.models.objectives import OBJECTIVES, ObjectiveSpec, registry
-from fastvae.parity.cli import ParityConfig
+from fastvae.models import Preset, build, objective_specs, presets
+from fastvae.models.objectives import OBJECTIVES, ObjectiveSpec
+from fastvae.parity.config import ParityConfig
 from fastvae.train.config import ResolvedConfig, TrainConfig, resolve, stored_settings
 from fastvae.train.config.resume import changes_of
 from fastvae.train.distributed.world import World
@@ -142,7 +142,7 @@ def sharp(monkeypatch):
         return objectives.elbo(vae, x, noise, beta=beta * samples, **options)
 
     spec = ObjectiveSpec(sharp_elbo, scalars=("beta",), options=("samples",))
-    monkeypatch.setitem(registry._OBJECTIVES, "sharp", spec)
+    monkeypatch.setitem(objective_specs._OBJECTIVES, "sharp", spec)
     assert OBJECTIVES["sharp"] is spec
 
 

@@ -54,9 +54,11 @@ def check(world, bound=1e-9, **settings):
         whole.evaluate(ResidentLoader(load("digits").test, batch_size=50, seed=0), 0).loss, rel=bound)
 
     pictures = load("digits").test[:4]
-    with again.using_result():
-        shown = again.result.eval().reconstruct(pictures).to(torch.float64)
-    torch.testing.assert_close(shown, whole.result.eval().reconstruct(pictures).double(), rtol=0, atol=max(bound, 1e-6))
+    with again.using_result() as model:
+        shown = model.eval().reconstruct(pictures).to(torch.float64)
+    with whole.using_result() as model:
+        expected = model.eval().reconstruct(pictures).double()
+    torch.testing.assert_close(shown, expected, rtol=0, atol=max(bound, 1e-6))
 
 def work(world):
     check(world)

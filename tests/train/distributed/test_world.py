@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fastvae.train.distributed import world
-from fastvae.train.distributed.world import Ranks, open_world, read_ranks
+from fastvae.train.distributed.ranks import Ranks, read_ranks
+from fastvae.train.distributed.world import open_world
 from fastvae.utils.errors import InputError
 
 TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
@@ -138,7 +139,7 @@ def test_tells_torchruns_thread_count_from_the_users(
     parent = subprocess.Popen(["sleep", "30"], env=parents)
     try:
         monkeypatch.setattr(os, "getppid", lambda: parent.pid)
-        assert world._user_set_threads() == expected
+        assert world.user_set_threads() == expected
     finally:
         parent.kill()
         parent.wait()

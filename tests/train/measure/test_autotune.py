@@ -12,6 +12,7 @@ from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
 from fastvae.train.measure import autotune
+from fastvae.train.measure.turn import Turn
 from fastvae.train.step import nonfinite
 
 from ..recording import record
@@ -22,6 +23,7 @@ CPU = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(autotune, "_seconds_of_step", lambda *_: 9.0)  # no run is too short for a trial
     return tmp_path / "fastvae" / "autotune.json"
 
 
@@ -137,14 +139,14 @@ def test_where_the_run_replays_graphs_the_trial_does(monkeypatch):
 
 
 def test_what_raises_drops_out_of_the_trial(monkeypatch):
-    whole, failing = autotune._Turn.__call__, {"traced"}
+    whole, failing = Turn.__call__, {"traced"}
 
     def turn(self):
         if self._engine._step._execution in failing:
             raise RuntimeError("no such kernel")
         whole(self)
 
-    monkeypatch.setattr(autotune._Turn, "__call__", turn)
+    monkeypatch.setattr(Turn, "__call__", turn)
     choice = choose(precision="fp32")
     assert choice.execution == "eager"
     assert set(choice.milliseconds) == {"fp32 eager"}

@@ -21,6 +21,7 @@ SHORT, LONG = 10, 10**6  # steps of runs that are too short to compile for, and 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(autotune, "_seconds_of_step", lambda *_: 9.0)  # no run is too short for a trial
 
 
 def choose(steps=SHORT, loader_options=None, **settings):
@@ -215,3 +216,15 @@ def test_bf16_is_left_out_where_its_loss_is_worse(monkeypatch):
     assert choice.precision == "fp32"
     assert set(choice.milliseconds) == {"fp32 eager"}
     assert re.search(r"; bf16 left out, as its loss in the trial is [\d.]+, and fp32's [\d.]+\)$", str(choice))
+
+
+@pytest.mark.parametrize(("seconds", "tried"), [(0.39, False), (0.41, True)])
+def test_a_run_of_some_seconds_has_no_trial(seconds, tried, races, monkeypatch):
+    given, asked = races
+    given += [{"eager": 3.0, "traced": 2.0}]
+    monkeypatch.setattr(autotune, "_seconds_of_step", lambda candidate, *_: {EAGER: seconds}[candidate])
+    choice = choose(SHORT)
+    assert bool(asked) == tried
+    if not tried:
+        assert str(choice) == "fp32, eager (without a trial: the run takes about 4 s)"
+        assert autotune._read() == {}  # a longer run has its own

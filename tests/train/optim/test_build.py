@@ -34,7 +34,7 @@ def test_each_takes_the_steps_of_torchs_own(name):
     ours = engine_of("fp64", optimizer=name.upper(), lr=1e-3)
     plain = engine_of("fp64", lr=1e-3)
     optimizer = _CLASSES[name](list(plain.model.parameters()), lr=1e-3)
-    plain._update = Update(plain._weights, optimizer, plain.scaler, plain.nonfinite, None)
+    plain._update = Update(plain._weights, optimizer, plain.scaler, plain.nonfinite.found, None, on_host=True)
     before = [parameter.detach().clone() for parameter in ours.model.parameters()]
     steps(ours, 4), steps(plain, 4)
     for first, own, other in zip(before, ours.model.parameters(), plain.model.parameters(), strict=True):

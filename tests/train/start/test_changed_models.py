@@ -230,6 +230,21 @@ def test_a_callback_that_raises_loses_nothing(tmp_path, fit):
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.items())
 
 
+@pytest.mark.parametrize("execution", ["eager", "traced"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_layer_that_is_used_twice_keeps_its_weights(execution, precision, fit):
+    shared = nn.Linear(16, 16)
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), shared, nn.ReLU(), shared, nn.Linear(16, 8))
+    model = build(lambda: layers)
+    weight, bias = shared.weight, shared.bias
+    before = weight.detach().clone()
+    fit(model, execution=execution, precision=precision)
+    assert shared.weight is weight
+    assert shared.bias is bias
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert not torch.equal(weight, before)
+
+
 class Failing(nn.Module):
     """Fails in one of its calls, after BatchNorm has taken the images into account."""
 

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
+from fastvae import backends
+
 aten = torch.ops.aten
+linear_pointwise = torch.ops.mkldnn._linear_pointwise.default
 
 
 def replace(graph: Graph, node: Node, other: Any) -> None:
@@ -20,3 +23,16 @@ def is_dense_on_cpu(
 ) -> bool:
     """Return whether a tensor is on the CPU, of one of these types, and dense in this memory format."""
     return value.device.type == "cpu" and value.dtype in dtypes and value.is_contiguous(memory_format=memory_format)
+
+
+def onednn_is_faster(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN is the fastest library here for large matrices of a type.
+
+    In fp32 torch uses MKL, which leaves AVX-512 unused on AMD's processors. In bf16 torch itself uses oneDNN, on a CPU
+    that has more than AVX2.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.float32:
+        return backends.is_amd()
+    return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -15,6 +15,7 @@ from fastvae.train.step.passes.drop_ones import drop_ones
 from fastvae.train.step.passes.fuse_activations import fuse_activations
 from fastvae.train.step.passes.fuse_group_norm import fuse_group_norms, reshape_views
 from fastvae.train.step.passes.fuse_pixels import fuse_pixels
+from fastvae.train.step.passes.onednn_matmuls import onednn_matmuls
 
 # Inductor would check the strides at every step, though the graph was traced with them: 2 % of leaky's steps on a CPU.
 _OPTIONS = {"size_asserts": False, "alignment_asserts": False}
@@ -40,6 +41,7 @@ def record(function: Callable[..., Any], inputs: Sequence[Tensor], *, compiled: 
         fuse_activations(graph)
         fuse_group_norms(graph)
         fuse_pixels(graph)
+    onednn_matmuls(graph)
     graph.recompile()
     return _compiled(graph, inputs) if compiled else graph
 

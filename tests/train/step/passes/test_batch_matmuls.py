@@ -11,9 +11,16 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastvae import backends
 from fastvae.ops.internal.mm import mm_of_lists
-from fastvae.train.step.passes.batch_matmuls import batch_matmuls
+from fastvae.train.step.passes.batch_matmuls import _LIMITS, batch_matmuls
 
 needs_bf16 = pytest.mark.skipif(not backends.multiplies_bf16(), reason="needs a CPU with AVX-512 BF16")
+needs_native = pytest.mark.skipif(not backends.has_native(), reason="needs the C++ extension")
+TYPES = [
+    pytest.param(torch.bfloat16, marks=needs_bf16, id="bf16"),
+    pytest.param(torch.float32, marks=needs_native, id="fp32"),
+    pytest.param(torch.float64, marks=needs_native, id="fp64"),
+]
+of_each_type = pytest.mark.parametrize("dtype", TYPES)
 aten = torch.ops.aten
 
 
@@ -49,16 +56,17 @@ def heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return first * nn.functional.linear(x, weight.neg(), bias)
 
 
-@needs_bf16
+@of_each_type
 @pytest.mark.parametrize("fused", [False, True], ids=["listed", "fused"])
 @pytest.mark.parametrize(("function", "calls", "biases"), [(layer, 2, 1), (heads, 1, 2)], ids=["layer", "heads"])
-def test_small_bf16_products_are_its_own_and_those_that_need_not_wait_are_computed_at_once(
-    function: Callable[..., Tensor], calls: int, biases: int, fused: bool
+def test_small_products_are_its_own_and_those_that_need_not_wait_are_computed_at_once(
+    function: Callable[..., Tensor], calls: int, biases: int, fused: bool, dtype: torch.dtype
 ) -> None:
-    tensors = inputs(torch.bfloat16)
+    tensors = inputs(dtype)
     graph = recorded(function, *tensors, fused=fused)
-    # What nobody fuses adds the bias within the product.
-    assert products(graph) == Counter({mm_of_lists: calls, **({aten.add.Tensor: biases} if fused else {})})
+    # What nobody fuses adds the bias within the product, and so do products of 32 and 64 bits.
+    apart = {aten.add.Tensor: biases} if fused and dtype == torch.bfloat16 else {}
+    assert products(graph) == Counter({mm_of_lists: calls, **apart})
     assert torch.equal(graph(*tensors), function(*tensors))
 
 
@@ -68,9 +76,9 @@ def gradients(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.stack(torch.autograd.grad(loss, weights))
 
 
-@needs_bf16
-def test_the_products_of_a_layers_backward_are_computed_at_once() -> None:
-    tensors = inputs(torch.bfloat16)
+@of_each_type
+def test_the_products_of_a_layers_backward_are_computed_at_once(dtype: torch.dtype) -> None:
+    tensors = inputs(dtype)
     graph = recorded(gradients, *tensors)
     # The forward of both layers, the two of the second one's backward, and the first one's.
     assert [len(node.args[0]) for node in graph.graph.find_nodes(op="call_function", target=mm_of_lists)] == [
@@ -89,9 +97,9 @@ def overwrites(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return first - x @ weight.t()
 
 
-@needs_bf16
-def test_a_product_does_not_wait_while_what_it_reads_is_written() -> None:
-    tensors = inputs(torch.bfloat16)
+@of_each_type
+def test_a_product_does_not_wait_while_what_it_reads_is_written(dtype: torch.dtype) -> None:
+    tensors = inputs(dtype)
     graph = recorded(overwrites, *tensors)
     assert products(graph) == Counter({mm_of_lists: 2})
     assert torch.equal(graph(*tensors), overwrites(*tensors))
@@ -112,20 +120,33 @@ def test_a_sum_with_what_is_no_dense_bias_stays(other: Tensor) -> None:
     assert products(graph) == Counter({aten.addmm.default: 1})
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
-def test_other_types_stay(dtype: torch.dtype) -> None:
+def test_other_types_stay() -> None:
+    graph = recorded(layer, *inputs(torch.float16))
+    assert products(graph) == Counter({aten.addmm.default: 1, aten.mm.default: 1})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_large_products_stay(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_LIMITS, dtype, (33 * 40 * 48 - 1, 1 << 10))
     graph = recorded(layer, *inputs(dtype))
     assert products(graph) == Counter({aten.addmm.default: 1, aten.mm.default: 1})
 
 
-def test_large_products_stay() -> None:
-    graph = recorded(layer, *inputs(torch.bfloat16, rows=40_000, width=100))
-    assert products(graph) == Counter({aten.addmm.default: 1, aten.mm.default: 1})
-
-
-def test_deep_products_stay() -> None:
-    x, weight = torch.ones(1, 20_000).bfloat16(), torch.ones(20_000, 1).bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_deep_products_stay(dtype: torch.dtype) -> None:
+    x = torch.ones(1, 20_000, dtype=dtype)
+    weight = torch.ones(20_000, 1, dtype=dtype)
     assert products(recorded(lambda x, weight: x @ weight, x, weight)) == Counter({aten.mm.default: 1})
+
+
+def test_a_product_of_one_type_does_not_join_those_of_another() -> None:
+    def both(x: Tensor, weight: Tensor) -> Tensor:
+        return x @ weight + (x.double() @ weight.double()).float()
+
+    x, weight, _ = inputs(torch.float32)
+    graph = recorded(both, x, weight.t().contiguous())
+    assert products(graph)[mm_of_lists] == (2 if backends.has_native() else 0)
+    assert torch.equal(graph(x, weight.t().contiguous()), both(x, weight.t()))
 
 
 @pytest.mark.parametrize("means", ["neither", "amx"])
@@ -149,6 +170,7 @@ def test_a_compiler_gets_the_biases_of_16_bit_products_apart(
     assert torch.equal(graph(*tensors), layer(*tensors))
 
 
-def test_fp32_biases_stay_within_for_a_compiler() -> None:
+def test_fp32_products_stay_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "has_native", lambda: False)
     graph = recorded(layer, *inputs(torch.float32), fused=True)
     assert products(graph) == Counter({aten.addmm.default: 1, aten.mm.default: 1})

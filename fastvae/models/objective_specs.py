@@ -1,19 +1,18 @@
-"""Registry of the objectives: the one place where an objective is named, with all that the rest has to know of it."""
+"""Registry of the objectives: the one place where an objective is named, with all that the rest has to know of it.
+
+It does not import torch, and neither does a command line that only prints; the functions are loaded at first use.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from .capacity import capacity, sum_kl
-from .elbo import elbo
-from .free_bits import free_bits, sum_group_kl
-from .importance_weighted import importance_weighted
-from .objective import Objective
-from .total_correlation import total_correlation
+    from .objectives.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,16 @@ class ObjectiveSpec:
         ``batch_kl``; its losses over the parts of the batch then add up to that of the whole, and so do the gradients.
     """
 
-    function: Callable[..., Objective]
+    function: "Callable[..., Objective]"
     scalars: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     schedules: tuple[str, ...] = ()
     any_levels: bool = False
     couples_rows: bool = False
-    batch_kl: Callable[..., Tensor] | None = None
+    batch_kl: "Callable[..., Tensor] | None" = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Objective:
+    def __call__(self, *args: Any, **kwargs: Any) -> "Objective":
         return self.function(*args, **kwargs)
 
     def takes(self, name: str) -> bool:
@@ -50,23 +49,65 @@ class ObjectiveSpec:
         return name in (*self.scalars, *self.options, *self.schedules)
 
 
+def _elbo(*args: Any, **kwargs: Any) -> "Objective":
+    from .objectives.elbo import elbo  # noqa: PLC0415 -- here and below: torch comes with it
+
+    return elbo(*args, **kwargs)
+
+
+def _importance_weighted(*args: Any, **kwargs: Any) -> "Objective":
+    from .objectives.importance_weighted import importance_weighted  # noqa: PLC0415
+
+    return importance_weighted(*args, **kwargs)
+
+
+def _capacity(*args: Any, **kwargs: Any) -> "Objective":
+    from .objectives.capacity import capacity  # noqa: PLC0415
+
+    return capacity(*args, **kwargs)
+
+
+def _sum_kl(*args: Any, **kwargs: Any) -> "Tensor":
+    from .objectives.capacity import sum_kl  # noqa: PLC0415
+
+    return sum_kl(*args, **kwargs)
+
+
+def _free_bits(*args: Any, **kwargs: Any) -> "Objective":
+    from .objectives.free_bits import free_bits  # noqa: PLC0415
+
+    return free_bits(*args, **kwargs)
+
+
+def _sum_group_kl(*args: Any, **kwargs: Any) -> "Tensor":
+    from .objectives.free_bits import sum_group_kl  # noqa: PLC0415
+
+    return sum_group_kl(*args, **kwargs)
+
+
+def _total_correlation(*args: Any, **kwargs: Any) -> "Objective":
+    from .objectives.total_correlation import total_correlation  # noqa: PLC0415
+
+    return total_correlation(*args, **kwargs)
+
+
 _OBJECTIVES = {
-    "elbo": ObjectiveSpec(elbo, scalars=("beta",), any_levels=True),
-    "iwae": ObjectiveSpec(partial(importance_weighted, estimator="iwae"), options=("samples",)),
-    "dreg": ObjectiveSpec(partial(importance_weighted, estimator="dreg"), options=("samples",)),
-    "stl": ObjectiveSpec(partial(importance_weighted, estimator="stl"), options=("samples",)),
+    "elbo": ObjectiveSpec(_elbo, scalars=("beta",), any_levels=True),
+    "iwae": ObjectiveSpec(partial(_importance_weighted, estimator="iwae"), options=("samples",)),
+    "dreg": ObjectiveSpec(partial(_importance_weighted, estimator="dreg"), options=("samples",)),
+    "stl": ObjectiveSpec(partial(_importance_weighted, estimator="stl"), options=("samples",)),
     "capacity": ObjectiveSpec(
-        capacity,
+        _capacity,
         scalars=("beta", "capacity"),
         needs=("capacity",),
         schedules=("capacity_steps",),
         couples_rows=True,
-        batch_kl=sum_kl,
+        batch_kl=_sum_kl,
     ),
     "free-bits": ObjectiveSpec(
-        free_bits, options=("free_bits",), needs=("free_bits",), couples_rows=True, batch_kl=sum_group_kl
+        _free_bits, options=("free_bits",), needs=("free_bits",), couples_rows=True, batch_kl=_sum_group_kl
     ),
-    "tcvae": ObjectiveSpec(total_correlation, scalars=("beta",), options=("dataset_size",), couples_rows=True),
+    "tcvae": ObjectiveSpec(_total_correlation, scalars=("beta",), options=("dataset_size",), couples_rows=True),
 }
 OBJECTIVES: Mapping[str, ObjectiveSpec] = MappingProxyType(_OBJECTIVES)
 """The objectives by their names on the command line."""
