@@ -78,7 +78,7 @@ class NllEstimator:
     def at_once(self, images: Tensor) -> int:
         """Return the number of images to give to one call: what one pass of the decoder fits, or some such passes."""
         passes = 1 if self._layer is None else _PASSES
-        return passes * max(1, self.rows(images) // self.samples)
+        return max(1, passes * self.rows(images) // self.samples)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, place: int = 0) -> Tensor:

@@ -24,7 +24,7 @@ _DRAW_EVERY = 0.2  # seconds
 
 @dataclass(frozen=True, kw_only=True)
 class NllSettings:
-    """What ``fastvae nll`` is asked for; the flags of the same names say more."""
+    """The settings of ``fastvae nll``, named as its flags, which say more."""
 
     path: Path
     samples: int
@@ -125,6 +125,9 @@ def _estimate_missing(estimator: NllEstimator, images: Tensor, world: World, fil
     finally:
         if file is not None and pieces:
             file.save(now=True)
+            if file.is_kept and file.known < len(images):
+                told = f"{file.path} has {file.known:,} of {len(images):,} images: the same command goes on from there"
+                Terminal(stderr=True).print(told)
     return values.cpu()
 
 
