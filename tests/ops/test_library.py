@@ -15,13 +15,23 @@ from fastvae.ops.internal import (
     arrive_and_wait,
     bias_gradient,
     group_norm_silu,
+    linear_bernoulli_nll_of_samples,
     mm,
     scale_pixels,
 )
 from fastvae.reference import gaussian_kl
 
 # Which declare what only the CPU has.
-OF_CPU = (adam_step, all_finite, arrive_and_wait, bias_gradient, group_norm_silu, mm, scale_pixels)
+OF_CPU = (
+    adam_step,
+    all_finite,
+    arrive_and_wait,
+    bias_gradient,
+    group_norm_silu,
+    linear_bernoulli_nll_of_samples,
+    mm,
+    scale_pixels,
+)
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +134,17 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         "bias_gradient_": bias_gradients() if _library.has_native() else [],
         **dict(zip(("group_norm_silu", "group_norm_silu_backward"), normed_images(), strict=True)),
         "scale_pixels": scaled_pixels() if _library.has_native() else [],
+        "linear_bernoulli_nll_of_samples": last_layers() if _library.has_native() else [],
         "mm": products() if _library.has_native() else [],
         "record_step_": recorded_steps(device) if device == "cuda" else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
+
+
+def last_layers() -> list[tuple[Any, ...]]:
+    """On the CPU alone: 3 samples of each of 2 pictures."""
+    layer = linear_bernoulli_nll_of_samples.pack_linear(torch.randn(5, 4), torch.randn(5), torch.float32)
+    return [(torch.randn(6, 4), layer.weight, layer.bias, torch.rand(2, 5), True)]
 
 
 def recorded_steps(device: str) -> list[tuple[Any, ...]]:
