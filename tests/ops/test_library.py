@@ -17,6 +17,7 @@ from fastvae.ops.internal import (
     group_norm_silu,
     linear_bernoulli_nll_of_samples,
     mm,
+    pixel_shuffle,
     scale_pixels,
 )
 from fastvae.reference import gaussian_kl
@@ -30,6 +31,7 @@ OF_CPU = (
     group_norm_silu,
     linear_bernoulli_nll_of_samples,
     mm,
+    pixel_shuffle,
     scale_pixels,
 )
 
@@ -133,12 +135,20 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         "arrive_and_wait": [(torch.zeros(1, 8, dtype=torch.int64), 0, 1, 1.0)] if _library.has_native() else [],
         "bias_gradient_": bias_gradients() if _library.has_native() else [],
         **dict(zip(("group_norm_silu", "group_norm_silu_backward"), normed_images(), strict=True)),
+        "pixel_shuffle": shuffled(8) if _library.has_native() else [],
+        "pixel_unshuffle": shuffled(2) if _library.has_native() else [],
         "scale_pixels": scaled_pixels() if _library.has_native() else [],
         "linear_bernoulli_nll_of_samples": last_layers() if _library.has_native() else [],
         "mm": products() if _library.has_native() else [],
         "record_step_": recorded_steps(device) if device == "cuda" else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
+
+
+def shuffled(channels: int) -> list[tuple[Any, ...]]:
+    """On the CPU alone: images in channels_last."""
+    images = torch.randn(2, channels, 4, 6).to(memory_format=torch.channels_last)
+    return [(images.to(dtype), 2) for dtype in (torch.float32, torch.bfloat16)]
 
 
 def last_layers() -> list[tuple[Any, ...]]:
@@ -215,7 +225,7 @@ QUICK = ("bernoulli_nll", "bernoulli_nll_backward", "reparameterize", "adam_step
 
 def test_every_operator_is_checked_here() -> None:
     assert set(NAMES) == {*_library._modules, *_library._compositions, *_library._of_cpu}
-    assert len(OF_CPU) + 1 == len(_library._of_cpu)  # a norm has two
+    assert len(OF_CPU) + 2 == len(_library._of_cpu)  # a norm has two, and so has a pixel shuffle
 
 
 @pytest.mark.parametrize(
