@@ -3,8 +3,8 @@
 Source -> Dataset -> Loader -> Batch. A source (``sources/``, found by ``formats/``) reads images of one size by index.
 A data set (``datasets/``) is a source for training and one for testing. A loader (``loaders/``) delivers batches in an
 order that is a pure function of (seed, epoch). :func:`open_dataset` and :func:`make_loaders` do all of it by a
-:class:`DataConfig`; ``docs/data.md`` has the whole picture. Importing this loads
-neither torch nor torchvision: every name is loaded at its first use.
+:class:`DataConfig`; ``docs/data.md`` has the whole picture. Importing this loads neither torch nor torchvision: every
+name is loaded at its first use.
 """
 
 import importlib

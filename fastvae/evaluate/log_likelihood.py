@@ -1,8 +1,8 @@
 """Estimates of -log p(x) by importance sampling."""
 
-import itertools
 import math
 from collections.abc import Iterator
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ _PASSES = 16  # of the decoder, for the images that are encoded at once
 # On a GPU, bytes of fp32 pixels per pass: 85,000 samples of 784 pixels, so that some 40 launches take little of the
 # time. Reasoned, NOT YET MEASURED ON A GPU.
 _BYTES_ON_GPU = 2**28
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class NllEstimator:
@@ -59,13 +61,14 @@ class NllEstimator:
         self._context = forward_context(dtype, self._device, model, None if dtype is None else sharp_output(model))
         weights = next(model.parameters()).dtype
         self._dtype = DTYPES[precision] if weights == torch.float32 else weights
-        layer = _last_linear(model)
         self._layer = None
-        self._trunk: list[nn.Module] = []  # the layers before that one
-        self._linears: dict[nn.Module, tuple[Tensor, Tensor, Tensor]] = {}  # their weights, biases and results
-        if layer is not None and supports(self._device, self._dtype):
-            self._layer = pack_linear(layer.weight, layer.bias, self._dtype)
-            self._trunk = list(itertools.takewhile(lambda module: module is not layer, model.decoder.children()))
+        self._trunk: list[nn.Module] = []  # the layers before the last linear one
+        self._linears: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # weights, biases and results, by place in it
+        layers = _up_to_last_linear(model)
+        if layers and supports(self._device, self._dtype):
+            *self._trunk, last = layers
+            assert isinstance(last, nn.Linear)
+            self._layer = pack_linear(last.weight, last.bias, self._dtype)
 
     def rows(self, images: Tensor) -> int:
         """Return the number of samples per pass of the decoder."""
@@ -119,27 +122,33 @@ class NllEstimator:
             return self._model.likelihood.nll(output, targets, reduction="none")
         hidden = z.to(self._dtype)
         with self._context():
-            for before, module in zip([None, *self._trunk], self._trunk, strict=False):
-                if type(module) is nn.Linear and not _has_hooks(module):
-                    hidden = self._linear(module, hidden)
-                elif type(module) is nn.ReLU and type(before) is nn.Linear:
+            is_ours = False  # whether `hidden` is a buffer that nothing else reads
+            for place, module in enumerate(self._trunk):
+                if _is_plain(module, nn.Linear):
+                    hidden = self._linear(place, module, hidden)
+                    is_ours = True
+                elif is_ours and _is_plain(module, nn.ReLU):
                     hidden = torch.relu_(hidden)
                 else:
                     hidden = module(hidden)
+                    is_ours = False
         target = images.flatten(1).float()
         target = target / 255 if images.dtype == torch.uint8 else target
         return linear_bernoulli_nll_of_samples(hidden.to(self._dtype), self._layer, target)
 
-    def _linear(self, layer: nn.Linear, inputs: Tensor) -> Tensor:
-        """Apply a layer of the trunk, into a buffer that is kept: new memory takes as long as the product."""
-        if layer not in self._linears:
+    def _linear(self, place: int, layer: nn.Linear, inputs: Tensor) -> Tensor:
+        """Apply a layer of the trunk, into a buffer that is kept: new memory takes as long as the product.
+
+        A layer that stands at two places has a buffer for each, since one may hold the other's inputs.
+        """
+        if place not in self._linears:
             weight = layer.weight.detach().to(self._dtype).t().contiguous()
             bias = weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach().to(self._dtype)
-            self._linears[layer] = weight, bias, weight.new_empty(0)
-        weight, bias, buffer = self._linears[layer]
+            self._linears[place] = weight, bias, weight.new_empty(0)
+        weight, bias, buffer = self._linears[place]
         if buffer.shape != (len(inputs), layer.out_features):
             buffer = weight.new_empty((len(inputs), layer.out_features))
-            self._linears[layer] = weight, bias, buffer
+            self._linears[place] = weight, bias, buffer
         return torch.addmm(bias, inputs.to(self._dtype), weight, out=buffer)
 
 
@@ -157,21 +166,24 @@ def estimate_nll(
         yield estimator(images[start : start + at_once], start)
 
 
-def _last_linear(model: VAE) -> nn.Linear | None:
-    """Return the linear layer whose outputs are the logits of the model's Bernoulli likelihood, if there is one.
+def _up_to_last_linear(model: VAE) -> list[nn.Module]:
+    """Return the decoder's layers up to the linear one whose outputs are the logits of a Bernoulli likelihood.
 
-    Hooks on the decoder or on that layer want to see its outputs, so that there is none then.
+    The list is empty if the decoder has no such layer, or if hooks on the decoder or on that layer want to see its
+    outputs.
     """
-    decoder = model.decoder
-    if type(model.likelihood) is not Bernoulli or type(decoder) is not nn.Sequential or _has_hooks(decoder):
-        return None
-    for module in reversed(decoder):
-        if type(module) is nn.Linear:
-            return None if _has_hooks(module) else module
-        if type(module) is not nn.Unflatten or module.dim != 1:
+    if type(model.likelihood) is not Bernoulli or not _is_plain(model.decoder, nn.Sequential):
+        return []
+    layers: list[nn.Module] = [*model.decoder]  # unlike children(), it has a module that stands at two places twice
+    while layers:
+        last = layers[-1]
+        if not _is_plain(last, nn.Unflatten) or last.dim != 1:
             break
-    return None
+        layers.pop()
+    return layers if layers and _is_plain(layers[-1], nn.Linear) else []
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+def _is_plain(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
+    """Return whether a module is of this very class, without hooks and with the class's own ``forward``."""
+    has_hooks = module._forward_hooks or module._forward_pre_hooks
+    return type(module) is kind and not has_hooks and "forward" not in vars(module)

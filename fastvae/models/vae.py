@@ -114,7 +114,7 @@ class VAE(nn.Module):
     def sample(self, count: int, noise: Noise | None = None, *, draw: bool = False) -> Tensor:
         """Return pixels (count, ...) of latents from the prior: the expected ones, or with ``draw`` random ones.
 
-        The model computes in eval mode, and is in its own afterwards.
+        The model computes in eval mode; its modules return to their own modes afterwards.
 
         Raises:
             ValueError: the VAE has no latent_shape.
@@ -138,7 +138,7 @@ class VAE(nn.Module):
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the expected pixels at the posterior means of ``x`` (B, ...).
 
-        The model computes in eval mode, and is in its own afterwards.
+        The model computes in eval mode; its modules return to their own modes afterwards.
         """
         with eval_mode(self):
             return self.decode(self.encode(x)[0])

@@ -129,10 +129,11 @@ class Loop:
         try:
             yield
         except BaseException:
-            if self.world.size == 1 and self._interrupt.is_held_back and self.engine.counter.step.item() == self.step:
-                done = self.step - self.origin.first_step(self.epoch, len(self.loader))
-                self.loader.load_state_dict({"epoch": self.epoch, "step": done})
-                with suppress(Exception):  # the error to report is the first
+            with suppress(Exception):  # the error to report is the first; a GPU that failed cannot even tell its step
+                has_steps = self.world.size == 1 and self._interrupt.is_held_back
+                if has_steps and self.engine.counter.step.item() == self.step:
+                    done = self.step - self.origin.first_step(self.epoch, len(self.loader))
+                    self.loader.load_state_dict({"epoch": self.epoch, "step": done})
                     self.save()
                     self._writer.wait()
                     self.is_saved_before_error = True

@@ -244,7 +244,8 @@ def _tune(
     if why_eager is not None:
         choice = replace(choice, source=why_eager)
     if choice.execution != "eager":
-        # Recording a step imports it, which draws from Python's random numbers: here, before the run seeds them.
+        # Recording a step imports it, which may draw from Python's random numbers. That must come before the run notes
+        # the state of that generator, to tell whether the model draws from it.
         import torch._dynamo  # noqa: F401, PLC0415
 
     return choice.apply(config), choice

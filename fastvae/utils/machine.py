@@ -34,8 +34,8 @@ def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 class OtherLoad:
     """The time that other programs take of the cores of this process's CPU affinity, from one look to the next.
 
-    Niced programs do not count, since they give way, and neither does this process. Its children do, unless they have
-    ended. Linux counts in steps of 10 ms.
+    Niced programs do not count, since they give way, and neither does this process. Its children count as other
+    programs. Linux counts in steps of 10 ms.
     """
 
     def __init__(self, stat: Path = Path("/proc/stat")) -> None:

@@ -129,6 +129,31 @@ def test_the_fused_last_layer_is_the_decoder_and_its_likelihood(precision, margi
     torch.testing.assert_close(some, exact, rtol=0, atol=margin)
 
 
+def test_modules_at_two_places_of_a_decoder_are_applied_at_both():
+    torch.manual_seed(2)
+    model, images = mlp_vae((1, 8, 8), (16,), 3), load("digits").test[:9]
+    twice, relu, square = nn.Linear(16, 16), nn.ReLU(), nn.Linear(64, 64)
+    for layers in (
+        [relu, twice, relu, twice, relu, nn.Linear(16, 64)],
+        [nn.Linear(16, 64), relu, square, relu, square],
+    ):
+        model.decoder = nn.Sequential(nn.Linear(3, 16), *layers, nn.Unflatten(1, (1, 8, 8))).float()
+        fused = estimate(model.float(), images, 50)
+        torch.testing.assert_close(fused, estimate(model.double(), images, 50), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_hook_on_a_layer_counts(place):
+    torch.manual_seed(2)
+    model, images = mlp_vae((1, 8, 8), (16,), 3), load("digits").test[:9]
+    seen = []
+    model.decoder[place].register_forward_hook(lambda *inputs: seen.append(inputs[-1]) or inputs[-1] * 0.5)
+    fused = estimate(model, images, 50)
+    if place == 0:
+        assert (seen[0] < 0).any()  # not overwritten by the ReLU after it
+    torch.testing.assert_close(fused, estimate(model.double(), images, 50), rtol=0, atol=1e-4)
+
+
 def test_a_hook_on_the_decoder_sees_its_outputs():
     model, images = mlp_vae((1, 8, 8), (16,), 3), load("digits").test[:9]
     seen = []

@@ -146,7 +146,7 @@ def _items(data: Any, label: str, size: int | None) -> DatasetSource:
         return DatasetSource(data, size)
     except InputError as error:
         raise InputError(f"{label}: {error}") from error
-    except (KeyError, IndexError, TypeError) as error:  # a table, say, whose keys are no numbers
+    except (KeyError, IndexError, TypeError) as error:  # a table, say, whose keys are not numbers
         raise InputError(
             f"{label}: a {describe(data)} has no item 0 ({type(error).__name__}: {error}): {REMEDY}"
         ) from error

@@ -17,7 +17,7 @@ from fastvae.utils.terminal import Terminal
 from .source import Source
 
 _PART = 64  # images that one thread reads together
-_PART_BYTES = 64 << 20  # pixels of them, at most
+_PART_VALUES = 64 << 20  # pixel values of them, at most: 256 MB of fp32
 _ROUNDING = 1e-5  # a resize of fp32 pixels in [0, 1] gives 1.0000002 at most; a grey level is 4e-3
 
 
@@ -89,7 +89,7 @@ def read_all(source: Source, *, show: bool = False) -> Tensor:
     """
     check_fits(math.prod(source.shape) * source.dtype.itemsize, "what is read into memory")
     # Resizing and decoding need several times the memory of what they give.
-    size = max(1, min(_PART, _PART_BYTES // math.prod(source.shape[1:])))
+    size = max(1, min(_PART, _PART_VALUES // math.prod(source.shape[1:])))
     first = source.read(range(min(size, len(source))))
     layout = torch.channels_last if first.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     images = torch.empty(source.shape, dtype=source.dtype, memory_format=layout)

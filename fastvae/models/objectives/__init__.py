@@ -29,8 +29,6 @@ use for the plain KL: it passes beta to :func:`fastvae.ops.gaussian_kl` as its `
 
 from fastvae.models.objective_specs import OBJECTIVES as OBJECTIVES
 from fastvae.models.objective_specs import ObjectiveSpec as ObjectiveSpec
-from fastvae.models.objective_specs import names_with as names_with
-from fastvae.models.objective_specs import option_names as option_names
 
 from .capacity import capacity as capacity
 from .elbo import elbo as elbo

@@ -171,7 +171,7 @@ def load(path: Path) -> Checkpoint:
     try:
         kept = parse_json(values)
     except ValueError as error:
-        raise InputError(f"{path} has values that are no JSON ({reason(error)}): use another one") from error
+        raise InputError(f"{path} has values that are not JSON ({reason(error)}): use another one") from error
     return Checkpoint(tensors, check(kept, dict[str, Any], f"{path}: its values"))
 
 

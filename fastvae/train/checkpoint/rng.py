@@ -102,7 +102,7 @@ def _mersenne_twisters() -> dict[str, Tensor]:
 
 
 def _restore_mersenne_twister(name: str, packed: bytes) -> None:
-    """Restore Python's or numpy's generator. Raises ValueError for what is no state of it."""
+    """Restore Python's or numpy's generator. Raises ValueError for bytes that are not its state."""
     *words, place, has_kept, kept = _STATE.unpack(packed)
     if place > len(words):
         raise ValueError(f"a generator's place is {place}, of {len(words)}")

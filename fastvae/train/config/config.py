@@ -72,7 +72,8 @@ class TrainConfig(OptimisationConfig, ObjectiveConfig, ModelConfig, DataConfig, 
         True,
         group="precision and speed",
         help="Choose what --precision and --execution leave open by a short timed trial (none for runs of seconds), "
-        "and use fewer threads while other programs keep cores busy; otherwise by fixed defaults, on all cores.",
+        "and use fewer threads for dense layers while other programs keep cores busy; otherwise by fixed defaults, on "
+        "all cores.",
     )
     backend: Backend = setting(
         "auto",

@@ -16,7 +16,7 @@ class Update:
         weights: the weights. optimizer: trains them.
         scaler: the loss scale of fp16; disabled in other precisions.
         found: (1,), above 0 after a step that is not finite.
-        on_host: whether the host has found that out before an update, and leaves it out.
+        on_host: whether the host knows before the update that a step is not finite, and then makes none.
         clip_norm: the largest norm of all gradients together; None for any.
 
     Attributes:

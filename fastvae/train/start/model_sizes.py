@@ -86,7 +86,7 @@ def _check_sizes(model: VAE, images: Tensor, name: str, console: Terminal) -> tu
         if "packed encoder output" in str(error):
             raise InputError(f"{_line(error)}: give the encoder mu and logvar, twice as many as latents") from error
         if _is_about_sizes(error):
-            raise InputError(f"the encoder does not take {what} ({_line(error)}): mend its sizes") from error
+            raise InputError(f"the encoder does not take {what} ({_line(error)}): correct its sizes") from error
         return None
     found = tuple(mu.shape[1:])
     if mu.shape != logvar.shape or (model.latent_shape and found != tuple(model.latent_shape)):
@@ -101,7 +101,7 @@ def _check_sizes(model: VAE, images: Tensor, name: str, console: Terminal) -> tu
         if _is_about_sizes(error):
             raise InputError(
                 f"the decoder does not take latents of shape {found}, as the encoder gives them ({_line(error)}): "
-                "mend its sizes"
+                "correct its sizes"
             ) from error
         return found
     try:
@@ -110,7 +110,7 @@ def _check_sizes(model: VAE, images: Tensor, name: str, console: Terminal) -> tu
         if _is_about_sizes(error):
             given = tuple(output.shape[1:]) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(
-                f"the decoder's output of shape {given} does not fit {what} ({_line(error)}): mend its sizes"
+                f"the decoder's output of shape {given} does not fit {what} ({_line(error)}): correct its sizes"
             ) from error
         return found
     _tell_probabilities(model.likelihood, output, console)
@@ -120,10 +120,12 @@ def _check_sizes(model: VAE, images: Tensor, name: str, console: Terminal) -> tu
 def _tell_probabilities(likelihood: Likelihood, output: Tensor, console: Terminal) -> None:
     """Say so where the outputs for a likelihood of logits look like probabilities: the loss would be wrong in silence.
 
-    Of the logits of an untrained network some are negative.
+    Some logits of an untrained network are negative, or all are 0 if its last layer was initialized with zeros.
     """
-    if isinstance(likelihood, (Bernoulli, ContinuousBernoulli)) and bool(((output >= 0) & (output <= 1)).all()):
-        low, high = torch.aminmax(output)
+    if not isinstance(likelihood, (Bernoulli, ContinuousBernoulli)):
+        return
+    low, high = torch.aminmax(output)
+    if low >= 0 and 0 < high <= 1:
         console.print(
             f"fastvae: the decoder's outputs lie in [{low:.3g}, {high:.3g}], but {type(likelihood).__name__} takes "
             "logits: leave out a sigmoid at the decoder's end",

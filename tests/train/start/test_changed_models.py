@@ -14,6 +14,7 @@ from torch import nn
 import fastvae
 from fastvae.errors import InputError
 from fastvae.train import TrainConfig, Trainer
+from fastvae.train.optim.step_counter import StepCounter
 from fastvae.train.start import own_model
 
 SCALES = {"value": 1.0}
@@ -228,6 +229,18 @@ def test_a_callback_that_raises_loses_nothing(tmp_path, fit):
     Trainer(resumed, pictures(), TrainConfig(resume=tmp_path / "run"), quiet=True).fit()
     whole = fit(build())
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.items())
+
+
+def test_an_error_after_which_the_device_answers_nothing_is_the_one_reported(fit, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("CUDA error")
+
+    def broken(end):
+        monkeypatch.setattr(StepCounter, "__getattribute__", fail)
+        raise KeyError("plot failed")
+
+    with pytest.raises(KeyError, match="plot failed"):
+        fit(build(), broken)
 
 
 @pytest.mark.parametrize("execution", ["eager", "traced"])

@@ -92,6 +92,15 @@ def test_probabilities_given_to_a_likelihood_of_logits_are_told(likelihood, end,
     assert said == (not isinstance(likelihood, Gaussian) and not isinstance(end, nn.Identity))
 
 
+def test_logits_that_are_initialized_with_zeros_are_not_taken_for_probabilities(capsys):
+    model = vae()
+    nn.init.zeros_(model.decoder[0].weight)
+    nn.init.zeros_(model.decoder[0].bias)
+    images = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
+    check_sizes(model, Dataset("images", images, images), torch.device("cpu"), Terminal())
+    assert "sigmoid" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["latent_dim", "width"])
 def test_sizes_of_a_preset_are_refused(name, tmp_path):
     config = TrainConfig(preset="conv28", epochs=1, autotune=False, device="cpu", out=tmp_path / "run", **{name: 16})

@@ -60,10 +60,10 @@ def loss_of(workload: Workload, model: VAE, precision: str) -> Callable[..., Arr
 class JaxLoop(Contender):
     """A jitted ``lax.scan`` over all steps that are timed, with uint8 images on the device and donated buffers.
 
-    Convolutions on a CPU have a jitted step that is called for each batch, without waiting in between: inside of a scan
+    Convolutions on a CPU have a jitted step that is called for each batch, without waiting in between: inside a scan
     XLA computes them slowly (a step of conv28 took 640 ms there, 140 alone; jaxlib 0.10.2, busy 2-core EPYC).
-    The order of batches is drawn anew for each epoch, and a step gathers and scales its own. In bf16 the layers compute
-    in bf16, while the weights, their gradients and the optimiser are fp32.
+    Each epoch draws an order of batches, and a step gathers and scales its own. In bf16 the layers compute in bf16,
+    while the weights, their gradients and the optimiser are fp32.
     """
 
     def __init__(self, workload: Workload, seed: int, precision: str) -> None:

@@ -25,7 +25,7 @@ def check_packed(kind: str, make: Any, folder: Path) -> None:
         kind: the class's name. make: the class. folder: the folder of its files.
 
     Raises:
-        InputError: one of them is no regular file, damaged, not the published one, or a decompression bomb.
+        InputError: one of them is not a regular file, is damaged, not the published one, or a decompression bomb.
     """
     if kind == "Cityscapes" and not (folder / "leftImg8bit" / "test").is_dir():  # the class would unpack archives there
         raise InputError(f"{folder}: holds no folder leftImg8bit/test: unpack Cityscapes' archives there yourself")

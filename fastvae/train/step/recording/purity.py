@@ -1,4 +1,4 @@
-"""Does a forward pass do anything besides computing? TorchDynamo has read it, and this module asks what it found."""
+"""Effects of a forward pass besides its results, and dependences that no guard watches, as TorchDynamo has read it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def impurity(graph: GraphModule, examples: list[Any], parameters: Sequence[Tenso
     """Return what a forward pass does besides computing, as Dynamo has read it, or None."""
     own = set(map(id, parameters))
     if any(isinstance(each, Tensor) and each.requires_grad and id(each) not in own for each in examples):
-        return "reads a tensor with a gradient that is none of its parameters, a view of one for example"
+        return "reads a tensor that requires a gradient but is not one of its parameters, a view of one for example"
     if not all(isinstance(example, Tensor) for example in examples):
         return "computes with Python numbers that change from step to step"
     outputs = next(node for node in graph.graph.nodes if node.op == "output").args[0]
@@ -40,8 +40,9 @@ def impurity(graph: GraphModule, examples: list[Any], parameters: Sequence[Tenso
     refused = next((name for name in names if name.removesuffix(".default") in _REFUSED), None)
     if not all(_is_plain(node.target) for node in graph.graph.nodes):
         return "calls an operator that is neither torch's nor fastvae's"
-    if _UNGUARDED & _names_in_code():
-        return f"asks for {', '.join(sorted(_UNGUARDED & _names_in_code()))}, which no guard watches"
+    unguarded = _UNGUARDED & _names_in_code()
+    if unguarded:
+        return f"asks for {', '.join(sorted(unguarded))}, which no guard watches"
     return _effect() if refused is None else _REFUSED[refused.removesuffix(".default")]
 
 
