@@ -90,8 +90,8 @@ class Engine:
         )
         self._weights, self._step = self._make_step(config, loss, sent, tell)
         self._batch_kl = loss(self.model).batch_kl
-        # The ranks agree at each step on which parameters a model that fastvae does not know has used. On a GPU that
-        # waits for the device, which records, that all ranks make alike, do without.
+        # Ranks may use different parameters of a model that fastvae does not know, and tell each other which at each
+        # step. On a GPU that would wait for the device; recorded steps, which are the same on all ranks, need not.
         self._ranks_alike = not world.any(isinstance(self._step, Step) and not self._step.is_known)
         self._ranks_agree = world.device.type == "cpu" or config.execution == "eager"
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
@@ -130,15 +130,14 @@ class Engine:
         """Make the weights, whole or sharded, and the forward and backward through them under autocast."""
         low = autocast_dtype(config.precision)
         in_fp32 = None if low is None else sharp_output(self.model)
+        self._autocast = forward_context(low, self.world.device, self.model, in_fp32)
         if self.is_sharded:
             from .distributed.fsdp import ShardedWeights  # noqa: PLC0415 -- it takes a second to import
             from .step.sharded import ShardedStep  # noqa: PLC0415 -- it imports the former
 
             shards = ShardedWeights(self.model, self.world, low, sent, in_fp32)
-            self._autocast = forward_context(low, self.world.device, self.model, in_fp32)
             return shards, ShardedStep(loss(self.model), shards, self._autocast)
         weights = MasterWeights(self.model, low, in_fp32)
-        self._autocast = forward_context(low, self.world.device, self.model, in_fp32)
         return weights, Step(loss(self.model), config.execution, self._autocast, weights.low_precision_copies, tell)
 
     def train_step(self, batch: Batch) -> None:

@@ -88,10 +88,10 @@ def split_by_folders(
     """
     ranks = np.fromiter((_rank(name) for name in names), dtype=np.int8, count=len(pictures))
     if len(ranks) and (ranks > 0).all():
-        name = TESTING[int(ranks.min()) - 1]
+        first, *others = (TESTING[int(rank) - 1] for rank in np.unique(ranks))
         raise InputError(
-            f"{label}: all of its pictures are in a folder named {name}, none in one named train: add that one, or "
-            f"give the folder {name} itself to train on it"
+            f"{label}: all of its pictures are in {' and '.join([f'a folder named {first}', *others])}, none in one "
+            f"named train: add that one, or give the folder {first} itself to train on it"
         )
     test = choose_splits((None if rank < 0 else int(rank) for rank in np.unique(ranks)), label, "a folder")
     if test is None:

@@ -38,7 +38,6 @@ class Step:
         execution: "eager", "traced" or "compiled".
         autocast: the context of the forward pass.
         copies: the low-precision copies that a step computes with in place of some parameters.
-
         tell: called with a line if the steps become eager, as they cannot be recorded any more.
 
     Attributes:

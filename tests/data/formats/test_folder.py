@@ -83,6 +83,15 @@ def test_no_held_out_split_is_trained_on_in_silence(filled, refuses):
     assert len(read_folder(folder / "Test")[0]) == 1  # named by the user
 
 
+def test_a_folder_of_splits_for_testing_alone_is_refused(filled, refuses):
+    folder = filled("val/1.jpg")
+    with refuses(folder, "are in a folder named val, none in one named train", "give the folder val"):
+        read_folder(folder)
+    filled("test/2.jpg")
+    with refuses(folder, "in a folder named test and val, none", "give the folder test"):
+        read_folder(folder)
+
+
 def test_a_split_alone_is_none(filled):
     folder = filled("train/1.jpg", "train/2.jpg", "other/3.jpg")
     train, test = read_folder(folder)
