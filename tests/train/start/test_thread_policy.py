@@ -19,29 +19,48 @@ def asked(preset="leaky", loader=None, change=lambda model: model, **settings):
     return may_adapt(config, model, loader or ResidentLoader(IMAGES, batch_size=10, seed=0))
 
 
-def with_own_layer(model):
-    class Own(nn.Identity):
-        pass
+class Own(nn.Identity):
+    pass
 
-    model.encoder.append(Own())
-    return model
+
+def with_layer(layer):
+    def change(model):
+        model.encoder.append(layer)
+        return model
+
+    return change
 
 
 def test_dense_presets_follow_the_load():
     assert asked("leaky")
     assert asked("classic")
+    assert asked(change=with_layer(nn.GELU()))
 
 
 @pytest.mark.parametrize(
     "other",
     [
         {"preset": "conv28"},
-        {"change": with_own_layer},
+        {"change": with_layer(Own())},
+        {"change": with_layer(nn.LayerNorm(4))},
+        {"change": with_layer(nn.BatchNorm1d(4))},
+        {"change": with_layer(nn.PReLU())},
+        {"backend": "reference"},
         {"deterministic": True},
         {"autotune": False},
         {"loader": TorchLoader(TensorSource(IMAGES), batch_size=10, seed=0, workers=0)},
     ],
-    ids=["convolutions", "own model", "deterministic", "no trial", "reading processes"],
+    ids=[
+        "convolutions",
+        "own model",
+        "LayerNorm",
+        "BatchNorm",
+        "PReLU",
+        "reference",
+        "deterministic",
+        "no trial",
+        "reading processes",
+    ],
 )
 def test_others_keep_their_threads(other):
     assert not asked(**other)
