@@ -3,8 +3,8 @@
 import math
 import shlex
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastvae.data import Dataset, Loader
+from fastvae.data import Dataset, Loader, ResidentLoader
 from fastvae.data.loaders.reader_processes import killed_readers_told
 from fastvae.models import VAE
 from fastvae.models.modes import eval_mode
@@ -22,7 +22,6 @@ from fastvae.utils.settings import as_typed, in_words_of_caller
 from fastvae.utils.terminal import Terminal
 
 from .binarize import check_binarize
-from .checkpoint.rng import preserve_rng_state
 from .checkpoint.write_errors import quiet_writers, writing
 from .config import Origin, ResolvedConfig, SettledConfig, TrainConfig
 from .config.validate import check_step_fits
@@ -40,18 +39,17 @@ from .report.metrics import Metrics
 from .report.progress import table, trained
 from .report.run_config import description_of
 from .report.run_folder import RunFolder
-from .start.allocator import keeping_freed_memory
 from .start.begin import Beginning, begin
 from .start.claim import Claim
 from .start.initial_weights import load_initial
 from .start.model_sizes import sizes_told
 from .start.own_model import check_last_batch, prepared
 from .start.preset_model import build_preset
+from .start.process_state import process_state
 from .start.python_state import unsaved_state_told
 from .start.thread_policy import may_adapt
 from .step.inductor import check_compiler
 from .step.loss import SAMPLE_STREAM
-from .step.torch_flags import torch_flags
 from .stopping import stop_told
 
 _LOOKED_AT = 32  # test images, to tell whether they are black and white
@@ -95,7 +93,7 @@ def run(
         # refused later, before its first step, leaves no folder behind.
         start = begin(config, world, console, own_model=model is not None)
         claim = stack.enter_context(Claim(start.folder))
-        stack.enter_context(_process_state(start.config, world.device))
+        stack.enter_context(process_state(start.config, world.device))
         if start.config.execution == "compiled":
             with world.raise_together():
                 check_compiler(world.device)
@@ -116,7 +114,8 @@ def run(
             check_last_batch(model, loaders.train, settings, world)
         state = start.state(loaders.train)
         adapts = may_adapt(settings, model, loaders.train)
-        threads = stack.enter_context(fitting(world, load or OtherLoad(), adapts=adapts))
+        is_resident = isinstance(loaders.train, ResidentLoader)  # the processes of another would pass for programs
+        threads = stack.enter_context(fitting(world, load or OtherLoad(), console, adapts=adapts, looks=is_resident))
         config, choice = _tune(settings, model, loaders.train, world, why_eager, console)
         told = f"on {_place(world, threads)}: {choice}; loader {loaders.choice}"
         stack.enter_context(quiet_writers())
@@ -152,18 +151,6 @@ class _Own(NamedTuple):
 
     model: bool
     data: bool
-
-
-@contextmanager
-def _process_state(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Set what a run needs of the process it is in, and restore or give back at the end what the caller had."""
-    with ExitStack() as stack:
-        stack.enter_context(keeping_freed_memory(device.type == "cpu"))
-        stack.enter_context(torch_flags(config, device))
-        stack.enter_context(preserve_rng_state(device))
-        stack.enter_context(torch.inference_mode(False))  # the caller may be in the middle of an evaluation
-        stack.enter_context(torch.enable_grad())
-        yield
 
 
 def _place(world: World, threads: Threads) -> str:
@@ -202,7 +189,9 @@ def _fit(loop: Loop, profiling: Profiling | None, own: _Own, dataset: Dataset, t
     if split is not None:
         console.print(f"fastvae: {split}")
     if loop.epoch >= loop.epochs:
-        console.print(as_typed(f"all of its {trained(loop.epochs, 0)} are trained: give more --epochs", TrainConfig))
+        console.print(
+            as_typed(f"all of its training ({trained(loop.epochs, 0)}) is done: give more --epochs", TrainConfig)
+        )
     unsaved = unsaved_state_told(loop.engine.model, console) if own.model else nullcontext()
     try:
         with profiled(profiling, loop), killed_readers_told(), unsaved:
