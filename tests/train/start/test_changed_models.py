@@ -4,12 +4,14 @@ import functools
 import itertools
 import os
 import random
+from os import environ as settings_of_the_shell
 
 import numpy as np
 import pytest
 import torch
 from plain_torch import distance
 from torch import nn
+from torch.compiler import is_compiling as is_being_read
 
 import fastvae
 from fastvae.errors import InputError
@@ -154,12 +156,35 @@ class View(nn.Module):
         return x.flatten(1) @ self.kept + self.first.bias
 
 
+class Counting(Encoder):
+    """Counts its calls in an array of numpy's, or takes its factors from a generator."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.calls = np.zeros(1)
+        self.factors = (factor for factor in map(float, range(1, 1000)))
+        self.kind = kind
+
+    def forward(self, x):
+        if self.kind == "array":
+            self.calls += 1
+            return super().forward(x) * float(self.calls[0])
+        return super().forward(x) * next(self.factors)
+
+
 PATCHED = {
     "a loss with a warm-up": (None, warm_up),
     "a hooked weight": (Encoder, hook_a_weight),
     "a view of a weight": (View, None),
     "is_compiling": (lambda: Encoder(lambda h: h * 2 if torch.compiler.is_compiling() else h), None),
     "a kept result": (lambda: Encoder(lambda h: h + kept(len(h))), None),
+    "is_compiling by another name": (lambda: Encoder(lambda h: h * 2 if is_being_read() else h), None),
+    "an array that counts": (lambda: Counting("array"), None),
+    "a generator": (lambda: Counting("generator"), None),
+    "the environment by another name": (
+        lambda: Encoder(lambda h: h * len(settings_of_the_shell.get("HOME", ""))),
+        None,
+    ),
     "the environment": (lambda: Encoder(lambda h: h * len(os.environ.get("HOME", ""))), None),
 }
 
