@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 import random
+import threading
 from os import environ as settings_of_the_shell
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.compiler import is_compiling as is_being_read
 
 import fastvae
 from fastvae.errors import InputError
+from fastvae.models.known import is_known
 from fastvae.train import TrainConfig, Trainer
 from fastvae.train.start import own_model
 
@@ -125,6 +127,59 @@ def test_a_weight_that_was_frozen_at_the_start_cannot_be_trained_later(fit):
     freeze(model)
     with pytest.raises(InputError, match=r"encoder.1.weight requires a gradient now, but it was frozen"):
         fit(model, lambda end: end.model.requires_grad_(True))
+
+
+def test_a_weight_that_the_forward_pass_unfreezes_is_refused(fit):
+    class Thawing(Encoder):
+        def forward(self, x):
+            self.layers[1].requires_grad_(True)
+            return super().forward(x)
+
+    model = build(Thawing)
+    model.encoder.layers[1].requires_grad_(False)
+    with pytest.raises(InputError, match=r"encoder.layers.1.weight requires a gradient now, but it was frozen"):
+        fit(model, execution="eager")
+
+
+def grow(model):
+    layers_of(model).append(nn.Linear(8, 8))
+
+
+def replace_weight(model):
+    layers_of(model)[1].weight = nn.Parameter(torch.zeros(16, 64))
+
+
+def lower_precision(model):
+    model.bfloat16()
+
+
+@pytest.mark.parametrize("encoder", [None, Encoder])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (grow, r"5.weight was added"),
+        (replace_weight, r"1.weight was added"),
+        (lower_precision, "is torch.bfloat16 now"),
+    ],
+)
+def test_what_no_optimiser_has_is_refused(change, words, encoder, fit):
+    with pytest.raises(InputError, match=words):
+        fit(build(encoder), lambda end: change(end.model), execution="eager", precision="fp32")
+
+
+def test_a_model_that_cannot_be_copied_is_trained_without_a_trial(fit, capsys):
+    model = build(Encoder)
+    model.encoder.lock = threading.Lock()
+    fit(model, autotune=True, quiet=False, epochs=1)
+    assert "traced (without a trial: the model cannot be copied)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_forward_pass_that_was_replaced_for_a_whole_class_is_not_known_to_be_pure(monkeypatch):
+    model = build()
+    assert is_known(model)
+    plain = nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: plain(self, x) * 2)
+    assert not is_known(model)
 
 
 def warm_up(model):

@@ -49,7 +49,9 @@ def arrays_left_alone() -> Iterator[None]:
 
     The forward pass cannot be recorded then, and its array is as it was.
     """
-    from torch._dynamo.variables import builtin  # noqa: PLC0415 -- see capture in guarded.py
+    from torch._dynamo import variables  # noqa: PLC0415 -- see capture in guarded.py
+
+    builtin: Any = variables.builtin
 
     before = builtin.check_unspec_or_constant_args
 
