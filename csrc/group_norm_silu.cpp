@@ -121,32 +121,12 @@ void group_norm_silu_backward(const GroupNormSilu& op, int64_t begin, int64_t en
 }  // namespace fastvae::FASTVAE_ISA
 
 #ifdef FASTVAE_REGISTER
-#include "operator.h"
+#include "images_operator.h"
 
 namespace fastvae {
 namespace {
 
 constexpr int64_t kGrain = 16384;  // elements: 10 us of a core at 0.6 ns each (AVX2, forward)
-
-void check(const Tensor& x) {
-  const bool four = x.is_cpu() && x.dim() == 4;
-  STD_TORCH_CHECK(four, "expected images (N, C, H, W) on the CPU");
-  int64_t expected = 1;
-  for (const int64_t d : {1, 3, 2, 0}) {
-    STD_TORCH_CHECK(x.size(d) <= 1 || x.stride(d) == expected || x.numel() == 0, "expected images in channels_last");
-    expected *= x.size(d);
-  }
-}
-
-Tensor empty_images(const Tensor& x) {
-  const int64_t sizes[4] = {x.size(0), x.size(1), x.size(2), x.size(3)};
-  const int64_t strides[4] = {sizes[1] * sizes[2] * sizes[3], 1, sizes[3] * sizes[1], sizes[1]};
-  AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      4, sizes, strides, torch::stable::detail::to<int32_t>(torch::stable::detail::from(x.scalar_type())),
-      aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
 
 const float* channel_values(const Tensor& values, int64_t channels) {
   STD_TORCH_CHECK(values.is_cpu() && values.dim() == 1 && values.size(0) == channels && values.is_contiguous() &&
@@ -163,7 +143,7 @@ float* group_values(const Tensor& values, const GroupNormSilu& op) {
 }
 
 GroupNormSilu operands(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t groups) {
-  check(x);
+  check_images(x);
   GroupNormSilu op{};
   op.x = x.data_ptr();
   op.dtype = dtype_of(x);
@@ -193,7 +173,7 @@ void for_images(const GroupNormSilu& op, int64_t scratch, const F& kernel) {
 std::tuple<Tensor, Tensor, Tensor> group_norm_silu_(Tensor x, Tensor weight, Tensor bias, int64_t groups, double eps) {
   GroupNormSilu op = operands(x, weight, bias, groups);
   const int64_t sizes[2] = {op.images, groups};
-  const Tensor output = empty_images(x), mean = dense(sizes, 2, ScalarType::Float),
+  const Tensor output = empty_images_like(x), mean = dense(sizes, 2, ScalarType::Float),
                rstd = dense(sizes, 2, ScalarType::Float);
   op.output = output.data_ptr();
   op.eps = eps;
@@ -209,12 +189,12 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_silu_(Tensor x, Tensor weight, Ten
 std::tuple<Tensor, Tensor, Tensor> group_norm_silu_backward_(Tensor gradient, Tensor x, Tensor mean, Tensor rstd,
                                                              Tensor weight, Tensor bias, int64_t groups) {
   GroupNormSilu op = operands(x, weight, bias, groups);
-  check(gradient);
+  check_images(gradient);
   for (int64_t d = 0; d < 4; ++d) {
     STD_TORCH_CHECK(gradient.size(d) == x.size(d) && dtype_of(gradient) == op.dtype,
                     "expected a gradient of the images' shape and dtype");
   }
-  const Tensor grad_x = empty_images(x), grad_weight = dense(&op.channels, 1, ScalarType::Float),
+  const Tensor grad_x = empty_images_like(x), grad_weight = dense(&op.channels, 1, ScalarType::Float),
                grad_bias = dense(&op.channels, 1, ScalarType::Float);
   const std::unique_ptr<float[]> sums(new float[static_cast<size_t>(op.images * 2 * op.channels)]);
   op.gradient = gradient.data_ptr();

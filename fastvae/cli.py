@@ -91,6 +91,21 @@ class Nll(_OfItsData):
     images: int | None = setting(
         None, shown_default="all", help="Number of images to estimate it on, from the start of the test set."
     )
+    precision: Literal["fp32", "bf16", "fp64"] = setting(
+        "fp32", help="Arithmetic; bf16: of the decoder's matrix products alone, whose sums are fp32."
+    )
+    out: Path | None = setting(
+        None,
+        metavar="FILE",
+        shown_default="nll-CHECKSUM.json in the run's folder",
+        help="JSON file for the estimate of each image. An interrupted command, typed again, goes on from it.",
+    )
+    nproc: int | None = setting(
+        None,
+        metavar="N",
+        shown_default="1, or torchrun's",
+        help="Number of processes to start on this machine, which share the images.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +136,12 @@ def run(arguments: Sequence[str]) -> int:
     """Carry out a command line. Returns the exit status: 2 for bad input, which is one line on stderr."""
     if arguments[:1] == ["train"]:
         return train_main(arguments[1:])
-    return guarded(lambda: _carry_out(parse_command(COMMANDS, arguments, program="fastvae", description=_DESCRIPTION)))
+    return guarded(
+        lambda: _carry_out(parse_command(COMMANDS, arguments, program="fastvae", description=_DESCRIPTION), arguments)
+    )
 
 
-def _carry_out(command: object) -> int:
+def _carry_out(command: object, arguments: Sequence[str]) -> int:
     if isinstance(command, Bench):
         from .bench.cli import bench  # noqa: PLC0415 -- each command loads what it needs: --help stays quick
 
@@ -133,6 +150,8 @@ def _carry_out(command: object) -> int:
         from .doctor import examine  # noqa: PLC0415
 
         return examine()
+    if isinstance(command, Nll):
+        return _nll(command, arguments)
     from .evaluate import cli as evaluate  # noqa: PLC0415
 
     if isinstance(command, Sample):
@@ -151,14 +170,28 @@ def _carry_out(command: object) -> int:
         )
     elif isinstance(command, Evaluate):
         evaluate.show_evaluation(command.run, command.data_dir, command.device, command.checkpoint, command.data)
-    elif isinstance(command, Nll):
-        evaluate.show_nll(
-            command.run,
-            command.samples,
-            command.images,
-            command.data_dir,
-            command.device,
-            command.checkpoint,
-            command.data,
-        )
     return 0
+
+
+def _nll(command: Nll, arguments: Sequence[str]) -> int:
+    """Estimate the log-likelihood, on as many processes as were asked for."""
+    from .evaluate.nll import NllSettings, show_nll  # noqa: PLC0415
+    from .train.distributed.launch import launch  # noqa: PLC0415
+
+    asked = NllSettings(
+        path=command.run,
+        samples=command.samples,
+        images=command.images,
+        precision=command.precision,
+        data_dir=command.data_dir,
+        device=command.device,
+        which=command.checkpoint,
+        data=command.data,
+        out=command.out,
+    )
+
+    def work() -> int:
+        show_nll(asked)
+        return 0
+
+    return launch(command.nproc, arguments, work, module="fastvae")

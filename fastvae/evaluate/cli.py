@@ -1,16 +1,12 @@
-"""The commands that look at a trained run: ``fastvae sample``, ``reconstruct``, ``evaluate`` and ``nll``."""
+"""The commands that look at a trained run: ``fastvae sample``, ``reconstruct``, ``evaluate`` (``nll`` is in nll.py)."""
 
 import math
-import time
 from pathlib import Path
 
-import torch
 from rich.bar import Bar
-from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from fastvae.data import Loader
 from fastvae.ops import Noise, bits_per_dimension
 from fastvae.train.distributed.world import resolve_device
 from fastvae.train.report.bound import describe_bound
@@ -22,7 +18,6 @@ from fastvae.utils.files import reason
 from fastvae.utils.machine import check_fits
 from fastvae.utils.terminal import Terminal
 
-from .log_likelihood import estimate_nll
 from .saved_run import SavedRun, Which, evaluate
 
 _console = Terminal()
@@ -56,14 +51,14 @@ def reconstruct(
     _at_least_one(count)
     place = resolve_device(device)
     run = SavedRun.open(path, place, which, data)
-    images = _test_loader(run, data_dir).first(count)
+    images = run.announced_test_loader(data_dir).first(count)
     _write(reconstruction_grid(images, run.model.reconstruct(images)), out or path / "reconstructions.png")
 
 
 def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which, data: str | None = None) -> None:
     """Print the test ELBO, its terms, and the KL of each latent dimension."""
     run = SavedRun.open(path, resolve_device(device), which, data)
-    loader = _test_loader(run, data_dir)
+    loader = run.announced_test_loader(data_dir)
     result = evaluate(run, loader)
     terms = result.terms
     active = int(result.active.sum())
@@ -85,70 +80,9 @@ def show_evaluation(path: Path, data_dir: Path | None, device: str, which: Which
     _console.print(table)
 
 
-def show_nll(
-    path: Path,
-    samples: int,
-    count: int | None,
-    data_dir: Path | None,
-    device: str,
-    which: Which,
-    data: str | None = None,
-) -> None:
-    """Print ``-log p(x)`` of the test set, estimated by ``samples`` importance samples per image.
-
-    The constant that the likelihood's nll leaves out is in it. The samples use the seed of the run, so that the same
-    call gives the same figure.
-    """
-    _at_least_one(samples, "--samples")
-    _at_least_one(1 if count is None else count, "--images")
-    place = resolve_device(device)
-    run = SavedRun.open(path, place, which, data)
-    if run.model.levels > 1:
-        raise InputError(
-            f"{path} has {run.model.levels} levels of latents, but importance sampling supports one: "
-            "use fastvae evaluate, whose ELBO covers all levels"
-        )
-    loader = _test_loader(run, data_dir)
-    if count is not None and count > loader.count:
-        raise InputError(
-            f"--images is {count}, but the test set has {loader.count}: use at most --images {loader.count}"
-        )
-    images = loader.first(count or loader.count)
-    started = time.perf_counter()
-    parts = []
-    with Progress(console=Terminal(stderr=True), transient=True) as progress:
-        task = progress.add_task("importance samples", total=len(images))
-        for part in estimate_nll(run.model, images, samples, run.settings["seed"]):
-            parts.append(part.cpu())
-            progress.advance(task, len(part))
-    seconds = time.perf_counter() - started
-    values = torch.cat(parts)
-    error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan
-    likelihood = run.model.likelihood
-    constant = likelihood.left_out(math.prod(run.shape))
-    line = (
-        f"test -log p(x) {values.mean() + constant:.3f} nats, standard error {error:.3f} over {len(values):,} images, "
-        f"{samples:,} samples each, {seconds:.1f} s"
-    )
-    if constant != 0:
-        line += f"; {constant:.3f} of it are the constant that nll leaves out"
-    objection = likelihood.objection(images)
-    if objection is not None:
-        line += f"; no log-likelihood: {objection}"
-    _console.print(line)
-
-
-def _test_loader(run: SavedRun, data_dir: Path | None) -> Loader:
-    """Return a loader of the run's test images. First, name the files that its config.json points to."""
-    named = run.named_files(data_dir)
-    if named is not None:
-        Terminal(stderr=True).print(f"{run.path}: its config.json names the images, in {named}")
-    return run.test_loader(data_dir)
-
-
-def _at_least_one(count: int, flag: str = "--count") -> None:
+def _at_least_one(count: int) -> None:
     if count < 1:
-        raise InputError(f"{flag} is {count}: it must be at least 1")
+        raise InputError(f"--count is {count}: it must be at least 1")
 
 
 def _write(grid: Tensor, path: Path) -> None:

@@ -29,6 +29,7 @@ from fastvae.train.step.loss import StepLoss
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
 from fastvae.utils.settings import marked
+from fastvae.utils.terminal import Terminal
 
 _ACTIVE = 0.01  # the variance over the data of a unit's posterior mean, above which it is called active
 
@@ -138,6 +139,13 @@ class SavedRun:
         name: LoaderName = "resident" if isinstance(dataset.test, TensorSource) else "torch"
         device = next(self.model.parameters()).device
         return make_test_loader(self._data_config(data_dir), dataset, name, device=device)
+
+    def announced_test_loader(self, data_dir: Path | None, *, quiet: bool = False) -> Loader:
+        """Make :meth:`test_loader`, once the files that config.json points to are named, unless ``quiet``."""
+        named = self.named_files(data_dir)
+        if named is not None and not quiet:
+            Terminal(stderr=True).print(f"{self.path}: its config.json names the images, in {named}")
+        return self.test_loader(data_dir)
 
 
 def _build(settings: dict[str, Any], shape: tuple[int, ...]) -> VAE:

@@ -10,8 +10,7 @@ from torch.distributions import Bernoulli, MultivariateNormal, Normal
 
 import fastvae
 from fastvae.data import load
-from fastvae.evaluate import log_likelihood
-from fastvae.evaluate.log_likelihood import estimate_nll
+from fastvae.evaluate.log_likelihood import NllEstimator, estimate_nll
 from fastvae.models import mlp_vae, objectives
 from fastvae.nn import Gaussian
 from fastvae.ops import Noise
@@ -118,7 +117,37 @@ def test_in_expectation_more_samples_never_raise_it():
     assert (values[0] - values[-1]).mean() > 1
 
 
+@pytest.mark.parametrize(("precision", "margin"), [("fp32", 1e-4), ("bf16", 0.5)])
+@pytest.mark.parametrize("hidden", [(16,), (16, 24)])
+def test_the_fused_last_layer_is_the_decoder_and_its_likelihood(precision, margin, hidden):
+    torch.manual_seed(2)
+    model, images = mlp_vae((1, 8, 8), hidden, 3), load("digits").test[:9]
+    many = estimate(model, images, 50, precision=precision)
+    some = estimate(model, images, 50, precision=precision, rows=20)
+    exact = estimate(model.double(), images, 50)
+    torch.testing.assert_close(many, exact, rtol=0, atol=margin)
+    torch.testing.assert_close(some, exact, rtol=0, atol=margin)
+
+
+def test_a_hook_on_the_decoder_sees_its_outputs():
+    model, images = mlp_vae((1, 8, 8), (16,), 3), load("digits").test[:9]
+    seen = []
+    model.decoder.register_forward_hook(lambda *inputs: seen.append(inputs[-1].shape))
+    estimate(model, images, 10)
+    assert seen == [(90, 1, 8, 8)]
+
+
+def test_bf16_keeps_the_last_layer_of_a_sharp_likelihood_in_fp32():
+    model, images = mlp_vae((1, 8, 8), (16,), 3, likelihood=Gaussian(1e-6)), load("digits").test[:9]
+    seen = []
+    model.decoder[2].register_forward_hook(lambda *inputs: seen.append(inputs[-1].dtype))
+    estimate(model, images, 10, precision="bf16")
+    assert seen == [torch.float32]
+
+
 def test_a_gpu_sees_as_many_samples_at_once_as_their_pictures_allow():
+    estimator = NllEstimator(mlp_vae((1, 8, 8), (16,), 3).double(), 10, 0)
     digits, pictures = torch.zeros(3, 1, 28, 28), torch.zeros(3, 3, 256, 256)
-    assert [log_likelihood._rows(images, torch.device("cpu")) for images in (digits, pictures)] == [10_000] * 2
-    assert [log_likelihood._rows(images, torch.device("cuda")) for images in (digits, pictures)] == [85_598, 341]
+    assert [estimator.rows(images) for images in (digits, pictures)] == [10_000] * 2
+    estimator._device = torch.device("cuda")
+    assert [estimator.rows(images) for images in (digits, pictures)] == [85_598, 341]

@@ -15,13 +15,25 @@ from fastvae.ops.internal import (
     arrive_and_wait,
     bias_gradient,
     group_norm_silu,
+    linear_bernoulli_nll_of_samples,
     mm,
+    pixel_shuffle,
     scale_pixels,
 )
 from fastvae.reference import gaussian_kl
 
 # Which declare what only the CPU has.
-OF_CPU = (adam_step, all_finite, arrive_and_wait, bias_gradient, group_norm_silu, mm, scale_pixels)
+OF_CPU = (
+    adam_step,
+    all_finite,
+    arrive_and_wait,
+    bias_gradient,
+    group_norm_silu,
+    linear_bernoulli_nll_of_samples,
+    mm,
+    pixel_shuffle,
+    scale_pixels,
+)
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +135,26 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         "arrive_and_wait": [(torch.zeros(1, 8, dtype=torch.int64), 0, 1, 1.0)] if _library.has_native() else [],
         "bias_gradient_": bias_gradients() if _library.has_native() else [],
         **dict(zip(("group_norm_silu", "group_norm_silu_backward"), normed_images(), strict=True)),
+        "pixel_shuffle": shuffled(8) if _library.has_native() else [],
+        "pixel_unshuffle": shuffled(2) if _library.has_native() else [],
         "scale_pixels": scaled_pixels() if _library.has_native() else [],
+        "linear_bernoulli_nll_of_samples": last_layers() if _library.has_native() else [],
         "mm": products() if _library.has_native() else [],
         "record_step_": recorded_steps(device) if device == "cuda" else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
     }
+
+
+def shuffled(channels: int) -> list[tuple[Any, ...]]:
+    """On the CPU alone: images in channels_last."""
+    images = torch.randn(2, channels, 4, 6).to(memory_format=torch.channels_last)
+    return [(images.to(dtype), 2) for dtype in (torch.float32, torch.bfloat16)]
+
+
+def last_layers() -> list[tuple[Any, ...]]:
+    """On the CPU alone: 3 samples of each of 2 pictures."""
+    layer = linear_bernoulli_nll_of_samples.pack_linear(torch.randn(5, 4), torch.randn(5), torch.float32)
+    return [(torch.randn(6, 4), layer.weight, layer.bias, torch.rand(2, 5), True)]
 
 
 def recorded_steps(device: str) -> list[tuple[Any, ...]]:
@@ -198,7 +225,7 @@ QUICK = ("bernoulli_nll", "bernoulli_nll_backward", "reparameterize", "adam_step
 
 def test_every_operator_is_checked_here() -> None:
     assert set(NAMES) == {*_library._modules, *_library._compositions, *_library._of_cpu}
-    assert len(OF_CPU) + 1 == len(_library._of_cpu)  # a norm has two
+    assert len(OF_CPU) + 2 == len(_library._of_cpu)  # a norm has two, and so has a pixel shuffle
 
 
 @pytest.mark.parametrize(

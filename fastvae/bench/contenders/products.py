@@ -96,6 +96,8 @@ def matmuls(left: Tensor, right: Tensor, out: Tensor, bias: Tensor | None = None
 
 def own_matmuls(dtype: torch.dtype) -> bool:
     """Return True if fastvae has a product of its own for this type on this CPU."""
+    if dtype in (torch.float32, torch.float64):
+        return backends.has_native()
     return dtype == torch.bfloat16 and backends.multiplies_bf16()
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from fastvae import backends
 
@@ -23,6 +24,12 @@ def is_dense_on_cpu(
 ) -> bool:
     """Return whether a tensor is on the CPU, of one of these types, and dense in this memory format."""
     return value.device.type == "cpu" and value.dtype in dtypes and value.is_contiguous(memory_format=memory_format)
+
+
+def propagate_strides(graph: GraphModule) -> None:
+    """Recompute the strides of a graph after a pass that changed some: the trace's own are of what it recorded."""
+    inputs = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
+    FakeTensorProp(graph, inputs[0].fake_mode).propagate_dont_convert_inputs(*inputs)
 
 
 def onednn_is_faster(dtype: torch.dtype) -> bool:

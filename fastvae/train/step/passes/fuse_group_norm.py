@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from fastvae import backends
 from fastvae.ops.internal.group_norm_silu import group_norm_silu, group_norm_silu_backward
@@ -13,20 +12,20 @@ from fastvae.ops.internal.group_norm_silu import group_norm_silu, group_norm_sil
 from .common import aten, is_dense_on_cpu
 
 
-def fuse_group_norms(graph: GraphModule) -> None:
+def fuse_group_norms(graph: GraphModule) -> bool:
     """Compute a group norm and the SiLU after it in one pass, and their gradients in another.
 
-    For graphs that no compiler fuses, of images in channels_last, in fp32 or bf16. (Figures for ``conv28``:
+    For graphs that no compiler fuses, of images in channels_last, in fp32 or bf16. Returns whether any was fused: then
+    what follows is in channels_last too, once :func:`.common.propagate_strides` has said so. (Figures for ``conv28``:
     benchmarks/results/bench-conv28-cpu.json.)
     """
-    while backends.has_native():
-        norms = graph.graph.find_nodes(op="call_function", target=aten.native_group_norm.default)
-        supported = [(norm, found) for norm in norms if (found := _match(norm)) is not None]
-        if not supported:
-            break
-        for norm, found in supported:
-            _fuse(graph.graph, norm, found)
-        _propagate_strides(graph)
+    if not backends.has_native():
+        return False
+    norms = graph.graph.find_nodes(op="call_function", target=aten.native_group_norm.default)
+    supported = [(norm, found) for norm in norms if (found := _match(norm)) is not None]
+    for norm, found in supported:
+        _fuse(graph.graph, norm, found)
+    return bool(supported)
 
 
 def reshape_views(graph: GraphModule) -> None:
@@ -107,9 +106,3 @@ def _fuse(graph: Graph, norm: Node, found: _Match) -> None:
     found.silu.replace_all_uses_with(outputs[0])
     for node in (found.norm_backward, found.silu_backward, found.silu, norm):
         graph.erase_node(node)
-
-
-def _propagate_strides(graph: GraphModule) -> None:
-    """Recompute the strides of the graph: torch's trace recorded the norm's output and all that follows as NCHW."""
-    inputs = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-    FakeTensorProp(graph, inputs[0].fake_mode).propagate_dont_convert_inputs(*inputs)

@@ -11,11 +11,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastvae.train.step.inductor import compiling, faults_told
 from fastvae.train.step.passes.batch_matmuls import batch_matmuls
+from fastvae.train.step.passes.common import propagate_strides
+from fastvae.train.step.passes.drop_copies import drop_copies
 from fastvae.train.step.passes.drop_ones import drop_ones
 from fastvae.train.step.passes.fuse_activations import fuse_activations
 from fastvae.train.step.passes.fuse_group_norm import fuse_group_norms, reshape_views
 from fastvae.train.step.passes.fuse_pixels import fuse_pixels
 from fastvae.train.step.passes.onednn_matmuls import onednn_matmuls
+from fastvae.train.step.passes.replace_pixel_shuffles import replace_pixel_shuffles
 
 # Inductor would check the strides at every step, though the graph was traced with them: 2 % of leaky's steps on a CPU.
 _OPTIONS = {"size_asserts": False, "alignment_asserts": False}
@@ -39,7 +42,10 @@ def record(function: Callable[..., Any], inputs: Sequence[Tensor], *, compiled: 
     graph.graph.eliminate_dead_code()
     if not compiled:
         fuse_activations(graph)
-        fuse_group_norms(graph)
+        # One lets the next know that its images are in channels_last.
+        while fuse_group_norms(graph) or replace_pixel_shuffles(graph):
+            propagate_strides(graph)
+        drop_copies(graph)
         fuse_pixels(graph)
     onednn_matmuls(graph)
     graph.recompile()
