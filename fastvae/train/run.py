@@ -227,7 +227,11 @@ def _tune(
     ``why_eager`` is the reason for an execution that is chosen already.
     """
     if config.autotune and not config.deterministic:
-        choice = autotune.choose(config, model, loader, config.steps(len(loader)), world, console.print)
+        try:
+            choice = autotune.choose(config, model, loader, config.steps(len(loader)), world, console.print)
+        except autotune.UncopyableError:
+            fixed = autotune.fixed(config, world.device)
+            choice = replace(fixed, source="without a trial: the model cannot be copied")
     else:
         choice = autotune.fixed(config, world.device)
     if why_eager is not None:
