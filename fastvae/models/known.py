@@ -72,6 +72,8 @@ def _is_pure(module: nn.Module) -> bool:
         return False
     if kind not in (*_PURE, *_DROPOUTS, *_NORMS) and not _is_ours(kind):
         return False
+    if not ((kind.forward.__module__ or "").startswith("torch.") or _is_ours(kind)):  # replaced for the whole class
+        return False
     hooks = (hook for name in _HOOKS for hook in (getattr(module, name, None) or {}).values())
     is_patched = any(callable(value) and hasattr(kind, name) for name, value in vars(module).items())
     return not is_patched and all(_is_ours(hook) for hook in hooks)

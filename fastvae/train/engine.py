@@ -147,7 +147,7 @@ class Engine:
         """
         self._schedule.set()
         scalars = self._scalars_for(batch.rows)
-        self._rollback.remember(self._rollback_tensors())
+        self._rollback.remember(self._rollback_tensors(), () if self._step.is_known else self.model.modules())
         try:
             if self._gradients is None:
                 is_full = batch.rows == self._full

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastvae.data import Dataset, Loader
+from fastvae.data import Dataset, Loader, ResidentLoader
 from fastvae.data.loaders.reader_processes import killed_readers_told
 from fastvae.models import VAE
 from fastvae.models.modes import eval_mode
@@ -114,7 +114,8 @@ def run(
             check_last_batch(model, loaders.train, settings, world)
         state = start.state(loaders.train)
         adapts = may_adapt(settings, model, loaders.train)
-        threads = stack.enter_context(fitting(world, load or OtherLoad(), adapts=adapts))
+        is_resident = isinstance(loaders.train, ResidentLoader)  # the processes of another would pass for programs
+        threads = stack.enter_context(fitting(world, load or OtherLoad(), console, adapts=adapts, looks=is_resident))
         config, choice = _tune(settings, model, loaders.train, world, why_eager, console)
         told = f"on {_place(world, threads)}: {choice}; loader {loaders.choice}"
         stack.enter_context(quiet_writers())
@@ -188,7 +189,9 @@ def _fit(loop: Loop, profiling: Profiling | None, own: _Own, dataset: Dataset, t
     if split is not None:
         console.print(f"fastvae: {split}")
     if loop.epoch >= loop.epochs:
-        console.print(as_typed(f"all of its {trained(loop.epochs, 0)} are trained: give more --epochs", TrainConfig))
+        console.print(
+            as_typed(f"all of its training ({trained(loop.epochs, 0)}) is done: give more --epochs", TrainConfig)
+        )
     unsaved = unsaved_state_told(loop.engine.model, console) if own.model else nullcontext()
     try:
         with profiled(profiling, loop), killed_readers_told(), unsaved:
@@ -224,14 +227,17 @@ def _tune(
     ``why_eager`` is the reason for an execution that is chosen already.
     """
     if config.autotune and not config.deterministic:
-        choice = autotune.choose(config, model, loader, config.steps(len(loader)), world, console.print)
+        try:
+            choice = autotune.choose(config, model, loader, config.steps(len(loader)), world, console.print)
+        except autotune.UncopyableError:
+            fixed = autotune.fixed(config, world.device)
+            choice = replace(fixed, source="without a trial: the model cannot be copied")
     else:
         choice = autotune.fixed(config, world.device)
     if why_eager is not None:
         choice = replace(choice, source=why_eager)
     if choice.execution != "eager":
-        # Recording a step imports it, which may draw from Python's random numbers. That must come before the run notes
-        # the state of that generator, to tell whether the model draws from it.
+        # Recording a step imports it, which may draw from Python's random numbers: here, before their state is noted.
         import torch._dynamo  # noqa: F401, PLC0415
 
     return choice.apply(config), choice

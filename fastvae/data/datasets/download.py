@@ -47,9 +47,8 @@ def download(name: str, folder: Path, fetch: Callable[[Path], object]) -> None:
                     file.replace(target)
     except (OSError, RuntimeError, HTTPException) as error:
         raise InputError(
-            f"{name}: the download into {folder} failed ({reason(error)}): "
-            "check the network, name a folder that holds the files (--data-dir or FASTVAE_DATA), or use --data digits, "
-            "which fastvae has with it"
+            f"{name}: the download into {folder} failed ({reason(error)}): check the network, or name a folder that "
+            "holds the files (--data-dir or FASTVAE_DATA); a new run can also use --data digits, which needs none"
         ) from error
 
 

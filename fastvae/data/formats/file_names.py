@@ -16,6 +16,7 @@ from fastvae.utils.terminal import Terminal
 from fastvae.utils.text import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+IDX = "-idx3-ubyte"  # in the names of MNIST's files, and of those of its kin
 _ENDINGS = tuple(suffix.encode() for suffix in SUFFIXES)
 _PATIENCE = 1.0  # seconds before the count is shown
 _PART = 1000  # items between two looks at the clock

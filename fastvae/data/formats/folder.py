@@ -12,7 +12,7 @@ from fastvae.data.sources.unpacking_limits import read_picture
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import reason
 
-from .file_names import SUFFIXES, Counting, NameList, OutsideFiles, is_picture, shown, warn
+from .file_names import IDX, SUFFIXES, Counting, NameList, OutsideFiles, is_picture, shown, warn
 
 
 class FilePictures:
@@ -115,6 +115,11 @@ def _files(root: Path, outside: OutsideFiles) -> FilePictures:
     with Counting(f"files in {root}") as counting:
         names = NameList(_pictures(os.fsencode(root), counting, outside))
     if len(names) == 0:
+        if any(IDX in name for name in os.listdir(root)):
+            raise InputError(
+                f"{root}: holds IDX files, as MNIST's, and no picture: use --data mnist (fashion-mnist, kmnist) and "
+                "name this folder with --data-dir"
+            )
         raise InputError(
             f"{root}: holds no picture, nor do the folders in it: give a folder with {', '.join(SUFFIXES)} files, "
             "or with .tar archives alone"

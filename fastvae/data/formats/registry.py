@@ -10,7 +10,7 @@ from fastvae.data.sources.source import EncodedPictures, Source
 from fastvae.utils.errors import InputError
 
 from .arrays import read_npy
-from .file_names import SUFFIXES
+from .file_names import IDX, SUFFIXES
 from .folder import read_folder
 from .hdf5 import read_hdf5
 from .huggingface import is_saved, read_saved
@@ -65,6 +65,8 @@ def _unknown(path: Path, suffix: str) -> InputError:
         return InputError(f"{path}: no such file or folder: give the path of the images")
     if suffix in SUFFIXES:
         return InputError(f"{path}: is a single picture: give the folder that holds it, or a .txt list of several")
+    if IDX in path.name:
+        return InputError(f"{path}: is an IDX file, as MNIST's: give its folder, with --data mnist --data-dir FOLDER")
     if suffix in _PACKED:
         return InputError(
             f"{path}: is packed ({suffix}): unpack it, and give the folder or the .tar file that comes out"

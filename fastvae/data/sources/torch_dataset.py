@@ -132,12 +132,12 @@ def as_pixels(images: Tensor, label: str) -> Tensor:
         return images.to(torch.uint8) * 255
     if not images.is_floating_point():
         raise InputError(
-            f"{label}: has elements of {images.dtype}, shape {tuple(images.shape)}, not uint8, bool or floats: convert "
+            f"{label}: elements of {images.dtype}, shape {tuple(images.shape)}, not uint8, bool or floats: convert "
             "them with .to(torch.uint8) if they are 0..255, else scale them to [0, 1] and use .float()"
         )
     images = images.float()
     if not images.isfinite().all():
-        raise InputError(f"{label}: has pixels that are NaN or infinite as float32: clean them, with torch.nan_to_num")
+        raise InputError(f"{label}: some pixels are NaN or infinite as float32: clean them, with torch.nan_to_num")
     return without_rounding(images)
 
 
@@ -158,7 +158,7 @@ def tensor_of(array: NDArray[Any], label: str) -> Tensor:
     """Return an array as a tensor, without a copy where its layout allows it. Raises InputError for other elements."""
     if array.dtype.kind not in "bfui":
         raise InputError(
-            f"{label}: has elements of {array.dtype}, shape {array.shape}, not uint8, bool or floats: give one array "
+            f"{label}: elements of {array.dtype}, shape {array.shape}, not uint8, bool or floats: give one array "
             "of numbers"
         )
     array = array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -57,6 +57,7 @@ def check_fit(model: VAE, weights: Mapping[str, Tensor], label: str, remedy: str
 
 def storable(tensor: Tensor) -> Tensor:
     """Return a tensor as a checkpoint stores it: a complex one as pairs of real and imaginary part, (..., 2)."""
+    tensor = tensor.resolve_conj().resolve_neg()
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 

@@ -17,6 +17,7 @@ from fastvae.utils.files import open_in_place
 TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64,
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in TYPES.items()}
 _ALIGNMENT = 8  # bytes; the widest elements come first, so that all tensors are aligned

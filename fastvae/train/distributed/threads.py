@@ -6,7 +6,9 @@ from contextlib import contextmanager
 
 import torch
 
+from fastvae._command import WAITING
 from fastvae.utils.machine import OtherLoad
+from fastvae.utils.terminal import Terminal
 
 from .world import World, user_set_threads
 
@@ -24,28 +26,43 @@ class Threads:
     Args:
         load: looks at other programs, since before the run.
         adapts: False leaves the number as it is.
+        looks: False leaves other programs alone.
     """
 
-    def __init__(self, load: OtherLoad, *, adapts: bool) -> None:
+    def __init__(self, load: OtherLoad, *, adapts: bool, looks: bool = True) -> None:
         self._load = load
-        self._adapts = adapts and torch.get_num_threads() > 1
+        self._looks = looks and torch.get_num_threads() > 1
+        self._adapts = adapts and self._looks
         self._most = torch.get_num_threads()
         self._others = 0.0
         self._seconds = _FIRST
 
     def fit(self) -> None:
         """Take one thread for each free core, at least one, if other programs' load was seen for long enough."""
-        if not self._adapts:
+        if not self._looks:
             return
         others = self._load.cores(self._seconds)
         if others is None:
             return
         self._seconds = _EVERY
         self._others = others
-        free = len(os.sched_getaffinity(0)) - int(others + 0.5)
-        threads = max(1, min(self._most, free))
-        if threads != torch.get_num_threads():
+        self._looks = self._adapts
+        threads = self._free()
+        if self._adapts and threads != torch.get_num_threads():
             torch.set_num_threads(threads)
+
+    def _free(self) -> int:
+        """Return the number of threads that have a core to themselves, at least one."""
+        return max(1, min(self._most, len(os.sched_getaffinity(0)) - int(self._others + 0.5)))
+
+    def advice(self) -> str | None:
+        """Return what to do about other programs, in a sentence, where the number of threads does not follow them."""
+        if self._adapts or self._free() == self._most:
+            return None
+        told = f"other programs keep {self._others:.1f} cores busy: OMP_NUM_THREADS={self._free()} may be faster"
+        if any(name in os.environ for name in WAITING):
+            return told
+        return f"{told}, and so may GOMP_SPINCOUNT=1000, which `import fastvae` sets if it comes before `import torch`"
 
     def __str__(self) -> str:
         threads = torch.get_num_threads()
@@ -56,15 +73,18 @@ class Threads:
 
 
 @contextmanager
-def fitting(world: World, load: OtherLoad, *, adapts: bool) -> Iterator[Threads]:
+def fitting(world: World, load: OtherLoad, console: Terminal, *, adapts: bool, looks: bool = True) -> Iterator[Threads]:
     """Fit the threads to the load now, and give the caller all of them back in the end.
 
-    The number stays as it is for a run on a GPU, where the user set it, or if ``adapts`` is False.
+    The number stays as it is for a run on a GPU, where the user set it, or if ``adapts`` is False: then the console
+    gets a line if other programs are busy. With ``looks`` False nobody looks at these.
     """
-    threads = Threads(load, adapts=adapts and world.device.type == "cpu" and not user_set_threads())
+    threads = Threads(load, adapts=adapts, looks=looks and world.device.type == "cpu" and not user_set_threads())
     most = torch.get_num_threads()
     try:
         threads.fit()
+        if (advice := threads.advice()) is not None:
+            console.print(f"fastvae: {advice}", style="yellow", markup=False)
         yield threads
     finally:
         if torch.get_num_threads() != most:

@@ -126,7 +126,7 @@ def choose(
 
     def turn(precision: SettledPrecision, execution: SettledExecution) -> Turn:
         settings = settle(config, precision, execution)
-        engine = Engine(copy_model(model), settings, world, plan(config, len(loader)), loader.count)
+        engine = Engine(_copied(model), settings, world, plan(config, len(loader)), loader.count)
         in_graph = config.replay == "auto" and isinstance(loader, ResidentLoader) and can_capture(engine, loader)
         counted[precision, execution] = (engine.sums, engine.counter.step)  # the engine itself is soon freed
         return Turn(engine, batch, in_graph=in_graph)
@@ -155,6 +155,17 @@ def choose(
     if world.is_rank_0:
         _keep(key, {"precision": precision, "execution": execution, "milliseconds": shown})
     return Choice(precision, execution, shown, "by trial", left_out)
+
+
+class UncopyableError(Exception):
+    """A model cannot be copied for a trial: it keeps a lock or an open file, say, or is too large."""
+
+
+def _copied(model: VAE) -> VAE:
+    try:
+        return copy_model(model)
+    except Exception as error:  # a model's own code may raise anything
+        raise UncopyableError from error
 
 
 def _fastest(times: dict[Candidate, float]) -> Candidate:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fastvae.data import Dataset
@@ -33,7 +33,7 @@ def check_sizes(model: VAE, dataset: Dataset, device: torch.device, console: Ter
     size = sum(
         parameter.numel() * parameter.element_size() for parameter in model.parameters() if not is_lazy(parameter)
     )
-    if (type(model).encode, type(model).loss) != (VAE.encode, VAE.loss) or size > _COPIED:
+    if not _is_plain(model) or size > _COPIED:
         return
     _, height, width = dataset.shape
     images = dataset.train.read(range(min(2, len(dataset.train))))[..., :height, :width]
@@ -49,18 +49,50 @@ def check_sizes(model: VAE, dataset: Dataset, device: torch.device, console: Ter
 
 @contextmanager
 def sizes_told(model: VAE, dataset: Dataset, loop: Loop) -> Iterator[None]:
-    """Say in one line what does not fit where a first step fails, for a model that was not run before it.
+    """Look at the sizes in the first step of a model that was not run before it, and say in one line what does not fit.
+
+    Its ``latent_shape`` is set to what the encoder gives, where it lacks one.
 
     Raises:
-        InputError: as :func:`check_sizes`.
+        InputError: as :func:`check_sizes`. Nothing has been trained.
     """
     first = loop.step
+
+    def look(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        assert watched is not None
+        watched.remove()
+        if inputs and isinstance(inputs[0], Tensor):
+            _check_latents(model, tuple(inputs[0].shape[1:]))
+        if isinstance(output, Tensor):
+            _tell_probabilities(model.likelihood, output, loop.console)
+
+    # A hook would keep a step from being recorded, but a model whose step may be was looked at before.
+    is_watched = loop.config.execution == "eager" and _is_plain(model)
+    watched = model.decoder.register_forward_hook(look) if is_watched else None
     try:
         yield
     except (IndexError, RuntimeError, TypeError, ValueError):
         if loop.step == first:
             check_sizes(model, dataset, loop.world.device, loop.console)
         raise
+    finally:
+        if watched is not None:
+            watched.remove()
+
+
+def _is_plain(model: VAE) -> bool:
+    """Return whether the decoder is given what the encoder's posterior draws, and nothing else."""
+    return (type(model).encode, type(model).loss) == (VAE.encode, VAE.loss)
+
+
+def _check_latents(model: VAE, found: tuple[int, ...]) -> None:
+    if model.latent_shape is None:
+        model.latent_shape = found
+    if found != tuple(model.latent_shape):
+        raise InputError(
+            f"the decoder is given latents of shape {found}, but latent_shape is {tuple(model.latent_shape)}: leave "
+            "latent_shape out, or change it"
+        )
 
 
 @contextmanager
@@ -78,13 +110,20 @@ def _python_rng_preserved() -> Iterator[None]:
 def _check_sizes(model: VAE, images: Tensor, name: str, console: Terminal) -> tuple[int, ...] | None:
     """Return the shape of a latent, where the model gives one."""
     what = f"images of shape {tuple(images.shape[1:])}"
+    if images.shape[1:3] == (1, 1):
+        what += (
+            ", as a table's rows are delivered: begin the encoder with nn.Flatten(), and end the decoder with "
+            f"nn.Unflatten(1, {tuple(images.shape[1:])})"
+        )
     if min(images.shape[1:3]) > max(_CHANNELS) and images.shape[3] in _CHANNELS:
         what += f", read as (C, H, W): permute {name} if they are (N, H, W, C)"
     try:
         mu, logvar = model.encode(images)
     except Exception as error:  # the model's own code may raise anything
         if "packed encoder output" in str(error):
-            raise InputError(f"{_line(error)}: give the encoder mu and logvar, twice as many as latents") from error
+            raise InputError(
+                f"{_line(error)}, given {what}: give the encoder mu and logvar, twice as many as latents"
+            ) from error
         if _is_about_sizes(error):
             raise InputError(f"the encoder does not take {what} ({_line(error)}): correct its sizes") from error
         return None

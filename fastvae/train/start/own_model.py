@@ -27,6 +27,7 @@ from fastvae.utils.settings import changed, flag
 from fastvae.utils.terminal import Terminal
 
 from .model_sizes import check_sizes
+from .tensor_forms import check_forms
 
 _LOW = (torch.bfloat16, torch.float16)
 # Steps of a run. Importing Dynamo and reading a model takes 2 to 5 s, and a recorded step saves a few tenths of a
@@ -70,7 +71,8 @@ def check_model(model: VAE) -> None:
     Raises:
         InputError: it is not a VAE; a lazy layer has not run yet; a parameter is on the meta device, complex, of low
             precision or an inference tensor; the parameters' types differ; none is trainable; gradients would be
-            sparse; or its state dict holds something that is not a tensor.
+            sparse; its state dict holds something that is not a tensor; or a tensor does not lie in memory as a
+            run needs it (:func:`.check_forms`).
     """
     if not isinstance(model, VAE):
         raise InputError(
@@ -89,6 +91,7 @@ def check_model(model: VAE) -> None:
             raise InputError(
                 f"{name} was made under torch.inference_mode, so it has no gradient: build the model outside it"
             )
+    check_forms(dict(model.named_parameters()), dict(model.named_buffers()))
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not trained:
         raise InputError("no parameter of the model requires a gradient, so nothing can be trained")

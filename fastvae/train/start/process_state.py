@@ -1,4 +1,4 @@
-"""The state of the process that a run trains in: random numbers, torch's flags and modes, the allocator."""
+"""The state of the process that a run needs: torch's flags and modes, and the C library's allocator."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +14,10 @@ from .allocator import keeping_freed_memory
 
 @contextmanager
 def process_state(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Set the state that a run needs, and restore the caller's at the end."""
+    """Set the state that a run needs, and restore the caller's at the end.
+
+    Raises InputError for flags that the device does not allow.
+    """
     with ExitStack() as stack:
         stack.enter_context(keeping_freed_memory(device.type == "cpu"))
         stack.enter_context(torch_flags(config, device))

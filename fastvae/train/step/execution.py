@@ -58,8 +58,9 @@ class Step:
         self._autocast = autocast
         self._copies = copies
         self._named = dict(loss.named_parameters())
-        self._frozen = {name for name, value in self._named.items() if not value.requires_grad}
+        self._frozen = {name: value for name, value in self._named.items() if not value.requires_grad}
         self._parameters = [value for value in self._named.values() if value.requires_grad]
+        self._kinds = {value: value.dtype for value in self._named.values()}
         self._trained = self._parameters  # those that a callback has not frozen since
         self._recorded = self._state()
         self._changes = 0
@@ -122,15 +123,23 @@ class Step:
         """Look at the model again, after the caller's code had it: it may have got hooks, or have frozen parameters.
 
         Raises:
-            InputError: a parameter that was frozen at the start requires a gradient now.
+            InputError: a parameter that was frozen at the start requires a gradient now, one that does was added, or
+                one has another type.
         """
         named = dict(self._loss.named_parameters())
         for name, parameter in named.items():
-            if parameter.requires_grad and name in self._frozen:
+            if parameter.requires_grad and parameter not in self._kinds:
                 raise InputError(
-                    f"{name} requires a gradient now, but it was frozen when the run started, so no optimiser has it: "
-                    "start a new run to train it"
+                    f"{name} was added after the run started, so no optimiser has it: start a new run with this model, "
+                    "or freeze it"
                 )
+            kind = self._kinds.get(parameter, parameter.dtype)
+            if parameter.dtype != kind:
+                raise InputError(
+                    f"{name} is {parameter.dtype} now, but was {kind} when the run started: leave its type, or start a "
+                    "new run"
+                )
+        self._check_frozen()
         self._named = named
         trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         now = self._state()
@@ -141,6 +150,14 @@ class Step:
         self._recorded = now
         self.is_known = now[0]
         self._trained = trained
+
+    def _check_frozen(self) -> None:
+        for name, parameter in self._frozen.items():
+            if parameter.requires_grad:
+                raise InputError(
+                    f"{name} requires a gradient now, but it was frozen when the run started, so no optimiser has it: "
+                    "start a new run to train it"
+                )
 
     def _state(self) -> tuple[Any, ...]:
         """Return what a record of a known model depends on."""
@@ -179,6 +196,7 @@ class Step:
             with torch.enable_grad():
                 with self._autocast():
                     loss, sums = self._loss(images, noise_state, row_offset, TRAIN_STREAM, scalars)
+                self._check_frozen()
                 loss.backward()
             gradients = [parameter.grad for parameter in self._parameters]
         finally:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import io
+import itertools
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -61,6 +63,7 @@ def _by_tyro(
     kind: Any, arguments: Sequence[str], program: str, find: Callable[[], str | None], description: str | None = None
 ) -> Any:
     """Parse by tyro, but say in one line what is wrong: as ``find`` does, or in tyro's words without their box."""
+    _check_empty(arguments)
     said = io.StringIO()
     try:
         with redirect_stderr(said), _wide_enough():
@@ -70,6 +73,22 @@ def _by_tyro(
             raise
         words = " ".join(said.getvalue().translate(_WITHOUT_BOX).split())
         raise InputError(find() or f"{words}; see {program} --help") from None
+    except BrokenPipeError:  # `--help | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except OSError as error:  # of the help, in pieces: nothing else is opened or written here
+        why = error.strerror
+        raise InputError(f"cannot write the help to standard output ({why}): send it to another place") from error
+
+
+def _check_empty(arguments: Sequence[str]) -> None:
+    """Refuse an empty argument, as ``--out "$UNSET"`` gives: a path would be the current folder."""
+    for before, word in itertools.pairwise(["", *arguments]):
+        name = before if before.startswith("--") and "=" not in before else "an argument"
+        if not word:
+            raise InputError(f"{name} is empty: give it a value, or leave it out")
+        if word.startswith("--") and word.endswith("="):
+            raise InputError(f"{word[:-1]} is empty: give it a value, or leave it out")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torchvision
 from sklearn.datasets import load_digits
 
 from fastvae.data import load
-from fastvae.data.datasets import digits
+from fastvae.data.datasets import digits, mnist
 
 COUNTING = torch.arange(7 * 15).view(7, 1, 5, 3).byte()
 
@@ -59,6 +59,17 @@ def test_which_folder_and_which_file_win(idx_folder, monkeypatch):
     assert load("mnist", folder).train[0, 0, 0, 0] == 3
     (folder / "MNIST/raw/train-images-idx3-ubyte").mkdir()  # as one archive unpacks; the .gz beside it is the file
     assert load("mnist", folder).train[0, 0, 0, 0] == 3
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "kmnist"])
+def test_refuses_the_images_of_another_set_that_has_the_same_file_names(name, idx_folder, refuses, monkeypatch):
+    first = hashlib.sha256(COUNTING.numpy().tobytes()).hexdigest()
+    monkeypatch.setitem(mnist._KNOWN, first, "mnist")
+    folder = idx_folder()
+    kind = mnist.CLASSES[name]
+    with refuses("train-images-idx3-ubyte has the images of mnist", name, folder / kind / "raw", "use --data mnist"):
+        load(name, folder)
+    assert torch.equal(load("mnist", folder).train.images, COUNTING)
 
 
 def test_names_the_missing_file(idx_folder, refuses, monkeypatch):

@@ -8,13 +8,13 @@ from fastvae.train.checkpoint.safetensors_writer import write_tensors
 
 TYPES = (
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-    torch.uint8, torch.bool,
+    torch.uint8, torch.bool, torch.uint16, torch.uint32, torch.uint64,
 )  # fmt: skip
 
 
 def tensors(rows):
     torch.manual_seed(0)
-    return {f"{i}.{dtype}": (torch.randn(rows, i + 1) * 9).to(dtype) for i, dtype in enumerate(TYPES)}
+    return {f"{i}.{dtype}": (torch.randn(rows, i + 1) * 9).abs().to(dtype) for i, dtype in enumerate(TYPES)}
 
 
 @pytest.mark.parametrize("before", [None, 5, 1, 3])  # a file that is not there, longer, shorter, as long

@@ -4,15 +4,19 @@ import functools
 import itertools
 import os
 import random
+import threading
+from os import environ as settings_of_the_shell
 
 import numpy as np
 import pytest
 import torch
 from plain_torch import distance
 from torch import nn
+from torch.compiler import is_compiling as is_being_read
 
 import fastvae
 from fastvae.errors import InputError
+from fastvae.models.known import is_known
 from fastvae.train import TrainConfig, Trainer
 from fastvae.train.optim.step_counter import StepCounter
 from fastvae.train.start import own_model
@@ -126,6 +130,59 @@ def test_a_weight_that_was_frozen_at_the_start_cannot_be_trained_later(fit):
         fit(model, lambda end: end.model.requires_grad_(True))
 
 
+def test_a_weight_that_the_forward_pass_unfreezes_is_refused(fit):
+    class Thawing(Encoder):
+        def forward(self, x):
+            self.layers[1].requires_grad_(True)
+            return super().forward(x)
+
+    model = build(Thawing)
+    model.encoder.layers[1].requires_grad_(False)
+    with pytest.raises(InputError, match=r"encoder.layers.1.weight requires a gradient now, but it was frozen"):
+        fit(model, execution="eager")
+
+
+def grow(model):
+    layers_of(model).append(nn.Linear(8, 8))
+
+
+def replace_weight(model):
+    layers_of(model)[1].weight = nn.Parameter(torch.zeros(16, 64))
+
+
+def lower_precision(model):
+    model.bfloat16()
+
+
+@pytest.mark.parametrize("encoder", [None, Encoder])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (grow, r"5.weight was added"),
+        (replace_weight, r"1.weight was added"),
+        (lower_precision, "is torch.bfloat16 now"),
+    ],
+)
+def test_what_no_optimiser_has_is_refused(change, words, encoder, fit):
+    with pytest.raises(InputError, match=words):
+        fit(build(encoder), lambda end: change(end.model), execution="eager", precision="fp32")
+
+
+def test_a_model_that_cannot_be_copied_is_trained_without_a_trial(fit, capsys):
+    model = build(Encoder)
+    model.encoder.lock = threading.Lock()
+    fit(model, autotune=True, quiet=False, epochs=1)
+    assert "traced (without a trial: the model cannot be copied)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_forward_pass_that_was_replaced_for_a_whole_class_is_not_known_to_be_pure(monkeypatch):
+    model = build()
+    assert is_known(model)
+    plain = nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: plain(self, x) * 2)
+    assert not is_known(model)
+
+
 def warm_up(model):
     plain = model.loss
 
@@ -155,12 +212,35 @@ class View(nn.Module):
         return x.flatten(1) @ self.kept + self.first.bias
 
 
+class Counting(Encoder):
+    """Counts its calls in an array of numpy's, or takes its factors from a generator."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.calls = np.zeros(1)
+        self.factors = (factor for factor in map(float, range(1, 1000)))
+        self.kind = kind
+
+    def forward(self, x):
+        if self.kind == "array":
+            self.calls += 1
+            return super().forward(x) * float(self.calls[0])
+        return super().forward(x) * next(self.factors)
+
+
 PATCHED = {
     "a loss with a warm-up": (None, warm_up),
     "a hooked weight": (Encoder, hook_a_weight),
     "a view of a weight": (View, None),
     "is_compiling": (lambda: Encoder(lambda h: h * 2 if torch.compiler.is_compiling() else h), None),
     "a kept result": (lambda: Encoder(lambda h: h + kept(len(h))), None),
+    "is_compiling by another name": (lambda: Encoder(lambda h: h * 2 if is_being_read() else h), None),
+    "an array that counts": (lambda: Counting("array"), None),
+    "a generator": (lambda: Counting("generator"), None),
+    "the environment by another name": (
+        lambda: Encoder(lambda h: h * len(settings_of_the_shell.get("HOME", ""))),
+        None,
+    ),
     "the environment": (lambda: Encoder(lambda h: h * len(os.environ.get("HOME", ""))), None),
 }
 

@@ -29,7 +29,8 @@ def vae(outputs=8, latents=4, shape=(1, 8, 8), pixels=64, latent_shape=4):
     [
         (
             vae(outputs=7),
-            r"even dimension 1, but has \(2, 7\): give the encoder mu and logvar, twice as many as latents",
+            r"even dimension 1, but has \(2, 7\), given images of shape \(1, 8, 8\): give the encoder mu and logvar, "
+            "twice as many as latents",
         ),
         (vae(outputs=6), r"mu of shape \(3,\) and logvar of \(3,\), but the latents' shape is \(4,\)"),
         (vae(latents=3), r"the decoder does not take latents of shape \(4,\).*2x4 and 3x64"),
@@ -134,3 +135,55 @@ def test_a_model_with_python_state_is_judged_by_its_first_step(pixels, words, tm
     with pytest.raises(InputError, match=words):
         trainer.fit()
     assert not (tmp_path / "run").exists()
+
+
+def unreadable(**sizes):
+    """Return a model that nothing runs before its first step."""
+    model = vae(**sizes)
+    model.encoder[0] = Unreadable()
+    return model
+
+
+def test_latents_of_another_shape_are_one_line_in_the_first_step(tmp_path):
+    model = unreadable(latent_shape=7)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = TrainConfig(epochs=1, device="cpu", out=tmp_path / "run")
+    with pytest.raises(
+        InputError, match=r"latents of shape \(4,\), but latent_shape is \(7,\): leave latent_shape out"
+    ):
+        Trainer(model, torch.zeros(20, 1, 8, 8, dtype=torch.uint8), config, quiet=True).fit()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model.decoder._forward_hooks
+
+
+def test_the_first_step_finds_the_latents_and_probabilities(tmp_path, capsys):
+    model = unreadable(latent_shape=None)
+    model.decoder.append(nn.Sigmoid())
+    shapes = []
+
+    def note(end):
+        shapes.append(model.latent_shape)
+
+    config = TrainConfig(epochs=1, device="cpu", out=tmp_path / "run")
+    Trainer(model, torch.zeros(20, 1, 8, 8, dtype=torch.uint8), config, callbacks=[note]).fit()
+    assert shapes == [(4,)]
+    assert "takes logits: leave out a sigmoid" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_decoder_of_ones_own_loss_may_take_more_than_latents(tmp_path):
+    class Conditional(VAE):
+        def loss(self, x, noise=None, **options):
+            return super().loss(x, noise, **options)
+
+    model = unreadable(latent_shape=7)
+    model = Conditional(model.encoder, model.decoder, latent_shape=7)
+    model.sample = lambda count, noise=None: torch.zeros(count, 1, 8, 8)
+    config = TrainConfig(epochs=1, device="cpu", out=tmp_path / "run")
+    Trainer(model, torch.zeros(20, 1, 8, 8, dtype=torch.uint8), config, quiet=True).fit()
+
+
+def test_rows_of_a_table_are_told_what_the_network_is_given(tmp_path):
+    model = VAE(nn.Linear(12, 8), nn.Linear(4, 12))
+    config = TrainConfig(epochs=1, autotune=False, device="cpu", out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"as a table's rows are delivered: begin the encoder with nn.Flatten\(\)"):
+        Trainer(model, torch.rand(20, 12), config, quiet=True).fit()

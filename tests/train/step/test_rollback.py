@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from fastvae.train.step.rollback import Rollback
 
@@ -44,3 +45,30 @@ def test_what_a_bad_step_made_is_zero():
     found.zero_()
     guard.undo([weight, made])
     assert made.tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("is_bad", [True, False])
+def test_a_buffer_that_a_bad_step_replaced_comes_back(is_bad, on_host):
+    found, module = torch.zeros(1), nn.Module()
+    module.register_buffer("mean", torch.ones(2))
+    module.register_buffer("none", None)
+    guard = Rollback(found, on_host=on_host)
+    for _ in range(2):
+        module.mean = torch.ones(2)
+        guard.remember(module.buffers(), module.modules())
+        module.mean = module.mean * torch.inf
+        found.fill_(is_bad)
+        guard.undo(module.buffers())
+        assert module.mean.tolist() == ([1, 1] if is_bad else [torch.inf, torch.inf])
+
+
+def test_buffers_that_torch_conjugates_or_negates_lazily_come_back():
+    tensors = [torch.tensor([1 + 2j]).conj(), torch.tensor([1 + 2j]).conj().imag]
+    before = [tensor.tolist() for tensor in tensors]
+    guard = Rollback(torch.ones(1), on_host=True)
+    guard.remember(tensors)
+    for tensor in tensors:
+        tensor.fill_(5.0)
+    guard.undo(tensors)
+    assert [tensor.tolist() for tensor in tensors] == before

@@ -20,7 +20,7 @@ from torch.fx import GraphModule
 from fastvae.models.known import has_hooks
 from fastvae.train.step.loss import TRAIN_STREAM, StepLoss, StepScalars
 
-from .purity import impurity
+from .purity import arrays_left_alone, impurity, unwatched
 from .record import record
 
 # Dynamo's defaults leave out guards that it takes to be costly; numpy's functions become torch's, with other numbers.
@@ -139,13 +139,13 @@ class GuardedStep:
                 raise NotRecordableError(f"has batches of more than {_MOST_SHAPES} sizes and places")
             self._calls[key] = torch.compile(
                 _private(_forward), backend=self._backend, fullgraph=True, dynamic=False,
-                options={"guard_filter_fn": _of_the_model},
+                options={"guard_filter_fn": self._watched},
             )  # fmt: skip
         self._captures = True
         self.only_checks = True
         self._refusal = None
         try:
-            with config.patch(_STRICT), _quiet(), self._watching_caches():
+            with config.patch(_STRICT), _quiet(), self._watching_caches(), arrays_left_alone():
                 self._run(arguments)
         except _CheckedError:
             return
@@ -174,6 +174,13 @@ class GuardedStep:
             yield
         finally:
             utils.warn_once = before
+
+    def _watched(self, guards: Sequence[Any]) -> list[bool]:
+        """Return which guards are checked: all but those on fastvae's own functions, a third of their time."""
+        self._refusal = unwatched(guards)
+        if self._refusal is not None:
+            raise NotRecordableError(self._refusal)
+        return [not (guard.is_global and "__import_fastvae_dot_" in guard.name) for guard in guards]
 
     def _backend(self, graph: GraphModule, examples: list[Any], **_: Any) -> Callable[..., Any]:
         """Turn what Dynamo has read into a record. Raises for anything that is not a pure function of tensors."""
@@ -250,11 +257,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _of_the_model(guards: Sequence[Any]) -> list[bool]:
-    """Return which guards are checked: all but those on fastvae's own functions, a third of their time."""
-    return [not (guard.is_global and "__import_fastvae_dot_" in guard.name) for guard in guards]
 
 
 def _key(arguments: tuple[Any, ...]) -> tuple[Any, ...]:

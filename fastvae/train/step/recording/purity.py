@@ -1,6 +1,10 @@
 """Effects of a forward pass besides its results, and dependences that no guard watches, as TorchDynamo has read it."""
 
-from collections.abc import Sequence
+import os
+import re
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,42 @@ _REFUSED = {
 
 # Dynamo takes the first two for true, and does not guard what the others return.
 _UNGUARDED = {"is_compiling", "is_dynamo_compiling", "environ", "getenv"}
+_UNGUARDED_VALUES = (os.environ, os.getenv, torch.compiler.is_compiling, torch.compiler.is_dynamo_compiling)
+
+
+def unwatched(guards: Sequence[Any]) -> str | None:
+    """Return what a forward pass depends on that Dynamo's guards do not watch, by any name, or None."""
+    for guard in guards:
+        if re.search("__import_(torch|fastvae)_dot_", guard.name):  # their own code computes the same either way
+            continue
+        if isinstance(guard.value, types.GeneratorType):
+            return "takes values from a generator, which a record would not advance"
+        if any(guard.value is value for value in _UNGUARDED_VALUES):
+            return f"asks for {getattr(guard.value, '__name__', 'environ')}, which no guard watches"
+    return None
+
+
+@contextmanager
+def arrays_left_alone() -> Iterator[None]:
+    """Keep Dynamo from running ``array += 1`` while it reads: it takes arrays of numpy's for constants, and folds them.
+
+    The forward pass cannot be recorded then, and its array is as it was.
+    """
+    from torch._dynamo import variables  # noqa: PLC0415 -- see capture in guarded.py
+
+    builtin: Any = variables.builtin
+
+    before = builtin.check_unspec_or_constant_args
+
+    def are_constants(args: Any, kwargs: Any) -> bool:
+        values = (getattr(each, "value", None) for each in (*args, *kwargs.values()))
+        return before(args, kwargs) and not any(hasattr(type(value), "__iadd__") for value in values)
+
+    builtin.check_unspec_or_constant_args = are_constants
+    try:
+        yield
+    finally:
+        builtin.check_unspec_or_constant_args = before
 
 
 def impurity(graph: GraphModule, examples: list[Any], parameters: Sequence[Tensor]) -> str | None:
