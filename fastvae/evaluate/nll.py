@@ -20,6 +20,7 @@ from .saved_run import SavedRun, Which
 
 _console = Terminal()
 _DRAW_EVERY = 0.2  # seconds
+_LONG = 60  # seconds from which on the rest of the time is said in a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ def _estimate_missing(estimator: NllEstimator, images: Tensor, world: World, fil
         *columns, console=Terminal(stderr=True), transient=True, auto_refresh=False, disable=not world.is_rank_0
     )
     drawn = 0.0
+    started = time.monotonic()
     try:
         with bar:
             task = bar.add_task("", total=len(images), completed=int((~values.isnan()).sum()))
@@ -118,6 +120,8 @@ def _estimate_missing(estimator: NllEstimator, images: Tensor, world: World, fil
                     file.values = values.cpu()
                     file.save()
                 now = time.monotonic()
+                if first == 0 and world.is_rank_0:
+                    _tell_time((now - started) * (len(pieces) / world.size - 1))
                 bar.advance(task, len(part))
                 if now > drawn + _DRAW_EVERY:
                     bar.refresh()
@@ -129,6 +133,13 @@ def _estimate_missing(estimator: NllEstimator, images: Tensor, world: World, fil
                 told = f"{file.path} has {file.known:,} of {len(images):,} images: the same command goes on from there"
                 Terminal(stderr=True).print(told)
     return values.cpu()
+
+
+def _tell_time(seconds: float) -> None:
+    if seconds > _LONG:
+        Terminal(stderr=True).print(
+            f"this takes about {seconds / 60:.0f} min: fewer --samples or --images take less, and --precision bf16 may"
+        )
 
 
 def _pieces(is_missing: list[bool], most: int) -> list[range]:

@@ -1,7 +1,7 @@
 """One training step and one evaluation pass: the part that has to be fast."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -241,10 +241,13 @@ class Engine:
         """Return how many records there have been of the steps of a model that fastvae does not know."""
         return self._step.records if isinstance(self._step, Step) else 0
 
-    def recheck(self) -> None:
-        """Look at the model again, after the caller's code had it. Raises InputError if that unfroze parameters."""
+    def recheck(self, before: Container[Tensor] = ()) -> None:
+        """Look at the model again, after the caller's code had it, which had the parameters ``before`` it.
+
+        Raises InputError if that added or unfroze parameters.
+        """
         if isinstance(self._step, Step):
-            self._step.recheck()
+            self._step.recheck(before)
         self._weights.refresh_copies()  # it may have changed the weights
 
     @property

@@ -185,17 +185,18 @@ class Loop:
         self.engine.nonfinite.log.zero_()
         self._metrics.restart()
         self.loader.set_epoch(self.epoch)
+        if self._callbacks:
+            self._call_back(train, test)
+
+    def _call_back(self, train: Metrics, test: Metrics) -> None:
+        """Run the callbacks, and drop the records and graphs of steps that they changed, by a frozen layer say."""
+        before = set(self.engine.model.parameters())
         with self.engine.using_result() as model:
             end = EpochEnd(self.epoch, self.step, train, test, model)
             for callback in self._callbacks:
                 if callback(end):
                     self._stopping.by_callback = True
-        if self._callbacks:
-            self._recheck()
-
-    def _recheck(self) -> None:
-        """Drop the records and graphs of steps that callbacks have changed, by a hook or a frozen layer for example."""
-        self.engine.recheck()
+        self.engine.recheck(before)
         if self._graphs is not None and not self._graphs.still_hold(self.engine, self.loader.fetch(0)):
             self._graphs.release()
             self._graphs = None

@@ -108,7 +108,7 @@ def run(
         if model is not None:
             prepared_model = prepared(model, settings, dataset, world, console)
             settings, dataset, why_eager = stack.enter_context(prepared_model)
-        model = _ready(start, model, dataset, world)
+        model = _ready(start, model, dataset, world, console)
         loaders = deliver(settings, dataset, world)
         if own.model:
             check_last_batch(model, loaders.train, settings, world)
@@ -159,7 +159,7 @@ def _place(world: World, threads: Threads) -> str:
     return f"{place}, {threads}" if world.device.type == "cpu" else place
 
 
-def _ready(start: Beginning, model: VAE | None, dataset: Dataset, world: World) -> VAE:
+def _ready(start: Beginning, model: VAE | None, dataset: Dataset, world: World, console: Terminal) -> VAE:
     """Return the model with its initial weights: the caller's own, or the preset's. Raises InputError. Collective."""
     if model is None:
         check_pixels(start.config.preset, dataset)
@@ -168,7 +168,7 @@ def _ready(start: Beginning, model: VAE | None, dataset: Dataset, world: World) 
     if start.config.binarize:
         check_binarize(dataset, model.likelihood)
     if start.config.init_from is not None and start.found is None:
-        load_initial(model, start.config.init_from, world)
+        load_initial(model, start.config.init_from, world, console)
     return model
 
 

@@ -184,6 +184,9 @@ def _of_loader(loader: Any) -> Any:
 
 
 def _tensor(images: Tensor, label: str) -> TensorSource:
+    if images.is_nested or images.is_meta:
+        kind = "a nested tensor" if images.is_nested else "on the meta device, without values"
+        raise InputError(f"{label}: the tensor is {kind}: give a dense tensor (N, C, H, W)")
     if images.layout != torch.strided or images.is_complex() or images.is_quantized:
         raise InputError(f"{label}: {describe(images)} of layout {images.layout}: give a dense tensor of real numbers")
     shape = tuple(images.shape)

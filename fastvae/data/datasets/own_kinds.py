@@ -51,10 +51,10 @@ def splits_in(data: Any) -> tuple[Any, Any] | None:
     if isinstance(data, tuple):
         if len(data) == 2:
             return data[0], data[1]
-        if any(_is_set(part) for part in data):
+        if any(map(_is_set, data)) or all(map(_is_stack, data)):
             raise InputError(f"data is a {describe(data)}, but a tuple is (train, test) or (images, labels): {REMEDY}")
         return None
-    if any(_is_set(part) for part in data) or (len(data) == 2 and all(map(_is_stack, data))):
+    if any(map(_is_set, data)) or _are_stacks(data):
         if len(data) != 2:
             raise InputError(
                 f"data is a {describe(data)}, {len(data)} sets of images: join them (torch.cat), or give two, for "
@@ -74,6 +74,11 @@ def _is_set(data: Any) -> bool:
 def _is_stack(data: Any) -> bool:
     """Return whether an array (N, H, W) cannot be one image, whose channels are few."""
     return isinstance(data, (Tensor, np.ndarray)) and data.ndim == 3 and min(data.shape[0], data.shape[-1]) > 4
+
+
+def _are_stacks(data: list[Any]) -> bool:
+    """Return whether a list is of arrays (N, H, W), each of several images: two of them, or more of several lengths."""
+    return all(map(_is_stack, data)) and (len(data) == 2 or len({len(stack) for stack in data}) > 1)
 
 
 def is_labelled(data: Any) -> bool:

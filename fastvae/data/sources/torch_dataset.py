@@ -161,6 +161,8 @@ def tensor_of(array: NDArray[Any], label: str) -> Tensor:
             f"{label}: elements of {array.dtype}, shape {array.shape}, not uint8, bool or floats: give one array "
             "of numbers"
         )
+    if np.ma.is_masked(array):
+        raise InputError(f"{label}: some pixels are masked: give them a value, with array.filled(0)")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind == "f" and array.dtype.itemsize > np.dtype(np.float64).itemsize:
         array = array.astype(np.float64)

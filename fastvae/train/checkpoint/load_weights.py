@@ -24,7 +24,8 @@ def fitting(model: VAE, saved: Checkpoint, *, average: bool) -> dict[str, Tensor
     Raises InputError if one does not fit into the model, or is not finite.
     """
     weights = as_own(model, {**saved.part("model"), **(saved.part("ema") if average else {})})
-    check_fit(model, weights, "the checkpoint", "use the settings that it was trained with")
+    remedy = "use the settings that it was trained with; a callback may have changed the model"
+    check_fit(model, weights, "the checkpoint", remedy)
     return weights
 
 

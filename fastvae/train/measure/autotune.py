@@ -136,7 +136,7 @@ def choose(
         if seconds < _WORTH_TRYING:
             return Choice(*candidates[0], {}, f"without a trial: the run takes about {max(1, round(seconds))} s")
     names = ", ".join(f"{precision} {execution}" for precision, execution in candidates)
-    tell(f"fastvae: trying which is the fastest here, {names}: some seconds, and only once for this model and machine")
+    tell(f"fastvae: trying which is the fastest here, {names}: some seconds; the next run of this length will know")
     times = _time(candidates, turn, world)
     losses = {
         candidate: mean_loss(*counted[candidate], batch.rows, world) for candidate in times if candidate in counted

@@ -17,12 +17,13 @@ from fastvae.train.checkpoint.load_weights import as_own, check_fit
 from fastvae.train.distributed.world import World
 from fastvae.utils.errors import InputError
 from fastvae.utils.files import check_regular, reason, stored_size
+from fastvae.utils.terminal import Terminal
 
 _REMEDY = "give the settings of that network, or other weights"
 
 
-def load_initial(model: VAE, path: Path, world: World) -> None:
-    """Load the weights of a run or a file into a model, on every rank; rank 0 reads them. Collective.
+def load_initial(model: VAE, path: Path, world: World, console: Terminal) -> None:
+    """Load the weights of a run or a file into a model, on every rank; rank 0 reads them, and says so. Collective.
 
     Raises:
         InputError: as :func:`read_weights` does, or they do not fit into the model; the first names that differ.
@@ -35,6 +36,7 @@ def load_initial(model: VAE, path: Path, world: World) -> None:
         weights = as_own(model, found.tensors)
         check_fit(model, weights, str(path), _REMEDY)
         model.load_state_dict(weights)
+    console.print(f"fastvae: begins with the weights in {path}", markup=False)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -76,14 +76,14 @@ def check_model(model: VAE) -> None:
     """
     if not isinstance(model, VAE):
         raise InputError(
-            f"the model is a {type(model).__name__}, but a fastvae.VAE is needed: wrap an encoder and a decoder, "
+            f"the model is of type {type(model).__name__}, not fastvae.VAE: wrap an encoder and a decoder, "
             "fastvae.VAE(encoder, decoder, latent_shape=...)"
         )
     named = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in named:
         if is_lazy(tensor):
             raise InputError(
-                f"{name} belongs to a lazy layer that has not run yet: call model.encode(images) once before"
+                f"{name} belongs to a lazy layer that has not run yet: call model.loss(images[:2]) once before training"
             )
         if tensor.is_meta:
             raise InputError(f"{name} is on the meta device, without values: materialize the model before")

@@ -9,7 +9,7 @@ guards (:mod:`.recording.guarded`), and if its forward pass cannot be recorded, 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
@@ -119,8 +119,11 @@ class Step:
             return f"the model {error}"
         return None
 
-    def recheck(self) -> None:
+    def recheck(self, before: Container[Tensor] = ()) -> None:
         """Look at the model again, after the caller's code had it: it may have got hooks, or have frozen parameters.
+
+        ``before`` are its parameters before that. A forward pass may have put some there that no optimiser has, which a
+        loop in plain torch would not train either.
 
         Raises:
             InputError: a parameter that was frozen at the start requires a gradient now, one that does was added, or
@@ -128,7 +131,7 @@ class Step:
         """
         named = dict(self._loss.named_parameters())
         for name, parameter in named.items():
-            if parameter.requires_grad and parameter not in self._kinds:
+            if parameter.requires_grad and parameter not in self._kinds and parameter not in before:
                 raise InputError(
                     f"{name} was added after the run started, so no optimiser has it: start a new run with this model, "
                     "or freeze it"

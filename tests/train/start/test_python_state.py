@@ -1,6 +1,7 @@
 """A run says which Python numbers of a user's own model it changed: they are not in its checkpoints."""
 
 import pytest
+import torch
 from torch import nn
 
 import fastvae
@@ -50,3 +51,32 @@ def test_it_is_said_after_an_error_too(fit, capsys):
     with pytest.raises(ZeroDivisionError):
         fit(model=model, quiet=False)
     assert "training changed encoder.1.calls" in " ".join(capsys.readouterr().out.split())
+
+
+class Keeping(nn.Linear):
+    """Keeps tensors that are in no state dict, and one that is."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.total = torch.zeros(4)
+        self.last = None
+        self.still = torch.ones(4)
+        self.register_buffer("mean", torch.zeros(4), persistent=False)
+        self.register_buffer("saved", torch.zeros(4))
+
+    def forward(self, x):
+        output = super().forward(x)
+        with torch.no_grad():
+            self.total = self.total + output.mean(0)
+            self.mean += output.mean(0)
+            self.saved += output.mean(0)
+        self.last = output.detach()  # of the last batch, no state
+        return output * self.still
+
+
+def test_loose_tensors_that_training_changed_are_named(fit, capsys):
+    model = counting()
+    model.encoder[1] = Keeping(16, 4)
+    fit(model=model, quiet=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "training changed encoder.1.mean, encoder.1.total of the model, which no checkpoint has" in said

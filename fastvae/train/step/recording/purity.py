@@ -75,7 +75,8 @@ def impurity(graph: GraphModule, examples: list[Any], parameters: Sequence[Tenso
         return "computes with Python numbers that change from step to step"
     outputs = next(node for node in graph.graph.nodes if node.op == "output").args[0]
     if [tuple(output.meta["example_value"].shape) for output in outputs] != [(), (3,)]:
-        return "returns its loss in a form that cannot be recorded"
+        keeps = "changes a tensor that it keeps, a buffer for example"
+        return keeps if len(outputs) > 2 else "returns its loss in a form that cannot be recorded"
     names = (getattr(node.target, "__name__", str(node.target)) for node in graph.graph.nodes)
     refused = next((name for name in names if name.removesuffix(".default") in _REFUSED), None)
     if not all(_is_plain(node.target) for node in graph.graph.nodes):
