@@ -114,6 +114,7 @@ def _estimate_missing(estimator: NllEstimator, images: Tensor, world: World, fil
                     begin = sum(len(share) for share in shares[: world.rank])
                     part[begin : begin + len(own)] = estimator(images[own.start : own.stop], own.start)
                 world.all_reduce(part)
+                _check_finite(part)
                 for share, estimates in zip(shares, part.split([len(share) for share in shares]), strict=True):
                     values[share.start : share.stop] = estimates
                 if file is not None:
@@ -133,6 +134,14 @@ def _estimate_missing(estimator: NllEstimator, images: Tensor, world: World, fil
                 told = f"{file.path} has {file.known:,} of {len(images):,} images: the same command goes on from there"
                 Terminal(stderr=True).print(told)
     return values.cpu()
+
+
+def _check_finite(estimates: Tensor) -> None:
+    if not estimates.isfinite().all():
+        raise InputError(
+            "-log p(x) of an image is not finite, as outputs of the model are NaN or infinite: use an earlier "
+            "checkpoint (--checkpoint best, say), or --precision fp64"
+        )
 
 
 def _tell_time(seconds: float) -> None:

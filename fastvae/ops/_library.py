@@ -38,11 +38,17 @@ def define(schema: str, fake: Callable[..., Any], *, module: str) -> None:
     _library.impl(name, lambda *args: _launch(name, *args), "CUDA")
 
 
-def define_of_cpu(schema: str, fake: Callable[..., Any]) -> None:
-    """Declare an operator that only the C++ extension implements: on other devices torch's own is as good."""
-    _of_cpu.add(schema.partition("(")[0])
+def define_of_cpu(schema: str, fake: Callable[..., Any], implementation: Callable[..., Any] | None = None) -> None:
+    """Declare an operator of the CPU alone: on other devices torch's own is as good.
+
+    The C++ extension implements it, unless an ``implementation`` is given.
+    """
+    name = schema.partition("(")[0]
+    _of_cpu.add(name)
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.register_fake(f"fastvae::{schema.partition('(')[0]}", fake, lib=_library)
+    torch.library.register_fake(f"fastvae::{name}", fake, lib=_library)
+    if implementation is not None:
+        _library.impl(name, implementation, "CPU")
 
 
 def compose(schema: str, fake: Callable[..., Any], implementation: Callable[..., Any]) -> None:

@@ -92,7 +92,7 @@ class Engine:
         self._batch_kl = loss(self.model).batch_kl
         # Ranks may use different parameters of a model that fastvae does not know, and tell each other which at each
         # step. On a GPU that would wait for the device; recorded steps, which are the same on all ranks, need not.
-        self._ranks_alike = not world.any(isinstance(self._step, Step) and not self._step.is_known)
+        self._ranks_alike = self._are_ranks_alike()
         self._ranks_agree = world.device.type == "cpu" or config.execution == "eager"
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         self._rollback = Rollback(self.nonfinite.found, on_host=self.nonfinite.on_host)
@@ -139,6 +139,10 @@ class Engine:
             return shards, ShardedStep(loss(self.model), shards, self._autocast)
         weights = MasterWeights(self.model, low, in_fp32)
         return weights, Step(loss(self.model), config.execution, self._autocast, weights.low_precision_copies, tell)
+
+    def _are_ranks_alike(self) -> bool:
+        """Return whether all ranks use the same parameters in each step for certain. Collective."""
+        return not self.world.any(isinstance(self._step, Step) and not self._step.is_known)
 
     def train_step(self, batch: Batch) -> None:
         """Take one step: add the batch's sums to ``sums`` and advance the counter. Never synchronizes on a GPU.
@@ -244,10 +248,11 @@ class Engine:
     def recheck(self, before: Container[Tensor] = ()) -> None:
         """Look at the model again, after the caller's code had it, which had the parameters ``before`` it.
 
-        Raises InputError if that added or unfroze parameters.
+        Collective. Raises InputError if that added or unfroze parameters.
         """
         if isinstance(self._step, Step):
             self._step.recheck(before)
+            self._ranks_alike = self._are_ranks_alike()
         self._weights.refresh_copies()  # it may have changed the weights
 
     @property

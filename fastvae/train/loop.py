@@ -35,6 +35,10 @@ from .stopping import Interrupt, Stopping
 LOG_EVERY = 50  # steps between reads of the device's sums
 
 
+class _RewoundError(InputError):
+    """A step was not finite. The loop is where it was before that step, and has saved it."""
+
+
 class Loop:
     """The training loop of one rank. Rank 0 has a ``folder``, and alone logs and saves."""
 
@@ -128,6 +132,8 @@ class Loop:
         """
         try:
             yield
+        except _RewoundError:
+            raise
         except BaseException:
             with suppress(Exception):  # the error to report is the first; a GPU that failed cannot even tell its step
                 has_steps = self.world.size == 1 and self._interrupt.is_held_back
@@ -250,7 +256,7 @@ class Loop:
         self.engine.rewind(self.step)
         self.save()
         self._writer.wait()
-        raise InputError(
+        raise _RewoundError(
             f"{report}: {REMEDY}; or go on from before it, which is saved, with --resume and --on-nonfinite skip"
         )
 

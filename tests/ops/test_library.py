@@ -17,7 +17,9 @@ from fastvae.ops.internal import (
     group_norm_silu,
     linear_bernoulli_nll_of_samples,
     mm,
+    onednn_linear,
     pixel_shuffle,
+    record_step,
     scale_pixels,
 )
 from fastvae.reference import gaussian_kl
@@ -31,6 +33,7 @@ OF_CPU = (
     group_norm_silu,
     linear_bernoulli_nll_of_samples,
     mm,
+    onednn_linear,
     pixel_shuffle,
     scale_pixels,
 )
@@ -139,6 +142,7 @@ def samples(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str
         "pixel_unshuffle": shuffled(2) if _library.has_native() else [],
         "scale_pixels": scaled_pixels() if _library.has_native() else [],
         "linear_bernoulli_nll_of_samples": last_layers() if _library.has_native() else [],
+        "onednn_linear": linear_layers() if device == "cpu" and torch.backends.mkldnn.is_available() else [],
         "mm": products() if _library.has_native() else [],
         "record_step_": recorded_steps(device) if device == "cuda" else [],
         "scale_gradient_": [(mu.clone(), torch.tensor(factor, device=device)) for factor in (1.0, 3.0)],
@@ -149,6 +153,12 @@ def shuffled(channels: int) -> list[tuple[Any, ...]]:
     """On the CPU alone: images in channels_last."""
     images = torch.randn(2, channels, 4, 6).to(memory_format=torch.channels_last)
     return [(images.to(dtype), 2) for dtype in (torch.float32, torch.bfloat16)]
+
+
+def linear_layers() -> list[tuple[Any, ...]]:
+    """On the CPU alone: fp32, with a bias and without."""
+    x, weight = torch.randn(4, 3), torch.randn(5, 3)
+    return [(x, weight, torch.randn(5)), (x, weight, None)]
 
 
 def last_layers() -> list[tuple[Any, ...]]:
@@ -224,6 +234,7 @@ QUICK = ("bernoulli_nll", "bernoulli_nll_backward", "reparameterize", "adam_step
 
 
 def test_every_operator_is_checked_here() -> None:
+    assert record_step  # is imported, as that declares its operator
     assert set(NAMES) == {*_library._modules, *_library._compositions, *_library._of_cpu}
     assert len(OF_CPU) + 2 == len(_library._of_cpu)  # a norm has two, and so has a pixel shuffle
 

@@ -52,7 +52,8 @@ class Choice:
     """A precision and an execution, and how they were chosen.
 
     milliseconds: a step's, for each candidate that was timed.
-    source: "chosen without a trial", "from the settings", "by trial" or "from an earlier trial"; or why there was none.
+    source: "chosen without a trial", "from the settings", "by trial", "from an earlier trial", "as in an earlier run"
+        (which had none), or why there was none.
     left_out: the precision whose loss was too bad, with the losses, or an empty string.
     """
 
@@ -134,7 +135,11 @@ def choose(
     if world.device.type == "cpu":
         seconds = steps * _seconds_of_step(candidates[0], turn, world)
         if seconds < _WORTH_TRYING:
-            return Choice(*candidates[0], {}, f"without a trial: the run takes about {max(1, round(seconds))} s")
+            precision, execution = candidates[0]
+            if world.is_rank_0:  # the same run near the limit takes the same step tomorrow
+                _keep(key, {"precision": precision, "execution": execution, "milliseconds": {}})
+            told = f"without a trial: the run takes about {max(1, round(seconds))} s"
+            return Choice(precision, execution, {}, told)
     names = ", ".join(f"{precision} {execution}" for precision, execution in candidates)
     tell(f"fastvae: trying which is the fastest here, {names}: some seconds; the next run of this length will know")
     times = _time(candidates, turn, world)
@@ -252,7 +257,7 @@ def _known(kept: Any, precisions: list[SettledPrecision]) -> Choice | None:
         return None
     for precision, execution in itertools.product(precisions, get_args(SettledExecution)):
         if (kept.get("precision"), kept.get("execution")) == (precision, execution):
-            return Choice(precision, execution, times, "from an earlier trial")
+            return Choice(precision, execution, times, "from an earlier trial" if times else "as in an earlier run")
     return None
 
 

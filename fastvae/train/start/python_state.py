@@ -22,7 +22,8 @@ def unsaved_state_told(model: nn.Module, console: Terminal) -> Iterator[None]:
     try:
         yield
     finally:
-        names = [name for name, value in _numbers(model).items() if value != numbers.get(name)]
+        now = _numbers(model)
+        names = [name for name, value in now.items() if repr(value) != repr(numbers.get(name))]  # a NaN is as before
         for name, (tensor, version) in _loose_tensors(model).items():
             if name in tensors and (tensor is not tensors[name][0] or version != tensors[name][1]):
                 names.append(name)

@@ -5,11 +5,15 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from fastvae.ops.internal.onednn_linear import onednn_linear
+
 from .common import aten, linear_pointwise, onednn_is_faster, replace
 
 
-def onednn_matmuls(graph: GraphModule) -> None:
+def onednn_matmuls(graph: GraphModule, *, fused: bool) -> None:
     """Compute the fp32 matmuls that are left in a graph by oneDNN, where it is faster: on AMD's processors.
+
+    ``fused``: TorchInductor will compile the graph, so they are operators that it leaves alone.
 
     On a Zen 4, oneDNN reaches 97 to 103 GFLOP/s a core at 1024 x 784 x 400 and MKL 87 to 91; on an AMD processor whose
     units for AVX-512 are as wide as its registers, 476 and 216 on two cores.
@@ -18,10 +22,10 @@ def onednn_matmuls(graph: GraphModule) -> None:
         return
     for target in (aten.mm.default, aten.addmm.default):
         for node in graph.graph.find_nodes(op="call_function", target=target):
-            _replace(graph, node)
+            _replace(graph, node, fused)
 
 
-def _replace(graph: GraphModule, node: Node) -> None:
+def _replace(graph: GraphModule, node: Node, fused: bool) -> None:
     arguments: tuple[Any, ...] = node.args
     *bias, left, right = arguments
     values = [each.meta["val"] for each in arguments]
@@ -34,7 +38,11 @@ def _replace(graph: GraphModule, node: Node) -> None:
         return
     with graph.graph.inserting_before(node):
         weight = graph.graph.call_function(aten.t.default, (right,))
-        product = graph.graph.call_function(linear_pointwise, (left, weight, bias[0] if bias else None, "none", [], ""))
+        operands = (left, weight, bias[0] if bias else None)
+        if fused:
+            product = graph.graph.call_function(onednn_linear, operands)
+        else:
+            product = graph.graph.call_function(linear_pointwise, (*operands, "none", [], ""))
     weight.meta["val"] = right.meta["val"].t()
     product.meta["val"] = node.meta["val"]
     replace(graph.graph, node, product)

@@ -47,7 +47,7 @@ def record(function: Callable[..., Any], inputs: Sequence[Tensor], *, compiled: 
             propagate_strides(graph)
         drop_copies(graph)
         fuse_pixels(graph)
-    onednn_matmuls(graph)
+    onednn_matmuls(graph, fused=compiled)
     graph.recompile()
     return _compiled(graph, inputs) if compiled else graph
 

@@ -9,6 +9,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastvae import backends
+from fastvae.ops.internal.onednn_linear import onednn_linear
 from fastvae.train.step.passes.common import linear_pointwise, onednn_is_faster
 from fastvae.train.step.passes.onednn_matmuls import onednn_matmuls
 
@@ -20,9 +21,9 @@ def _amd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "is_amd", lambda: True)
 
 
-def recorded(function: Callable[..., Tensor], *inputs: Tensor) -> GraphModule:
+def recorded(function: Callable[..., Tensor], *inputs: Tensor, fused: bool = False) -> GraphModule:
     graph = make_fx(function, tracing_mode="fake")(*inputs)
-    onednn_matmuls(graph)
+    onednn_matmuls(graph, fused=fused)
     graph.recompile()
     return graph
 
@@ -46,6 +47,15 @@ def test_products_of_any_layout_are_the_same() -> None:
     graph = recorded(layer, *tensors)
     assert count(graph) == 5
     assert torch.equal(graph(*tensors), layer(*tensors))
+
+
+def test_products_of_a_graph_to_compile_are_operators_that_inductor_leaves_alone() -> None:
+    tensors = inputs()
+    graph = recorded(layer, *tensors, fused=True)
+    assert count(graph) == 0
+    assert len(graph.graph.find_nodes(op="call_function", target=onednn_linear)) == 5
+    compiled = torch._inductor.compile(graph, tensors)
+    assert torch.equal(compiled(*tensors), layer(*tensors))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
