@@ -107,6 +107,19 @@ def test_what_is_a_likelihood_is_told(pretended, capsys, likelihood, pixel, valu
     assert re.match(pattern + re.escape(more) + " each image", told)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_estimate_that_is_not_finite_is_an_error(pretended, capsys, bad):
+    pretended.estimates = [1.0, 2.0, 3.0, bad]
+    assert run(["nll", str(pretended.folder), "--images", "4"]) == 2
+    assert "-log p(x) of an image is not finite" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(59.0, ""), (90.0, "this takes about 2 min: fewer --samples")])
+def test_a_long_estimate_says_how_long_it_takes(seconds, said, capsys):
+    nll._tell_time(seconds)
+    assert capsys.readouterr().err.startswith(said)
+
+
 @pytest.mark.parametrize("flags", [["--images", "40"], []])
 def test_all_test_images_may_be_asked_for(pretended, capsys, flags):
     pretended.estimates = [1.0] * 40

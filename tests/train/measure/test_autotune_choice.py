@@ -227,4 +227,8 @@ def test_a_run_of_some_seconds_has_no_trial(seconds, tried, races, monkeypatch):
     assert bool(asked) == tried
     if not tried:
         assert str(choice) == "fp32, eager (without a trial: the run takes about 4 s)"
-        assert autotune._read() == {}  # a longer run has its own
+        monkeypatch.setattr(autotune, "_seconds_of_step", lambda *_: 9.0)  # on a busier day
+        assert str(choose(SHORT)) == "fp32, eager (as in an earlier run)"
+        assert not asked
+        choose(LONG)
+        assert asked

@@ -15,10 +15,12 @@ class Counting(nn.Linear):
         self.calls = 0
         self.history = [0.0]
         self.scale = 1.0
+        self.unknown = float("nan")
 
     def forward(self, x):
         self.calls += 1
         self.history.append(0.5)
+        self.unknown = float("nan")
         return super().forward(x) * self.scale
 
 

@@ -66,10 +66,11 @@ def all_finite(found):
 
 
 @pytest.mark.parametrize("execution", ["eager", "traced"])
-def test_the_run_stops_as_it_was_before(config, execution, tmp_path):
+def test_the_run_stops_as_it_was_before(config, execution, tmp_path, capsys):
     settings = config(execution=execution, checkpoint_every=7)
     with pytest.raises(InputError) as caught:
         fit(settings)
+    assert "go on with" not in capsys.readouterr().out  # the error says how
     step = bad_step()
     says = f"step {step} has a loss that is not finite (loss nan, nll nan, kl nan): try a smaller lr, clip_norm, or"
     assert str(caught.value).startswith(says)
