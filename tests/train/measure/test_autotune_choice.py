@@ -22,6 +22,7 @@ SHORT, LONG = 10, 10**6  # steps of runs that are too short to compile for, and 
 def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(autotune, "_seconds_of_step", lambda *_: 9.0)  # no run is too short for a trial
+    monkeypatch.setattr(autotune.OtherLoad, "cores", lambda *_: 0.0)  # other tests run meanwhile
 
 
 def choose(steps=SHORT, loader_options=None, **settings):
@@ -232,3 +233,14 @@ def test_a_run_of_some_seconds_has_no_trial(seconds, tried, races, monkeypatch):
         assert not asked
         choose(LONG)
         assert asked
+
+
+@pytest.mark.parametrize(("busy", "kept"), [(None, True), (0.2, True), (1.0, False)])
+def test_the_choice_of_a_busy_machine_is_not_kept(busy, kept, races, monkeypatch):
+    given, _ = races
+    given += [{"eager": 1e-3, "traced": 2e-3}, {"eager": 2e-3, "traced": 1e-3}]
+    monkeypatch.setattr(autotune.OtherLoad, "cores", lambda *_: busy)
+    assert choose().execution == "eager"
+    monkeypatch.setattr(autotune.OtherLoad, "cores", lambda *_: 0.0)
+    assert choose().execution == ("eager" if kept else "traced")
+    assert choose().source == "from an earlier trial"
