@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -51,12 +52,14 @@ def stops_raised() -> Iterator[None]:
     """Raise :class:`Stopped` in the main thread at Ctrl-C, SIGTERM or SIGHUP, so that the program clears up as it ends.
 
     A signal that is ignored stays so. Further signals are dropped for some seconds, since a launcher sends several;
-    after that they end the process at once. In a command, what comes after the context is its exit: no signal
-    interrupts that.
+    after that they end the process at once, as the first does before torch is loaded. In a command, what comes after
+    the context is its exit: no signal interrupts that.
     """
     began: list[float] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
+        if _is_torch_coming():
+            os._exit(128 + number)
         now = time.monotonic()
         if not began:
             began.append(now)
@@ -69,6 +72,15 @@ def stops_raised() -> Iterator[None]:
         yield
     finally:
         _restore({number: signal.SIG_IGN if was is exit_at_once else was for number, was in previous.items()})
+
+
+def _is_torch_coming() -> bool:
+    """Return whether torch is not imported yet, or in the middle of it: there is nothing to clear up.
+
+    torch's C++ would drop an exception while it imports numpy, and go on with half of it.
+    """
+    torch = sys.modules.get("torch")
+    return torch is None or bool(getattr(torch.__spec__, "_initializing", False))
 
 
 class Interrupt:

@@ -167,7 +167,7 @@ def test_the_kl_follows_its_capacity(train, metrics):
 def test_traced_steps_are_the_eager_ones_to_the_bit_but_for_products_and_sums_of_biases(train, metrics, monkeypatch):
     """Those are added in another order than torch's: the tests of the passes and of mm compare them."""
     monkeypatch.setattr(record, "batch_matmuls", lambda graph, *, fused: None)
-    monkeypatch.setattr(record, "onednn_matmuls", lambda graph: None)
+    monkeypatch.setattr(record, "onednn_matmuls", lambda graph, *, fused: None)
     monkeypatch.setattr(record, "fuse_activations", lambda graph: None)
     plain, other = (train("--epochs", "2", "--execution", how, out=how)[1] for how in ("eager", "traced"))
     assert without_rates(metrics(plain)) == without_rates(metrics(other))

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -230,3 +232,21 @@ def test_another_rank_that_ended_is_one_line(capsys):
 
     assert guarded(work) == 1
     assert capsys.readouterr().err == "fastvae: error: process 1 of 2 has ended: this one stops too\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_torch_is_not_there_yet_ends_the_process_at_once(number):
+    code = (
+        "import os, sys; from fastvae.train.stopping import stops_raised\n"
+        "with stops_raised():\n"
+        "    try:\n"
+        f"        assert 'torch' not in sys.modules; os.kill(os.getpid(), {int(number)})\n"
+        "    except BaseException:\n"
+        "        print('an exception, which torch would drop while it imports numpy')\n"
+    )
+    signals = dict.fromkeys((signal.SIGINT, signal.SIGTERM), signal.SIG_DFL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        preexec_fn=lambda: [signal.signal(*pair) for pair in signals.items()],
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")

@@ -66,8 +66,9 @@ def sizes_told(model: VAE, dataset: Dataset, loop: Loop) -> Iterator[None]:
         if isinstance(output, Tensor):
             _tell_probabilities(model.likelihood, output, loop.console)
 
-    # A hook would keep a step from being recorded, but a model whose step may be was looked at before.
-    is_watched = loop.config.execution == "eager" and _is_plain(model)
+    # A hook would keep a step from being recorded, and on a GPU from being captured.
+    is_eager = loop.config.execution == "eager" and (loop.engine.nonfinite.on_host or loop.config.replay == "no")
+    is_watched = is_eager and _is_plain(model)
     watched = model.decoder.register_forward_hook(look) if is_watched else None
     try:
         yield

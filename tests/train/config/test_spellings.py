@@ -71,7 +71,7 @@ def alone(tmp_path_factory):
 
 def test_two_processes_train_the_same_curve_with_all_that_a_step_may_have(tmp_path, alone):
     output = start(SPELLINGS["python -m"], tmp_path / "run", *ALL, "--autotune")  # two that choose alike, too
-    assert "by trial" in output
+    assert "by trial" in output or "without a trial" in output  # by whether the run takes 4 s here
     assert "ended by --max-steps at step 41, in epoch 3" in output
     assert_same_curve(curve(tmp_path / "run"), alone(*ALL))
 

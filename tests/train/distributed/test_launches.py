@@ -50,8 +50,9 @@ def launches(monkeypatch):
             "_get_capturable_supported_devices",
             lambda *_, **__: ["cpu"],
         )
-        monkeypatch.setattr(record, "batch_matmuls", lambda graph, *, fused: None)
-        for name in ("fuse_activations", "fuse_group_norms", "fuse_pixels", "onednn_matmuls"):
+        for name in ("batch_matmuls", "onednn_matmuls"):
+            monkeypatch.setattr(record, name, lambda graph, *, fused: None)
+        for name in ("fuse_activations", "fuse_group_norms", "fuse_pixels"):
             monkeypatch.setattr(record, name, lambda graph: None)
         monkeypatch.setattr(nonfinite, "record_step_", lambda found, *_, **__: found.sign_())  # one launch there
 

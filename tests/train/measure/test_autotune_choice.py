@@ -231,6 +231,7 @@ def test_a_run_of_some_seconds_has_no_trial(seconds, tried, races, monkeypatch):
         monkeypatch.setattr(autotune, "_seconds_of_step", lambda *_: 9.0)  # on a busier day
         assert str(choose(SHORT)) == "fp32, eager (as in an earlier run)"
         assert not asked
+        given += [{"traced": 2.0, "compiled": 3.0}]
         choose(LONG)
         assert asked
 
