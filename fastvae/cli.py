@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from ._command import lengthen_waits
 from .bench.config import Bench
 from .train import TrainConfig
 from .train.cli import guarded
@@ -143,6 +144,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _carry_out(command: object, arguments: Sequence[str]) -> int:
     if isinstance(command, Bench):
+        lengthen_waits()  # as torch's own loops wait; a benchmark is alone
         from .bench.cli import bench  # noqa: PLC0415 -- each command loads what it needs: --help stays quick
 
         return bench(command)

@@ -71,6 +71,15 @@ def test_waiting_threads_sleep_soon_unless_the_user_chose(imports, given, expect
         assert f"GOMP_SPINCOUNT = '{expected}'" in done.stderr
 
 
+@pytest.mark.parametrize(("given", "expected"), [({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+@pytest.mark.parametrize("first", ["", "import torch"])
+def test_waits_are_longer_for_what_slows_nobody_unless_the_user_chose(first, given, expected):
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING} | given
+    code = f"import fastvae, os; {first}\nfrom fastvae._command import lengthen_waits; lengthen_waits()"
+    done = python(f"{code}; print(os.environ['GOMP_SPINCOUNT'])", env=environment)
+    assert done.stdout == ("1000\n" if first and not given else f"{expected}\n")  # torch's library has read it
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["-m", "fastvae.train"], ["-m", "fastvae.train", "--nproc", "2"]], ids=" ".join)
 def test_a_users_modules_change_nothing(command, tmp_path):

@@ -3,8 +3,11 @@
 It imports no torch before the flags are parsed, nor does any other command.
 """
 
+import os
 from collections.abc import Callable, Sequence
 
+from fastvae._command import lengthen_waits
+from fastvae.models.presets import PRESETS
 from fastvae.utils import terminal
 from fastvae.utils.errors import InputError, LocalError
 from fastvae.utils.files import reason
@@ -27,6 +30,8 @@ def _train(arguments: Sequence[str]) -> int:
     # torchrun may pass on the "--" that keeps its parser away from our flags (see fastvae/_torchrun.py).
     arguments = [argument for argument in arguments if argument != "--"]
     config = with_folder(parse(TrainConfig, arguments, program="fastvae train"))
+    if _gives_way(config):
+        lengthen_waits()
     load = OtherLoad()  # sees what else runs here while torch is imported, which takes seconds
     if not config.resume:  # else its folder has most of the settings
         resolve(config)
@@ -49,6 +54,16 @@ def _train(arguments: Sequence[str]) -> int:
         if not stop.has_trained and _reports():
             terminal.complain(stop_told(stop.signal, 0))
         raise
+
+
+def _gives_way(config: TrainConfig) -> bool:
+    """Return whether a run will take fewer threads beside other programs, as :mod:`.start.thread_policy` says later."""
+    preset = PRESETS.get(config.preset)
+    is_dense = preset is not None and preset.network == "mlp" and not config.resume  # whose folder names its preset
+    is_free = config.autotune and not config.deterministic and "OMP_NUM_THREADS" not in os.environ
+    is_alone = config.nproc in (None, 1) and read_ranks() is None
+    has_readers = os.path.exists(config.data) or ":" in config.data  # of pictures, in processes of their own
+    return is_dense and is_free and is_alone and not has_readers
 
 
 def guarded(work: Callable[[], int]) -> int:

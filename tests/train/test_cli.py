@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from fastvae.train import TrainConfig, cli
 from fastvae.train.cli import main
 
 
@@ -127,3 +128,25 @@ def test_the_process_itself_exits_with_2():
     assert done.returncode == 2
     assert done.stderr == "fastvae: error: --epochs is 0: it must be at least 1\n"
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment", "expected"),
+    [
+        ({"preset": "leaky"}, {}, True),
+        ({"preset": "leaky", "nproc": 1}, {}, True),
+        ({"preset": "conv28"}, {}, False),
+        ({"preset": "leaky", "nproc": 2}, {}, False),
+        ({"preset": "leaky", "deterministic": True}, {}, False),
+        ({"preset": "leaky", "autotune": False}, {}, False),
+        ({"preset": "leaky", "resume": True}, {}, False),
+        ({"preset": "leaky", "data": "."}, {}, False),
+        ({"preset": "leaky", "data": "torchvision:SVHN"}, {}, False),
+        ({"preset": "leaky"}, {"OMP_NUM_THREADS": "2"}, False),
+    ],
+)
+def test_runs_that_give_way_may_wait_longer(settings, environment, expected, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cli._gives_way(TrainConfig(**settings)) == expected

@@ -60,9 +60,11 @@ def description_of(
     """
     settings = {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
     if not own_data:
-        settings["data"] = located(config.data)
-        if config.data_dir is None and settings["data"] == config.data and (folder := os.environ.get("FASTVAE_DATA")):
-            settings["data_dir"] = os.path.abspath(folder)  # the next shell may not have the variable
+        data_or_path = located(config.data)
+        settings["data"] = data_or_path
+        folder = os.environ.get("FASTVAE_DATA")
+        if config.data_dir is None and folder and not os.path.isabs(data_or_path):  # the next shell may lack it
+            settings["data_dir"] = os.path.abspath(folder)
     data = {"shape": list(dataset.shape), "train": len(dataset.train), "test": len(dataset.test)}
     return {
         "settings": settings,

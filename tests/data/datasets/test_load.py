@@ -72,6 +72,15 @@ def test_refuses_the_images_of_another_set_that_has_the_same_file_names(name, id
     assert torch.equal(load("mnist", folder).train.images, COUNTING)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_files_as_data_are_told_the_two_flags(packed, idx_folder, refuses):
+    folder = idx_folder(packed=packed)
+    with refuses(folder, "IDX files", "--data mnist", "--data-dir"):
+        load(str(folder))
+    with refuses("is an IDX file", "--data mnist --data-dir"):
+        load(str(next(folder.glob("train*"))))
+
+
 def test_names_the_missing_file(idx_folder, refuses, monkeypatch):
     folder = idx_folder()
     (folder / "t10k-images-idx3-ubyte").unlink()

@@ -195,3 +195,16 @@ def test_a_start_that_is_given_up_removes_its_own_files_alone(tmp_path):
     folder.metrics_file.write_text("")
     folder.abandon()
     assert [path.name for path in tmp_path.iterdir()] == ["events.out.tfevents.1.mine"]
+
+
+@pytest.mark.parametrize(("data", "data_dir", "kept"), [("mnist", None, "/data"), ("mnist", "/mine", "/mine")])
+def test_a_run_remembers_the_folder_that_the_environment_named(data, data_dir, kept, monkeypatch):
+    monkeypatch.setenv("FASTVAE_DATA", "/data")
+    config = TrainConfig(data=data, data_dir=data_dir)
+    assert description_of(config, Dataset("made", IMAGES, IMAGES[:4]), ALONE)["settings"]["data_dir"] == kept
+
+
+def test_a_path_of_images_needs_no_folder_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTVAE_DATA", "/data")
+    config = TrainConfig(data=str(tmp_path))
+    assert description_of(config, Dataset("made", IMAGES, IMAGES[:4]), ALONE)["settings"]["data_dir"] is None
