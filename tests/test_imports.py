@@ -38,7 +38,7 @@ ROOMS = (
     "data.sources", "data.formats.checks", "data.formats", "data.datasets", "data.loaders", "data",
     "patch",
     "train.distributed", "train.optim", "train.checkpoint", "train.config", "train.step", "train.report",
-    "train.stopping", "train.binarize", "train.engine", "train.cuda_graph", "train.run_state", "train.loop",
+    "train.stopping", "train.binarize", "train.engine", "train.graphs", "train.run_state", "train.loop",
     "train.measure", "train.inputs", "train.start",
     "train.run", "train.trainer", "train",
     "evaluate", "parity", "bench.contenders", "bench", "",

@@ -13,9 +13,9 @@ from fastvae.data import ResidentLoader, in_memory, load
 from fastvae.models import build
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.config.schedules import plan
-from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
+from fastvae.train.graphs.step_graphs import StepGraphs
 
 from .section import Section, test_module
 

@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
+from fastvae.train.graphs.step_graphs import StepGraphs
 
 from . import engines
 from .section import Section

@@ -10,7 +10,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from fastvae.data import ResidentLoader
 from fastvae.train.config import TrainConfig
-from fastvae.train.cuda_graph import STEPS, StepGraphs, refusing_waits
+from fastvae.train.graphs.cuda_graphs import refusing_waits
+from fastvae.train.graphs.step_graphs import STEPS, StepGraphs
 from fastvae.train.step.torch_flags import torch_flags
 
 from . import engines

@@ -21,8 +21,8 @@ class Group(NamedTuple):
 
 
 REPLAYS = (
-    "tests/train/test_cuda_graph.py",
-    "tests/train/test_cuda_graph_run.py",
+    "tests/train/graphs/test_step_graphs.py",
+    "tests/train/graphs/test_replay.py",
     "tests/train/report/test_async_scalars.py",
 )
 LOADERS = (

@@ -17,10 +17,10 @@ from .checkpoint.rng import caller_states, gather_rng_states, preserve_rng_state
 from .checkpoint.writer import CheckpointWriter
 from .config import Origin, SettledConfig
 from .config.schedules import plan
-from .cuda_graph import StepGraphs, capture_steps
 from .distributed.threads import Threads
 from .distributed.world import World
 from .engine import Engine
+from .graphs.replay import Replay
 from .report.epoch_end import Callback, EpochEnd
 from .report.figures import reconstruction_grid
 from .report.metrics import Metrics
@@ -78,9 +78,7 @@ class Loop:
         self._writer = CheckpointWriter()
         self._log = RunLog(world, folder, console, config.steps(len(loader), origin), self.epochs)
         self._callbacks = callbacks
-        self._graphs: StepGraphs | None = None
-        self._has_tried_capture = False
-        self._capture_s = 0.0
+        self._replay = Replay(self.engine, loader, console, enabled=config.replay != "no")
         self._metrics = StepMetrics(world, self._log, self._check_finite)
         self._interrupt = Interrupt()
         self._untouched = caller_states()
@@ -94,9 +92,7 @@ class Loop:
         try:
             return self._fit()
         finally:
-            if self._graphs is not None:  # an error's traceback keeps this loop until after the process group is gone
-                self._graphs.release()
-                self._graphs = None
+            self._replay.release()  # an error's traceback keeps this loop until after the process group is gone
 
     def _fit(self) -> int:
         epoch_steps = len(self.loader)
@@ -147,15 +143,12 @@ class Loop:
 
     def _train_epoch(self) -> None:
         """Take the remaining steps of the epoch, unless a signal or a limit ends the run before."""
-        if not self._has_tried_capture:
-            self._has_tried_capture = True
-            if self.config.replay != "no":
-                self._graphs, self._capture_s = capture_steps(self.engine, self.loader, self.console)
+        self._replay.prepare()
         end = self.config.steps(len(self.loader), self.origin)
-        while self._graphs is not None and (steps := self._graphs.fitting(end - self.step)):
+        while steps := self._replay.fitting(end - self.step):
             images = steps * self.loader.batch_size
             with self._hooks.around_step(steps, images):
-                self._graphs.run(steps)
+                self._replay.run(steps)
             self._count(steps, images)
             if self._stopping.ends_after(self.step):
                 return
@@ -171,7 +164,7 @@ class Loop:
         before = self.step
         self.step += steps
         self._metrics.meter.images += images
-        startup = self.engine.startup_s + self._capture_s
+        startup = self.engine.startup_s + self._replay.capture_s
         self._metrics.meter.leave_out(startup - self.startup_s)
         self.startup_s = startup
         if before // LOG_EVERY != self.step // LOG_EVERY:
@@ -203,10 +196,7 @@ class Loop:
                 if callback(end):
                     self._stopping.by_callback = True
         self.engine.recheck(before)
-        if self._graphs is not None and not self._graphs.still_hold(self.engine, self.loader.fetch(0)):
-            self._graphs.release()
-            self._graphs = None
-            self._has_tried_capture = False
+        self._replay.recheck()
 
     def _report(self, epoch: int, finished: int) -> tuple[Metrics, Metrics]:
         """Evaluate and log an epoch, or the part of it that was trained. Returns the training and the test metrics.
@@ -216,12 +206,8 @@ class Loop:
         self._check_finite()
         skipped = self.engine.nonfinite.report(self.world)
         if skipped.found:
-            if skipped.found >= self.step - self.origin.first_step(epoch - 1, len(self.loader)):
-                raise InputError(
-                    f"no step of epoch {epoch} was finite, so none changed the weights ({skipped}): {REMEDY}; or start "
-                    "a new run from an earlier checkpoint with --init-from"
-                )
-            self.console.print(f"epoch {epoch}: skipped {skipped.found} of its steps; {skipped}", style="yellow")
+            line = skipped.of_epoch(epoch, self.step - self.origin.first_step(epoch - 1, len(self.loader)))
+            self.console.print(line, style="yellow")
         sums = self.engine.sums.clone()
         self.world.all_reduce(sums)
         train = Metrics.from_sums(sums, self._metrics.meter.images)  # synchronizes, then the clock stops

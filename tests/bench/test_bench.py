@@ -23,8 +23,8 @@ from fastvae.bench.report import ratios
 from fastvae.cli import run
 from fastvae.data import Dataset, load
 from fastvae.models import PRESETS
-from fastvae.train import cuda_graph
-from fastvae.train.cuda_graph import STEPS, StepGraphs
+from fastvae.train.graphs import step_graphs
+from fastvae.train.graphs.step_graphs import STEPS, StepGraphs
 from fastvae.train.step import nonfinite
 
 from ..train.recording import record
@@ -106,7 +106,7 @@ def replayed(monkeypatch):
         return made
 
     monkeypatch.setattr(nonfinite, "_is_on_host", lambda device: False)
-    monkeypatch.setattr(cuda_graph, "takes_device_rate", lambda optimizer: True)
+    monkeypatch.setattr(step_graphs, "takes_device_rate", lambda optimizer: True)
     monkeypatch.setattr(StepGraphs, "on_cuda", on_cuda)
     return begun
 

@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastvae.train import cuda_graph
-from fastvae.train.cuda_graph import STEPS, StepGraphs
+from fastvae.train.graphs import step_graphs
+from fastvae.train.graphs.step_graphs import STEPS, StepGraphs
 from fastvae.train.optim import schedule
 from fastvae.train.step import nonfinite
 
@@ -131,7 +131,7 @@ def record(engine, loader, sizes=(STEPS, 1)):
 def as_on_a_gpu(monkeypatch):
     """Have steps decide on the device, take their rates there and be captured: by the stand-in where there is none."""
     monkeypatch.setattr(nonfinite, "_is_on_host", lambda device: False)
-    for module in (cuda_graph, schedule):
+    for module in (step_graphs, schedule):
         monkeypatch.setattr(module, "takes_device_rate", lambda optimizer: True)
     if not torch.cuda.is_available():
         monkeypatch.setattr(StepGraphs, "on_cuda", record)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from fastvae.data import ResidentLoader
 from fastvae.models import PRESETS
 from fastvae.train.config import Execution, Precision, TrainConfig, resolve, settle
-from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
+from fastvae.train.graphs.step_graphs import StepGraphs
 from fastvae.train.loop import LOG_EVERY
 from fastvae.train.measure import autotune
 

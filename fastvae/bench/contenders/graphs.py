@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from fastvae.train.cuda_graph import STEPS
+from fastvae.train.graphs.step_graphs import STEPS
 
 WARM_UP = 3  # calls before a capture, as torch's notes on CUDA graphs advise
 

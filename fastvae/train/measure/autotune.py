@@ -25,9 +25,9 @@ from fastvae.models import VAE
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import ResolvedConfig, SettledConfig, SettledExecution, SettledPrecision, settle
 from fastvae.train.config.schedules import plan
-from fastvae.train.cuda_graph import can_capture
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
+from fastvae.train.graphs.step_graphs import can_capture
 from fastvae.train.step.copy_model import copy_model
 from fastvae.train.step.inductor import compiler_of
 from fastvae.utils.files import own_folder, read_json, write_text

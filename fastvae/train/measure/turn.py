@@ -3,14 +3,14 @@
 import torch
 
 from fastvae.data import Batch
-from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs
 from fastvae.train.engine import Engine
+from fastvae.train.graphs.step_graphs import STEPS, CaptureError, StepGraphs
 
 _STEPS = 5  # in a turn
 
 
 class SameBatch:
-    """One batch, again and again: a :class:`fastvae.train.cuda_graph.BatchSource`."""
+    """One batch, again and again: a :class:`fastvae.train.graphs.step_graphs.BatchSource`."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch

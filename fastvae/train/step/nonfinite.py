@@ -11,6 +11,7 @@ from fastvae.ops.internal.all_finite import all_finite
 from fastvae.ops.internal.record_step import record_step_
 from fastvae.train.distributed.world import World
 from fastvae.train.optim.step_counter import StepCounter
+from fastvae.utils.errors import InputError
 
 _NOT_FINITE = torch.tensor([math.inf])  # stands for the norms of gradients that the host has found not to be finite
 REMEDY = "try a smaller --lr, --clip-norm, or --precision fp32, with another --out"
@@ -34,6 +35,15 @@ class Report(NamedTuple):
         if all(map(math.isfinite, (self.loss, self.nll, self.kl))):
             return f"step {self.step} has a gradient that is not finite ({terms})"
         return f"step {self.step} has a loss that is not finite ({terms})"
+
+    def of_epoch(self, epoch: int, steps: int) -> str:
+        """Return a line on an epoch whose non-finite steps were skipped. Raises InputError if all ``steps`` were."""
+        if self.found < steps:
+            return f"epoch {epoch}: skipped {self.found} of its steps; {self}"
+        raise InputError(
+            f"no step of epoch {epoch} was finite, so none changed the weights ({self}): {REMEDY}; or start a new run "
+            "from an earlier checkpoint with --init-from"
+        )
 
 
 class Nonfinite:

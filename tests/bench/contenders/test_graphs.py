@@ -11,7 +11,7 @@ from fastvae.bench.contenders.torch_one_graph import TorchOneGraph
 from fastvae.bench.contenders.workload import Workload
 from fastvae.data import Dataset, load
 from fastvae.models import PRESETS
-from fastvae.train.cuda_graph import STEPS
+from fastvae.train.graphs.step_graphs import STEPS
 
 from .. import pretended
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastvae.data import Batch, Loader, ResidentLoader, permutation
-from fastvae.train.cuda_graph import refusing_waits
+from fastvae.train.graphs.cuda_graphs import refusing_waits
 
 COUNTS = st.integers(1, 60)
 BATCH_SIZES = st.integers(1, 70)

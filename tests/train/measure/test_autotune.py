@@ -7,10 +7,10 @@ import torch
 
 from fastvae.data import ResidentLoader, load
 from fastvae.models import build
-from fastvae.train import cuda_graph
 from fastvae.train.config import TrainConfig, resolve
-from fastvae.train.cuda_graph import StepGraphs
 from fastvae.train.distributed.world import World
+from fastvae.train.graphs import step_graphs
+from fastvae.train.graphs.step_graphs import StepGraphs
 from fastvae.train.measure import autotune
 from fastvae.train.measure.turn import Turn
 from fastvae.train.step import nonfinite
@@ -120,7 +120,7 @@ def test_compiling_is_tried_only_where_a_run_earns_it_back(monkeypatch):
 
 def test_where_the_run_replays_graphs_the_trial_does(monkeypatch):
     monkeypatch.setattr(nonfinite, "_is_on_host", lambda device: False)
-    monkeypatch.setattr(cuda_graph, "takes_device_rate", lambda optimizer: True)
+    monkeypatch.setattr(step_graphs, "takes_device_rate", lambda optimizer: True)
     graphs, taken = [], []
 
     def on_cuda(engine, loader, sizes):
@@ -133,7 +133,7 @@ def test_where_the_run_replays_graphs_the_trial_does(monkeypatch):
     monkeypatch.setattr(StepGraphs, "on_cuda", on_cuda)
     assert set(choose(precision="fp32").milliseconds) == {"fp32 eager", "fp32 traced"}
     assert len(graphs) == 2
-    assert taken == [cuda_graph.STEPS * (turn + 1) for turn in range(len(taken) // 2) for _ in graphs]
+    assert taken == [step_graphs.STEPS * (turn + 1) for turn in range(len(taken) // 2) for _ in graphs]
     assert all(not made._graphs for made in graphs)  # let go, before the run makes its own
     assert choose(precision="fp32", replay="no").source == "by trial"
     assert len(graphs) == 2

@@ -8,6 +8,9 @@ from torch import nn
 
 import fastvae
 from fastvae.train.checkpoint import checkpoint
+from fastvae.train.start import own_model
+
+from .small import pictures
 
 IMAGES = torch.arange(60 * 16).mul(37).remainder(251).to(torch.uint8).view(60, 1, 4, 4)
 
@@ -41,3 +44,23 @@ def last():
 @pytest.fixture
 def described():
     return lambda folder: json.loads((folder / "config.json").read_text())
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Train on 60 images for some epochs, with every step recorded that can be. Returns the weights."""
+    monkeypatch.setattr(own_model, "_WORTH_RECORDING", 0)
+    number = iter(range(100))
+
+    def call(model, callback=lambda end: None, images=None, quiet=True, **settings):
+        defaults = {
+            "epochs": 3, "batch_size": 20, "lr": 1e-2, "precision": "fp64", "device": "cpu", "autotune": False,
+            "out": tmp_path / f"run{next(number)}",
+        }  # fmt: skip
+        images = pictures() if images is None else images
+        fastvae.Trainer(
+            model, images, fastvae.TrainConfig(**{**defaults, **settings}), callbacks=[callback], quiet=quiet
+        ).fit()
+        return {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+    return call

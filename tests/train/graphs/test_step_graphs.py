@@ -9,11 +9,12 @@ from fastvae.data import ResidentLoader, load
 from fastvae.models import build
 from fastvae.train.config import TrainConfig, resolve
 from fastvae.train.config.schedules import plan
-from fastvae.train.cuda_graph import STEPS, CaptureError, StepGraphs, can_capture, refusing_waits
 from fastvae.train.distributed.world import World
 from fastvae.train.engine import Engine
+from fastvae.train.graphs.cuda_graphs import refusing_waits
+from fastvae.train.graphs.step_graphs import STEPS, CaptureError, StepGraphs, can_capture
 
-from .recording import Recording, as_on_a_gpu, record
+from ..recording import Recording, as_on_a_gpu, record
 
 BATCH = 32
 ROWS = (2 * STEPS + 3) * BATCH + 5

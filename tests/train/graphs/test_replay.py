@@ -13,12 +13,12 @@ import fastvae
 from fastvae.data import Dataset, load
 from fastvae.train import TrainConfig, Trainer, run
 from fastvae.train.checkpoint import checkpoint
-from fastvae.train.cuda_graph import STEPS
 from fastvae.train.distributed.world import World
+from fastvae.train.graphs.step_graphs import STEPS
 from fastvae.train.loop import LOG_EVERY, Loop
 from fastvae.utils.errors import InputError
 
-from .recording import Recording, as_on_a_gpu
+from ..recording import Recording, as_on_a_gpu
 
 CPU = torch.device("cpu")
 BATCH, EPOCH = 12, 113  # steps: after the first epoch, no replay of ten ends at a multiple of LOG_EVERY

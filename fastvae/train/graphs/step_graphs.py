@@ -5,11 +5,9 @@ moments, step counter, sums and loss scale are changed in place. The smaller bat
 from Python.
 """
 
-import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -17,11 +15,10 @@ import torch
 from torch import Tensor
 
 from fastvae.data import Batch, Loader, ResidentLoader
-from fastvae.utils.terminal import Terminal
+from fastvae.train.engine import Engine
+from fastvae.train.optim.build import takes_device_rate
 
-from .checkpoint.rng import preserve_rng_state
-from .engine import Engine
-from .optim.build import takes_device_rate
+from .cuda_graphs import CudaGraphs, Graph, Graphs
 
 STEPS = 10  # in a graph; between graphs the host reads signals, logs and saves
 _WARM_UP = 3  # as torch's notes on CUDA graphs advise: lazy initialisation, library handles, compilation
@@ -65,22 +62,6 @@ class BatchSource(Protocol):
 
     def skip(self, steps: int) -> None:
         """Count steps on the host that a graph has taken on the device."""
-
-
-class Graph(Protocol):
-    """The interface of :class:`torch.cuda.CUDAGraph`; the tests have a stand-in."""
-
-    def replay(self) -> None: ...
-
-    def reset(self) -> None: ...
-
-
-class Graphs(Protocol):
-    """The interface of :class:`CudaGraphs`, which makes graphs; the tests have a stand-in."""
-
-    def refusing_waits(self) -> AbstractContextManager[None]: ...
-
-    def capture(self) -> AbstractContextManager[Graph]: ...
 
 
 class CaptureError(Exception):
@@ -170,63 +151,6 @@ class StepGraphs:
         self._graphs.clear()
 
 
-def capture_steps(engine: Engine, loader: Loader, console: Terminal) -> tuple[StepGraphs | None, float]:
-    """Capture the steps of a run, if that is possible on every rank. Collective.
-
-    torch's generators are restored: the warm-up must not change what the run draws.
-
-    Returns:
-        The graphs or None, and the seconds that capturing took, without tracing and compiling.
-    """
-    started = time.perf_counter()
-    traced = engine.startup_s
-    with preserve_rng_state(engine.world.device):
-        graphs = StepGraphs.where_possible(engine, loader, lambda why: console.print(f"fastvae: {why}", markup=False))
-    if engine.world.any(graphs is None):  # all ranks have to meet in collectives after the same steps
-        if graphs is not None:
-            graphs.release()
-        return None, 0.0
-    return graphs, time.perf_counter() - started - (engine.startup_s - traced)
-
-
-class CudaGraphs:
-    """Makes CUDA graphs on one stream, which must be the current one meanwhile."""
-
-    def __init__(self, stream: torch.cuda.Stream) -> None:
-        self._stream = stream
-
-    def refusing_waits(self) -> AbstractContextManager[None]:
-        """Return a context for a step that must not synchronize; one that does raises RuntimeError."""
-        return refusing_waits()
-
-    @contextmanager
-    def capture(self) -> Iterator[Graph]:
-        """Capture the kernels launched inside the context, and yield their graph."""
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # thread_local: other threads of the caller's program may use the device meanwhile.
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                yield graph
-        except Exception:
-            # A failed capture leaves torch's generator waiting for its end; a copy of the generator's state does not.
-            generator = torch.cuda.default_generators[self._stream.device.index]
-            generator.graphsafe_set_state(generator.clone_state())
-            raise
-
-
-@contextmanager
-def refusing_waits() -> Iterator[None]:
-    """Make synchronization with a GPU raise RuntimeError inside the context, in any thread of the process."""
-    before = torch.cuda.get_sync_debug_mode()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns that this mode is a prototype
-            torch.cuda.set_sync_debug_mode("error")
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
-
-
 @contextmanager
 def _raising_capture_error() -> Iterator[None]:
     """Turn what a step raises into CaptureError. In a chain of errors, the first says most."""
@@ -242,7 +166,7 @@ def _raising_capture_error() -> Iterator[None]:
 
 def _place(error: BaseException) -> str:
     """Return the place in the user's own model that an error came from, or an empty string."""
-    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_file()]
     own = [frame for frame in frames if not frame.filename.startswith(ours)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
