@@ -7,7 +7,7 @@ import pytest
 
 # In a process of its own: the tests before it have read them here.
 PROGRAM = """
-import statistics, sys, time
+import sys, time
 import torch
 from fastvae.bench.warm_up import page_in_constants
 
@@ -17,8 +17,9 @@ def seconds(function):
         start = time.perf_counter()
         function(values)
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return min(times)
 
+torch.set_num_threads(1)  # threads that wait for each other beside other tests take seventy times as long
 page_in_constants()
 values = torch.rand(2**18)
 print(seconds(getattr(torch, sys.argv[1])) / seconds(torch.exp))
