@@ -217,9 +217,9 @@ class _Record:
             if owner.only_checks:
                 raise _CheckedError
             with torch.no_grad():
-                loss, sums, *gradients = function(*tensors)
+                sums, *gradients = function(*tensors)
         owner.result = (sums, gradients)
-        return loss, sums
+        return sums, sums  # nobody reads what Dynamo hands back; without the loss, nothing computes it
 
     def _record(
         self, inputs: tuple[Tensor, ...], tensors: list[Tensor], autocast: Callable[[], Autocast], *, compiled: bool
@@ -238,7 +238,7 @@ class _Record:
             if versions != [given[place]._version for place in used]:
                 raise NotRecordableError("changes its parameters in its forward pass")
             found = iter(torch.autograd.grad(loss, [given[place] for place in used], allow_unused=True))
-            return loss, sums, *(None if place is None else next(found) for place in wanted)
+            return sums, *(None if place is None else next(found) for place in wanted)
 
         try:
             return record(function, tensors, compiled=compiled)

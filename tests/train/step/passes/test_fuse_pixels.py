@@ -38,6 +38,27 @@ def test_the_bits_are_the_same(dtype: torch.dtype) -> None:
     assert torch.equal(graph(GREY), function(GREY))
 
 
+def test_a_cast_to_bf16_behind_a_view_is_part_of_the_pass() -> None:
+    def function(grey: Tensor) -> Tensor:
+        return (grey.float() / 255).view(3, -1).to(torch.bfloat16)
+
+    graph = joined(function)
+    computed = [node.target for node in graph.graph.nodes if node.op == "call_function"]
+    assert computed == [scale_pixels, torch.ops.aten.view.default]
+    assert torch.equal(graph(GREY), function(GREY))
+
+
+def test_pixels_that_are_also_read_in_fp32_keep_their_cast() -> None:
+    def function(grey: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = grey.float() / 255
+        return pixels.to(torch.bfloat16), pixels
+
+    graph = joined(function)
+    assert graph.graph.find_nodes(op="call_function", target=torch.ops.aten._to_copy.default)
+    for ours, theirs in zip(graph(GREY), function(GREY), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize(
     "function",
     [
