@@ -50,7 +50,7 @@ FASTVAE_INLINE Exponential<float> exponential(float x) {
   q = fma(q, r, 0.5f);
   const float tail = q * r * r;
   const float p = r + tail;
-  // 2**(n - 1), since 2**128 is no float; at the low end, n = -126, the bits are those of 0.
+  // 2**(n - 1), since 2**128 is not a float; at the low end, n = -126, the bits are those of 0.
   const float s = as_float((as_bits(shifted) - kRoundBits + 126u) << 23);
   const float expm1 = fma(s, p, s - 0.5f) * 2.0f;
   return {fma(s, p, s) * 2.0f, expm1, n == 0.0f ? tail : expm1 - x};

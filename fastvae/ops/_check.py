@@ -17,7 +17,18 @@ ROUNDING = 1e-5  # by so much floats may leave [0, 1]: a resize in fp32 gives 1.
 _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
+def tensors(**named: object) -> None:
+    """Check that arguments, given by their names, are tensors."""
+    for name, value in named.items():
+        if not isinstance(value, Tensor):
+            kind = type(value)
+            found = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+            raise TypeError(f"{name} must be a tensor, not {found}: convert it with torch.as_tensor({name})")
+
+
 def _floating(name: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        tensors(**{name: tensor})
     if tensor.dtype not in _FLOATING:
         raise TypeError(f"{name} must be fp32, bf16, fp16 or fp64, not {tensor.dtype}")
 
@@ -25,6 +36,8 @@ def _floating(name: str, tensor: Tensor) -> None:
 def pair(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
     """Check that two tensors have one shape (B, ...) and one device, and the first a supported floating type."""
     _floating(first_name, first)
+    if not isinstance(second, Tensor):
+        tensors(**{second_name: second})
     if first.shape != second.shape:
         raise ValueError(
             f"{first_name} has shape {tuple(first.shape)}, but {second_name} has {tuple(second.shape)}: "
@@ -99,6 +112,9 @@ def last_layer(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tens
     Under autocast this is autocast's type, as for ``torch.nn.Linear``, and the parameters may have another.
     """
     _floating("hidden", hidden)
+    tensors(weight=weight, target=target)
+    if bias is not None:
+        tensors(bias=bias)
     if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(
             f"hidden has shape {tuple(hidden.shape)}, but weight has {tuple(weight.shape)}: "
@@ -132,6 +148,7 @@ def last_layer(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tens
 
 def eight_bits(target: Tensor) -> Tensor:
     """Return a target of 8-bit pixels as it is, and one of bool as 0 and 255; refuse others."""
+    tensors(target=target)
     if target.dtype == torch.bool:
         return _black_and_white(target)
     if target.dtype != torch.uint8:
@@ -162,6 +179,7 @@ def unit_interval(target: Tensor) -> None:
 
     A target a little outside is read as it is, on every device: the loss is linear in it.
     """
+    tensors(target=target)
     if not (target.is_floating_point() and _readable(target) and target.numel()):
         return
     low, high = (bound.item() for bound in torch.aminmax(target))
@@ -183,6 +201,7 @@ def _one_device(name: str, tensor: Tensor, target: Tensor) -> None:
 def classes(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Check logits (B, K, ...) and class indices (B, ...); return both dense."""
     _floating("logits", logits)
+    tensors(target=target)
     if target.dtype == torch.bool:  # a mask
         target = target.to(torch.uint8)
     if target.dtype not in (torch.uint8, torch.int64):

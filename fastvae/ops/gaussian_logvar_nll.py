@@ -63,6 +63,7 @@ def gaussian_logvar_nll(
     (2.0, 0.0)
     """
     mean, target = _check.pixels("mean", mean, target)
+    _check.tensors(logvar=logvar)
     shared = logvar.ndim == 0
     if not shared:
         logvar, _ = _check.pixels("logvar", logvar, target)

@@ -4,6 +4,9 @@ import contextlib
 import os
 import re
 import signal
+import time
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,7 +17,8 @@ from fastvae.data import Dataset, load
 from fastvae.train import TrainConfig, Trainer, run
 from fastvae.train.checkpoint import checkpoint
 from fastvae.train.distributed.world import World
-from fastvae.train.graphs.step_graphs import STEPS
+from fastvae.train.graphs.replay import Replay
+from fastvae.train.graphs.step_graphs import STEPS, StepGraphs
 from fastvae.train.loop import LOG_EVERY, Loop
 from fastvae.utils.errors import InputError
 
@@ -91,9 +95,25 @@ def test_what_cannot_be_captured_trains_step_by_step_and_says_why(fit, replays, 
     assert not replays
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "one by one" in line]
     assert said.startswith("fastvae: steps are launched one by one, as they cannot be captured: RuntimeError: ")
-    assert re.search(r" \((test_replayed_run|recording).py, line \d+\)", said)
+    assert re.search(r" \((test_replay|recording)\.py, line \d+\)", said)
     assert_same(outcome, fit(copying, out="asked", replay="no"))
     assert "one by one" not in capsys.readouterr().out
+
+
+def test_a_second_capture_adds_its_seconds_to_those_of_the_first(monkeypatch):
+    def capture(*_):
+        time.sleep(0.02)
+        return Mock(still_hold=lambda *_: False)
+
+    monkeypatch.setattr(StepGraphs, "where_possible", capture)
+    replay = Replay(SimpleNamespace(startup_s=0.0, world=World(0, 0, 1, CPU)), Mock(), Mock(), enabled=True)
+    replay.prepare()
+    first = replay.capture_s
+    replay.prepare()  # nothing has changed since
+    assert 0.02 <= first == replay.capture_s
+    replay.recheck()
+    replay.prepare()
+    assert replay.capture_s >= first + 0.02
 
 
 @contextlib.contextmanager

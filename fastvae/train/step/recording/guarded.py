@@ -27,7 +27,7 @@ from .record import record
 _STRICT = {
     "assume_dunder_attributes_remain_unchanged": False,
     "automatic_dynamic_shapes": False,
-    "recompile_limit": 64,  # beyond 8, a step that needs another record is said on the terminal
+    "recompile_limit": 64,  # torch gives up at 8; here a step that needs another record says so in a line
     "skip_nnmodule_hook_guards": False,
     "skip_tensor_guards_with_matching_dict_tags": False,
     "suppress_errors": False,
