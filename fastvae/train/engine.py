@@ -214,7 +214,7 @@ class Engine:
 
     def _rollback_tensors(self) -> Iterator[Tensor]:
         """Yield the tensors that a step may modify before it is known to be non-finite; they must then be restored."""
-        yield from self.model.buffers()
+        yield from self._step.buffers()
         if self.nonfinite.on_host:
             return
         yield from self._state.ema_tensors()

@@ -9,7 +9,7 @@ guards (:mod:`.recording.guarded`), and if its forward pass cannot be recorded, 
 """
 
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
@@ -58,6 +58,7 @@ class Step:
         self._autocast = autocast
         self._copies = copies
         self._named = dict(loss.named_parameters())
+        self._buffers = dict(loss.named_buffers())
         self._frozen = {name: value for name, value in self._named.items() if not value.requires_grad}
         self._parameters = [value for value in self._named.values() if value.requires_grad]
         self._kinds = {value: value.dtype for value in self._named.values()}
@@ -74,6 +75,10 @@ class Step:
     def is_eager(self) -> bool:
         """Return whether the model's own Python runs in each step."""
         return self._execution == "eager"
+
+    def buffers(self) -> Iterable[Tensor]:
+        """Yield the model's buffers. A known model's forward pass adds and replaces none, so nothing is searched."""
+        return self._buffers.values() if self.is_known else self._loss.buffers()
 
     @property
     def records(self) -> int:
@@ -144,6 +149,7 @@ class Step:
                 )
         self._check_frozen()
         self._named = named
+        self._buffers = dict(self._loss.named_buffers())
         trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         now = self._state()
         if now != self._recorded:
@@ -213,7 +219,7 @@ class Step:
     def _known(
         self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars, *, compiled: bool
     ) -> Result:
-        buffers = dict(self._loss.named_buffers())
+        buffers = self._buffers
         inputs = [self._copies.get(value, value).detach() for value in self._named.values()]
         inputs += [*buffers.values(), images, noise_state, *(scalar for scalar in scalars if scalar is not None)]
         key = (images.shape, images.stride(), images.dtype, row_offset, compiled)

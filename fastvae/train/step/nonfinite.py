@@ -84,10 +84,10 @@ class Nonfinite:
             stacked = norms[0].view(1) if len(norms) == 1 else torch.stack(norms)
             self._record(total, sums, stacked, rows=rows, images=images)
             return
-        finite = all(map(math.isfinite, sums.tolist())) and all_finite(gradients)
+        finite = all_finite([sums, *gradients])
         if finite and not (self._sticky and self.found.item()):
             self.found.zero_()
-            total[:3] += sums
+            total[:3].add_(sums)
             self._counter.advance()
             return
         self._record(total, sums, _NOT_FINITE, rows=rows, images=images)

@@ -1,6 +1,6 @@
 """Forward and backward of one batch through sharded weights (``--parallel fsdp``)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,6 +23,10 @@ class ShardedStep:
         self._loss = loss
         self._weights = weights
         self._autocast = autocast
+
+    def buffers(self) -> Iterable[Tensor]:
+        """Yield the model's buffers."""
+        return self._loss.buffers()
 
     def __call__(
         self,
