@@ -26,7 +26,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     >>> all_finite([torch.ones(2), torch.tensor([1.0, float("nan")])])
     False
     """
-    if not (_library.has_native() and tensors and all([tensor.is_cpu for tensor in tensors])):
+    if not (_library.has_native() and tensors and all(tensor.is_cpu for tensor in tensors)):
         _check(tensors)
         return all(bool(tensor.isfinite().all()) for tensor in tensors)
     try:

@@ -11,6 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastvae.train.step.inductor import compiling, faults_told
 from fastvae.train.step.passes.batch_matmuls import batch_matmuls
+from fastvae.train.step.passes.call_bindings import call_bindings
 from fastvae.train.step.passes.common import propagate_strides
 from fastvae.train.step.passes.drop_copies import drop_copies
 from fastvae.train.step.passes.drop_ones import drop_ones
@@ -48,6 +49,8 @@ def record(function: Callable[..., Any], inputs: Sequence[Tensor], *, compiled: 
         drop_copies(graph)
         fuse_pixels(graph)
     onednn_matmuls(graph, fused=compiled)
+    if not compiled:
+        call_bindings(graph)
     graph.recompile()
     return _compiled(graph, inputs) if compiled else graph
 
