@@ -1,6 +1,7 @@
 """Validation shared by the operators. A message tells what is wrong, both offending values, and what to do."""
 
 import math
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -18,17 +19,45 @@ _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def tensors(**named: object) -> None:
-    """Check that arguments, given by their names, are tensors."""
+    """Check that arguments, given by their names, are dense tensors."""
     for name, value in named.items():
-        if not isinstance(value, Tensor):
-            kind = type(value)
-            found = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-            raise TypeError(f"{name} must be a tensor, not {found}: convert it with torch.as_tensor({name})")
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided:
+                raise TypeError(f"{name} must be dense, not {value.layout}: convert it with .to_dense()")
+        else:
+            raise TypeError(f"{name} must be a tensor, not {_kind(value)}: convert it with torch.as_tensor({name})")
+
+
+def constant(name: str, value: object) -> None:
+    """Check a number that has no gradient."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise ValueError(f"{name} requires a gradient, but is a constant here: pass {name}.detach()")
+    one_number(name, value)
+
+
+def positive(name: str, value: float) -> None:
+    """Check a constant that is positive and finite."""
+    constant(name, value)
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive finite number, not {value}")
+
+
+def one_number(name: str, value: object) -> None:
+    """Check that an argument is a number, or a tensor of one."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise TypeError(f"{name} must be a number, not a tensor of shape {tuple(value.shape)}")
+    elif not isinstance(value, (Real, torch.SymFloat, torch.SymInt)):
+        raise TypeError(f"{name} must be a number, not {_kind(value)}")
+
+
+def _kind(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
 def _floating(name: str, tensor: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        tensors(**{name: tensor})
+    tensors(**{name: tensor})
     if tensor.dtype not in _FLOATING:
         raise TypeError(f"{name} must be fp32, bf16, fp16 or fp64, not {tensor.dtype}")
 
@@ -36,8 +65,7 @@ def _floating(name: str, tensor: Tensor) -> None:
 def pair(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
     """Check that two tensors have one shape (B, ...) and one device, and the first a supported floating type."""
     _floating(first_name, first)
-    if not isinstance(second, Tensor):
-        tensors(**{second_name: second})
+    tensors(**{second_name: second})
     if first.shape != second.shape:
         raise ValueError(
             f"{first_name} has shape {tuple(first.shape)}, but {second_name} has {tuple(second.shape)}: "
@@ -70,7 +98,11 @@ def bounds(clamp: tuple[float, float] | None) -> tuple[float, float]:
     """Return the closed interval of a clamp for the schemas: that of all numbers for None."""
     if clamp is None:
         return -math.inf, math.inf
+    if not isinstance(clamp, (tuple, list)) or len(clamp) != 2:
+        raise TypeError(f"clamp must be (low, high) or None, not {clamp!r}")
     low, high = clamp
+    one_number("clamp[0]", low)
+    one_number("clamp[1]", high)
     if not low <= high:
         raise ValueError(f"clamp must be (low, high) with low <= high, not ({low}, {high})")
     return float(low), float(high)
@@ -227,6 +259,8 @@ def mixture(parameters: Tensor, target: Tensor, mixtures: int) -> tuple[Tensor, 
     """Check the parameters of a mixture of logistics and its 8-bit target (B, C, ...); return both dense."""
     _floating("parameters", parameters)
     target = eight_bits(target)
+    if not isinstance(mixtures, int):
+        raise TypeError(f"mixtures must be a whole number, not {_kind(mixtures)}")
     if mixtures < 1:
         raise ValueError(f"mixtures must be at least 1, not {mixtures}")
     if target.ndim < 2 or target.shape[1] not in (1, 3):
@@ -245,13 +279,14 @@ def mixture(parameters: Tensor, target: Tensor, mixtures: int) -> tuple[Tensor, 
 def reduction_code(reduction: str) -> int:
     try:
         return REDUCTIONS[reduction]
-    except KeyError:
+    except (KeyError, TypeError):  # a list cannot be looked up
         raise ValueError(f"reduction must be 'batchmean', 'sum' or 'none', not {reduction!r}") from None
 
 
 def split_weight(weight: float | Tensor, like: Tensor, name: str = "weight") -> tuple[float, Tensor | None]:
     """Split a weight into a host factor and, for a 0-d tensor, a factor that the kernel reads on the device."""
     if not isinstance(weight, Tensor):
+        one_number(name, weight)
         if not weight <= math.inf:  # NaN; math.isnan fails in torch.compile, where a changing float is a symbol
             raise ValueError(f"{name} is NaN: it must be a number")
         return float(weight), None

@@ -76,6 +76,7 @@ def free_bits_kl(
     """
     if reduction not in ("batchmean", "sum"):
         raise ValueError(f"reduction must be 'batchmean' or 'sum' for a mean over the whole batch, not {reduction!r}")
+    _check.constant("free_bits", free_bits)
     if not 0 <= free_bits < math.inf:
         raise ValueError(f"free_bits must be a finite number of nats, at least 0, not {free_bits}")
     mu, logvar = _check.latents(mu, logvar)

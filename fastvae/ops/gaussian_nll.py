@@ -1,7 +1,5 @@
 """Gaussian likelihood with one fixed variance."""
 
-import math
-
 from torch import Tensor
 
 from fastvae import reference
@@ -52,8 +50,7 @@ def gaussian_nll(
     >>> gaussian_nll(torch.tensor([[0.0, 0.5]]), torch.tensor([[1.0, 0.5]]), variance=0.5)
     tensor(1.)
     """
-    if not 0 < variance < math.inf:
-        raise ValueError(f"variance must be a positive finite number, not {variance}")
+    _check.positive("variance", variance)
     mean, target = _check.pixels("mean", mean, target)
     reduce = Reduce.of(reduction, weight, mean)
     operators = _library.resolve(backend, mean)

@@ -1,7 +1,5 @@
 """Laplace likelihood with one fixed scale."""
 
-import math
-
 from torch import Tensor
 
 from fastvae import reference
@@ -54,8 +52,7 @@ def laplace_nll(
     >>> laplace_nll(torch.tensor([[0.0, 0.5]]), torch.tensor([[1.0, 0.5]]), scale=0.5)
     tensor(2.)
     """
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale must be a positive finite number, not {scale}")
+    _check.positive("scale", scale)
     location, target = _check.pixels("location", location, target)
     reduce = Reduce.of(reduction, weight, location)
     operators = _library.resolve(backend, location)

@@ -1,7 +1,5 @@
 """The last layer of a Gaussian decoder and its squared error; runs the kernels of gaussian_nll by bands."""
 
-import math
-
 from torch import Tensor
 
 from fastvae import reference
@@ -64,8 +62,7 @@ def linear_gaussian_nll(
     >>> linear_gaussian_nll(torch.ones(1, 1), weight, None, target, variance=0.5)
     tensor(2.)
     """
-    if not 0 < variance < math.inf:
-        raise ValueError(f"variance must be a positive finite number, not {variance}")
+    _check.positive("variance", variance)
     hidden, target = _check.last_layer(hidden, weight, bias, target)
     reduce = Reduce.of(reduction, loss_weight, hidden, "loss_weight")
     operators = _library.resolve(backend, hidden)

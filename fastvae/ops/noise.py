@@ -157,6 +157,8 @@ def noise_arguments(noise: Noise | Tensor | None, mu: Tensor, shape: Sequence[in
         raise ValueError(f"eps has shape {tuple(noise.shape)}, but mu has {tuple(mu.shape)}: both need the same shape")
     if noise.device != mu.device:
         raise ValueError(f"eps is on {noise.device}, but mu is on {mu.device}: move one")
+    if noise.is_complex():
+        raise TypeError(f"eps must be real, not {noise.dtype}: pass eps.real")
     if noise.requires_grad:
         raise ValueError("eps requires a gradient, but noise has none: pass eps.detach()")
     return noise.to(mu.dtype).contiguous(), None, 0, 0

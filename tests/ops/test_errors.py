@@ -151,6 +151,8 @@ NOISES: list[Row] = [
          "eps requires a gradient, but noise has none: pass eps.detach()"),
         (op, (F(2, 3), F(2, 3), 1234), {}, TypeError,
          "noise must be a fastvae.Noise, a tensor eps or None, not int"),
+    (ops.reparameterize, (F(2, 3), F(2, 3), F(2, 3, dtype=torch.complex64)), {}, TypeError,
+     "eps must be real, not torch.complex64: pass eps.real"),
     )
 ]  # fmt: skip
 

@@ -100,6 +100,7 @@ class StepGraphs:
                         engine.train_step(loader.follow())
                 self._graphs[steps] = graph
             self._records = engine.records
+            self._addresses = _addresses(engine)
         except CaptureError:
             self.release()
             raise
@@ -134,7 +135,11 @@ class StepGraphs:
 
     def still_hold(self, engine: Engine, batch: Batch) -> bool:
         """Return whether the model's steps are those that were captured, after the caller's code had the model."""
-        return engine.why_not_replayed(batch) is None and engine.records == self._records
+        return (
+            engine.why_not_replayed(batch) is None
+            and engine.records == self._records
+            and _addresses(engine) == self._addresses
+        )
 
     def run(self, steps: int = STEPS) -> None:
         """Take ``steps`` steps, a number that :meth:`fitting` gave."""
@@ -149,6 +154,11 @@ class StepGraphs:
         for graph in self._graphs.values():
             graph.reset()
         self._graphs.clear()
+
+
+def _addresses(engine: Engine) -> list[int]:
+    """Return where the model's tensors lie: graphs know addresses alone, and a caller may set ``parameter.data``."""
+    return [tensor.data_ptr() for tensor in (*engine.model.parameters(), *engine.model.buffers())]
 
 
 @contextmanager

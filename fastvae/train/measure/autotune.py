@@ -22,6 +22,7 @@ import torch
 
 from fastvae.data import Batch, Loader, ResidentLoader
 from fastvae.models import VAE
+from fastvae.models.known import is_known
 from fastvae.train.checkpoint.rng import preserve_rng_state
 from fastvae.train.config import ResolvedConfig, SettledConfig, SettledExecution, SettledPrecision, settle
 from fastvae.train.config.schedules import plan
@@ -126,7 +127,9 @@ def choose(
     key = _key(config, model, batch, loader, steps, world)
     can_compile = not world.any(compiler_of(world.device) is None)
     known = _known(world.broadcast_object(_read().get(key) if world.is_rank_0 else None), precisions)
-    if known is not None and (can_compile or known.execution != "compiled"):
+    # The bound of bf16's loss was tested with one forward pass; the name of a user's own model does not tell which.
+    is_proven = known is not None and (is_known(model) or known.precision == "fp32" or len(precisions) == 1)
+    if known is not None and is_proven and (can_compile or known.execution != "compiled"):
         return known
     counted = dict[Candidate, tuple[torch.Tensor, torch.Tensor]]()
 
@@ -147,7 +150,8 @@ def choose(
             return Choice(precision, execution, {}, told)
     others = OtherLoad()
     names = ", ".join(f"{precision} {execution}" for precision, execution in candidates)
-    tell(f"fastvae: trying which is the fastest here, {names}: some seconds; the next run of this length will know")
+    later = "; the next run of this length will know" if is_known(model) else ""
+    tell(f"fastvae: trying which is the fastest here, {names}: some seconds{later}")
     times = _time(candidates, turn, world)
     losses = {
         candidate: mean_loss(*counted[candidate], batch.rows, world) for candidate in times if candidate in counted
@@ -245,6 +249,7 @@ def _key(config: ResolvedConfig, model: VAE, batch: Batch, loader: Loader, steps
     what = (
         device_name(world.device), torch.get_num_threads(), torch.__version__, __version__, world.size,
         repr(model), batch.images.dtype, tuple(batch.images.shape[1:]), type(loader).__name__, steps.bit_length(),
+        hashlib.sha256(loader.first(8).cpu().contiguous().numpy().tobytes()).hexdigest(),  # bf16 may suit other images
         [(name, _ordered(getattr(config, name))) for name in marked(config, "affects_speed")],
         "short runs untried",  # earlier versions' choices are not taken, as they tried all runs
     )  # fmt: skip

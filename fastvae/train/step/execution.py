@@ -211,10 +211,7 @@ class Step:
         finally:
             for parameter, grad in zip(self._parameters, kept, strict=True):
                 parameter.grad = grad
-        return sums.detach(), [
-            gradient if gradient is None else gradient.to(self._copies.get(parameter, parameter).dtype)
-            for parameter, gradient in zip(self._parameters, gradients, strict=True)
-        ]
+        return sums.detach(), gradients
 
     def _known(
         self, images: Tensor, noise_state: Tensor, row_offset: int, scalars: StepScalars, *, compiled: bool

@@ -37,7 +37,7 @@ def _(monkeypatch):
 def fit(tmp_path, monkeypatch):
     monkeypatch.setattr("fastvae.train.run.write_curves", lambda metrics, path: path.touch() or path)
 
-    def start(encode=lambda x: x, out="run", **settings):
+    def start(encode=lambda x: x, out="run", callbacks=(), **settings):
         defaults = {"batch_size": BATCH, "autotune": False, "device": "cpu", "epochs": 2, "precision": "fp32"}
         config = TrainConfig(out=str(tmp_path / out), **(defaults | {"execution": "eager"} | settings))
         torch.manual_seed(0)
@@ -50,7 +50,7 @@ def fit(tmp_path, monkeypatch):
         model = fastvae.VAE(encoder, nn.Sequential(nn.Linear(3, 64), nn.Unflatten(1, (1, 8, 8))), latent_shape=3)
         pixels = load("digits").train[: EPOCH * BATCH - 5]
         data = Dataset("mine", pixels, load("digits").test[:100])
-        return Trainer(model, data, config).fit()
+        return Trainer(model, data, config, callbacks=callbacks).fit()
 
     return start
 
@@ -98,6 +98,18 @@ def test_what_cannot_be_captured_trains_step_by_step_and_says_why(fit, replays, 
     assert re.search(r" \((test_replay|recording)\.py, line \d+\)", said)
     assert_same(outcome, fit(copying, out="asked", replay="no"))
     assert "one by one" not in capsys.readouterr().out
+
+
+def test_tensors_that_a_callback_replaces_are_those_of_the_next_epoch(fit, replays):
+    """A graph knows addresses alone, so it would go on with the old ones."""
+
+    def replace(end):
+        for parameter in end.model.parameters():
+            parameter.data = parameter.data * 0.5
+
+    replayed = fit(out="replayed", callbacks=[replace])
+    assert len(replays) == 2 * (11 + 2)
+    assert_same(replayed, fit(out="plain", callbacks=[replace], replay="no"))
 
 
 def test_a_second_capture_adds_its_seconds_to_those_of_the_first(monkeypatch):

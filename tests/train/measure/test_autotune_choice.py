@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from fastvae.data import ResidentLoader, load
 from fastvae.models import VAE, build
@@ -25,10 +26,16 @@ def _cache(tmp_path, monkeypatch):
     monkeypatch.setattr(autotune.OtherLoad, "cores", lambda *_: 0.0)  # other tests run meanwhile
 
 
-def choose(steps=SHORT, loader_options=None, **settings):
+class Own(nn.Sequential):
+    """An encoder that fastvae does not know."""
+
+
+def choose(steps=SHORT, loader_options=None, grey=0, is_own=False, **settings):
     config = resolve(TrainConfig(device="cpu", **{"precision": "fp32", "batch_size": 8} | settings))
-    images = torch.zeros(24, 1, 8, 8, dtype=torch.uint8)
+    images = torch.full((24, 1, 8, 8), grey, dtype=torch.uint8)
     model = build(config.recipe, (1, 8, 8), config.latent_dim)
+    if is_own:
+        model.encoder = Own(model.encoder)
     loader = ResidentLoader(images, batch_size=config.batch_size, seed=0, **loader_options or {})
     return autotune.choose(config, model, loader, steps, ALONE)
 
@@ -173,6 +180,28 @@ def test_what_changes_a_steps_time_is_tried_anew(races, settings, monkeypatch):
         choose(objective="iwae")
     assert choose(**settings).source == "by trial"
     assert choose(**settings).source == "from an earlier trial"
+
+
+def test_other_images_are_tried_anew(races):
+    given, _ = races
+    given += [{"eager": 1e-3, "traced": 1e-3}]
+    choose()
+    assert choose(grey=1).source == "by trial"
+
+
+@pytest.mark.parametrize("fastest", ["fp32", "bf16"])
+def test_bf16_is_proven_again_for_a_model_whose_code_may_have_changed(fastest, monkeypatch):
+    """Two models of one name may compute different things, and the bound of the loss held for one of them."""
+    monkeypatch.setattr(autotune, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(
+        autotune, "_time", lambda all_of, *_: {each: 1e-3 if each[0] == fastest else 2e-3 for each in all_of}
+    )
+    for is_own in (False, True):
+        assert choose(precision="auto", is_own=is_own).source == "by trial"
+    again = {is_own: choose(precision="auto", is_own=is_own) for is_own in (False, True)}
+    assert again[False].source == "from an earlier trial"
+    assert again[True].source == ("by trial" if fastest == "bf16" else "from an earlier trial")
+    assert {choice.precision for choice in again.values()} == {fastest}
 
 
 def test_other_threads_are_tried_anew(races, monkeypatch):

@@ -20,6 +20,7 @@ from torch.fx import GraphModule
 from fastvae.models.known import has_hooks
 from fastvae.train.step.loss import TRAIN_STREAM, StepLoss, StepScalars
 
+from .only_cast import only_cast
 from .purity import arrays_left_alone, impurity, unwatched
 from .record import record
 
@@ -200,17 +201,22 @@ class _Record:
         self._owner = owner
         self._graph = graph
         self._functions: dict[bool, Callable[..., Any]] = {}  # by whether Inductor compiled them
+        self._cast: list[bool] | None = None  # which inputs are parameters that their low-precision copies stand for
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         owner = self._owner
         owner.runs = True
-        copies = owner.copies
-        tensors = [copies.get(tensor, tensor).detach() for tensor in inputs]
         function = self._functions.get(owner.compiled)
         # Dynamo guards on autocast, so it is on here. The record has the casts; running it must not add others.
-        kind = tensors[0].device.type
+        kind = inputs[0].device.type
         autocast = partial(torch.autocast, kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         with torch.autocast(kind, enabled=False):
+            if self._cast is None:
+                self._cast = self._find_cast(inputs, autocast)
+            copies = owner.copies
+            tensors = [
+                (copies[tensor] if cast else tensor).detach() for tensor, cast in zip(inputs, self._cast, strict=True)
+            ]
             if function is None:
                 function = self._record(inputs, tensors, autocast, compiled=owner.compiled)
                 self._functions[owner.compiled] = function
@@ -220,6 +226,12 @@ class _Record:
                 sums, *gradients = function(*tensors)
         owner.result = (sums, gradients)
         return sums, sums  # nobody reads what Dynamo hands back; without the loss, nothing computes it
+
+    def _find_cast(self, inputs: tuple[Tensor, ...], autocast: Callable[[], Autocast]) -> list[bool]:
+        try:
+            return only_cast(self._graph, inputs, self._owner.copies, autocast)
+        except Exception as error:
+            raise NotRecordableError(_first_line(error)) from error
 
     def _record(
         self, inputs: tuple[Tensor, ...], tensors: list[Tensor], autocast: Callable[[], Autocast], *, compiled: bool
