@@ -96,6 +96,9 @@ class Engine:
         self._ranks_agree = world.device.type == "cpu" or config.execution == "eager"
         self.optimizer = make_optimizer(self._weights, config.optimizer, config.optimizer_options, config.lr)
         self._rollback = Rollback(self.nonfinite.found, on_host=self.nonfinite.on_host)
+        if isinstance(self._step, Step):
+            # Without a cycle through the engine, whose memory would stay until Python collects them.
+            self._step.before_eager = partial(_note_buffers, self._rollback, self.model)
         one, beta, capacity = (
             torch.full((1,), value, dtype=wide, device=world.device) for value in (1, *config.beta_and_capacity)
         )
@@ -151,7 +154,7 @@ class Engine:
         """
         self._schedule.set()
         scalars = self._scalars_for(batch.rows)
-        self._rollback.remember(self._rollback_tensors(), () if self._step.is_known else self.model.modules())
+        self._rollback.remember(self._rollback_tensors(), () if self._step.is_recorded else self.model.modules())
         try:
             if self._gradients is None:
                 is_full = batch.rows == self._full
@@ -306,3 +309,7 @@ class Engine:
     def load_state(self, saved: Checkpoint) -> None:
         """Load what :meth:`state` gave. Raises InputError for a checkpoint of another network or optimiser."""
         self._state.load(saved)
+
+
+def _note_buffers(rollback: Rollback, model: VAE) -> None:
+    rollback.note(model.modules())

@@ -10,6 +10,7 @@ logits, it was 0.1 with the last layer in bf16.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,11 +83,13 @@ def forward_context(
     """Return a function that makes the context of a forward pass: autocast, but for the module ``in_fp32``."""
     if dtype is None:
         return nullcontext
+    if in_fp32 is None:
+        return partial(torch.autocast, device.type, dtype)
+    name = in_fp32
 
     @contextmanager
     def context() -> Iterator[None]:
-        wide = nullcontext() if in_fp32 is None else computing_in_fp32(model.get_submodule(in_fp32))
-        with wide, torch.autocast(device.type, dtype):
+        with computing_in_fp32(model.get_submodule(name)), torch.autocast(device.type, dtype):
             yield
 
     return context

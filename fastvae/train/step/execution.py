@@ -42,6 +42,7 @@ class Step:
 
     Attributes:
         startup_s: the seconds spent so far on tracing and compiling.
+        before_eager: called when steps become eager, before the model's Python runs.
         is_known: whether the model is known to be pure.
     """
 
@@ -69,6 +70,7 @@ class Step:
         self._records: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._guarded = GuardedStep(loss, self._parameters, copies, autocast)
         self.startup_s = 0.0
+        self.before_eager: Callable[[], None] = lambda: None
         self._tell = tell
 
     @property
@@ -76,9 +78,14 @@ class Step:
         """Return whether the model's own Python runs in each step."""
         return self._execution == "eager"
 
+    @property
+    def is_recorded(self) -> bool:
+        """Return whether the next step runs none of the model's Python, unless it becomes eager."""
+        return self.is_known or (self._guarded.records > 0 and not self.is_eager)
+
     def buffers(self) -> Iterable[Tensor]:
-        """Yield the model's buffers. A known model's forward pass adds and replaces none, so nothing is searched."""
-        return self._buffers.values() if self.is_known else self._loss.buffers()
+        """Yield the model's buffers. Recorded steps add and replace none, so nothing is searched."""
+        return self._buffers.values() if self.is_recorded else self._loss.buffers()
 
     @property
     def records(self) -> int:
@@ -109,8 +116,10 @@ class Step:
             self._tell(f"steps are eager from here on, as the model {error}")
             self._execution = "eager"
             self.startup_s += time.perf_counter() - started
+            self.before_eager()
             return self._backward(*arguments)
         if self._guarded.records != before:
+            self._buffers = dict(self._loss.named_buffers())
             self.startup_s += time.perf_counter() - started
         return result
 

@@ -31,8 +31,8 @@ class Rollback:
 
     @torch.no_grad()
     def remember(self, tensors: Iterable[Tensor], modules: Iterable[nn.Module] = ()) -> None:
-        """Copy tensors before a step, and note which buffers ``modules`` have, as a step may replace them by others."""
-        self._places = [(module._buffers, *item) for module in modules for item in module._buffers.items()]
+        """Copy tensors before a step, and :meth:`note` the buffers of ``modules``."""
+        self.note(modules)
         tensors = list(tensors)
         if [*map(id, tensors)] != [*map(id, self._guarded)]:
             self._guarded = tensors
@@ -45,6 +45,10 @@ class Rollback:
                 copies.append(torch.empty_like(views[-1]))
         for views, copies in self._lists.values():
             torch._foreach_copy_(copies, views)
+
+    def note(self, modules: Iterable[nn.Module]) -> None:
+        """Note which buffers ``modules`` have, as a step may replace them by others."""
+        self._places = [(module._buffers, *item) for module in modules for item in module._buffers.items()]
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -15,7 +15,7 @@ class ShardedStep:
     """The counterpart of :class:`fastvae.train.step.execution.Step` for sharded weights, by eager autograd."""
 
     startup_s = 0.0  # nothing is traced or compiled
-    is_known = False  # the model's own Python runs in each step
+    is_known = is_recorded = False  # the model's own Python runs in each step
 
     def __init__(
         self, loss: StepLoss, weights: ShardedWeights, autocast: Callable[[], AbstractContextManager[Any]]

@@ -9,7 +9,7 @@ branches on the values of a tensor), is not recorded.
 import logging
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -201,24 +201,33 @@ class _Record:
         self._owner = owner
         self._graph = graph
         self._functions: dict[bool, Callable[..., Any]] = {}  # by whether Inductor compiled them
+        self._autocast: Callable[[], Autocast] = nullcontext  # that of the forward pass, from the first call on
+        self._off: Autocast | None = None
         self._cast: list[bool] | None = None  # which inputs are parameters that their low-precision copies stand for
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         owner = self._owner
         owner.runs = True
         function = self._functions.get(owner.compiled)
+        if self._off is None:
+            kind = inputs[0].device.type
+            self._autocast = partial(
+                torch.autocast, kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+            )
+            self._off = torch.autocast(kind, enabled=False)
         # Dynamo guards on autocast, so it is on here. The record has the casts; running it must not add others.
-        kind = inputs[0].device.type
-        autocast = partial(torch.autocast, kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
-        with torch.autocast(kind, enabled=False):
+        with self._off:
             if self._cast is None:
-                self._cast = self._find_cast(inputs, autocast)
+                try:
+                    self._cast = only_cast(self._graph, inputs, owner.copies, self._autocast)
+                except Exception as error:
+                    raise NotRecordableError(_first_line(error)) from error
             copies = owner.copies
             tensors = [
                 (copies[tensor] if cast else tensor).detach() for tensor, cast in zip(inputs, self._cast, strict=True)
             ]
             if function is None:
-                function = self._record(inputs, tensors, autocast, compiled=owner.compiled)
+                function = self._record(inputs, tensors, compiled=owner.compiled)
                 self._functions[owner.compiled] = function
             if owner.only_checks:
                 raise _CheckedError
@@ -227,15 +236,7 @@ class _Record:
         owner.result = (sums, gradients)
         return sums, sums  # nobody reads what Dynamo hands back; without the loss, nothing computes it
 
-    def _find_cast(self, inputs: tuple[Tensor, ...], autocast: Callable[[], Autocast]) -> list[bool]:
-        try:
-            return only_cast(self._graph, inputs, self._owner.copies, autocast)
-        except Exception as error:
-            raise NotRecordableError(_first_line(error)) from error
-
-    def _record(
-        self, inputs: tuple[Tensor, ...], tensors: list[Tensor], autocast: Callable[[], Autocast], *, compiled: bool
-    ) -> Callable[..., Any]:
+    def _record(self, inputs: tuple[Tensor, ...], tensors: list[Tensor], *, compiled: bool) -> Callable[..., Any]:
         places = {id(tensor): place for place, tensor in enumerate(inputs)}
         parameters = self._owner.parameters  # one may be frozen since, which a guard notices
         wanted = [places.get(id(parameter)) if parameter.requires_grad else None for parameter in parameters]
@@ -245,7 +246,7 @@ class _Record:
             for place in used:
                 given[place].requires_grad_()
             versions = [given[place]._version for place in used]
-            with autocast():
+            with self._autocast():
                 loss, sums = self._graph(*given)
             if versions != [given[place]._version for place in used]:
                 raise NotRecordableError("changes its parameters in its forward pass")
